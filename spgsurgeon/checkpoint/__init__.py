@@ -1,0 +1,1 @@
+"""Weight files: reading strangers' safely, writing atomically, hashing content, the folders the package writes."""

@@ -1,0 +1,93 @@
+"""Which kind of file this is, from its first bytes; a suffix only says what it was meant to be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from spgsurgeon.checkpoint.pickles import check_pickle
+from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
+
+Format = Literal["safetensors", "torch-zip", "torch-legacy"]
+
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")
+
+# torch.save before 1.6 begins with its magic number, pickled: PROTO n, LONG1 of ten bytes.
+_LEGACY_MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
+_SAFETENSORS_HEADER_LIMIT = 100_000_000  # bytes; the format's own
+_SCANNED = 16 * 2**20  # bytes of an unknown file that are looked at as a pickle
+_OTHER_KINDS = {
+    b"\x89HDF\r\n\x1a\n": ("an HDF5 file (Keras)", "convert it to a torch state dict first"),
+    b"\x1f\x8b": ("gzip-compressed", "unpack it with gunzip first"),
+    b"BZh": ("bzip2-compressed", "unpack it with bunzip2 first"),
+    b"\xfd7zXZ\x00": ("xz-compressed", "unpack it with unxz first"),
+    b"7z\xbc\xaf\x27\x1c": ("a 7-zip archive", "unpack it first"),
+    b"GGUF": ("a GGUF file", "give the torch or safetensors weights"),
+}
+
+
+def format_of(path: Path) -> Format:
+    """Return the format of the weights file, by content.
+
+    Raises UsageError where there is no file or it is of another kind, DamagedFileError where it is empty, cut off
+    before it can be recognised, or the leftover of a failed download, UnsafeInputError where it is a pickle that
+    asks for more than weights need.
+    """
+    head = _first_bytes(path, 512)
+    if head.startswith(b"PK\x03\x04"):
+        return "torch-zip"
+    if head[:1] == b"\x80" and head[2:].startswith(_LEGACY_MAGIC):
+        return "torch-legacy"
+    header_length = int.from_bytes(head[:8], "little")
+    if head[8:9] == b"{" and 0 < header_length <= _SAFETENSORS_HEADER_LIMIT:
+        return "safetensors"
+    raise _refusal(path, head)
+
+
+def _first_bytes(path: Path, count: int) -> bytes:
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder, not a weights file")
+    try:
+        with path.open("rb") as file:
+            return file.read(count)
+    except FileNotFoundError:
+        raise UsageError(f"there is no file {path}", hint="check the path") from None
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror}") from error
+
+
+def _refusal(path: Path, head: bytes) -> SurgeonError:
+    if not head:
+        return DamagedFileError(f"{path} is empty", hint="copy or download it again")
+    if head.startswith(b"version https://git-lfs.github.com/spec/"):
+        return DamagedFileError(
+            f"{path} is a Git LFS pointer, not the weights", hint="run `git lfs pull` where it lies"
+        )
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        return DamagedFileError(f"{path} is a web page: a download failed", hint="download it again")
+    if head[257:262] == b"ustar":
+        return UsageError(
+            f"{path} is a tar archive, not weights",
+            hint="unpack it; if torch below 0.2 wrote it, load and save it anew",
+        )
+    for magic, (kind, hint) in _OTHER_KINDS.items():
+        if head.startswith(magic):
+            return UsageError(f"{path} is {kind}, not weights that can be read here", hint=hint)
+    return _unknown(path)
+
+
+def _unknown(path: Path) -> SurgeonError:
+    """Return the refusal of what may be a pickle, a damaged file or anything."""
+    try:
+        check_pickle(path, _first_bytes(path, _SCANNED))
+    except DamagedFileError:
+        if path.suffix in WEIGHT_SUFFIXES:
+            return DamagedFileError(
+                f"{path} is damaged or no weights file: it does not begin like one",
+                hint="copy or download it again",
+            )
+        return UsageError(f"{path} is no weights file", hint=f"known are {' '.join(WEIGHT_SUFFIXES)}")
+    return UsageError(
+        f"{path} is a plain pickle, not written by torch.save",
+        hint="save the state dict with torch.save or safetensors",
+    )

@@ -1,0 +1,84 @@
+"""Hashes that say whether two sets of weights are the same, whatever file or memory holds them.
+
+Both hashes read a tensor's header as compact ASCII JSON, `["fc.weight","F32",[1000,512]]`, preceded by its length
+(eight bytes, little-endian). The header fixes the number of bytes that follow it, so the framing is unambiguous.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from spgsurgeon.errors import UsageError
+
+# The names of the safetensors format, and in its manner for the few dtypes that it lacks.
+DTYPE_NAMES: dict[torch.dtype, str] = {
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.int16: "I16",
+    torch.uint16: "U16",
+    torch.int32: "I32",
+    torch.uint32: "U32",
+    torch.int64: "I64",
+    torch.uint64: "U64",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e4m3fnuz: "F8_E4M3FNUZ",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.float8_e5m2fnuz: "F8_E5M2FNUZ",
+    torch.float8_e8m0fnu: "F8_E8M0",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float32: "F32",
+    torch.float64: "F64",
+    torch.complex64: "C64",
+    torch.complex128: "C128",
+}
+
+
+def content_hash(tensors: Mapping[str, Tensor]) -> str:
+    """Return the hex SHA-256 over the tensors sorted by key: header, then values as little-endian row-major bytes.
+
+    The same for any file format, device, key order and memory layout; other dtypes, shapes or a single other bit
+    give another hash. Refuses tensors that are not dense (sparse, quantised, meta).
+    """
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        if tensors[key].is_meta:
+            raise UsageError(f"tensor {key!r} is on the meta device, so it has no values to hash")
+        digest.update(_header(key, tensors[key]))
+        digest.update(_little_endian(tensors[key]))
+    return digest.hexdigest()
+
+
+def layout_hash(tensors: Mapping[str, Tensor]) -> str:
+    """Return the hex SHA-256 over the headers alone (key, dtype, shape), in the mapping's own order."""
+    digest = hashlib.sha256()
+    for key, tensor in tensors.items():
+        digest.update(_header(key, tensor))
+    return digest.hexdigest()
+
+
+def _header(key: str, tensor: Tensor) -> bytes:
+    if tensor.dtype not in DTYPE_NAMES or tensor.layout != torch.strided:
+        raise UsageError(
+            f"tensor {key!r} is {tensor.dtype} with layout {tensor.layout}: only dense tensors have a hash",
+            hint="convert it to a dense tensor of a standard dtype first",
+        )
+    header = json.dumps([key, DTYPE_NAMES[tensor.dtype], list(tensor.shape)], separators=(",", ":")).encode("ascii")
+    return len(header).to_bytes(8, "little") + header
+
+
+def _little_endian(tensor: Tensor) -> memoryview:
+    flat = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
+    if flat.is_complex():
+        flat = torch.view_as_real(flat).reshape(-1)
+    raw = flat.view(torch.uint8)
+    if sys.byteorder == "big":
+        raw = raw.reshape(-1, flat.element_size()).flip(-1).reshape(-1)
+    return raw.numpy().data

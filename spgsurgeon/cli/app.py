@@ -1,0 +1,106 @@
+"""The application: every verb registered, and the one place where errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+import warnings
+from typing import Annotated
+
+import typer
+
+from spgsurgeon import __version__
+from spgsurgeon.cli import demo, evaluate, graft, inspect, recipes, strip, train
+from spgsurgeon.cli.console import fail, verbosity
+from spgsurgeon.cli.options import with_common_options
+from spgsurgeon.errors import SurgeonError, UsageError
+
+app = typer.Typer(
+    name="spgsurgeon",
+    help="Graft temporary modules onto a vision checkpoint, retrain it with Sequential Policy Gradient, strip them: "
+    "a better checkpoint of exactly the same architecture, with proof.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("inspect")(with_common_options(inspect.command))
+app.command("graft")(with_common_options(graft.command))
+app.command("train")(with_common_options(train.command))
+app.command("strip")(with_common_options(strip.command))
+app.command("eval")(with_common_options(evaluate.command))
+app.add_typer(recipes.group, name="recipes")
+app.command("demo")(with_common_options(demo.command))
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"spgsurgeon {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code; nothing but exit codes leaves here."""
+    verbosity.json, verbosity.quiet, verbosity.verbose = "--json" in arguments, False, 0
+    if not {"-v", "-vv", "--verbose"} & set(arguments):
+        warnings.simplefilter("ignore")
+    try:
+        result = app(args=arguments, prog_name="spgsurgeon", standalone_mode=False)
+    except SurgeonError as error:
+        return _report(error)
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except BrokenPipeError:
+        return 0
+    except Exception as error:
+        return _report(_usage(error) or _unexpected(error))
+    return result if isinstance(result, int) else 0
+
+
+def _report(error: SurgeonError) -> int:
+    if verbosity.verbose >= 2:
+        traceback.print_exception(error)
+    fail(error)
+    return error.exit_code
+
+
+def _usage(error: Exception) -> UsageError | None:
+    """Return what the parser had to say. By its method: Typer has used click, and its own copy of it, for this."""
+    if not hasattr(error, "format_message"):
+        return None
+    context = getattr(error, "ctx", None)
+    return UsageError(error.format_message(), hint=f"{context.command_path} --help" if context else None)
+
+
+def _unexpected(error: Exception) -> SurgeonError:
+    """Return the message for an error nobody raised on purpose."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        wrapped = SurgeonError(f"the disk is full: {error.filename or ''}".rstrip(": "))
+    elif type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+        wrapped = SurgeonError("out of memory", hint="lower training.batch_size, or raise training.accumulate with it")
+    else:
+        first_line = str(error).strip().partition("\n")[0]
+        wrapped = SurgeonError(f"unexpected {type(error).__name__}: {first_line}", hint="-vv shows where it came from")
+    wrapped.__cause__ = error
+    return wrapped

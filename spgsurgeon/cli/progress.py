@@ -1,0 +1,66 @@
+"""How a run goes, on stderr: a live bar on a terminal, a line an epoch anywhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from spgsurgeon.cli.console import err, speaks, verbosity
+
+
+class RunProgress:
+    """Implements the loop's `Progress`. Use as a context manager; silent with --quiet or --json."""
+
+    def __init__(self) -> None:
+        self._silent = verbosity.quiet or verbosity.json or not speaks()
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> RunProgress:
+        if not self._silent and err.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("steps"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=err,
+            )
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def start(self, steps: int, done: int) -> None:
+        """Show a bar of `steps` steps."""
+        if self._bar:
+            self._task = self._bar.add_task("training", total=steps, completed=done)
+
+    def advance(self) -> None:
+        """Move the bar by a step."""
+        if self._bar and self._task is not None:
+            self._bar.advance(self._task)
+
+    def epoch(self, metrics: dict[str, Any]) -> None:
+        """Print the epoch's line."""
+        if self._silent:
+            return
+        shares = " ".join(f"{100 * share:.1f}" for share in metrics["valid_share"][1:])
+        parts = [f"epoch {metrics['epoch'] + 1:3d}", f"loss {metrics['loss']:.4f}"]
+        parts += [f"valid {shares} %"] if shares else []
+        parts += [f"top-1 {metrics['evaluation']['top1']:.2f} %"] if metrics["evaluation"] else ["cold start"]
+        parts += [f"lr {metrics['learning_rate']:.3g}", f"{metrics['images_per_second']:.0f} images/s"]
+        err.print("  ".join(parts))

@@ -1,0 +1,51 @@
+"""`spgsurgeon strip`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from spgsurgeon.cli.console import columns, emit, pairs, proof_lines
+from spgsurgeon.cli.options import Force, Output, Weights, check_weights
+
+
+def command(
+    source: Annotated[
+        Path, typer.Argument(metavar="RUN_OR_DIR", help="A run (its best checkpoint) or a grafted folder.")
+    ],
+    output: Output,
+    export: Annotated[
+        list[str] | None,
+        typer.Option("--export", metavar="safetensors|pt|onnx", help="Format to write; may be given several times."),
+    ] = None,
+    weights: Weights = None,
+    reference: Annotated[
+        str | None, typer.Option("--reference", metavar="MODEL", help="Prove the layout against this model too.")
+    ] = None,
+    opset: Annotated[
+        int | None, typer.Option("--opset", help="ONNX opset; the exporter's default if left out.")
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Take the replicas down and write exactly the base architecture, with the proof.
+
+    Example: `spgsurgeon strip runs/digits -o better/ --export safetensors --export onnx`
+    """
+    from spgsurgeon.workflows.strip import strip_folder
+
+    check_weights(weights)
+    document = strip_folder(
+        source, output, exports=export or [], weights=weights, reference=reference, opset=opset, force=force
+    )
+    emit(document, _render)
+
+
+def _render(document: dict[str, Any]) -> Any:
+    from rich.console import Group
+
+    rows = [(o["path"], o["format"], f"{o['largest_difference']:.2g}") for o in document["outputs"]]
+    written = columns(("written", "format", "largest difference"), rows)
+    proof = pairs([("proof", proof_lines(document["proof"])), ("content hash", document["outputs"][0]["content_hash"])])
+    return Group(written, proof)

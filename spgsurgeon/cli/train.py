@@ -1,0 +1,108 @@
+"""`spgsurgeon train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from spgsurgeon.cli.console import columns, emit, gigabytes, millions, pairs
+from spgsurgeon.cli.options import Arch, Force, RandomWeights, Weights, check_weights
+
+
+def command(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODEL] [KEY=VALUE]...",
+            help="What to retrain (a base or a grafted folder; left out: the recipe's), and overrides of the recipe.",
+            show_default=False,
+        ),
+    ] = None,
+    recipe: Annotated[str | None, typer.Option("--recipe", help="A recipe file, or a shipped recipe's name.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Run folder (default: runs/RECIPE).")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of the run folder.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan.")] = False,
+    random_weights: RandomWeights = False,
+    arch: Arch = None,
+    weights: Weights = None,
+    force: Force = False,
+) -> None:
+    """Retrain a model by a recipe; the original is scored first, by the same code.
+
+    Example: `spgsurgeon train grafted/ --recipe digits-dropout training.epochs=5 -o runs/digits`
+
+    On several GPUs: `torchrun --nproc-per-node 4 -m spgsurgeon train ...`
+    """
+    from spgsurgeon.cli.progress import RunProgress
+    from spgsurgeon.workflows.train import train
+
+    check_weights(weights)
+    model, overrides = split_arguments(arguments or [])
+    with RunProgress() as progress:
+        document = train(
+            model,
+            recipe=recipe,
+            overrides=overrides,
+            output=output,
+            resume=resume,
+            dry_run=dry_run,
+            random_weights=random_weights,
+            weights=weights,
+            arch=arch,
+            force=force,
+            progress=progress,
+        )
+    emit(document, _render_plan if dry_run else _render)
+
+
+def split_arguments(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """Return MODEL, if there is one, and the overrides. Raises for two models."""
+    overrides = [a for a in arguments if "=" in a and not Path(a).exists()]
+    models = [a for a in arguments if a not in overrides]
+    if len(models) > 1:
+        raise typer.BadParameter(f"one MODEL at most, not {' and '.join(models)}; overrides are KEY=VALUE")
+    return (models[0] if models else None), overrides
+
+
+def _render(document: dict[str, Any]) -> Any:
+    from rich.console import Group
+
+    rows = [
+        (when, f"{scores['top1']:.3f}", f"{scores['top5']:.3f}", f"{scores['loss']:.4f}")
+        for when in ("original", "best", "last")
+        if (scores := document[when])
+    ]
+    gain = document["best"]["top1"] - document["original"]["top1"]
+    verdict = f"{gain:+.3f} points of top-1 over the original" if gain > 0 else f"no gain ({gain:+.3f} points of top-1)"
+    caution = (
+        "one run; the best checkpoint was chosen by these scores. The control: the same command with trp.kind=none"
+    )
+    summary = pairs([("result", verdict), ("", caution), ("run", document["run"])])
+    return Group(columns(("", "top-1 %", "top-5 %", "loss"), rows), summary)
+
+
+def _render_plan(document: dict[str, Any]) -> Any:
+    rates = document["learning_rates"]
+    shown = [f"{rate:.3g}" for rate in rates]
+    curve = " ".join(shown if len(shown) <= 12 else [*shown[:6], "...", *shown[-5:]])
+    memory = document["estimated_memory_bytes"]
+    return pairs(
+        [
+            ("model", document["model"]),
+            ("replicas", ", ".join(f"{k} {v}" for k, v in document["trp"].items())),
+            ("steps", f"{document['steps']}, {document['steps_per_epoch']} an epoch"),
+            ("cold start", f"at most {document['cold_start_steps']} of them"),
+            ("learning rate", f"at each epoch's start: {curve}"),
+            (
+                "parameters",
+                f"{millions(document['parameters'])} + {millions(document['temporary_parameters'])} temporary",
+            ),
+            (
+                "memory",
+                f"about {gigabytes(memory['total'])} a process: {gigabytes(memory['activations'])} activations, "
+                f"{gigabytes(memory['weights_gradients_moments'])} weights, gradients and moments",
+            ),
+        ]
+    )

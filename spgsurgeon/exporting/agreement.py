@@ -1,0 +1,94 @@
+"""Does an ONNX file compute what its model computes? Law 9, on inputs that the export did not see.
+
+Shapes: N batch, K classes; logits are [N, K], or [N, K, height, width] where every pixel has a prediction of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from spgsurgeon.errors import VerificationError
+
+HINT = "try another opset, or export safetensors instead"
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far apart two sets of logits are at most, the scale of the first, and how many top-1 were compared."""
+
+    largest_difference: float
+    logits_scale: float
+    top1_compared: int
+
+
+def run_both(
+    reference: nn.Module, draft: Path, input_size: tuple[int, int, int], batch_sizes: Sequence[int], seed: int
+) -> list[tuple[Tensor, Tensor]]:
+    """Return (torch's logits, ONNX Runtime's logits) for one seeded random batch of each size."""
+    import onnxruntime  # here: its import already writes warnings to stderr on some machines
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # fatal only; failures arrive as exceptions
+    try:
+        session = onnxruntime.InferenceSession(draft, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise VerificationError(f"ONNX Runtime refuses the exported graph: {reason(error)}", hint=HINT) from error
+    generator = torch.Generator().manual_seed(seed)
+    pairs = []
+    for size in batch_sizes:
+        images = torch.randn(size, *input_size, generator=generator)
+        expected = reference(images)
+        try:
+            (actual,) = session.run(["logits"], {"images": images.numpy()})
+        except Exception as error:
+            raise _miss(f"at batch size {size} ONNX Runtime fails: {reason(error)}") from error
+        pairs.append((expected, torch.from_numpy(actual)))
+    return pairs
+
+
+def compare(pairs: Sequence[tuple[Tensor, Tensor]], tolerance: float) -> Agreement:
+    """Return how well the (expected, actual) logits agree, or raise VerificationError at the first miss of law 9.
+
+    Law 9: the largest difference is at most `tolerance` times the largest absolute expected logit of all pairs, and
+    top-1 is identical wherever the expected margin is above that.
+    """
+    scale = max(expected.abs().max().item() for expected, _ in pairs)
+    allowed = tolerance * scale
+    largest, compared = 0.0, 0
+    for expected, actual in pairs:
+        place = f"at batch size {len(expected)}"
+        if expected.shape != actual.shape:
+            raise _miss(f"{place} its shape is {tuple(actual.shape)}, not {tuple(expected.shape)}")
+        difference = (expected - actual).abs().max().item()
+        if not difference <= allowed:  # so that a NaN is a miss
+            raise _miss(f"{place} the largest difference is {difference:.3g}, allowed is {allowed:.3g}")
+        decided = _margin(expected) > allowed
+        if not torch.equal(expected.argmax(1)[decided], actual.argmax(1)[decided]):
+            raise _miss(f"{place} top-1 differs where the margin is above {allowed:.3g}")
+        largest, compared = max(largest, difference), compared + int(decided.sum())
+    return Agreement(largest, scale, compared)
+
+
+def reason(error: BaseException) -> str:
+    """Return the first line of the error at the bottom of the chain: exporters wrap it in pages of advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _margin(logits: Tensor) -> Tensor:
+    """Return the gap between the two largest logits, [N, K, ...] to [N, ...]; infinite where K is 1."""
+    if logits.shape[1] == 1:
+        return torch.full_like(logits[:, 0], torch.inf)
+    best, second = logits.topk(2, dim=1).values.unbind(dim=1)
+    return best - second
+
+
+def _miss(fact: str) -> VerificationError:
+    return VerificationError(f"the exported graph does not agree with the model: {fact}", hint=HINT)

@@ -1,0 +1,138 @@
+"""The laws that `graft` and `strip` prove on the user's own model before they write anything.
+
+Each check returns the laws that hold, by name, and raises VerificationError on the first that does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spgsurgeon.checkpoint.hashing import content_hash
+from spgsurgeon.errors import ArchitectureError, UsageError, VerificationError
+from spgsurgeon.trp.grafted import GraftedModel, layout_of
+
+Layout = list[tuple[str, tuple[int, ...], torch.dtype]]
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What must not change: the outputs in eval mode on one batch, and the weights."""
+
+    outputs: Tensor
+    content_hash: str
+
+
+def example_images(module: nn.Module, input_size: tuple[int, int, int], batch: int = 2) -> Tensor:
+    """Return normal noise [batch, channels, H, W], the same on every call, where and as the module's weights are."""
+    generator = torch.Generator().manual_seed(0)
+    parameter = next(module.parameters())
+    return torch.randn(batch, *input_size, generator=generator).to(parameter.device, parameter.dtype)
+
+
+def fingerprint(module: nn.Module, images: Tensor) -> Fingerprint:
+    """Return the fingerprint of a module on `images` [N, channels, H, W]. Its mode is kept."""
+    return Fingerprint(_eval_outputs(module, images), content_hash(module.state_dict()))
+
+
+def prove_graft(grafted: GraftedModel, base: Fingerprint, images: Tensor) -> dict[str, bool]:
+    """Prove laws 1 and 2 on a fresh graft: eval outputs and weights are the base's, each replica starts as identity.
+
+    Raises ArchitectureError where the model has other outputs in train mode (auxiliary heads).
+    """
+    if content_hash(grafted.base.state_dict()) != base.content_hash:
+        raise VerificationError("grafting changed the base's state dict (law 1)")
+    if not torch.equal(_eval_outputs(grafted, images), base.outputs):
+        raise VerificationError("the grafted model's outputs in eval mode differ from the base's (law 1)")
+    _check_stacked_output(grafted, images)
+    states = _hidden_states(grafted, images)
+    for t in range(1, grafted.steps):
+        if not torch.equal(states[t], states[0]):
+            raise VerificationError(f"replica {t} does not start as the identity (law 2)")
+    return {"state_dict_unchanged": True, "eval_outputs_equal": True, "replicas_start_as_identity": True}
+
+
+def prove_strip(grafted_outputs: Tensor, stripped: nn.Module, layout: Layout, images: Tensor) -> dict[str, bool]:
+    """Prove laws 3 and 4: the stripped module has the original's layout, no hook, and the grafted model's outputs."""
+    if layout_of(stripped) != layout:
+        raise VerificationError("the stripped model's keys, order, shapes or dtypes are not the base's (law 3)")
+    if hooks := _hooked_modules(stripped):
+        raise VerificationError(f"hooks are left on {', '.join(hooks)} (law 3)")
+    if not torch.equal(_eval_outputs(stripped, images), grafted_outputs):
+        raise VerificationError("the stripped model's outputs differ from the grafted model's in eval mode (law 4)")
+    return {"layout_equal": True, "no_hooks_left": True, "eval_outputs_equal": True}
+
+
+@torch.no_grad()
+def _eval_outputs(module: nn.Module, images: Tensor) -> Tensor:
+    try:
+        with _modes_kept(module):
+            outputs: Any = module.eval()(images)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"the model can't take pictures of {list(images.shape[1:])}: {reason}") from error
+    if not isinstance(outputs, Tensor):
+        raise ArchitectureError(f"the model's output is a {type(outputs).__name__}, not a tensor of logits")
+    return outputs
+
+
+@torch.no_grad()
+def _check_stacked_output(grafted: GraftedModel, images: Tensor) -> None:
+    """Run once in train mode, as training will; running statistics and random numbers are put back."""
+    buffers = {name: buffer.clone() for name, buffer in grafted.named_buffers()}
+    with _modes_kept(grafted), torch.random.fork_rng(devices=[]):
+        outputs: Any = grafted.train()(images)
+    for name, buffer in grafted.named_buffers():
+        buffer.copy_(buffers[name])
+    rows = grafted.steps * images.shape[0]
+    if not isinstance(outputs, Tensor):
+        raise ArchitectureError(
+            f"in train mode the model gives a {type(outputs).__name__}, not a tensor of logits: models with auxiliary "
+            "heads are not supported yet"
+        )
+    if outputs.shape[0] != rows:
+        raise ArchitectureError(
+            f"the head at {grafted.site!r} does not make the logits: {outputs.shape[0]} rows came out for {rows}"
+        )
+
+
+@torch.no_grad()
+def _hidden_states(grafted: GraftedModel, images: Tensor) -> Tensor:
+    """Return what enters the head, [T+1, N, ...], with dropout off and the base in eval mode."""
+    seen: list[Tensor] = []
+    # Registered after the graft's own hook, so it sees what that one made.
+    probe = grafted.base.get_submodule(grafted.site).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        with _modes_kept(grafted):
+            grafted.eval()
+            grafted.replicas.train()
+            for module in grafted.replicas.modules():
+                if isinstance(module, nn.Dropout):
+                    module.eval()
+            grafted(images)
+    finally:
+        probe.remove()
+    return torch.unflatten(seen[0], 0, (grafted.steps, -1))
+
+
+def _hooked_modules(module: nn.Module) -> list[str]:
+    return [
+        name or "the model itself"
+        for name, part in module.named_modules()
+        if part._forward_pre_hooks or part._forward_hooks or part._backward_hooks
+    ]
+
+
+@contextmanager
+def _modes_kept(module: nn.Module) -> Iterator[None]:
+    modes = {part: part.training for part in module.modules()}
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training

@@ -1,0 +1,142 @@
+"""torchvision: names, building, weights and their presets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.transforms.functional import InterpolationMode
+
+from spgsurgeon.errors import ArchitectureError, SurgeonError, did_you_mean
+from spgsurgeon.models.identity import Identity
+from spgsurgeon.models.preprocessing import Preprocessing
+
+
+class TorchvisionLibrary:
+    """See `identity.Library`."""
+
+    name = "torchvision"
+
+    def architectures(self) -> list[str]:
+        """Return the names of all image classifiers."""
+        return sorted(torchvision.models.list_models(module=torchvision.models))
+
+    def default_classes(self, architecture: str) -> int:
+        """Return ImageNet's 1000, which all of torchvision's classifiers have."""
+        return 1000
+
+    def build(self, identity: Identity) -> nn.Module:
+        """Return the module with random weights."""
+        if identity.architecture not in self.architectures():
+            raise ArchitectureError(
+                f"torchvision {torchvision.__version__} has no classifier {identity.architecture!r}",
+                hint=did_you_mean(identity.architecture, self.architectures()),
+            )
+        args = dict(identity.model_args)
+        if identity.architecture in ("googlenet", "inception_v3"):
+            args.setdefault("init_weights", True)  # their default, said aloud: leaving it out is a FutureWarning
+        try:
+            module: nn.Module = torchvision.models.get_model(
+                identity.architecture, weights=None, num_classes=identity.num_classes, **args
+            )
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ArchitectureError(f"torchvision can't build {identity.architecture}: {error}") from error
+        return module
+
+    def pretrained(self, architecture: str, tag: str | None) -> tuple[nn.Module, Identity]:
+        """Return the module with the weights of `tag`, loaded as tensors only and checked against their hash."""
+        if architecture not in self.architectures():
+            raise ArchitectureError(
+                f"torchvision has no classifier {architecture!r}", hint=did_you_mean(architecture, self.architectures())
+            )
+        weights = _weights(architecture, tag)
+        identity = Identity(
+            library=self.name,
+            architecture=architecture,
+            num_classes=len(weights.meta["categories"]),
+            pretrained_cfg=_preset(weights) | {"tag": weights.name},
+        )
+        try:
+            state = torch.hub.load_state_dict_from_url(
+                weights.url, map_location="cpu", check_hash=True, progress=False, weights_only=True
+            )
+        except (OSError, RuntimeError) as error:
+            raise SurgeonError(
+                f"the weights {weights} are not in the cache and could not be downloaded: {error}",
+                hint="check the network, give a file, or use --random-weights where training starts from nothing",
+            ) from error
+        module = self.build(identity)
+        module.load_state_dict(state)
+        return module, identity
+
+    def args_from_tensors(self, identity: Identity, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Return nothing: torchvision's classifiers have no argument but the number of classes."""
+        return {}
+
+    def preprocessing(self, identity: Identity, module: nn.Module) -> Preprocessing:
+        """Return the preset of the weights; for other weights that of the architecture's default ones."""
+        preset = identity.pretrained_cfg or _preset(_weights(identity.architecture, None))
+        channels, height, width = preset["input_size"]
+        return Preprocessing(
+            input_size=(int(channels), int(height), int(width)),
+            mean=tuple(preset["mean"]),
+            std=tuple(preset["std"]),
+            interpolation=str(preset["interpolation"]),
+            crop_pct=float(preset["crop_pct"]),
+        )
+
+    def config(self, identity: Identity, module: nn.Module, label_names: list[str] | None) -> dict[str, Any]:
+        """Return our own document in the shape of timm's: torchvision has no format of its own for this."""
+        preset = identity.pretrained_cfg or _preset(_weights(identity.architecture, None))
+        config = {
+            "library": self.name,
+            "architecture": identity.architecture,
+            "num_classes": identity.num_classes,
+            "model_args": identity.model_args,
+            "pretrained_cfg": preset,
+        }
+        return config | ({"label_names": label_names} if label_names else {})
+
+    def identity_from_config(self, config: Mapping[str, Any]) -> Identity:
+        """Return what `config` wrote."""
+        architecture = str(config.get("architecture"))
+        if architecture not in self.architectures():
+            raise ArchitectureError(
+                f"config.json names the architecture {architecture!r}, which torchvision "
+                f"{torchvision.__version__} does not have",
+                hint=did_you_mean(architecture, self.architectures()),
+            )
+        cfg = config.get("pretrained_cfg")
+        return Identity(
+            library=self.name,
+            architecture=architecture,
+            num_classes=int(config.get("num_classes", 1000)),
+            model_args=dict(config.get("model_args") or {}),
+            pretrained_cfg=dict(cfg) if cfg else None,
+        )
+
+
+def _weights(architecture: str, tag: str | None) -> Any:
+    available = torchvision.models.get_model_weights(architecture)
+    name = tag or "DEFAULT"
+    if name not in available.__members__:
+        raise ArchitectureError(
+            f"torchvision has no weights {name!r} for {architecture}; it has {', '.join(w.name for w in available)}"
+        )
+    return available[name]
+
+
+def _preset(weights: Any) -> dict[str, Any]:
+    preset = weights.transforms()
+    crop, resize = preset.crop_size[0], preset.resize_size[0]
+    interpolation = preset.interpolation
+    return {
+        "input_size": [3, crop, crop],
+        "mean": list(preset.mean),
+        "std": list(preset.std),
+        "interpolation": interpolation.value if isinstance(interpolation, InterpolationMode) else str(interpolation),
+        "crop_pct": crop / resize,
+    }

@@ -1,0 +1,1 @@
+"""Episodes and the Sequential Policy Gradient loss: pure functions on tensors."""

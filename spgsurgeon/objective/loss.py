@@ -1,0 +1,145 @@
+"""The Sequential Policy Gradient loss (arXiv 2506.15051, eq. 9-13) and the forms in which it is minimised.
+
+Shapes: N pictures, C classes, T replicas, `units` = [N] for images, [N, H, W] for maps; m = number of counted units.
+The action is always the label (teacher forcing), so -log pi_t[c] is the cross entropy CE_t of replica t.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from spgsurgeon.errors import UsageError, did_you_mean
+from spgsurgeon.objective.episode import Episode, play_episodes, weighted_sum
+
+MeanOverRanks = Callable[[Tensor], Tensor]
+
+
+class SPGLoss(NamedTuple):
+    """What `spg_loss` gives: the scalar to call backward on, and what it was made of."""
+
+    loss: Tensor
+    """float32 []: differentiable."""
+    step_losses: Tensor
+    """float32 [T+1]: mean CE_t over the counted units still valid at t, 0 where there is none; differentiable."""
+    step_sizes: Tensor
+    """float32 [T+1]: how many counted units are still valid at t, the denominators (over ranks: the mean)."""
+    episode: Episode
+    """The episodes; constants to autograd."""
+
+
+class _Batch(NamedTuple):
+    """What every form reads. Denominators are counts that may be fractions: means over ranks."""
+
+    cross_entropy: Tensor  # float32 [T+1, units], 0 for units that are not counted
+    episode: Episode
+    steps_counted: Tensor  # bool [T+1, units]: valid and counted
+    step_sizes: Tensor  # float32 [T+1]: how many units are valid and counted; [0] is m
+    step_losses: Tensor  # float32 [T+1]
+
+
+def _episode(batch: _Batch, weights: Sequence[float]) -> Tensor:
+    """1/m sum_i R_i sum_t M_ti CE_ti: eq. 11 without its length factor, as in the authors' released search code."""
+    log_probability = (batch.cross_entropy * batch.steps_counted).sum(0)
+    return _ratio((batch.episode.returns * log_probability).sum(), batch.step_sizes[0])
+
+
+def _episode_mean(batch: _Batch, weights: Sequence[float]) -> Tensor:
+    """1/m sum_i R_i / length_i sum_t M_ti CE_ti: eq. 11 to the letter."""
+    log_probability = (batch.cross_entropy * batch.steps_counted).sum(0)
+    scaled = batch.episode.returns / batch.episode.lengths * log_probability
+    return _ratio(scaled.sum(), batch.step_sizes[0])
+
+
+def _step(batch: _Batch, weights: Sequence[float]) -> Tensor:
+    """sum_t lambda_t mean(CE_t over the units still valid at t): the authors' released dropout code."""
+    return weighted_sum(batch.step_losses, weights)
+
+
+FORMS: dict[str, Callable[[_Batch, Sequence[float]], Tensor]] = {
+    "episode": _episode,
+    "episode-mean": _episode_mean,
+    "step": _step,
+}
+
+
+def spg_loss(
+    logits: Tensor,
+    target: Tensor,
+    weights: Sequence[float] = (0.4, 0.2, 0.1),
+    form: str = "episode",
+    label_smoothing: float = 0.0,
+    ignore_index: int = -100,
+    loss_normalization: bool = False,
+    mean_over_ranks: MeanOverRanks | None = None,
+) -> SPGLoss:
+    """Return the loss of a batch whose T+1 steps are stacked step-major in `logits`, and its episodes.
+
+    `logits` is [(T+1)*N, C, ...] as a grafted model in train mode gives it, T = `len(weights)` (none: plain cross
+    entropy); `target` is [N, ...] of class indices, or soft labels [N, C, ...] whose arg-max is the label that episodes
+    go by. `form` is one of `FORMS`. Units whose target is `ignore_index` enter no sum; a batch without any counted
+    unit gives zero, with a graph. `label_smoothing` enters the cross entropy only. `loss_normalization` multiplies by
+    exp(mean CE_0 - loss), a constant to autograd.
+
+    `mean_over_ranks` averages a tensor over data-parallel processes. With it, averaging the gradients over processes
+    (as DistributedDataParallel does) gives the gradient of one process on the joined batch, also where denominators
+    depend on the data; without it each process normalises by its own counts.
+
+    Arithmetic is float32 (float64 stays float64) whatever the autocast type; nothing in here waits for the device.
+    Raises UsageError for an unknown form or shapes that don't fit.
+    """
+    if form not in FORMS:
+        raise UsageError(f"unknown form {form!r}; there are {', '.join(FORMS)}", hint=did_you_mean(form, FORMS))
+    steps = len(weights) + 1
+    if logits.shape[0] != steps * target.shape[0]:
+        raise UsageError(
+            f"{logits.shape[0]} rows of logits for {target.shape[0]} targets and {len(weights)} weights: expected "
+            f"{steps} x {target.shape[0]}",
+            hint="in train mode a model with T replicas gives (T+1)*N rows; give one weight for each replica",
+        )
+    with torch.autocast(logits.device.type, enabled=False):
+        batch = _read_batch(_at_least_float32(logits), target, weights, label_smoothing, ignore_index, mean_over_ranks)
+        loss = FORMS[form](batch, weights)
+        if loss_normalization:
+            gap = (batch.step_losses[0] - loss).detach()
+            loss = loss * (mean_over_ranks(gap) if mean_over_ranks else gap).exp()
+    return SPGLoss(loss, batch.step_losses, batch.step_sizes, batch.episode)
+
+
+def _read_batch(
+    logits: Tensor,
+    target: Tensor,
+    weights: Sequence[float],
+    label_smoothing: float,
+    ignore_index: int,
+    mean_over_ranks: MeanOverRanks | None,
+) -> _Batch:
+    steps = len(weights) + 1
+    soft = target.is_floating_point()
+    label = target.argmax(1) if soft else target
+    repeated = target.repeat(steps, *[1] * (target.dim() - 1))
+    ce = cross_entropy(
+        logits, repeated, reduction="none", label_smoothing=label_smoothing, ignore_index=ignore_index
+    ).unflatten(0, (steps, -1))
+    correct = logits.detach().argmax(1).unflatten(0, (steps, -1)) == label
+    counted = torch.ones_like(label, dtype=torch.bool) if soft else label != ignore_index
+    episode = play_episodes(correct, counted, weights)
+    steps_counted = episode.valid_mask & counted
+    step_sizes = steps_counted.flatten(1).sum(1).to(torch.float32)
+    if mean_over_ranks is not None:
+        step_sizes = mean_over_ranks(step_sizes)
+    step_losses = _ratio((ce * steps_counted).flatten(1).sum(1), step_sizes)
+    return _Batch(ce, episode, steps_counted, step_sizes, step_losses)
+
+
+def _ratio(total: Tensor, count: Tensor) -> Tensor:
+    """Return total / count, and 0 where count is 0 (total is 0 there too)."""
+    return total / (count + (count == 0))
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.to(torch.float32)

@@ -1,0 +1,278 @@
+"""What a recipe may say: every section, key, default and range.
+
+Sections are frozen and refuse unknown keys and implicit conversions (no `true` for 1, no 3.0 for 3). Which keys were
+set rather than left at their default is in pydantic's `model_fields_set`, section by section. The text under a field
+is its description, for people and for `recipe_keys`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, Self, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+
+Count = Annotated[int, Field(ge=1)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Decay = Annotated[float, Field(gt=0, lt=1)]
+
+READABLE = ("torch/", "hfds/")
+STREAMS = ("wds/", "tfds/", "hfids/")
+
+
+def _known_source(source: str) -> str:
+    if source.startswith(STREAMS):
+        raise ValueError(
+            f"{source!r} is a stream, and streams can't be resumed exactly yet; use a folder, torch/, hfds/"
+        )
+    if source in ("folder", "digits") or any(source.startswith(p) and source != p for p in READABLE):
+        return source
+    raise ValueError(f"{source!r} is not a data source; it must be folder, digits, torch/NAME or hfds/NAME")
+
+
+def _known_device(device: str) -> str:
+    if re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
+        return device
+    raise ValueError(f"{device!r} is not a device; it must be auto, cpu, cuda, cuda:N or mps")
+
+
+def _fault_at(key: str, message: str) -> PydanticCustomError:
+    """A fault of a whole section that shows best at one of its keys."""
+    return PydanticCustomError("conflict", "{reason}", {"reason": message, "key": key})
+
+
+class Section(BaseModel):
+    """What all sections share."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class TrpSection(Section):
+    """The temporary replicas."""
+
+    kind: Literal["dropout", "none"] = "dropout"
+    """Which replicas are grafted; `none` is plain retraining by the same loop, the control."""
+    replicas: Count = 3
+    """How many replicas, T; an episode has T + 1 steps."""
+    rate: BelowOne = 0.2
+    """Dropout rate of each step; after t steps it has added up to 1 - (1 - rate)^t (eq. 4)."""
+
+
+class ObjectiveSection(Section):
+    """The loss."""
+
+    form: Literal["episode", "episode-mean", "step"] = "step"
+    """How the loss is summed: over whole episodes (eq. 11), over episodes divided by their length, or step by step."""
+    weights: Annotated[tuple[NonNegative, ...], Strict(False)] = (0.4, 0.2, 0.1)
+    """Weight of each replica in the return (lambda 1 to T); the base itself has 1."""
+    loss_normalization: bool = False
+    """Scale the loss by exp(base cross entropy - loss), a constant to the gradient."""
+    label_smoothing: BelowOne = 0.0
+    """Label smoothing inside the cross entropy."""
+
+
+class ColdStartSection(Section):
+    """Filling the optimizer's moments at learning rate zero, before and not counted in training.epochs."""
+
+    epochs: NonNegativeInt = 0
+    """How many epochs; 0 is no cold start unless `until` says otherwise."""
+    until: Literal["converged"] | None = None
+    """`converged` stops once the moments have settled, instead of after a fixed number of epochs."""
+    max_epochs: Count = 5
+    """The most epochs that `until` may take."""
+    tolerance: Positive = 0.1
+    """How much the moments may still change from one epoch to the next and count as settled."""
+    batch_norm: Literal["freeze", "track"] = "freeze"
+    """Whether running statistics stay or follow the data meanwhile."""
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        if self.until is not None and self.epochs > 0:
+            raise _fault_at("until", f"until: {self.until} and epochs: {self.epochs} exclude each other; drop one")
+        return self
+
+
+class AugmentSection(Section):
+    """What happens to training pictures."""
+
+    crop: Literal["random-resized", "pad", "resize"] = "random-resized"
+    """A random resized crop, a random crop after padding, or only a resize."""
+    flip: Probability = 0.5
+    """Probability of a horizontal flip."""
+    policy: Literal["autoaugment", "randaugment", "trivialaugment-wide", "augmix"] | None = None
+    """An automatic augmentation policy."""
+    mixup: NonNegative = 0.0
+    """Mixup's alpha; 0 is off."""
+    cutmix: NonNegative = 0.0
+    """CutMix's alpha; 0 is off. With mixup on too, each batch draws one of them."""
+    erase: Probability = 0.0
+    """Probability of erasing a random rectangle."""
+
+
+class DataSection(Section):
+    """The pictures."""
+
+    source: Annotated[str, AfterValidator(_known_source)] = "folder"
+    """`folder` (a tree with one folder a class), `digits` (built in), or a name timm reads: torch/NAME, hfds/NAME."""
+    path: str | None = None
+    """The folder that holds the data; `folder` needs it."""
+    train: str = "train"
+    """Split or sub-folder to train on."""
+    eval: str = "val"
+    """Split or sub-folder to evaluate on."""
+    image_size: Count | None = None
+    """Height and width of training pictures, in pixels; null is the model's own."""
+    eval_image_size: Count | None = None
+    """Height and width for evaluation, in pixels; null is `image_size`."""
+    augment: AugmentSection = AugmentSection()
+    """What happens to training pictures."""
+    workers: NonNegativeInt | None = None
+    """Loader processes for each training process; null goes by the machine. The weights don't depend on it."""
+
+    @model_validator(mode="after")
+    def _folder_has_a_path(self) -> Self:
+        if self.source == "folder" and not self.path:
+            raise _fault_at("path", "source: folder needs the path of an image-folder tree")
+        return self
+
+
+class OptimizerSection(Section):
+    """The optimizer."""
+
+    name: Annotated[str, Field(min_length=1)] = "sgd"
+    """`sgd`, or any name that timm.optim.list_optimizers() gives."""
+    lr: Positive = 4e-4
+    """Peak learning rate."""
+    momentum: BelowOne = 0.9
+    """Momentum, where the optimizer has one."""
+    weight_decay: NonNegative = 1e-4
+    """Weight decay."""
+    nesterov: bool = False
+    """Nesterov's momentum (sgd only)."""
+    decay_bias_and_norm: bool = True
+    """Whether weight decay also falls on biases and normalisation layers."""
+
+
+class ScheduleSection(Section):
+    """The learning rate over time."""
+
+    name: Literal["constant", "step", "cosine", "linear", "poly"] = "cosine"
+    """The curve after the warm-up."""
+    every: Count = 10
+    """Epochs between two steps (step only)."""
+    gamma: Positive = 0.5
+    """Factor at each step (step only)."""
+    power: Positive = 0.9
+    """Exponent (poly only)."""
+    warmup_epochs: NonNegativeInt = 0
+    """Epochs of linear warm-up, counted in training.epochs."""
+    min_lr: NonNegative = 0.0
+    """Where the curve ends."""
+
+
+class TrainingSection(Section):
+    """Optimisation and the run."""
+
+    epochs: Count = 10
+    """Passes over the training data, after the cold start."""
+    batch_size: Count = 64
+    """Pictures a process takes at once."""
+    eval_batch_size: Count | None = None
+    """The same in evaluation; null is `batch_size`."""
+    optimizer: OptimizerSection = OptimizerSection()
+    """The optimizer."""
+    schedule: ScheduleSection = ScheduleSection()
+    """The learning rate over time."""
+    gradient_clip: Positive | None = None
+    """Largest norm of the gradient; null does not clip."""
+    accumulate: Count = 1
+    """Batches summed into one optimizer step."""
+    ema: Decay | None = None
+    """Decay of the exponential moving average of the weights, for one optimizer step; null keeps none."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Arithmetic of the forward pass; auto goes by the device. The loss is always float32."""
+    device: Annotated[str, AfterValidator(_known_device)] = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    compile: bool = False
+    """Whether the model goes through torch.compile."""
+    checkpoint_steps: Count | None = None
+    """Optimizer steps between two checkpoints; null writes one an epoch."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Seed of everything random."""
+
+
+class Recipe(Section):
+    """One retraining, completely described; `data` is the only section without a default."""
+
+    model: str | None = None
+    """What is retrained: LIBRARY/NAME.WEIGHTS, a file or a folder; null leaves it to the command."""
+    trp: TrpSection = TrpSection()
+    """The temporary replicas."""
+    objective: Annotated[ObjectiveSection, Field(validate_default=True)] = ObjectiveSection()
+    """The loss."""
+    cold_start: ColdStartSection = ColdStartSection()
+    """Filling the optimizer's moments at learning rate zero, before and not counted in training.epochs."""
+    data: DataSection
+    """The pictures."""
+    training: TrainingSection = TrainingSection()
+    """Optimisation and the run."""
+
+    # On the field, not the whole recipe: so it is reported together with the faults of other sections.
+    @field_validator("objective")
+    @classmethod
+    def _a_weight_for_each_replica(cls, objective: ObjectiveSection, info: ValidationInfo) -> ObjectiveSection:
+        trp = info.data.get("trp")
+        if trp is not None and trp.kind != "none" and len(objective.weights) != trp.replicas:
+            reason = f"{len(objective.weights)} weights for {trp.replicas} replicas (trp.replicas); each needs one"
+            raise _fault_at("weights", reason)
+        return objective
+
+
+def section_at(path: tuple[str | int, ...]) -> type[Section] | None:
+    """Return the section class at `path` (empty: the recipe itself), or None where there is none."""
+    section: type[Section] = Recipe
+    for key in path:
+        field = section.model_fields.get(str(key))
+        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, Section):
+            return None
+        section = field.annotation
+    return section
+
+
+def field_at(path: tuple[str | int, ...]) -> FieldInfo | None:
+    """Return the field at `path`, or None where there is none."""
+    section = section_at(path[:-1])
+    return section.model_fields.get(str(path[-1])) if section else None
+
+
+def accepts(path: tuple[str | int, ...], kind: type) -> bool:
+    """Return whether the field at `path` is of this type, or may be."""
+    field = field_at(path)
+    return field is not None and kind in (field.annotation, *get_args(field.annotation))
+
+
+def recipe_keys(path: tuple[str, ...] = ()) -> dict[str, str]:
+    """Return what each dotted key below `path` means, in schema order, sections before their keys."""
+    keys: dict[str, str] = {}
+    section = section_at(path)
+    for name, field in section.model_fields.items() if section else ():
+        keys[".".join((*path, name))] = field.description or ""
+        keys |= recipe_keys((*path, name))
+    return keys

@@ -1,0 +1,1 @@
+"""Data, optimisation, cold start, the training loop and its run directory."""

@@ -1,0 +1,175 @@
+"""The folder of a run: its recipe, a line of metrics an epoch, TensorBoard events, and checkpoints to resume from.
+
+A checkpoint is a grafted folder (`best` and `last` are links to such) with the optimizer, the moving average and the
+counters beside it. No file in it is a pickle.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from spgsurgeon.checkpoint.folders import (
+    GraftManifest,
+    best_of,
+    read_grafted_folder,
+    read_json_object,
+    write_grafted_folder,
+)
+from spgsurgeon.checkpoint.hashing import content_hash
+from spgsurgeon.checkpoint.reading import read_safetensors
+from spgsurgeon.checkpoint.writing import atomic_file, atomic_folder, write_json, write_safetensors
+from spgsurgeon.errors import DamagedFileError, UsageError
+
+_RECIPE, _METRICS, _STATE = "recipe.yaml", "metrics.jsonl", "state.json"
+_EXTRAS = ("optimizer", "ema")
+
+
+@dataclass
+class Checkpoint:
+    """All that training goes on from. `state` is plain data; `ema` is the averaged base's state dict, or empty."""
+
+    base: Mapping[str, Tensor]
+    temporary: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
+    state: dict[str, Any]
+    ema: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class RunFolder:
+    """One run on disk. `config` and `manifest` describe the grafted model in every checkpoint."""
+
+    def __init__(self, path: Path, config: Mapping[str, Any], manifest: GraftManifest) -> None:
+        self.path = path
+        self._config = config
+        self._manifest = manifest
+        self._board: Any = None
+
+    def create(self, recipe: str, *, force: bool = False) -> None:
+        """Make the folder with its resolved recipe. Raises UsageError where it exists."""
+        with atomic_folder(self.path, force=force) as folder:
+            (folder / _RECIPE).write_text(recipe, encoding="utf-8")
+
+    def save(self, name: str, checkpoint: Checkpoint, *, best: bool) -> None:
+        """Write the checkpoint as `checkpoints/NAME`, point `last` (and `best`) to it, drop what nothing points to."""
+        target = self.path / "checkpoints" / name
+        with atomic_folder(target, force=True) as folder:
+            write_grafted_folder(
+                folder,
+                base=checkpoint.base,
+                temporary=checkpoint.temporary,
+                config=self._config,
+                manifest=self._manifest,
+            )
+            hashes = {}
+            for extra in _EXTRAS:
+                if tensors := getattr(checkpoint, extra):
+                    write_safetensors(folder / f"{extra}.safetensors", tensors)
+                    hashes[extra] = content_hash(tensors)
+            write_json(folder / _STATE, {**checkpoint.state, "hashes": hashes})
+        for pointer in ("last", "best") if best else ("last",):
+            _point(self.path / pointer, Path("checkpoints") / name)
+        self._drop_others()
+
+    def load(self) -> Checkpoint | None:
+        """Return the last checkpoint, verified by its hashes; None where the run has none yet."""
+        folder = self.path / "last"
+        if not folder.exists():
+            return None
+        grafted = read_grafted_folder(folder.resolve())
+        state = read_json_object(folder / _STATE)
+        extras = {extra: self._read_extra(folder, extra, state["hashes"]) for extra in _EXTRAS}
+        return Checkpoint(
+            base=read_safetensors(grafted.base_weights)[0],
+            temporary=read_safetensors(grafted.temporary_weights)[0],
+            state=state,
+            **extras,
+        )
+
+    def best_content_hash(self) -> str:
+        """Return the content hash of the best checkpoint's base weights: the averaged ones where there are such."""
+        folder = best_of(self.path)
+        averaged: str | None = read_json_object(folder / _STATE)["hashes"].get("ema")
+        return averaged or str(read_json_object(folder / "graft.json")["weights_hash"])
+
+    def add_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Append one line to metrics.jsonl and the same numbers to the TensorBoard events."""
+        with (self.path / _METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(metrics) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        board = self._events()
+        for tag, value in _scalars(metrics):
+            board.add_scalar(tag, value, metrics["epoch"])
+        board.flush()
+
+    def forget_metrics_from(self, epoch: int) -> None:
+        """Drop the lines of epochs that a resumed run is going to run again."""
+        path = self.path / _METRICS
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        kept = [line for line in lines if json.loads(line)["epoch"] < epoch]
+        if kept != lines:
+            with atomic_file(path, force=True) as temporary:
+                temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+    def close(self) -> None:
+        """Close the TensorBoard writer."""
+        if self._board is not None:
+            self._board.close()
+
+    def _events(self) -> Any:
+        if self._board is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(self.path / "tensorboard"))
+        return self._board
+
+    def _read_extra(self, folder: Path, extra: str, hashes: Mapping[str, str]) -> Mapping[str, Tensor]:
+        if extra not in hashes:
+            return {}
+        tensors = read_safetensors(folder / f"{extra}.safetensors")[0]
+        if content_hash(tensors) != hashes[extra]:
+            raise DamagedFileError(f"{folder / extra}.safetensors is damaged: its content hash is not the recorded one")
+        return tensors
+
+    def _drop_others(self) -> None:
+        kept = {(self.path / pointer).resolve() for pointer in ("last", "best")}
+        for folder in (self.path / "checkpoints").iterdir():
+            if folder.resolve() not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def recipe_of(run: Path) -> str:
+    """Return the resolved recipe of a run. Raises UsageError where there is no run."""
+    path = run / _RECIPE
+    if not path.is_file():
+        raise UsageError(f"{run} is no run folder: it has no {_RECIPE}", hint="start one without --resume")
+    return path.read_text(encoding="utf-8")
+
+
+def _point(link: Path, target: Path) -> None:
+    """Make `link` a relative symbolic link to `target`, replacing an older one in one step."""
+    temporary = link.with_name(f".{link.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    os.replace(temporary, link)
+
+
+def _scalars(metrics: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    found: list[tuple[str, float]] = []
+    for key, value in metrics.items():
+        tag = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            found += _scalars(value, f"{tag}/")
+        elif isinstance(value, list):
+            found += _scalars({str(i): entry for i, entry in enumerate(value)}, f"{tag}/")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            found.append((tag, float(value)))
+    return found

@@ -1,0 +1,254 @@
+"""Where labelled pictures come from: the built-in digits, image-folder trees, and the data sets that timm reads.
+
+A new kind of source is one `_open_*` function and one line in `open_source`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torchvision.datasets import ImageFolder
+
+from spgsurgeon.errors import UsageError, did_you_mean
+from spgsurgeon.training.seeds import derive_seed
+
+FORMS = "folder, digits, torch/<name> (torchvision's data sets), hfds/<name> (Hugging Face data sets)"
+DIGIT_SPLITS = {"train": 600, "val": 500, "test": 697}
+_STREAMS = ("wds", "tfds", "hfids")
+_EVALUATION_SPLITS = ("val", "valid", "validation", "eval", "evaluation", "test")
+
+
+class ImageSource(Protocol):
+    """Labelled pictures that can be read in any order."""
+
+    @property
+    def name(self) -> str:
+        """What to call the source in messages."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Name of each class by label; "0", "1", ... where the data does not name them."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        """Return the decoded RGB picture and its label; raises what the decoder raises where that fails."""
+
+    def describe(self, index: int) -> str:
+        """Return where a sample is, for messages: its file's path where it has one."""
+
+
+def open_source(source: str, path: str | Path | None, split: str) -> ImageSource:
+    """Open one split of a data set; nothing is downloaded but by Hugging Face's own library.
+
+    `source` is one of the forms in `FORMS`. For `folder`, `split` is the sub-folder of `path` that holds the class
+    folders ("" or "." means `path` itself). `digits` ignores `path`. Refuses streams, since training could not resume
+    at the sample where it stopped.
+    """
+    prefix = source.partition("/")[0].lower()
+    if source == "digits":
+        return _open_digits(split)
+    if source == "folder":
+        return _open_folder(path, split)
+    if "/" in source and prefix in _STREAMS:
+        raise UsageError(
+            f"{source!r} is a stream, and streams can't be resumed exactly yet",
+            hint="unpack it to a folder with one sub-folder per class and use source 'folder'",
+        )
+    if "/" in source and prefix == "torch":
+        return _open_torchvision(source, path, split)
+    if "/" in source and prefix == "hfds":
+        return _open_hugging_face(source, path, split)
+    near = did_you_mean(source, ["folder", "digits"])
+    raise UsageError(f"unknown data source {source!r}", hint=f"{near + ' ' if near else ''}known forms: {FORMS}")
+
+
+def check_same_classes(train: ImageSource, evaluation: ImageSource) -> None:
+    """Raise UsageError naming the differences unless both sources give each class the same label."""
+    if train.classes == evaluation.classes:
+        return
+    missing = [name for name in train.classes if name not in evaluation.classes]
+    extra = [name for name in evaluation.classes if name not in train.classes]
+    found = [
+        f"only in {where}: {_listing(names)}"
+        for where, names in (("training", missing), ("evaluation", extra))
+        if names
+    ]
+    raise UsageError(
+        f"the classes of {train.name} (training) and {evaluation.name} (evaluation) differ: "
+        + ("; ".join(found) or "the same names, in another order"),
+        hint="both need the same classes: labels are counted off in their order",
+    )
+
+
+def _listing(names: Sequence[str], limit: int = 5) -> str:
+    shown = ", ".join(repr(name) for name in names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+@dataclass(frozen=True)
+class _Digits:
+    """Pictures held in memory, uint8 [N, 8, 8]; `origin` is each one's place in scikit-learn's data set."""
+
+    name: str
+    pixels: NDArray[np.uint8]
+    labels: tuple[int, ...]
+    origin: tuple[int, ...]
+    classes: tuple[str, ...] = tuple("0123456789")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        return Image.fromarray(self.pixels[index]).convert("RGB"), self.labels[index]
+
+    def describe(self, index: int) -> str:
+        return f"{self.name}, sample {index} (number {self.origin[index]} of scikit-learn's load_digits)"
+
+
+def _open_digits(split: str) -> ImageSource:
+    if split not in DIGIT_SPLITS:
+        raise UsageError(f"digits has no split {split!r}", hint=f"its splits are {', '.join(DIGIT_SPLITS)}")
+    from sklearn.datasets import load_digits
+
+    grey, labels = load_digits(return_X_y=True)  # 17 levels of grey, 0..16
+    order = _stratified_order([int(label) for label in labels])
+    names = list(DIGIT_SPLITS)
+    start = sum(DIGIT_SPLITS[name] for name in names[: names.index(split)])
+    origin = order[start : start + DIGIT_SPLITS[split]]
+    pixels = np.rint(grey[origin].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+    return _Digits(f"digits ({split})", pixels, tuple(int(labels[i]) for i in origin), tuple(origin))
+
+
+def _stratified_order(labels: Sequence[int]) -> list[int]:
+    """Return a fixed order of the samples in which every run of consecutive ones has the classes in proportion.
+
+    Each class is shuffled, then dealt out evenly. Hashes do the shuffling: no library's generator can change it.
+    """
+    place: list[tuple[float, int, int]] = []
+    for label in sorted(set(labels)):
+        members = [index for index, other in enumerate(labels) if other == label]
+        members.sort(key=lambda index: derive_seed("digits", index))
+        place += [((rank + 0.5) / len(members), label, index) for rank, index in enumerate(members)]
+    return [index for _, _, index in sorted(place)]
+
+
+@dataclass(frozen=True)
+class _TorchvisionSource:
+    """A torchvision data set, whose items are (PIL image, label)."""
+
+    name: str
+    classes: tuple[str, ...]
+    dataset: Any
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        image, label = self.dataset[index]
+        return _as_rgb(image), int(label)
+
+    def describe(self, index: int) -> str:
+        samples = getattr(self.dataset, "samples", None)  # (path, label) pairs of those that are kept as files
+        return str(samples[index][0]) if samples else f"{self.name}, sample {index}"
+
+
+def _open_folder(path: str | Path | None, split: str) -> ImageSource:
+    root = _existing(path, "folder") / split
+    if not root.is_dir():
+        present = (
+            sorted(entry.name for entry in root.parent.iterdir() if entry.is_dir()) if root.parent.is_dir() else []
+        )
+        hint = did_you_mean(split, present) or f"sub-folders there: {_listing(present, 10) if present else 'none'}"
+        raise UsageError(f"no folder {root} for the split {split!r}", hint=hint)
+    try:
+        dataset = ImageFolder(str(root))
+    except FileNotFoundError as error:
+        hint = f"expected {root}/<class>/<picture>, one folder per class, none of them empty"
+        raise UsageError(f"{root} is not an image folder: {error}", hint=hint) from error
+    return _TorchvisionSource(str(root), tuple(dataset.classes), dataset)
+
+
+def _existing(path: str | Path | None, source: str) -> Path:
+    if path is None:
+        raise UsageError(f"data source {source!r} needs a path", hint="set data.path to the folder that holds the data")
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        found = "is a file" if root.exists() else "does not exist"
+        raise UsageError(f"data path {root} {found}", hint="set data.path to the folder that holds the data")
+    return root
+
+
+def _open_torchvision(source: str, path: str | Path | None, split: str) -> ImageSource:
+    dataset = _create(source, _existing(path, source), split)
+    if getattr(dataset, "train", None) is False and split not in _EVALUATION_SPLITS:
+        # timm gives the test pictures for any split that it does not know
+        raise UsageError(
+            f"{source} has no split {split!r}", hint=f"use 'train' or one of {', '.join(_EVALUATION_SPLITS)}"
+        )
+    classes = _class_names(dataset.classes if hasattr(dataset, "classes") else getattr(dataset, "all_categories", ()))
+    return _TorchvisionSource(f"{source} ({split})", classes or _numbered(source, dataset), dataset)
+
+
+@dataclass(frozen=True)
+class _ReaderSource:
+    """A timm data set that reads through a reader; its own item access would replace unreadable pictures by others."""
+
+    name: str
+    classes: tuple[str, ...]
+    dataset: Any
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        stream, label, *_ = self.dataset.reader[index]
+        with stream, Image.open(stream) as image:
+            return _as_rgb(image), int(label)
+
+    def describe(self, index: int) -> str:
+        return f"{self.name}, sample {index}"
+
+
+def _open_hugging_face(source: str, path: str | Path | None, split: str) -> ImageSource:
+    if importlib.util.find_spec("datasets") is None:
+        raise UsageError(f"{source} can't be read: package datasets is not installed", hint="pip install datasets")
+    dataset = _create(source, path, split)
+    numbers = dict(dataset.reader.class_to_idx)
+    classes = _class_names(sorted(numbers, key=lambda name: numbers[name]))
+    return _ReaderSource(f"{source} ({split})", classes or _numbered(source, dataset), dataset)
+
+
+def _create(source: str, path: str | Path | None, split: str) -> Any:
+    from timm.data.dataset_factory import create_dataset
+
+    try:
+        return create_dataset(source, root=None if path is None else str(path), split=split, download=False)
+    except Exception as error:  # each reader raises what it likes for a missing file, an unknown name or split
+        raise UsageError(
+            f"can't open split {split!r} of {source} at {path}: {str(error) or type(error).__name__}",
+            hint=f"the data must be there already, nothing is downloaded; known forms: {FORMS}",
+        ) from error
+
+
+def _class_names(names: Sequence[Any]) -> tuple[str, ...]:
+    """Return names as text; ImageNet's are tuples of synonyms."""
+    return tuple(", ".join(name) if isinstance(name, tuple) else str(name) for name in names)
+
+
+def _numbered(source: str, dataset: Any) -> tuple[str, ...]:
+    targets = getattr(dataset, "targets", None)
+    if targets is None or len(targets) == 0:
+        raise UsageError(f"{source} does not say how many classes it has", hint="unpack it and use source 'folder'")
+    return tuple(str(number) for number in range(int(max(targets)) + 1))

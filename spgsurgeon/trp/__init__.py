@@ -1,0 +1,1 @@
+"""Task Replica Prediction: the temporary modules and the grafted model that holds them."""

@@ -1,0 +1,114 @@
+"""`spgsurgeon graft`: from a base to a grafted folder, proven first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from spgsurgeon import __version__
+from spgsurgeon.checkpoint.folders import GraftManifest, write_grafted_folder
+from spgsurgeon.checkpoint.hashing import layout_hash
+from spgsurgeon.checkpoint.writing import atomic_folder, refuse_overwriting_input
+from spgsurgeon.errors import SurgeonError, UsageError
+from spgsurgeon.exporting.proof import example_images, fingerprint, prove_graft
+from spgsurgeon.trp.grafted import GraftedModel, attach
+from spgsurgeon.workflows.inspect import describe
+from spgsurgeon.workflows.opening import OpenedModel, open_model, state_of
+from spgsurgeon.workflows.surgery import replica_settings
+
+
+@dataclass(frozen=True)
+class ProvenGraft:
+    """A fresh graft whose laws were checked on the user's own model."""
+
+    grafted: GraftedModel
+    manifest: GraftManifest
+    proof: dict[str, bool]
+
+
+def graft_folder(
+    model: str,
+    output: Path,
+    *,
+    trp: str = "dropout",
+    replicas: int = 3,
+    rate: float = 0.2,
+    num_classes: int | None = None,
+    weights: str | None = None,
+    arch: str | None = None,
+    random_seed: int | None = None,
+    force: bool = False,
+) -> dict[str, Any]:
+    """Graft the base that `model` names, prove laws 1 and 2 on it, and write a grafted folder to `output`.
+
+    Returns the document of `graft --json`. Raises VerificationError, and writes nothing, where a law does not hold.
+    """
+    opened = open_model(model, weights=weights, arch=arch, num_classes=num_classes, random_seed=random_seed)
+    if opened.has_replicas:
+        raise UsageError(f"{model} is grafted already", hint="strip it first, or give its base")
+    refuse_overwriting_input(output, opened.paths())
+    base = describe(opened)
+    if base["non_finite"]:
+        raise SurgeonError(
+            f"{len(base['non_finite'])} tensors hold NaN or infinity: {', '.join(base['non_finite'][:5])}",
+            hint="such weights can't be retrained; was the checkpoint written by a run that diverged?",
+        )
+    proven = graft_proven(opened, trp, replicas=replicas, rate=rate)
+    with atomic_folder(output, force=force) as folder:
+        write_grafted_folder(
+            folder,
+            base=state_of(proven.grafted.base),
+            temporary=state_of(proven.grafted.replicas),
+            config=opened.config(),
+            manifest=proven.manifest,
+        )
+    return {
+        "output": str(output),
+        "base": base,
+        "trp": proven.manifest.trp,
+        "temporary_parameters": proven.manifest.temporary_parameters,
+        "proof": proven.proof,
+        "notes": opened.notes,
+    }
+
+
+def graft_proven(opened: OpenedModel, trp: str, *, replicas: int, rate: float) -> ProvenGraft:
+    """Graft an opened base and prove it. Raises VerificationError or ArchitectureError where that fails."""
+    images = example_images(opened.module, opened.preprocessing.input_size)
+    site = opened.site
+    before = fingerprint(opened.module, images)
+    settings = replica_settings(trp, replicas, rate)
+    grafted = attach(opened.module, site.module, trp, **settings).eval()
+    proof = prove_graft(grafted, before, images)
+    identity, state = opened.identity, state_of(opened.module)
+    manifest = GraftManifest(
+        package_version=__version__,
+        base={
+            "source": opened.source,
+            "library": identity.library,
+            "architecture": identity.architecture,
+            "num_classes": identity.num_classes,
+            "model_args": identity.model_args,
+            "content_hash": before.content_hash,
+            "tensors": len(state),
+            "layout": layout_hash(state),
+        },
+        trp={"kind": trp, **settings},
+        site={"module": site.module, "side": site.side, "width": site.width},
+        temporary_parameters=sum(p.numel() for p in grafted.replicas.parameters()),
+    )
+    return ProvenGraft(grafted, manifest, proof)
+
+
+def regraft(opened: OpenedModel, temporary: dict[str, Tensor] | None) -> GraftedModel:
+    """Return the grafted model of an opened grafted folder, with its replicas' weights where they are given."""
+    assert opened.manifest is not None
+    trp, site = opened.manifest.trp, opened.manifest.site
+    settings = {key: value for key, value in trp.items() if key != "kind"}
+    grafted = attach(opened.module, site["module"], trp["kind"], **settings).eval()
+    if temporary is not None:
+        grafted.replicas.load_state_dict(temporary)
+    return grafted

@@ -1,0 +1,192 @@
+"""`spgsurgeon strip`: back to the base architecture, with the proof; what fails it is not written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spgsurgeon import __version__
+from spgsurgeon.checkpoint.folders import kind_of, read_json_object
+from spgsurgeon.checkpoint.hashing import content_hash, layout_hash
+from spgsurgeon.checkpoint.reading import read_checkpoint, read_safetensors
+from spgsurgeon.checkpoint.writing import (
+    atomic_file,
+    atomic_folder,
+    refuse_overwriting_input,
+    write_json,
+    write_safetensors,
+    write_torch,
+)
+from spgsurgeon.errors import UsageError, VerificationError, did_you_mean
+from spgsurgeon.exporting.card import model_card
+from spgsurgeon.exporting.onnx import export_onnx
+from spgsurgeon.exporting.proof import Layout, example_images, prove_strip
+from spgsurgeon.models.building import build, load_weights
+from spgsurgeon.models.sites import run_in_eval
+from spgsurgeon.trp.grafted import detach, layout_of
+from spgsurgeon.workflows.graft import regraft
+from spgsurgeon.workflows.opening import OpenedModel, open_model, resolve_folder, state_of
+from spgsurgeon.workflows.surgery import FORMATS, format_of
+
+_FILES = {"safetensors": "model.safetensors", "pt": "model.pt", "onnx": "model.onnx"}
+
+
+@dataclass(frozen=True)
+class _Patient:
+    """The base after the replicas were taken down, and what it must still be."""
+
+    opened: OpenedModel
+    grafted_outputs: Tensor
+    images: Tensor
+    layout: Layout
+
+
+def strip_folder(
+    source: Path,
+    output: Path,
+    *,
+    exports: Sequence[str] = (),
+    weights: str | None = None,
+    reference: str | None = None,
+    opset: int | None = None,
+    force: bool = False,
+) -> dict[str, Any]:
+    """Strip the grafted folder or run `source` and write it to `output`, proven.
+
+    `output` is a folder, or a single file where it ends in .safetensors, .pt or .onnx; `exports` names the formats
+    (default: safetensors, or the file's own). The proof: the layout is the original's (and that of the model
+    `reference`, if given), nothing of the graft is left, and the model read back from the written file gives the
+    grafted model's outputs bit for bit; an ONNX file agrees with it to float rounding. Returns the document of
+    `strip --json`; raises VerificationError, and writes nothing, where any of it fails.
+    """
+    formats, single = _formats(output, exports)
+    if opset is not None and "onnx" not in formats:
+        raise UsageError("--opset is for --export onnx")
+    refuse_overwriting_input(output, [source])
+    patient = _take_down(source, weights)
+    proof = {"layout_is_the_originals": True}
+    if reference is not None:
+        _compare_layout(patient, reference)
+        proof["layout_is_the_references"] = True
+    target: AbstractContextManager[Path] = (atomic_file if single else atomic_folder)(output, force=force)
+    with target as temporary:
+        outputs = []
+        for kind in formats:
+            path = temporary if single else temporary / _FILES[kind]
+            written = _write(kind, path, patient, opset)
+            proof |= written.pop("proof")
+            outputs.append({"path": str(output if single else output / _FILES[kind]), "format": kind, **written})
+        if not single:
+            write_json(temporary / "config.json", patient.opened.config())
+            card = _card(patient, source, proof)
+            (temporary / "README.md").write_text(card, encoding="utf-8")
+        elif formats == ["onnx"]:
+            _write_proof_beside(output, outputs[0], proof, force)
+    return {"outputs": outputs, "proof": proof, "proven": True, "notes": patient.opened.notes}
+
+
+def _formats(output: Path, exports: Sequence[str]) -> tuple[list[str], bool]:
+    """Return the formats to write, and whether `output` is a single file."""
+    for kind in exports:
+        if kind not in FORMATS:
+            known = ", ".join(FORMATS)
+            raise UsageError(f"unknown format {kind!r}; there are {known}", hint=did_you_mean(kind, FORMATS))
+    if not output.suffix or output.is_dir():
+        return list(dict.fromkeys(exports)) or ["safetensors"], False
+    kind = format_of(output)
+    if set(exports) - {kind}:
+        wanted = ", ".join(exports)
+        raise UsageError(f"{output.name} is one {kind} file, but {wanted} was asked for", hint="give a folder")
+    return [kind], True
+
+
+def _take_down(source: Path, weights: str | None) -> _Patient:
+    if not source.exists():
+        raise UsageError(f"there is no folder {source}")
+    if source.is_file() or kind_of(source) == "hub":
+        raise UsageError(f"{source} is not grafted, so there is nothing to strip")
+    folder = resolve_folder(source)
+    opened = open_model(str(folder), weights=weights)
+    assert opened.manifest is not None
+    grafted = regraft(opened, read_safetensors(folder / "temporary.safetensors")[0])
+    images = example_images(opened.module, opened.preprocessing.input_size)
+    outputs: Tensor = run_in_eval(grafted, images)
+    base = detach(grafted)
+    if layout_hash(state_of(base)) != opened.manifest.base["layout"]:
+        raise VerificationError("keys, order, shapes or dtypes are not those of the model that was grafted (law 3)")
+    return _Patient(opened, outputs, images, layout_of(base))
+
+
+def _compare_layout(patient: _Patient, reference: str) -> None:
+    layout = layout_of(open_model(reference).module)
+    if layout == patient.layout:
+        return
+    differing = [mine[0] for mine, other in zip(patient.layout, layout, strict=False) if mine != other]
+    raise VerificationError(
+        f"the stripped model's layout differs from {reference}'s, first at "
+        f"{differing[0] if differing else 'its end'} ({len(patient.layout)} and {len(layout)} tensors)"
+    )
+
+
+def _write(kind: str, path: Path, patient: _Patient, opset: int | None) -> dict[str, Any]:
+    """Write one format and prove the written file; return its content hash, largest difference and proof."""
+    module = patient.opened.module
+    state = state_of(module)
+    if kind == "onnx":
+        report = export_onnx(module, path, patient.opened.preprocessing.input_size, opset=opset)
+        proof = {"onnx_agrees": True}
+        details = {"opset": report.opset, "batch_sizes": list(report.batch_sizes), "logits_scale": report.logits_scale}
+        difference = report.largest_difference
+    else:
+        (write_safetensors if kind == "safetensors" else write_torch)(path, state)
+        stripped = _read_back(path, patient)
+        proof = prove_strip(patient.grafted_outputs, stripped, patient.layout, patient.images)
+        details = {}
+        difference = (run_in_eval(stripped, patient.images) - patient.grafted_outputs).abs().max().item()
+    return {"content_hash": content_hash(state), "largest_difference": difference, **details, "proof": proof}
+
+
+def _read_back(path: Path, patient: _Patient) -> nn.Module:
+    """Return the architecture, built anew, with the weights of the written file."""
+    with torch.random.fork_rng(devices=[]):
+        module = build(patient.opened.identity)
+    load_weights(module, read_checkpoint(path).tensors, patient.opened.identity.name)
+    return module
+
+
+def _write_proof_beside(output: Path, written: dict[str, Any], proof: dict[str, bool], force: bool) -> None:
+    with atomic_file(output.with_name(output.name + ".json"), force=force) as path:
+        write_json(path, {**written, "proof": proof, "package_version": __version__})
+
+
+def _percentages(scores: dict[str, float]) -> dict[str, float]:
+    return {metric: scores[metric] for metric in ("top1", "top5")}
+
+
+def _card(patient: _Patient, source: Path, proof: dict[str, bool]) -> str:
+    manifest, identity = patient.opened.manifest, patient.opened.identity
+    assert manifest is not None
+    recipe = scores = None
+    if kind_of(source) == "run":
+        recipe = (source / "recipe.yaml").read_text(encoding="utf-8")
+        counters = read_json_object(resolve_folder(source) / "state.json")["counters"]
+        scores = {when: _percentages(counters[when]) for when in ("original", "best")}
+    return model_card(
+        architecture=identity.architecture,
+        library=identity.library,
+        num_classes=identity.num_classes,
+        model_args=identity.model_args,
+        recipe=recipe,
+        scores=scores,
+        proof=dict(proof),
+        content_hash=content_hash(state_of(patient.opened.module)),
+        base_source=manifest.base["source"],
+        base_content_hash=manifest.base["content_hash"],
+        package_version=__version__,
+    )

@@ -1,0 +1,275 @@
+"""`spgsurgeon train`: retrain a base or a grafted folder by a recipe, into a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from spgsurgeon.checkpoint.folders import GraftManifest
+from spgsurgeon.checkpoint.hashing import layout_hash
+from spgsurgeon.checkpoint.reading import read_safetensors
+from spgsurgeon.errors import UsageError
+from spgsurgeon.recipe.reading import read_recipe
+from spgsurgeon.recipe.schema import Recipe
+from spgsurgeon.recipe.writing import dump_recipe
+from spgsurgeon.training.augmentation import Augmentation, training_transform
+from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches, default_workers
+from spgsurgeon.training.loop import Counters, Progress, Retraining
+from spgsurgeon.training.plan import plan
+from spgsurgeon.training.processes import Processes, join_processes
+from spgsurgeon.training.run_folder import RunFolder, recipe_of
+from spgsurgeon.training.settings import ColdStart, Objective, Optimizer, Schedule, Settings
+from spgsurgeon.training.sources import ImageSource, check_same_classes, open_source
+from spgsurgeon.trp.dropout import cumulative_rates
+from spgsurgeon.trp.grafted import GraftedModel
+from spgsurgeon.workflows.evaluate import check_classes, evaluation_batches
+from spgsurgeon.workflows.graft import graft_proven, regraft
+from spgsurgeon.workflows.opening import OpenedModel, open_model, state_of
+
+
+@dataclass(frozen=True)
+class _Data:
+    train: ImageSource
+    evaluation: ImageSource
+
+
+@dataclass(frozen=True)
+class _Case:
+    """Everything a run starts from, checked together."""
+
+    recipe: Recipe
+    data: _Data
+    opened: OpenedModel
+    grafted: GraftedModel
+    manifest: GraftManifest
+    config: dict[str, Any]
+
+
+def train(
+    model: str | None = None,
+    *,
+    recipe: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    output: Path | None = None,
+    resume: bool = False,
+    dry_run: bool = False,
+    random_weights: bool = False,
+    weights: str | None = None,
+    arch: str | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Retrain `model` (else the recipe's) by `recipe` with `overrides`, into the run folder `output`.
+
+    `resume` goes on from the run's last checkpoint, or starts where there is none; its recipe is the run's own, and a
+    recipe given all the same must agree with it. `dry_run` checks everything and returns the plan. `random_weights`
+    starts a model by name from nothing, with as many classes as the data has. Under torchrun each process calls this.
+    Returns the document of `train --json` (on processes other than the first: the same scores).
+    """
+    started = resume and output is not None and output.exists()
+    if started:
+        assert output is not None
+        settled = _recipe_of_run(output, model, recipe, overrides)
+    else:
+        settled = _settle_recipe(model, recipe, overrides)
+    output = output or Path("runs") / (Path(recipe).stem if recipe else "run")
+    with join_processes(settled.training.device) as processes:
+        if started:
+            case = _prepare(settled, str(output / "last"), weights="raw", resumes=True)
+        else:
+            assert settled.model is not None
+            seed = settled.training.seed if random_weights else None
+            case = _prepare(settled, settled.model, weights=weights, arch=arch, random_seed=seed)
+        run = RunFolder(output, case.config, case.manifest)
+        retraining = _retraining(case, processes, run, progress)
+        if dry_run:
+            return plan(retraining) | {"model": settled.model, "trp": case.manifest.trp, "notes": case.opened.notes}
+        if started:
+            retraining.resume()
+        else:
+            if processes.leads:
+                run.create(dump_recipe(settled), force=force)
+            processes.wait()
+        try:
+            counters = retraining.run()
+        finally:
+            retraining.close()
+        return _document(output, counters, run, case)
+
+
+def _settle_recipe(model: str | None, recipe: str | Path | None, overrides: Sequence[str]) -> Recipe:
+    if recipe is None:
+        raise UsageError("no recipe was given", hint="--recipe FILE; `spgsurgeon recipes ls` lists the shipped ones")
+    settled = read_recipe(recipe, overrides)
+    settled = settled.model_copy(update={"model": model}) if model else settled
+    if settled.model is None:
+        raise UsageError("neither the command nor the recipe names a model", hint="spgsurgeon train MODEL --recipe …")
+    return settled
+
+
+def _recipe_of_run(output: Path, model: str | None, recipe: str | Path | None, overrides: Sequence[str]) -> Recipe:
+    recipe_of(output)  # says so where it is no run folder
+    own = read_recipe(output / "recipe.yaml")
+    if recipe is not None:
+        given = read_recipe(recipe, overrides)
+        given = given.model_copy(update={"model": model or given.model})
+        if given != own:
+            raise UsageError(
+                f"the recipe differs from the one that {output} was started with ({output / 'recipe.yaml'})",
+                hint="leave it out to resume, or start another run with -o",
+            )
+    elif overrides or (model is not None and model != own.model):
+        raise UsageError("a resumed run keeps its model and its recipe", hint="start another run with -o")
+    return own
+
+
+def _prepare(
+    recipe: Recipe,
+    model: str,
+    *,
+    weights: str | None,
+    arch: str | None = None,
+    random_seed: int | None = None,
+    resumes: bool = False,
+) -> _Case:
+    """Open the data and the model, check them against each other, and graft the model unless it is grafted."""
+    section = recipe.data
+    data = _Data(
+        open_source(section.source, section.path, section.train),
+        open_source(section.source, section.path, section.eval),
+    )
+    check_same_classes(data.train, data.evaluation)
+    classes = len(data.train.classes)
+    wanted = classes if random_seed is not None else None
+    opened = _in_float32(open_model(model, weights=weights, arch=arch, num_classes=wanted, random_seed=random_seed))
+    check_classes(data.train, opened.identity.num_classes, model)
+    opened = replace(opened, label_names=list(data.train.classes))
+    if not (resumes or opened.has_replicas):
+        proven = graft_proven(opened, recipe.trp.kind, replicas=recipe.trp.replicas, rate=recipe.trp.rate)
+        grafted, manifest = proven.grafted, proven.manifest
+    else:
+        assert opened.manifest is not None
+        assert opened.folder is not None
+        _check_agreement(recipe, opened.manifest, model)
+        grafted = regraft(opened, read_safetensors(opened.folder / "temporary.safetensors")[0])
+        manifest = opened.manifest
+    manifest = replace(manifest, base=manifest.base | {"layout": layout_hash(state_of(grafted.base))})
+    config = opened.config()
+    size = section.eval_image_size or section.image_size
+    if size is not None:
+        channels = opened.preprocessing.input_size[0]
+        config["pretrained_cfg"] = config["pretrained_cfg"] | {"input_size": [channels, size, size]}
+    return _Case(recipe, data, opened, grafted, manifest, config)
+
+
+def _in_float32(opened: OpenedModel) -> OpenedModel:
+    """Return the model with float32 weights: updates of half-precision ones would round to nothing."""
+    kinds = {str(p.dtype).removeprefix("torch.") for p in opened.module.parameters()} - {"float32"}
+    opened.module.float()
+    note = f"{', '.join(sorted(kinds))} weights: trained, and written, as float32"
+    return replace(opened, notes=[*opened.notes, note]) if kinds else opened
+
+
+def _check_agreement(recipe: Recipe, manifest: GraftManifest, model: str) -> None:
+    """Raise UsageError where the recipe says of the replicas what the grafted folder contradicts."""
+    said = {key: getattr(recipe.trp, key) for key in recipe.trp.model_fields_set}
+    if recipe.trp.kind == "none":
+        said = {"kind": "none"}
+    wrong = [f"trp.{k} is {v}, grafted was {manifest.trp.get(k)}" for k, v in said.items() if manifest.trp.get(k) != v]
+    if wrong:
+        raise UsageError(
+            f"the recipe contradicts {model}: {'; '.join(wrong)}",
+            hint="override the recipe, or give the base itself and let the recipe graft it",
+        )
+
+
+def _retraining(case: _Case, processes: Processes, run: RunFolder, progress: Progress | None) -> Retraining:
+    recipe, trp = case.recipe, case.manifest.trp
+    return Retraining(
+        case.grafted,
+        settings_of(recipe, len(case.grafted.replicas)),
+        processes,
+        _training_batches(case, processes),
+        _evaluation_batches(case, processes),
+        num_classes=len(case.data.train.classes),
+        cumulative_rates=cumulative_rates(trp.get("rate", 0.0), len(case.grafted.replicas)),
+        run=run,
+        progress=progress,
+    )
+
+
+def _training_batches(case: _Case, processes: Processes) -> TrainingBatches:
+    data, training = case.recipe.data, case.recipe.training
+    augment = data.augment
+    return TrainingBatches(
+        case.data.train,
+        training_transform(
+            case.opened.preprocessing.at(data.image_size),
+            Augmentation(crop=augment.crop, flip=augment.flip, policy=augment.policy, erase=augment.erase),
+        ),
+        batch_size=training.batch_size,
+        workers=default_workers() if data.workers is None else data.workers,
+        seed=training.seed,
+        rank=processes.rank,
+        world_size=processes.world_size,
+        pin_memory=processes.device.type == "cuda",
+    )
+
+
+def _evaluation_batches(case: _Case, processes: Processes) -> EvaluationBatches:
+    data, training = case.recipe.data, case.recipe.training
+    return evaluation_batches(
+        case.data.evaluation,
+        case.opened.preprocessing.at(data.eval_image_size or data.image_size),
+        training.eval_batch_size or training.batch_size,
+        data.workers,
+        processes,
+    )
+
+
+def settings_of(recipe: Recipe, replicas: int) -> Settings:
+    """Return what the loop is told, from what the recipe says, for a model with that many replicas."""
+    training, objective, cold = recipe.training, recipe.objective, recipe.cold_start
+    if replicas and len(objective.weights) != replicas:
+        raise UsageError(f"objective.weights has {len(objective.weights)} entries for {replicas} replicas")
+    return Settings(
+        epochs=training.epochs,
+        objective=Objective(
+            form=objective.form,
+            weights=objective.weights if replicas else (),
+            label_smoothing=objective.label_smoothing,
+            loss_normalization=objective.loss_normalization,
+        ),
+        optimizer=Optimizer(**training.optimizer.model_dump()),
+        schedule=Schedule(**training.schedule.model_dump()),
+        cold_start=ColdStart(
+            epochs=cold.epochs,
+            until_converged=cold.until == "converged",
+            max_epochs=cold.max_epochs,
+            tolerance=cold.tolerance,
+            freeze_batch_norm=cold.batch_norm == "freeze",
+        ),
+        gradient_clip=training.gradient_clip,
+        accumulate=training.accumulate,
+        mixup=recipe.data.augment.mixup,
+        cutmix=recipe.data.augment.cutmix,
+        ema=training.ema,
+        precision=training.precision,
+        compile=training.compile,
+        checkpoint_steps=training.checkpoint_steps,
+        seed=training.seed,
+    )
+
+
+def _document(output: Path, counters: Counters, run: RunFolder, case: _Case) -> dict[str, Any]:
+    return {
+        "run": str(output),
+        "original": counters.original,
+        "best": counters.best,
+        "last": counters.last,
+        "steps": counters.step,
+        "content_hash": run.best_content_hash(),
+        "notes": case.opened.notes,
+    }

@@ -1,0 +1,351 @@
+from __future__ import annotations
+
+import argparse
+import collections
+import pathlib
+import tarfile
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from spgsurgeon.checkpoint.prefixes import wrapper_prefixes
+from spgsurgeon.checkpoint.reading import Checkpoint, read_checkpoint
+from spgsurgeon.errors import DamagedFileError, UnsafeInputError, UsageError
+
+FORMS = pytest.mark.parametrize("form", ["torch-zip", "torch-legacy"])
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(OrderedDict(stem=nn.Conv2d(3, 4, 3), norm=nn.BatchNorm2d(4), fc=nn.Linear(4, 2)))
+
+
+def save(document: object, path: Path, form: str = "torch-zip") -> Path:
+    torch.save(document, path, _use_new_zipfile_serialization=form == "torch-zip")
+    return path
+
+
+def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + key: tensor for key, tensor in tensors.items()}
+
+
+def assert_same(checkpoint: Checkpoint, expected: Mapping[str, Tensor]) -> None:
+    assert list(checkpoint.tensors) == list(expected)
+    for key, tensor in expected.items():
+        assert torch.equal(checkpoint.tensors[key], tensor), key
+
+
+def optimizer_state(model: nn.Module) -> dict[str, Any]:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    return optimizer.state_dict()
+
+
+@FORMS
+def test_bare_state_dict(form: str, tmp_path: Path) -> None:
+    model = network()
+    checkpoint = read_checkpoint(save(model.state_dict(), tmp_path / "model.pth", form))
+    assert_same(checkpoint, model.state_dict())
+    assert (checkpoint.format, checkpoint.producer, checkpoint.architecture) == (form, None, None)
+    assert (checkpoint.weights, checkpoint.has_ema, checkpoint.path_in_file, checkpoint.prefixes) == (
+        "raw",
+        False,
+        (),
+        (),
+    )
+
+
+def timm_document(model: nn.Module, average: nn.Module | None) -> dict[str, Any]:
+    args = argparse.Namespace(
+        model="resnet18",
+        num_classes=2,
+        in_chans=None,
+        img_size=64,
+        gp=None,
+        model_kwargs={"act_layer": "silu"},
+        drop=0.1,
+        lr=np.float64(0.1),
+        output=pathlib.PurePosixPath("out"),
+    )
+    document = {
+        "epoch": 3,
+        "arch": "resnet18",
+        "state_dict": model.state_dict(),
+        "optimizer": optimizer_state(model),
+        "version": 2,
+        "args": args,
+        "amp_scaler": {"scale": 65536.0, "growth_factor": 2.0, "_growth_tracker": 0},
+        "metric": np.float64(71.5),
+    }
+    return document if average is None else document | {"state_dict_ema": average.state_dict()}
+
+
+@FORMS
+def test_timm_training_checkpoint(form: str, tmp_path: Path) -> None:
+    model, average = network(), nn.Sequential(*network()[:2])
+    document = timm_document(model, average)
+    raw = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    path = save(document, tmp_path / "checkpoint.pth.tar", form)
+    checkpoint = read_checkpoint(path)
+    assert_same(checkpoint, average.state_dict())
+    assert (checkpoint.weights, checkpoint.has_ema, checkpoint.path_in_file) == ("ema", True, ("state_dict_ema",))
+    assert (checkpoint.producer, checkpoint.library, checkpoint.architecture) == ("timm", "timm", "resnet18")
+    assert checkpoint.model_args == {"num_classes": 2, "img_size": 64, "model_kwargs": {"act_layer": "silu"}}
+    chosen = read_checkpoint(path, "raw")
+    assert_same(chosen, raw)
+    assert (chosen.weights, chosen.has_ema) == ("raw", True)
+
+
+def test_timm_without_average(tmp_path: Path) -> None:
+    model = network()
+    path = save(timm_document(model, None), tmp_path / "checkpoint.pth.tar")
+    assert read_checkpoint(path).weights == "raw"
+    with pytest.raises(UsageError, match="no ema weights"):
+        read_checkpoint(path, "ema")
+    with pytest.raises(UsageError, match="'best'"):
+        read_checkpoint(path, "best")
+
+
+@FORMS
+def test_torchvision_reference_checkpoint(form: str, tmp_path: Path) -> None:
+    model = network()
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(torch.optim.SGD(model.parameters(), lr=0.1), [2, 4])
+    document = {
+        "model": model.state_dict(),
+        "optimizer": optimizer_state(model),
+        "lr_scheduler": schedule.state_dict(),
+        "epoch": 1,
+        "args": argparse.Namespace(model="resnet50", data_path="/data", device="cuda", test_only=False),
+        "model_ema": average.state_dict(),
+    }
+    assert "n_averaged" in document["model_ema"]
+    path = save(document, tmp_path / "checkpoint.pth", form)
+    checkpoint = read_checkpoint(path)
+    assert_same(checkpoint, network().state_dict())
+    assert (checkpoint.producer, checkpoint.library, checkpoint.architecture) == (
+        "torchvision",
+        "torchvision",
+        "resnet50",
+    )
+    assert (checkpoint.weights, checkpoint.path_in_file, checkpoint.prefixes) == ("ema", ("model_ema",), ("module.",))
+    assert read_checkpoint(path, "raw").prefixes == ()
+
+
+def test_deit_copies_the_layout_but_is_not_torchvision(tmp_path: Path) -> None:
+    args = argparse.Namespace(model="deit_tiny_patch16_224", drop_path=0.1, data_path="/data")
+    path = save({"model": network().state_dict(), "args": args, "epoch": 1}, tmp_path / "checkpoint.pth")
+    checkpoint = read_checkpoint(path)
+    assert (checkpoint.producer, checkpoint.library, checkpoint.architecture) == (None, None, "deit_tiny_patch16_224")
+
+
+def test_the_imagenet_example_names_its_architecture(tmp_path: Path) -> None:
+    document = {
+        "epoch": 1,
+        "arch": "resnet18",
+        "state_dict": prefixed("module.", network().state_dict()),
+        "best_acc1": torch.tensor(70.0),
+    }
+    checkpoint = read_checkpoint(save(document, tmp_path / "model_best.pth.tar"))
+    assert (checkpoint.producer, checkpoint.library, checkpoint.architecture) == (None, None, "resnet18")
+    assert_same(checkpoint, network().state_dict())
+
+
+def lightning_document(attribute: str, **more: Any) -> dict[str, Any]:
+    counts: collections.defaultdict[str, list[int]] = collections.defaultdict(list)
+    counts["seen"].append(1)
+    return {
+        "epoch": 1,
+        "global_step": 10,
+        "pytorch-lightning_version": "2.5.0",
+        "state_dict": OrderedDict(prefixed(attribute, network().state_dict())),
+        "loops": {"fit_loop": {"state_dict": {}, "counts": counts}},
+        "callbacks": {"ModelCheckpoint{'monitor': None}": {"best_model_path": Path("best.ckpt"), "kth_value": None}},
+        "optimizer_states": [optimizer_state(network())],
+        "lr_schedulers": [],
+        "hparams_name": "kwargs",
+        "hyper_parameters": {"arch": "resnet18", "lr": 0.1},
+        **more,
+    }
+
+
+@FORMS
+@pytest.mark.parametrize(
+    ("attribute", "prefixes"),
+    [
+        ("model.", ("model.",)),
+        ("backbone.", ("backbone.",)),
+        ("net._orig_mod.", ("net.", "_orig_mod.")),
+        ("model._orig_mod.module.", ("model.", "_orig_mod.", "module.")),
+    ],
+)
+def test_lightning(attribute: str, prefixes: tuple[str, ...], form: str, tmp_path: Path) -> None:
+    checkpoint = read_checkpoint(save(lightning_document(attribute), tmp_path / "last.ckpt", form))
+    assert_same(checkpoint, network().state_dict())
+    assert checkpoint.prefixes == prefixes
+    assert (checkpoint.producer, checkpoint.library, checkpoint.architecture) == ("lightning", None, "resnet18")
+
+
+def test_lightning_with_weight_averaging_keeps_the_average_in_state_dict(tmp_path: Path) -> None:
+    current = prefixed("model.", {key: tensor + 1 for key, tensor in network().state_dict().items()})
+    document = lightning_document("model.", current_model_state=current, averaging_state={"n_averaged": 3})
+    path = save(document, tmp_path / "last.ckpt")
+    assert_same(read_checkpoint(path), network().state_dict())
+    raw = read_checkpoint(path, "raw")
+    assert raw.path_in_file == ("current_model_state",)
+    assert torch.equal(raw.tensors["fc.bias"], network().fc.bias + 1)
+
+
+@pytest.mark.parametrize(
+    ("keys", "any_attribute", "prefixes"),
+    [
+        (["module._orig_mod.module.a.w", "module._orig_mod.module.b"], False, ("module.", "_orig_mod.", "module.")),
+        (["module.a", "b"], False, ()),
+        (["model.a", "model.b"], False, ("model.",)),
+        (["features.a", "features.b"], False, ()),
+        (["net.features.a", "net.features.b"], True, ("net.",)),
+        (["net.module.features.a", "net.module.features.b"], True, ("net.", "module.")),
+        (["net.a", "criterion.b"], True, ()),
+        (["model."], False, ()),
+        (["modules.a"], False, ()),
+        ([], True, ()),
+    ],
+)
+def test_prefixes_go_only_when_every_key_has_them(
+    keys: list[str], any_attribute: bool, prefixes: tuple[str, ...]
+) -> None:
+    assert wrapper_prefixes(keys, any_attribute=any_attribute) == prefixes
+
+
+def test_safetensors(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file(prefixed("module.", network().state_dict()), path, {"architecture": "resnet18", "library": "timm"})
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.tensors.keys() == network().state_dict().keys()
+    assert (checkpoint.format, checkpoint.library, checkpoint.architecture) == ("safetensors", "timm", "resnet18")
+    assert checkpoint.prefixes == ("module.",)
+
+
+def test_safetensors_keep_the_file_order(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(2, dtype=torch.int8), "b": torch.zeros(2)}, tmp_path / "a.safetensors")
+    assert list(read_checkpoint(tmp_path / "a.safetensors").tensors) == ["b", "a"]  # the format puts wide dtypes first
+
+
+def test_truncated_safetensors(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file(network().state_dict(), path)
+    whole = path.read_bytes()
+    for data in [whole[:length] for length in range(0, len(whole), 37)] + [whole[:-1], whole + b"x"]:
+        path.write_bytes(data)
+        with pytest.raises(DamagedFileError):
+            read_checkpoint(path)
+
+
+def test_the_content_decides_not_the_suffix(tmp_path: Path) -> None:
+    model = network()
+    assert read_checkpoint(save(model.state_dict(), tmp_path / "a.safetensors")).format == "torch-zip"
+    save_file(model.state_dict(), tmp_path / "b.pth")
+    assert read_checkpoint(tmp_path / "b.pth").format == "safetensors"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "Git LFS pointer"),
+        (b"\n<!DOCTYPE html><html></html>", "web page"),
+        (b"\x80\x02", "damaged or no weights"),
+        (b"Hello, world.\n" * 9, "damaged or no weights"),
+    ],
+)
+def test_what_a_failed_download_leaves(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.pth"
+    path.write_bytes(content)
+    with pytest.raises(DamagedFileError, match=message):
+        read_checkpoint(path)
+
+
+def test_other_things_than_weights(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no file"):
+        read_checkpoint(tmp_path / "absent.pth")
+    with pytest.raises(UsageError, match="folder"):
+        read_checkpoint(tmp_path)
+    (tmp_path / "model.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(32))
+    with pytest.raises(UsageError, match="HDF5"):
+        read_checkpoint(tmp_path / "model.h5")
+    (tmp_path / "notes.txt").write_text("notes")
+    with pytest.raises(UsageError, match="no weights file"):
+        read_checkpoint(tmp_path / "notes.txt")
+    with tarfile.open(tmp_path / "model.tar", "w") as archive:
+        archive.add(tmp_path / "notes.txt", "notes.txt")
+    with pytest.raises(UsageError, match="tar archive"):
+        read_checkpoint(tmp_path / "model.tar")
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ([torch.zeros(1)], "holds a list"),
+        ({"epoch": 3, "lr": 0.1}, "holds no weights; it has: 'epoch', 'lr'"),
+        ({"state_dict": {}}, "holds no weights"),
+        ({"state_dict": {}, "pytorch-lightning_version": "2.5.0"}, "holds no weights"),
+    ],
+)
+def test_files_without_weights(document: object, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        read_checkpoint(save(document, tmp_path / "model.pth"))
+
+
+def test_entries_that_are_no_tensors_are_named(tmp_path: Path) -> None:
+    document = network().state_dict() | {"loss": 0.3, "n_averaged": 4}
+    with pytest.raises(DamagedFileError, match="'loss' is not a tensor"):
+        read_checkpoint(save(document, tmp_path / "model.pth"))
+
+
+def test_a_whole_pickled_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsafeInputError, match=r"torch\.nn\.modules") as refused:
+        read_checkpoint(save(network(), tmp_path / "model.pth"))
+    assert "state_dict" in str(refused.value.hint)
+
+
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_pickle_protocols_that_torch_does_not_read_are_refused_without_a_warning(protocol: int, tmp_path: Path) -> None:
+    path = tmp_path / "model.pth"
+    torch.save(network().state_dict(), path, pickle_protocol=protocol)
+    if protocol == 3:
+        assert_same(read_checkpoint(path), network().state_dict())
+    else:
+        with pytest.raises(UnsafeInputError, match="weights-only loader"):
+            read_checkpoint(path)
+
+
+def test_a_tensor_larger_than_its_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsafeInputError, match="claim"):
+        read_checkpoint(save({"fc.weight": torch.zeros(1).expand(2**40)}, tmp_path / "model.pth"))
+
+
+def test_no_environment_variable_opens_the_door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    path = save(network().state_dict(), tmp_path / "model.pth")
+    monkeypatch.setattr("spgsurgeon.checkpoint.loading.check_pickle", lambda *_: None)
+    assert read_checkpoint(path).tensors
+    with pytest.raises(UnsafeInputError):
+        read_checkpoint(save(network(), path))
+
+
+def test_reading_writes_nothing_and_is_not_shared_with_the_file(tmp_path: Path) -> None:
+    path = save(network().state_dict(), tmp_path / "model.pth")
+    before = path.read_bytes()
+    read_checkpoint(path).tensors["fc.bias"].fill_(7)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.pth"]

@@ -1,0 +1,101 @@
+import re
+
+import pytest
+import timm
+import torch
+import torchvision
+import yaml
+from safetensors.torch import save_file
+from timm.models import save_for_hf
+from torch import nn
+
+from spgsurgeon.exporting.card import model_card
+
+FACTS = {
+    "architecture": "test_resnet",
+    "library": "timm",
+    "num_classes": 7,
+    "base_source": "timm/test_resnet.r160_in1k",
+    "base_content_hash": "b" * 64,
+    "content_hash": "c" * 64,
+    "package_version": "1.2.3",
+}
+
+
+def scores(original: float, best: float, metric: str = "top1") -> dict[str, dict[str, float]]:
+    return {"original": {metric: original}, "best": {metric: best}}
+
+
+def run_snippet(card: str) -> nn.Module:
+    names: dict[str, object] = {}
+    exec(re.search(r"```python\n(.*?)```", card, re.DOTALL)[1], names)
+    return names["model"]
+
+
+def test_front_matter_is_what_the_hub_reads():
+    card = model_card(**FACTS)
+    head = yaml.safe_load(card.split("---\n")[1])
+    assert card.startswith("---\n")
+    assert head["library_name"] == "timm"
+    assert head["pipeline_tag"] == "image-classification"
+    assert {"timm", "spgsurgeon"} <= set(head["tags"])
+
+
+def test_every_fact_is_said_and_every_missing_one_is_named():
+    card = model_card(**FACTS)
+    assert all(str(fact) in card for fact in FACTS.values())
+    for words in ("no gain is claimed", "No proof was recorded", "No recipe was recorded"):
+        assert words in card
+
+
+def test_a_gain_is_the_difference_of_the_two_numbers():
+    card = model_card(**FACTS, scores=scores(71.878, 72.104))
+    assert "| top1 | 71.878 | 72.104 | +0.226 |" in card
+    assert "Gain: top1 was 71.878 and is 72.104 (+0.226)." in card
+
+
+@pytest.mark.parametrize("best", [71.878, 71.5, 71.8781, float("nan")], ids=["equal", "worse", "invisible", "nan"])
+def test_without_a_visible_gain_the_card_says_so(best):
+    card = model_card(**FACTS, scores=scores(71.878, best))
+    assert f"**No gain**: top1 was 71.878 and is {best:.3f} (" in card
+    assert "Gain: " not in card
+    assert "-0.000" not in card
+
+
+def test_the_first_metric_decides_whatever_the_order():
+    both = {"original": {"top5": 80.0, "top1": 60.0}, "best": {"top5": 81.0, "top1": 59.0}}
+    assert "**No gain**: top1" in model_card(**FACTS, scores=both)
+    assert "Gain: mean_iou" in model_card(**FACTS, scores=scores(60.5, 60.9, "mean_iou"))
+
+
+def test_a_law_that_does_not_hold_is_not_hidden():
+    card = model_card(**FACTS, proof={"keys": True, "outputs": False, "onnx": "largest difference 1e-7"})
+    assert "| keys | holds |" in card
+    assert "| outputs | **does not hold** |" in card
+    assert "| onnx | largest difference 1e-7 |" in card
+
+
+def test_the_recipe_can_be_read_back():
+    recipe = "model: timm/test_resnet\ntraining: {epochs: 3}\n"
+    card = model_card(**FACTS, recipe=recipe)
+    assert re.search(r"```yaml\n(.*?)```", card, re.DOTALL)[1] == recipe
+
+
+def test_the_timm_snippet_loads_the_folder(tmp_path, monkeypatch):
+    model = timm.create_model("test_resnet", num_classes=7)
+    save_for_hf(model, tmp_path, safe_serialization=True)
+    monkeypatch.chdir(tmp_path)
+    loaded = run_snippet(model_card(**FACTS))
+    assert not loaded.training
+    assert torch.equal(loaded.fc.weight, model.fc.weight)
+
+
+def test_the_torchvision_snippet_loads_the_folder(tmp_path, monkeypatch):
+    facts = {**FACTS, "library": "torchvision", "architecture": "squeezenet1_1", "model_args": {"dropout": 0.25}}
+    model = torchvision.models.get_model("squeezenet1_1", num_classes=7)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    monkeypatch.chdir(tmp_path)
+    loaded = run_snippet(model_card(**facts))
+    assert not loaded.training
+    assert loaded.classifier[0].p == 0.25
+    assert torch.equal(loaded.classifier[1].weight, model.classifier[1].weight)

@@ -1,0 +1,185 @@
+import copy
+import sys
+
+import onnx
+import onnxruntime
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+from spgsurgeon.errors import SurgeonError, UsageError, VerificationError
+from spgsurgeon.exporting.onnx import export_onnx
+
+SIZE = (3, 16, 16)
+
+
+def tiny() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(), nn.Linear(784, 5)
+    )
+
+
+class Segmentation(nn.Module):
+    """As torchvision's: a dictionary, with an auxiliary head that only training needs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.auxiliary = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 4, 1)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        return {"out": self.head(images), "aux": self.auxiliary(images)}
+
+
+class Forward(nn.Module):
+    """A model whose forward is the given function of (module, images)."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, images: Tensor) -> object:
+        return self.function(self, images)
+
+
+FAMILIES = {
+    "timm convolutional": (lambda: timm.create_model("test_resnet", num_classes=7), (3, 64, 64), None, 1),
+    "timm transformer": (lambda: timm.create_model("test_vit", num_classes=7), (3, 160, 160), 18, 1),
+    "torchvision": (lambda: torchvision.models.get_model("squeezenet1_1", num_classes=7), (3, 64, 64), 23, 1),
+    "segmentation": (Segmentation, (3, 32, 32), None, 32 * 32),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_exported_file_agrees_with_the_model_at_batch_sizes_it_was_not_exported_with(tmp_path, family):
+    make, input_size, opset, units = FAMILIES[family]
+    torch.manual_seed(0)
+    model = make()
+    path = tmp_path / "model.onnx"
+    report = export_onnx(model, path, input_size, opset=opset, batch_sizes=(1, 3))
+
+    graph = onnx.load(path)
+    assert [value.name for value in (*graph.graph.input, *graph.graph.output)] == ["images", "logits"]
+    assert not any("auxiliary" in tensor.name for tensor in graph.graph.initializer)
+    assert report.path == path
+    assert report.opset == graph.opset_import[0].version == (opset or report.opset)
+    assert report.batch_sizes == (1, 3)
+    assert report.top1_equal
+    assert 0 < report.top1_compared <= 4 * units
+    assert report.largest_difference <= 1e-4 * report.logits_scale
+
+    images = torch.randn(5, *input_size)
+    (logits,) = onnxruntime.InferenceSession(path).run(["logits"], {"images": images.numpy()})
+    with torch.no_grad():
+        expected = model.eval()(images)
+    expected = expected["out"] if isinstance(expected, dict) else expected
+    torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=0, atol=1e-4 * report.logits_scale)
+
+
+def test_same_model_gives_the_same_single_file_without_paths_of_this_machine(tmp_path):
+    for name in ("a.onnx", "b.onnx"):
+        export_onnx(tiny(), tmp_path / name, SIZE)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.onnx", "b.onnx"]
+    content = (tmp_path / "a.onnx").read_bytes()
+    assert content == (tmp_path / "b.onnx").read_bytes()
+    assert torch.__file__.removesuffix("__init__.py").encode() not in content
+
+
+def test_the_callers_model_stays_as_it_was(tmp_path):
+    model = tiny().to(torch.bfloat16).train()
+    model[0].eval().requires_grad_(False)
+    before = copy.deepcopy(model.state_dict())
+    facts = [(m.training, [p.requires_grad for p in m.parameters()]) for m in model.modules()]
+
+    export_onnx(model, tmp_path / "model.onnx", SIZE)
+
+    assert [(m.training, [p.requires_grad for p in m.parameters()]) for m in model.modules()] == facts
+    after = model.state_dict()
+    assert all(after[key].dtype == value.dtype and torch.equal(after[key], value) for key, value in before.items())
+
+
+def test_nothing_is_printed_whether_the_export_works_or_fails(tmp_path, capfd):
+    export_onnx(tiny(), tmp_path / "model.onnx", SIZE)
+    noisy = Forward(lambda _, images: images.flatten(1) if images.sum() > 0 else -images.flatten(1))
+    with pytest.raises(SurgeonError):
+        export_onnx(noisy, tmp_path / "fails.onnx", SIZE)
+    assert capfd.readouterr() == ("", "")
+    print("heard", file=sys.stderr)
+    assert capfd.readouterr().err == "heard\n"
+
+
+BAD = {
+    "a branch on a tensor": (
+        lambda _, x: x.flatten(1) if x.sum() > 0 else -x.flatten(1),
+        SurgeonError,
+        "data-dependent",
+    ),
+    "an operator ONNX lacks": (lambda _, x: torch.special.bessel_j0(x).flatten(1), SurgeonError, "bessel_j0"),
+    "a fixed batch": (lambda _, x: x.reshape(2, -1), VerificationError, "fixes the batch of 'logits' to 2"),
+    "dropout in eval mode": (lambda _, x: F.dropout(x.flatten(1)), VerificationError, "Dropout"),
+    "no tensor": (lambda _, x: [x], SurgeonError, "returns a list"),
+    "no class dimension": (lambda _, x: x.sum((1, 2, 3)), SurgeonError, "a tensor of 1 dimensions"),
+    "logits that are not numbers": (lambda _, x: (x * torch.nan).flatten(1), VerificationError, "difference is nan"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_model_that_cannot_be_exported_is_refused_in_one_line_and_leaves_nothing(tmp_path, case):
+    forward, kind, words = BAD[case]
+    with pytest.raises(kind) as caught:
+        export_onnx(Forward(forward), tmp_path / "model.onnx", SIZE)
+    assert type(caught.value) is kind
+    assert words in caught.value.message
+    assert "\n" not in caught.value.message
+    assert caught.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_graph_that_is_off_fails_the_proof_and_leaves_the_older_file(tmp_path, monkeypatch):
+    real_export = torch.onnx.export
+
+    def export_other_weights(model, *args, **kwargs):
+        other = copy.deepcopy(model)
+        other.model[-1].bias.data[2] += 1e-3
+        return real_export(other, *args, **kwargs)
+
+    monkeypatch.setattr(torch.onnx, "export", export_other_weights)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"older")
+    with pytest.raises(VerificationError) as caught:
+        export_onnx(tiny(), path, SIZE)
+    assert "at batch size 1 the largest difference is 0.001, allowed is " in caught.value.message
+    assert caught.value.exit_code == 3
+    assert path.read_bytes() == b"older"
+    assert list(tmp_path.iterdir()) == [path]
+    assert export_onnx(tiny(), path, SIZE, tolerance=0.1).largest_difference == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_a_graph_that_cannot_run_at_some_batch_size_names_it(tmp_path, monkeypatch):
+    real_run = onnxruntime.InferenceSession.run
+
+    def run(session, names, feeds):
+        if len(feeds["images"]) == 7:
+            raise RuntimeError("no kernel\nmore")
+        return real_run(session, names, feeds)
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run", run)
+    with pytest.raises(VerificationError, match=r"at batch size 7 ONNX Runtime fails: no kernel$"):
+        export_onnx(tiny(), tmp_path / "model.onnx", SIZE)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("opset", [17, 24])
+def test_an_unsupported_opset_is_refused_with_the_supported_range(tmp_path, opset):
+    with pytest.raises(UsageError, match=f"opset {opset}") as caught:
+        export_onnx(tiny(), tmp_path / "model.onnx", SIZE, opset=opset)
+    assert "18 to 23" in caught.value.hint
+
+
+def test_a_model_above_two_gigabytes_is_refused_before_any_work(tmp_path):
+    huge = nn.Linear(2**15, 2**15, device="meta", dtype=torch.float16)  # 2 GB in float16, 4 GB once it is float32
+    with pytest.raises(SurgeonError, match=r"4\.3 GB"):
+        export_onnx(huge, tmp_path / "model.onnx", SIZE)

@@ -1,0 +1,240 @@
+"""Batches: a function of seed, epoch and sample only, whatever the workers, ranks and interruptions."""
+
+import itertools
+import multiprocessing
+import random
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from spgsurgeon.errors import DataError, SurgeonError, UsageError
+from spgsurgeon.models.preprocessing import Preprocessing
+from spgsurgeon.training.augmentation import Augmentation, evaluation_transform, training_transform
+from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches, default_workers
+from spgsurgeon.training.sources import ImageSource, open_source
+
+PREPROCESSING = Preprocessing(input_size=(3, 16, 16))
+TRAINING = training_transform(PREPROCESSING, Augmentation(policy="trivialaugment-wide", erase=0.5))
+EVALUATION = evaluation_transform(PREPROCESSING)
+Pairs = list[tuple[Tensor, Tensor]]
+
+
+class Numbered:
+    """Pictures whose colour is their number, which also is their label."""
+
+    name = "numbered"
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.classes = tuple(str(number) for number in range(count))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        return Image.new("RGB", (16, 12), (index, 2 * index, 255 - index)), index
+
+    def describe(self, index: int) -> str:
+        return f"numbered {index}"
+
+
+@pytest.fixture(autouse=True)
+def no_worker_is_left() -> Iterator[None]:
+    yield
+    assert multiprocessing.active_children() == []
+
+
+def training(source: ImageSource | None = None, workers: int = 0, **options: int) -> TrainingBatches:
+    settings = {"batch_size": 4, "seed": 3} | options
+    return TrainingBatches(source or Numbered(50), TRAINING, workers=workers, **settings)
+
+
+def epoch_of(batches: TrainingBatches, epoch: int, start: int = 0) -> Pairs:
+    result = list(batches.epoch(epoch, start))
+    batches.close()
+    return result
+
+
+def equal(left: Pairs, right: Pairs) -> bool:
+    return len(left) == len(right) and all(
+        torch.equal(a, b) and torch.equal(c, d) for (a, c), (b, d) in zip(left, right, strict=True)
+    )
+
+
+def test_the_number_of_workers_changes_nothing() -> None:
+    alone = epoch_of(training(), epoch=1)
+    assert equal(alone, epoch_of(training(workers=2), epoch=1))
+    images, labels = alone[0]
+    assert (images.shape, images.dtype, labels.dtype) == ((4, 3, 16, 16), torch.float32, torch.int64)
+    assert len(alone) == training().batches_per_epoch == 12
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resuming_gives_the_tail(workers: int) -> None:
+    whole = epoch_of(training(), epoch=2)
+    assert equal(epoch_of(training(workers=workers), epoch=2, start=5), whole[5:])
+    assert epoch_of(training(workers=workers), epoch=2, start=12) == []
+
+
+def test_epochs_and_seeds_differ_in_order_and_in_augmentation() -> None:
+    first, second = epoch_of(training(), 0), epoch_of(training(), 1)
+    other = epoch_of(training(seed=4), 0)
+    order = [torch.cat([labels for _, labels in batches]).tolist() for batches in (first, second, other)]
+    assert order[0] != order[1]
+    assert order[0] != order[2]
+    assert len(set(order[0])) == len(order[0]) == 48
+    by_label = [
+        {int(c): a for images, labels in run for a, c in zip(images, labels, strict=True)} for run in (first, second)
+    ]
+    shared = by_label[0].keys() & by_label[1].keys()
+    assert any(not torch.equal(by_label[0][label], by_label[1][label]) for label in shared)
+
+
+def test_ranks_share_out_the_joined_batch() -> None:
+    joined = epoch_of(training(batch_size=6), epoch=0)
+    ranks = [epoch_of(training(batch_size=2, rank=rank, world_size=3), epoch=0) for rank in range(3)]
+    together = [tuple(torch.cat(parts) for parts in zip(*step, strict=True)) for step in zip(*ranks, strict=True)]
+    assert equal(together, joined)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_abandoned_epoch_leaves_nothing_to_the_next(workers: int) -> None:
+    batches = training(workers=workers)
+    abandoned = batches.epoch(0)
+    next(abandoned)
+    children = multiprocessing.active_children()
+    assert equal(list(batches.epoch(1)), epoch_of(training(), 1))
+    assert list(abandoned) == []
+    assert multiprocessing.active_children() == children
+    batches.close()
+    assert multiprocessing.active_children() == []
+    assert equal(epoch_of(batches, 1), epoch_of(training(), 1))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_callers_generators_are_left_alone(workers: int) -> None:
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    expected = (random.random(), np.random.rand(), torch.rand(()).item())
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    epoch_of(training(workers=workers), 0)
+    assert (random.random(), np.random.rand(), torch.rand(()).item()) == expected
+
+
+def test_a_data_set_smaller_than_one_joined_batch() -> None:
+    with pytest.raises(UsageError, match=r"50 samples, too few for one batch of 64 \(2 processes x 32\)") as caught:
+        training(batch_size=32, world_size=2)
+    assert "batch_size" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_evaluation_counts_each_sample_once(world_size: int, workers: int) -> None:
+    seen = []
+    for rank in range(world_size):
+        batches = EvaluationBatches(
+            Numbered(11), EVALUATION, batch_size=2, workers=workers, rank=rank, world_size=world_size
+        )
+        parts = [labels for _, labels in batches]
+        assert len(parts) == len(batches)
+        assert [labels.tolist() for _, labels in batches] == [labels.tolist() for labels in parts]
+        batches.close()
+        seen += torch.cat(parts).tolist()
+    assert seen == list(range(11))
+
+
+def test_a_rank_without_samples() -> None:
+    batches = EvaluationBatches(Numbered(1), EVALUATION, batch_size=2, workers=0, rank=0, world_size=2)
+    assert list(batches) == []
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> ImageSource:
+    for number in range(12):
+        path = tmp_path / "a" / f"{number:02}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        Image.effect_noise((64, 64), 50).save(path)
+    path = tmp_path / "a" / "07.jpg"
+    path.write_bytes(path.read_bytes()[:800])
+    return open_source("folder", tmp_path, "")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_damaged_picture_is_named(damaged: ImageSource, workers: int) -> None:
+    batches = EvaluationBatches(damaged, EVALUATION, batch_size=2, workers=workers)
+    iterator = iter(batches)
+    assert [len(labels) for _, labels in itertools.islice(iterator, 3)] == [2, 2, 2]
+    with pytest.raises(DataError, match=r"can't use .*07\.jpg: .*truncated") as caught:
+        next(iterator)
+    assert "Traceback" not in caught.value.message
+    assert caught.value.hint
+    batches.close()
+    assert multiprocessing.active_children() == []  # although the exception still holds its frames
+
+
+def test_a_label_outside_the_classes_is_named() -> None:
+    source = Numbered(8)
+    source.classes = source.classes[:5]
+    with pytest.raises(DataError, match="numbered 5: its label 5 is not one of the 5 classes"):
+        list(EvaluationBatches(source, EVALUATION, batch_size=4, workers=0))
+
+
+class KillsItsWorker(Numbered):
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        if index == 0:
+            signal.raise_signal(signal.SIGKILL)
+        return super().read(index)
+
+
+def test_a_worker_that_dies() -> None:
+    batches = EvaluationBatches(KillsItsWorker(12), EVALUATION, batch_size=2, workers=1)
+    with pytest.raises(SurgeonError, match="a loader worker died") as caught:
+        list(batches)
+    assert "memory" in str(caught.value.hint)
+    batches.close()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bug_in_a_transform_is_not_taken_for_a_dead_worker_or_damaged_data(workers: int) -> None:
+    def broken(image: Image.Image) -> Tensor:
+        raise RuntimeError("shapes do not match")
+
+    batches = EvaluationBatches(Numbered(2), broken, batch_size=2, workers=workers)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        list(batches)
+    batches.close()
+
+
+class ReportsItsSignals(Numbered):
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        ignores = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        ends = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        return super().read(0)[0], int(ignores and ends)
+
+
+def test_workers_do_not_run_the_parents_signal_handlers() -> None:
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        batches = EvaluationBatches(ReportsItsSignals(4), EVALUATION, batch_size=4, workers=1)
+        assert [labels.tolist() for _, labels in batches] == [[1, 1, 1, 1]]
+        batches.close()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_default_workers_are_shared_by_the_processes_of_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(24)), raising=False)
+    counts = []
+    for processes in ("1", "4", "100"):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+        counts.append(default_workers())
+    assert counts == [8, 6, 1]
