@@ -25,7 +25,7 @@ from spgsurgeon.checkpoint.writing import (
 )
 from spgsurgeon.errors import UsageError, VerificationError, did_you_mean
 from spgsurgeon.exporting.card import model_card
-from spgsurgeon.exporting.onnx import export_onnx
+from spgsurgeon.exporting.onnx_file import export_onnx
 from spgsurgeon.exporting.proof import Layout, example_images, prove_strip
 from spgsurgeon.models.building import build, load_weights
 from spgsurgeon.models.sites import run_in_eval

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from spgsurgeon.checkpoint.writing import atomic_file, write_safetensors, write_torch
 from spgsurgeon.errors import UsageError, did_you_mean
-from spgsurgeon.exporting.onnx import export_onnx
+from spgsurgeon.exporting.onnx_file import export_onnx
 from spgsurgeon.models.sites import find_site
 from spgsurgeon.trp.grafted import GraftedModel, attach, detach
 

@@ -11,7 +11,7 @@ import torchvision
 from torch import Tensor, nn
 
 from spgsurgeon.errors import SurgeonError, UsageError, VerificationError
-from spgsurgeon.exporting.onnx import export_onnx
+from spgsurgeon.exporting.onnx_file import export_onnx
 
 SIZE = (3, 16, 16)
 
