@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from spgsurgeon.checkpoint.pickles import check_pickle
-from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
+from spgsurgeon.errors import DamagedFileError, SurgeonError, UnsafeInputError, UsageError
 
 Format = Literal["safetensors", "torch-zip", "torch-legacy"]
 
@@ -87,6 +87,11 @@ def _unknown(path: Path) -> SurgeonError:
                 hint="copy or download it again",
             )
         return UsageError(f"{path} is no weights file", hint=f"known are {' '.join(WEIGHT_SUFFIXES)}")
+    except UnsafeInputError as error:
+        no_names = all(name.startswith("<instruction ") for name in error.details.get("unsafe", []))
+        if no_names and path.suffix not in WEIGHT_SUFFIXES:  # a picture, say, whose bytes look like odd instructions
+            return UsageError(f"{path} is no weights file", hint=f"known are {' '.join(WEIGHT_SUFFIXES)}")
+        raise
     return UsageError(
         f"{path} is a plain pickle, not written by torch.save",
         hint="save the state dict with torch.save or safetensors",

@@ -23,7 +23,7 @@ app = typer.Typer(
     "a better checkpoint of exactly the same architecture, with proof.",
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,  # plain help: the other kind takes longer to import than all the rest
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("inspect")(with_common_options(inspect.command))
@@ -71,9 +71,12 @@ def run(arguments: list[str]) -> int:
         return _report(error)
     except (KeyboardInterrupt, typer.Abort):
         return 130
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # the reader of stdout has gone: the parser then leaves by sys.exit
         return 0
     except Exception as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help
+            print(_usage(error) or "")
+            return 2
         return _report(_usage(error) or _unexpected(error))
     return result if isinstance(result, int) else 0
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -22,12 +24,27 @@ class Verbosity:
     json: bool = False
     quiet: bool = False
     verbose: int = 0
+    stdout: TextIO | None = None
+    """Where data goes while a command keeps everybody else off stdout."""
 
 
 verbosity = Verbosity()
 
+_UNLIMITED = 100_000  # characters
+
 _out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def stdout_for_data_only() -> Iterator[None]:
+    """Send what libraries print to stderr, as torch.hub does to announce a download; `emit` still reaches stdout."""
+    verbosity.stdout = sys.stdout
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        verbosity.stdout = None
 
 
 def speaks() -> bool:
@@ -39,14 +56,24 @@ def emit(document: Mapping[str, Any], render: Callable[[Any], object]) -> None:
     """Print a command's result: the document with --json, else what `render` makes of it; then its notes."""
     if not speaks():
         return
-    if verbosity.json:
-        print(json.dumps(document, indent=2, ensure_ascii=False))
+    for text in document.get("notes", []):
+        note(text)
+    with redirect_stdout(verbosity.stdout or sys.stdout):
+        if verbosity.json:
+            print(json.dumps(document, indent=2, ensure_ascii=False))
+        else:
+            _show(render(document))
+
+
+def _show(rendered: Any) -> None:
+    """Print to stdout: wrapped to a terminal's width; into a pipe or a file a row a line, however long it is."""
+    if _out.is_terminal:
+        _out.print(rendered)
         return
-    rendered = render(document)
-    if not verbosity.quiet:
-        for text in document.get("notes", []):
-            note(text)
-    _out.print(rendered)
+    _out.width = _UNLIMITED
+    with _out.capture() as captured:
+        _out.print(rendered)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def note(text: str) -> None:
@@ -63,7 +90,8 @@ def fail(error: SurgeonError) -> None:
         details = {"kind": error.kind, "message": error.message, "hint": error.hint, **error.details}
         print(json.dumps({"error": details, "exit_code": error.exit_code}, indent=2, ensure_ascii=False))
         return
-    err.print(f"[bold red]error:[/bold red] {escape(error.message)}")
+    message = error.message.replace("\n", "\n       ")  # several faults stand below each other
+    err.print(f"[bold red]error:[/bold red] {escape(message)}")
     if error.hint:
         err.print(f"[dim]hint:[/dim] {escape(error.hint)}")
 

@@ -17,9 +17,11 @@ def command(
     ),
     force: Force = False,
 ) -> None:
-    """Do the whole job on real handwritten digits: base, SPG, control, strip, ONNX. No network, about two minutes.
+    """Do the whole job on handwritten digits.
 
-    Example: `spgsurgeon demo -o /tmp/demo`
+    A base, SPG and its control at three learning rates each, strip, ONNX; three seeds. No network, no GPU.
+
+    Example: `spgsurgeon demo -o demo/`
     """
     from spgsurgeon.workflows.demo import demo
 

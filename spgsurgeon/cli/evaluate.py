@@ -26,7 +26,9 @@ def command(
     arch: Arch = None,
     weights: Weights = None,
 ) -> None:
-    """Score a model on a data set: top-1, top-5, throughput.
+    """Score a model on a data set.
+
+    Top-1, top-5, loss and throughput, loading included.
 
     Example: `spgsurgeon eval better/ --data /data/imagenet --split val`
     """
@@ -50,9 +52,10 @@ def command(
 
 
 def _render(document: dict[str, Any]) -> Any:
+    height, width = document["image_size"]
     return pairs(
         [
-            ("data", f"{document['data']}, {document['samples']} pictures"),
+            ("data", f"{document['data']}, {document['samples']} pictures at {height} x {width} pixels"),
             ("top-1", f"{document['top1']:.3f} %"),
             ("top-5", f"{document['top5']:.3f} %"),
             ("loss", f"{document['loss']:.4f}"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -24,7 +25,9 @@ def command(
     random_weights: RandomWeights = False,
     force: Force = False,
 ) -> None:
-    """Graft temporary replicas onto a base and write a grafted folder, proven first.
+    """Add temporary replicas to a base.
+
+    Nothing is written before it is proven that outputs and weights are the base's, bit for bit.
 
     Example: `spgsurgeon graft timm/resnet50.a1_in1k -o grafted/`
     """
@@ -32,7 +35,7 @@ def command(
 
     check_weights(weights)
     if trp != "dropout":
-        raise typer.BadParameter(f"{trp!r} is not a kind of replica; there is dropout", param_hint="--trp")
+        raise typer.BadParameter(f"{trp!r} is not a kind of replica; there is dropout", param_hint="'--trp'")
     document = graft_folder(
         model,
         output,
@@ -60,6 +63,6 @@ def _render(document: dict[str, Any]) -> Any:
             ("temporary", f"{millions(document['temporary_parameters'])} parameters"),
             ("proof", proof_lines(document["proof"])),
             ("written to", document["output"]),
-            ("next", f"spgsurgeon train {document['output']} --recipe RECIPE -o RUN/"),
+            ("next", f"spgsurgeon train {quote(document['output'])} --recipe RECIPE -o RUN/"),
         ]
     )

@@ -17,7 +17,9 @@ def command(
     weights: Weights = None,
     random_weights: RandomWeights = False,
 ) -> None:
-    """Say what a checkpoint is, and where it can be grafted.
+    """Say what a checkpoint is.
+
+    And where replicas would attach, what they would cost, and what to run next.
 
     Example: `spgsurgeon inspect model_best.pth.tar`
     """
@@ -31,7 +33,8 @@ def command(
 def _format(document: dict[str, Any]) -> str:
     if document["format"] == "name":
         return "a model by name"
-    return f"{document['format']}, written by {document['producer'] or 'an unknown producer'}"
+    producer = document["producer"]
+    return f"{document['format']}, written by {producer}" if producer else str(document["format"])
 
 
 def _render(document: dict[str, Any]) -> Any:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from spgsurgeon.cli.console import verbosity
+from spgsurgeon.cli.console import stdout_for_data_only, verbosity
 
 Model = Annotated[
     str,
@@ -39,7 +39,7 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write.", 
 def check_weights(weights: str | None) -> None:
     """Raise for a value of --weights that is neither ema nor raw."""
     if weights not in (None, "ema", "raw"):
-        raise typer.BadParameter(f"{weights!r} is neither ema nor raw", param_hint="--weights")
+        raise typer.BadParameter(f"{weights!r} is neither ema nor raw", param_hint="'--weights'")
 
 
 _COMMON = {
@@ -64,7 +64,8 @@ def with_common_options(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def wrapper(*arguments: Any, json: bool, quiet: bool, verbose: int, **options: Any) -> None:
         verbosity.json, verbosity.quiet, verbosity.verbose = json, quiet, verbose
-        command(*arguments, **options)
+        with stdout_for_data_only():
+            command(*arguments, **options)
 
     own = inspect.signature(command, eval_str=True)
     keyword = inspect.Parameter.KEYWORD_ONLY

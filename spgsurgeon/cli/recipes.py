@@ -13,9 +13,7 @@ from spgsurgeon.cli.options import Force, with_common_options
 group = typer.Typer(help="Shipped recipes: list, show, copy; and check your own.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name or a file.")]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="training.epochs=3 and the like.")
-]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="training.epochs=3 and the like.")]
 
 
 @group.command("ls")

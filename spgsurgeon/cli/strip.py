@@ -29,7 +29,9 @@ def command(
     ] = None,
     force: Force = False,
 ) -> None:
-    """Take the replicas down and write exactly the base architecture, with the proof.
+    """Write the base without replicas, proven.
+
+    What fails the proof is not written.
 
     Example: `spgsurgeon strip runs/digits -o better/ --export safetensors --export onnx`
     """

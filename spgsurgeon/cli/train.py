@@ -15,7 +15,7 @@ def command(
     arguments: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[MODEL] [KEY=VALUE]...",
+            metavar="MODEL|KEY=VALUE",
             help="What to retrain (a base or a grafted folder; left out: the recipe's), and overrides of the recipe.",
             show_default=False,
         ),
@@ -29,7 +29,9 @@ def command(
     weights: Weights = None,
     force: Force = False,
 ) -> None:
-    """Retrain a model by a recipe; the original is scored first, by the same code.
+    """Retrain a model by a recipe.
+
+    The original is scored first, by the same code; the best and the last checkpoint are kept.
 
     Example: `spgsurgeon train grafted/ --recipe digits-dropout training.epochs=5 -o runs/digits`
 
@@ -83,6 +85,10 @@ def _render(document: dict[str, Any]) -> Any:
     return Group(columns(("", "top-1 %", "top-5 %", "loss"), rows), summary)
 
 
+def _replicas(trp: dict[str, Any]) -> str:
+    return "none: plain retraining" if trp["kind"] == "none" else ", ".join(f"{k} {v}" for k, v in trp.items())
+
+
 def _render_plan(document: dict[str, Any]) -> Any:
     rates = document["learning_rates"]
     shown = [f"{rate:.3g}" for rate in rates]
@@ -91,9 +97,9 @@ def _render_plan(document: dict[str, Any]) -> Any:
     return pairs(
         [
             ("model", document["model"]),
-            ("replicas", ", ".join(f"{k} {v}" for k, v in document["trp"].items())),
+            ("replicas", _replicas(document["trp"])),
             ("steps", f"{document['steps']}, {document['steps_per_epoch']} an epoch"),
-            ("cold start", f"at most {document['cold_start_steps']} of them"),
+            ("cold start", f"at most {cold} of them" if (cold := document["cold_start_steps"]) else "none"),
             ("learning rate", f"at each epoch's start: {curve}"),
             (
                 "parameters",

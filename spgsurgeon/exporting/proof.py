@@ -49,8 +49,7 @@ def prove_graft(grafted: GraftedModel, base: Fingerprint, images: Tensor) -> dic
         raise VerificationError("grafting changed the base's state dict (law 1)")
     if not torch.equal(_eval_outputs(grafted, images), base.outputs):
         raise VerificationError("the grafted model's outputs in eval mode differ from the base's (law 1)")
-    _check_stacked_output(grafted, images)
-    states = _hidden_states(grafted, images)
+    states = _training_states(grafted, images)
     for t in range(1, grafted.steps):
         if not torch.equal(states[t], states[0]):
             raise VerificationError(f"replica {t} does not start as the identity (law 2)")
@@ -74,21 +73,44 @@ def _eval_outputs(module: nn.Module, images: Tensor) -> Tensor:
         with _modes_kept(module):
             outputs: Any = module.eval()(images)
     except (AssertionError, RuntimeError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UsageError(f"the model can't take pictures of {list(images.shape[1:])}: {reason}") from error
+        raise UsageError(f"the model can't take pictures of {list(images.shape[1:])}: {_first_line(error)}") from error
     if not isinstance(outputs, Tensor):
         raise ArchitectureError(f"the model's output is a {type(outputs).__name__}, not a tensor of logits")
     return outputs
 
 
 @torch.no_grad()
-def _check_stacked_output(grafted: GraftedModel, images: Tensor) -> None:
-    """Run once in train mode, as training will; running statistics and random numbers are put back."""
+def _training_states(grafted: GraftedModel, images: Tensor) -> Tensor:
+    """Return what enters the head in train mode, [T+1, N, ...], with the replicas' dropout off.
+
+    Running statistics and random numbers are put back.
+    """
+    seen: list[Tensor] = []
+    # Registered after the graft's own hook, so it sees what that one made.
+    head = grafted.base.get_submodule(grafted.site)
+    probe = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     buffers = {name: buffer.clone() for name, buffer in grafted.named_buffers()}
-    with _modes_kept(grafted), torch.random.fork_rng(devices=[]):
-        outputs: Any = grafted.train()(images)
-    for name, buffer in grafted.named_buffers():
-        buffer.copy_(buffers[name])
+    try:
+        with _modes_kept(grafted), torch.random.fork_rng(devices=[]):
+            grafted.train()
+            for module in grafted.replicas.modules():
+                if isinstance(module, nn.Dropout):
+                    module.eval()
+            outputs: Any = grafted(images)
+    except (RuntimeError, ValueError) as error:
+        raise ArchitectureError(
+            f"in train mode the grafted model fails: {_first_line(error)}",
+            hint="models with auxiliary heads, whose train mode differs from their eval mode, are not supported yet",
+        ) from error
+    finally:
+        probe.remove()
+        for name, buffer in grafted.named_buffers():
+            buffer.copy_(buffers[name])
+    _check_stacked(outputs, grafted, images)
+    return torch.unflatten(seen[0], 0, (grafted.steps, -1))
+
+
+def _check_stacked(outputs: Any, grafted: GraftedModel, images: Tensor) -> None:
     rows = grafted.steps * images.shape[0]
     if not isinstance(outputs, Tensor):
         raise ArchitectureError(
@@ -101,31 +123,16 @@ def _check_stacked_output(grafted: GraftedModel, images: Tensor) -> None:
         )
 
 
-@torch.no_grad()
-def _hidden_states(grafted: GraftedModel, images: Tensor) -> Tensor:
-    """Return what enters the head, [T+1, N, ...], with dropout off and the base in eval mode."""
-    seen: list[Tensor] = []
-    # Registered after the graft's own hook, so it sees what that one made.
-    probe = grafted.base.get_submodule(grafted.site).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    try:
-        with _modes_kept(grafted):
-            grafted.eval()
-            grafted.replicas.train()
-            for module in grafted.replicas.modules():
-                if isinstance(module, nn.Dropout):
-                    module.eval()
-            grafted(images)
-    finally:
-        probe.remove()
-    return torch.unflatten(seen[0], 0, (grafted.steps, -1))
-
-
 def _hooked_modules(module: nn.Module) -> list[str]:
     return [
         name or "the model itself"
         for name, part in module.named_modules()
         if part._forward_pre_hooks or part._forward_hooks or part._backward_hooks
     ]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 @contextmanager

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from spgsurgeon.errors import ArchitectureError
 from spgsurgeon.models.identity import Identity
@@ -21,6 +23,35 @@ def build(identity: Identity) -> nn.Module:
     return library(identity.library).build(identity).eval()
 
 
+def build_empty(identity: Identity) -> nn.Module:
+    """Return the module of `identity` whose weights are whatever is in memory: they are about to be replaced.
+
+    Several times quicker than drawing them. Buffers that are no part of the state dict are computed as usual, which
+    building on the meta device would not do. The caller's random numbers stay as they are.
+    """
+    with torch.random.fork_rng(devices=[]), _NoRandomNumbers():
+        return build(identity)
+
+
+class _NoRandomNumbers(TorchFunctionMode):
+    """Leaves tensors as they are instead of filling them with random numbers."""
+
+    _FILLS = frozenset(
+        {
+            torch.Tensor.uniform_,
+            torch.Tensor.normal_,
+            torch.Tensor.erfinv_,
+            torch.Tensor.random_,
+            torch.Tensor.bernoulli_,
+        }
+    )
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return args[0] if func in self._FILLS else func(*args, **(kwargs or {}))
+
+
 def site_of(identity: Identity, module: nn.Module) -> Site:
     """Return where dropout replicas attach (see `find_site`), watched at the model's own input size if need be."""
     size = library(identity.library).preprocessing(identity, module).input_size
@@ -32,7 +63,7 @@ def fit_identity(identity: Identity, tensors: Mapping[str, Tensor]) -> Identity:
     """Return `identity` with the input channels and the number of classes that the checkpoint's shapes call for."""
     args = library(identity.library).args_from_tensors(identity, tensors)
     identity = replace(identity, model_args=identity.model_args | args)
-    head = tensors.get(f"{site_of(identity, build(identity)).module}.weight")
+    head = tensors.get(f"{site_of(identity, build_empty(identity)).module}.weight")
     return identity if head is None else replace(identity, num_classes=int(head.shape[0]))
 
 
@@ -56,14 +87,19 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], name: str) ->
             hint="is the architecture right? --arch says which",
             faults=faults,
         )
-    module.load_state_dict(dict(tensors), assign=True)
+    for key in own:
+        own[key] = tensors[key]
+    module.load_state_dict(own, assign=True)  # with the module's own versions: torchvision's MNASNet insists on one
 
 
 def with_classes(module: nn.Module, identity: Identity, num_classes: int) -> tuple[nn.Module, Identity]:
     """Return the model for `num_classes`: every weight kept but the head's, which is new and untrained."""
-    identity = replace(identity, num_classes=num_classes)
+    cfg = {k: v for k, v in (identity.pretrained_cfg or {}).items() if k not in ("label_names", "label_descriptions")}
+    identity = replace(identity, num_classes=num_classes, pretrained_cfg=cfg or None)
     other = build(identity)
     head = site_of(identity, other).module + "."
+    dtype = next(module.parameters()).dtype
+    fresh = {key: value.to(dtype) for key, value in other.state_dict().items() if key.startswith(head)}
     kept = {key: value for key, value in module.state_dict().items() if not key.startswith(head)}
-    load_weights(other, other.state_dict() | kept, identity.name)
+    load_weights(other, kept | fresh, identity.name)
     return other, identity

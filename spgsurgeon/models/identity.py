@@ -67,3 +67,12 @@ class Library(Protocol):
     def identity_from_config(self, config: Mapping[str, Any]) -> Identity:
         """Return what a `config.json` says. Raises ArchitectureError where it names nothing this library has."""
         ...
+
+    def identity_from_checkpoint(self, architecture: str, model_args: Mapping[str, Any]) -> Identity:
+        """Return how a training script built `architecture`, from the arguments that its checkpoint recorded.
+
+        `architecture` may carry the tag of the weights that training started from, whose preprocessing it then kept.
+        `model_args` are named as timm's factory names them, any of: num_classes, in_chans, img_size (pixels),
+        input_size (channels, height, width), global_pool, model_kwargs (a mapping of further ones, which win).
+        """
+        ...

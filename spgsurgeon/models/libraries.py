@@ -75,8 +75,11 @@ def _existing(text: str) -> Path:
     if path.exists():
         return path
     hint = "MODEL is timm/NAME[.TAG], torchvision/NAME[.WEIGHTS], hf-hub:OWNER/NAME, a weights file or a folder"
-    if "/" not in text and "." not in text:
-        hint = did_you_mean(text, [a for n in LIBRARIES for a in library(n).architectures()]) or hint
-        owners = [f"{n}/{text}" for n in LIBRARIES if text in library(n).architectures()]
-        hint = f"did you mean {' or '.join(owners)}?" if owners else hint
+    if "/" not in text:
+        bare = text.partition(".")[0]
+        named = {n: library(n).architectures() for n in LIBRARIES}
+        owners = [f"{n}/{text}" for n in LIBRARIES if bare in named[n]]
+        everything = [f"{n}/{a}" for n in LIBRARIES for a in named[n]]
+        near = did_you_mean(f"timm/{bare}", everything) if "." not in text else None
+        hint = f"did you mean {' or '.join(owners)}?" if owners else near or hint
     raise UsageError(f"there is no file or folder {text!r}", hint=hint)

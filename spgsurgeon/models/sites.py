@@ -66,7 +66,16 @@ def _ask(model: nn.Module) -> tuple[str, nn.Module]:
     path = next((name for name, module in model.named_modules() if module is head), None)
     if path is None:
         raise ArchitectureError(f"the classifier ({_describe(head)}) is not a submodule of the model")
-    return path, head
+    return _sole_layer(path, head)
+
+
+def _sole_layer(path: str, head: nn.Module) -> tuple[str, nn.Module]:
+    """Return the layer that a head consists of, besides norms, dropout and the like; the head itself if it has more."""
+    layers = [(name, module) for name, module in head.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+    if len(layers) != 1:
+        return path, head
+    name, layer = layers[0]
+    return f"{path}.{name}" if name else path, layer
 
 
 def _watch(model: nn.Module, example: Tensor) -> tuple[str, nn.Module]:

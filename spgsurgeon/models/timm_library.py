@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,8 +45,9 @@ class TimmLibrary:
                 num_classes=identity.num_classes,
                 **identity.model_args,
             )
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ArchitectureError(f"timm can't build {identity.architecture}: {error}") from error
+        except Exception as error:  # the arguments may come from a file, and trip whatever is in their way
+            reason = _first_line(error) or type(error).__name__
+            raise ArchitectureError(f"timm can't build {identity.architecture}: {reason}") from error
         return module
 
     def pretrained(self, architecture: str, tag: str | None) -> tuple[nn.Module, Identity]:
@@ -75,13 +76,14 @@ class TimmLibrary:
         return {"in_chans": int(weight.shape[1])}
 
     def preprocessing(self, identity: Identity, module: nn.Module) -> Preprocessing:
-        """Return timm's own resolution of the model's data configuration."""
+        """Return timm's own resolution of the data configuration, for as many channels as the model reads."""
         data = resolve_model_data_config(module)
         channels, height, width = data["input_size"]
+        channels = int(identity.model_args.get("in_chans", channels))
         return Preprocessing(
-            input_size=(int(channels), int(height), int(width)),
-            mean=tuple(data["mean"]),
-            std=tuple(data["std"]),
+            input_size=(channels, int(height), int(width)),
+            mean=_for_channels(data["mean"], channels),
+            std=_for_channels(data["std"], channels),
             interpolation=data["interpolation"],
             crop_pct=float(data["crop_pct"]),
         )
@@ -91,7 +93,8 @@ class TimmLibrary:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "config.json"
             extra = {"label_names": label_names} if label_names else None
-            save_config_for_hf(module, str(path), model_config=extra, model_args=identity.model_args)
+            save: Any = save_config_for_hf  # annotated as taking a str, but timm 1.0.22 opens it as a Path
+            save(module, path, model_config=extra, model_args=identity.model_args)
             config: dict[str, Any] = json.loads(path.read_text())
         return config
 
@@ -116,9 +119,56 @@ class TimmLibrary:
             pretrained_cfg=cfg or None,
         )
 
+    def identity_from_checkpoint(self, architecture: str, model_args: Mapping[str, Any]) -> Identity:
+        """Return what timm's train.py built, from its own arguments; pictures keep the size they had in training.
+
+        An image size shapes the module only where the architecture's input size is fixed, as train.py has it.
+        """
+        architecture, _, tag = architecture.partition(".")
+        explicit = dict(model_args.get("model_kwargs") or {})
+        explicit_classes = explicit.pop("num_classes", None)
+        cfg = _without_source(_default_cfg(f"{architecture}.{tag}" if tag else architecture))
+        channels, size = _training_input(model_args, explicit)
+        says = {"in_chans": channels, "global_pool": model_args.get("global_pool")}
+        if size is not None and cfg.get("fixed_input_size"):
+            says["img_size"] = list(size)
+        default_channels, *default_size = cfg.get("input_size", (3, 224, 224))
+        if channels or size:
+            cfg["input_size"] = [channels or default_channels, *(size or default_size)]
+            cfg.pop("test_input_size", None)
+        classes = model_args.get("num_classes") or explicit_classes or self.default_classes(architecture)
+        return Identity(
+            library=self.name,
+            architecture=architecture,
+            num_classes=int(classes),
+            model_args={key: value for key, value in says.items() if value is not None} | explicit,
+            pretrained_cfg=cfg or None,
+        )
+
+
+def _training_input(args: Mapping[str, Any], explicit: Mapping[str, Any]) -> tuple[int | None, tuple[int, int] | None]:
+    """Return the channels and (height, width) that train.py was told; its `input_size` goes before `img_size`."""
+    channels = explicit.get("in_chans") or args.get("in_chans")
+    size = args.get("img_size") or explicit.get("img_size")
+    if args.get("input_size"):
+        first, *size = args["input_size"]
+        channels = channels or first
+    if size is None:
+        return channels, None
+    height, width = (size, size) if isinstance(size, int) else size
+    return channels, (int(height), int(width))
+
+
+def _for_channels(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """Return one value a channel; where there is another number of them their mean, as timm's loader has it."""
+    return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels
+
 
 def _default_cfg(architecture: str) -> dict[str, Any]:
-    cfg = get_pretrained_cfg(architecture)
+    try:
+        cfg = get_pretrained_cfg(architecture)
+    except RuntimeError as error:  # an unknown tag
+        raise _explain_missing_weights(architecture, error) from error
     return {} if cfg is None else dict(cfg.to_dict())
 
 

@@ -42,8 +42,9 @@ class TorchvisionLibrary:
             module: nn.Module = torchvision.models.get_model(
                 identity.architecture, weights=None, num_classes=identity.num_classes, **args
             )
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ArchitectureError(f"torchvision can't build {identity.architecture}: {error}") from error
+        except Exception as error:  # the arguments may come from a file, and trip whatever is in their way
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise ArchitectureError(f"torchvision can't build {identity.architecture}: {reason}") from error
         return module
 
     def pretrained(self, architecture: str, tag: str | None) -> tuple[nn.Module, Identity]:
@@ -117,6 +118,13 @@ class TorchvisionLibrary:
             model_args=dict(config.get("model_args") or {}),
             pretrained_cfg=dict(cfg) if cfg else None,
         )
+
+    def identity_from_checkpoint(self, architecture: str, model_args: Mapping[str, Any]) -> Identity:
+        """Return the architecture with the checkpoint's classes, the only argument torchvision's classifiers share."""
+        architecture, _, tag = architecture.partition(".")
+        classes = model_args.get("num_classes") or self.default_classes(architecture)
+        preset = _preset(_weights(architecture, tag)) | {"tag": tag} if tag else None
+        return Identity(self.name, architecture, int(classes), pretrained_cfg=preset)
 
 
 def _weights(architecture: str, tag: str | None) -> Any:

@@ -17,8 +17,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from spgsurgeon.checkpoint.hashing import content_hash
 from spgsurgeon.errors import UsageError, VerificationError
 
-FIRST_MOMENTS = ("exp_avg", "momentum_buffer", "m")
-SECOND_MOMENTS = ("exp_avg_sq", "square_avg", "sum", "v")
+# What the optimizers of torch and timm call them.
+FIRST_MOMENTS = ("exp_avg", "momentum_buffer", "momentum", "s")
+SECOND_MOMENTS = ("exp_avg_sq", "square_avg", "sum", "exp_avg_var", "exp_inf", "grad_sum_sq")
 
 
 @contextmanager
@@ -36,13 +37,25 @@ def running_statistics_frozen(module: nn.Module, frozen: bool = True) -> Iterato
 
 @contextmanager
 def learning_rate_zero(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Set every group's learning rate to zero, and put it back."""
+    """Set every group's learning rate to zero, and put it back.
+
+    The first step raises UsageError for an optimizer that keeps no moments: it needs no cold start.
+    """
     rates = [group["lr"] for group in optimizer.param_groups]
+    minus_zeros = _minus_zeros(optimizer)
+
+    def after_step(*_: object) -> None:
+        _require_moments(optimizer)
+        for parameter, places in minus_zeros:  # minus zero and a step of zero length make plus zero
+            parameter.masked_fill_(places & (parameter == 0), -0.0)
+
+    hook = optimizer.register_step_post_hook(after_step)
     for group in optimizer.param_groups:
         group["lr"] = 0.0
     try:
         yield
     finally:
+        hook.remove()
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
 
@@ -83,19 +96,18 @@ class Drift:
 
 
 def moments_of(optimizer: torch.optim.Optimizer) -> Moments:
-    """Return a copy of the moments. Raises UsageError for an optimizer that keeps none: it needs no cold start."""
-    first, second = _gather(optimizer, FIRST_MOMENTS), _gather(optimizer, SECOND_MOMENTS)
-    if first is None and second is None:
-        raise UsageError(
-            f"{type(optimizer).__name__} keeps no moments that a cold start could fill", hint="set cold_start.epochs=0"
-        )
-    return Moments(first, second)
+    """Return a copy of the moments."""
+    return Moments(_gather(optimizer, FIRST_MOMENTS), _gather(optimizer, SECOND_MOMENTS))
 
 
 def drift(before: Moments, after: Moments) -> Drift:
-    """Return the cosine between the first moments and the relative change of the second ones."""
+    """Return the cosine between the first moments and the relative change of the second ones.
+
+    First moments that are all zero have no direction and count as none: TensorFlow's RMSprop multiplies them by the
+    learning rate, so that a cold start fills the second ones alone.
+    """
     cosine = change = None
-    if before.first is not None and after.first is not None:
+    if before.first is not None and after.first is not None and before.first.any() and after.first.any():
         cosine = cosine_similarity(before.first, after.first, dim=0).item()
     if before.second is not None and after.second is not None:
         change = ((after.second - before.second).norm() / before.second.norm().clamp(min=1e-30)).item()
@@ -103,10 +115,25 @@ def drift(before: Moments, after: Moments) -> Drift:
 
 
 def _gather(optimizer: torch.optim.Optimizer, names: tuple[str, ...]) -> Tensor | None:
-    found = [
-        entries[name].detach().flatten().float()
-        for entries in optimizer.state.values()
-        for name in names
-        if isinstance(entries.get(name), Tensor)
-    ]
-    return torch.cat(found) if found else None
+    # By parameter: the state's own order is another one in a resumed run.
+    entries = [optimizer.state.get(parameter, {}) for parameter in _parameters(optimizer)]
+    moments = [entry[name] for entry in entries for name in names if isinstance(entry.get(name), Tensor)]
+    return torch.cat([moment.detach().flatten().float() for moment in moments]) if moments else None
+
+
+def _require_moments(optimizer: torch.optim.Optimizer) -> None:
+    known = set(FIRST_MOMENTS + SECOND_MOMENTS)
+    if not any(known & entries.keys() for entries in optimizer.state.values()):
+        raise UsageError(
+            f"{type(optimizer).__name__} keeps no moments that a cold start could fill", hint="set cold_start.epochs=0"
+        )
+
+
+def _minus_zeros(optimizer: torch.optim.Optimizer) -> list[tuple[Tensor, Tensor]]:
+    """Return the parameters that hold minus zeros, and where."""
+    found = ((p.detach(), (p == 0) & p.signbit()) for p in _parameters(optimizer))
+    return [(parameter, places) for parameter, places in found if places.any()]
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -181,14 +181,12 @@ class _Feed:
             self._running = None
 
     def _batches(self) -> Generator[Batch, None, None]:
-        if self._loader is None:
-            self._loader = self._new_loader()
         try:
-            for batch in self._loader:
+            for batch in self._start():
                 if isinstance(batch, _Unusable):
                     raise DataError(
                         f"can't use {self._samples.source.describe(batch.index)}: {batch.reason}",
-                        hint="repair or remove it, then resume",
+                        hint="repair or remove it, then run the command again (train: with --resume)",
                     )
                 images, labels = batch
                 yield images, labels
@@ -197,6 +195,20 @@ class _Feed:
                 raise
             hint = "often the memory ran out: lower data.workers, or give the machine more (shared) memory"
             raise SurgeonError(f"a loader worker died: {str(error) or type(error).__name__}", hint=hint) from error
+
+    def _start(self) -> Iterator[Batch | _Unusable]:
+        """Start the loader on the plan.
+
+        torch's SIGCHLD handler raises in whatever the main thread is doing when a worker dies, be it half an optimizer
+        step. Without it the loader tells of a dead worker as well, when it is asked for the next batch.
+        """
+        if self._loader is None:
+            self._loader = self._new_loader()
+        handler = signal.getsignal(signal.SIGCHLD)
+        batches: Iterator[Batch | _Unusable] = iter(self._loader)
+        if signal.getsignal(signal.SIGCHLD) is not handler:
+            signal.signal(signal.SIGCHLD, handler)
+        return batches
 
     def _new_loader(self) -> DataLoader[_Item]:
         return DataLoader(

@@ -7,24 +7,22 @@ and the tensors of a checkpoint, a resumed run repeats an uninterrupted one bit 
 
 from __future__ import annotations
 
-import resource
-import sys
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, NoReturn
 
 import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from spgsurgeon.errors import UsageError
+from spgsurgeon.errors import SurgeonError, UsageError
 from spgsurgeon.objective.loss import SPGLoss, spg_loss
 from spgsurgeon.training.cold_start import (
-    Moments,
     check_unchanged,
     drift,
     learning_rate_zero,
@@ -33,58 +31,27 @@ from spgsurgeon.training.cold_start import (
     running_statistics_frozen,
 )
 from spgsurgeon.training.evaluation import Scores, evaluate
-from spgsurgeon.training.interruption import InterruptedRunError, stop_on_signals
+from spgsurgeon.training.interruption import InterruptedRunError, StopRequest, stop_on_signals
 from spgsurgeon.training.loader import Batch, EvaluationBatches, TrainingBatches
 from spgsurgeon.training.mixing import BatchMixer
-from spgsurgeon.training.optimization import (
-    learning_rate,
-    make_optimizer,
-    make_schedule,
-    optimizer_state,
-    restore_optimizer,
-)
-from spgsurgeon.training.processes import Processes, autocast, choose_precision
-from spgsurgeon.training.run_folder import Checkpoint, RunFolder
+from spgsurgeon.training.optimization import learning_rate, make_optimizer, make_schedule
+from spgsurgeon.training.processes import Processes, autocast, choose_precision, peak_memory
+from spgsurgeon.training.progress import Progress
+from spgsurgeon.training.run_folder import RunFolder
 from spgsurgeon.training.seeds import derive_seed
 from spgsurgeon.training.settings import Settings
-from spgsurgeon.training.statistics import EpisodeStatistics
+from spgsurgeon.training.state import Counters, TrainingState
+from spgsurgeon.training.statistics import EpisodeStatistics, summarize
 from spgsurgeon.trp.grafted import GraftedModel
 
 METRIC = "top1"
 
 
-class Progress(Protocol):
-    """Who is told how a run goes."""
-
-    def start(self, steps: int, done: int) -> None:
-        """A run of at most `steps` steps begins, `done` of them behind it."""
-
-    def advance(self) -> None:
-        """A step is done."""
-
-    def epoch(self, metrics: dict[str, Any]) -> None:
-        """An epoch is done; `metrics` is its line."""
-
-
-@dataclass
-class Counters:
-    """Where a run is. `epoch` counts passes over the data, the cold start's included; `batch` lies within one."""
-
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    update: int = 0
-    cold_epochs: int = 0
-    cold_finished: bool = False
-    cold_hash: str | None = None
-    original: Scores | None = None
-    best: Scores | None = None
-    last: Scores | None = None
-    statistics: list[list[float]] | None = None
-
-
 class Retraining:
-    """A grafted model, its optimizer and its counters: everything that a step changes."""
+    """One retraining from its first step, or from its last checkpoint, to its end.
+
+    Without a `run` folder nothing is written. `cumulative_rates` has one entry a step (T+1); see `summarize`.
+    """
 
     def __init__(
         self,
@@ -99,28 +66,35 @@ class Retraining:
         run: RunFolder | None = None,
         progress: Progress | None = None,
     ) -> None:
-        self.grafted = grafted.to(processes.device)
-        self.settings, self.processes, self.run_folder, self.progress = settings, processes, run, progress
-        self._training, self._evaluation = training, evaluation
-        self._rates = cumulative_rates
-        self._precision = choose_precision(settings.precision, processes.device)
         self.steps_per_epoch = training.batches_per_epoch // settings.accumulate
         if not self.steps_per_epoch:
             raise UsageError(
-                f"an epoch has {training.batches_per_epoch} batches, fewer than accumulate={settings.accumulate}"
+                f"an epoch has {training.batches_per_epoch} batches, fewer than accumulate={settings.accumulate}",
+                hint="lower training.accumulate or training.batch_size",
             )
+        self.grafted = grafted.to(processes.device)
+        self.settings, self.processes, self.run_folder, self.progress = settings, processes, run, progress
+        self._training, self._evaluation, self._rates = training, evaluation, cumulative_rates
+        self._precision = choose_precision(settings.precision, processes.device)
+        self._mixer = BatchMixer(settings.mixup, settings.cutmix, num_classes)
+        self._stop = StopRequest()
         self.optimizer = make_optimizer(grafted, settings.optimizer)
         self.schedule = make_schedule(self.optimizer, settings.schedule, settings.epochs, self.steps_per_epoch)
-        self._scaler = torch.amp.GradScaler(processes.device.type, enabled=self._precision == torch.float16)
-        self._mixer = BatchMixer(settings.mixup, settings.cutmix, num_classes)
-        self.ema = ModelEmaV3(grafted, decay=settings.ema) if settings.ema else None
-        self.counters = Counters(cold_finished=settings.cold_start.most_epochs == 0)
-        self._moments: Moments | None = None
-        self._stop = False
-        distributed = DistributedDataParallel(self.grafted) if processes.world_size > 1 else None
-        model: nn.Module = distributed or self.grafted
-        self._distributed = distributed
+        self.state = TrainingState(
+            self.grafted,
+            self.optimizer,
+            scaler=torch.amp.GradScaler(processes.device.type, enabled=self._precision == torch.float16),
+            ema=ModelEmaV3(grafted, decay=settings.ema) if settings.ema else None,
+            counters=Counters(cold_finished=settings.cold_start.most_epochs == 0),
+        )
+        self._distributed = DistributedDataParallel(self.grafted) if processes.world_size > 1 else None
+        model: nn.Module = self._distributed or self.grafted
         self._model: Any = torch.compile(model) if settings.compile else model
+
+    @property
+    def counters(self) -> Counters:
+        """Where the run is."""
+        return self.state.counters
 
     @property
     def updates(self) -> int:
@@ -133,21 +107,29 @@ class Retraining:
         SIGINT and SIGTERM end it after the step, with a checkpoint, by InterruptedRunError.
         """
         counters = self.counters
-        cold_steps = (self.settings.cold_start.most_epochs - counters.cold_epochs) * self.steps_per_epoch
         if self.progress:
-            total = self.updates + (0 if counters.cold_finished else cold_steps) + counters.step - counters.update
-            self.progress.start(total, counters.step)
-        with stop_on_signals() as request:
-            self._request = request
+            most = self.settings.cold_start.most_epochs * self.steps_per_epoch
+            cold = counters.step - counters.update if counters.cold_finished else most
+            self.progress.start(cold + self.updates, counters.step)
+        with stop_on_signals() as self._stop:
             if counters.original is None:
                 counters.original = self._evaluate(self.grafted)
-                if self.run_folder and self.processes.leads:
-                    self._save(best=False)  # so that a run killed in its first epoch can resume
+                self._save(best=False)  # so that a run killed in its first epoch can resume
             while not counters.cold_finished:
                 self._cold_epoch()
-            while counters.update < self.updates:
+            while counters.epoch < counters.cold_epochs + self.settings.epochs:
                 self._training_epoch()
         return counters
+
+    def resume(self) -> bool:
+        """Go back to where the run's last checkpoint was; False where it has none."""
+        checkpoint = self.run_folder.load() if self.run_folder else None
+        if self.run_folder is None or checkpoint is None:
+            return False
+        self.state.restore(checkpoint)
+        if self.processes.leads:
+            self.run_folder.forget_metrics_from(self.counters.epoch)
+        return True
 
     def try_batch(self) -> SPGLoss:
         """Run the first batch forward, as a step would."""
@@ -165,45 +147,54 @@ class Retraining:
     # Epochs
 
     def _cold_epoch(self) -> None:
-        settings, counters = self.settings.cold_start, self.counters
+        settings, state, counters = self.settings.cold_start, self.state, self.counters
         counters.cold_hash = counters.cold_hash or parameter_hash(self.grafted)
         frozen = running_statistics_frozen(self.grafted, settings.freeze_batch_norm)
         with learning_rate_zero(self.optimizer), frozen:
             metrics = self._epoch("cold")
         after = moments_of(self.optimizer)
-        change = drift(self._moments, after) if self._moments else None
-        self._moments = after
+        change = drift(state.moments, after) if state.moments else None
+        state.moments = after
         counters.cold_epochs += 1
         settled = settings.until_converged and change is not None and change.settled(settings.tolerance)
         counters.cold_finished = settled or counters.cold_epochs >= settings.most_epochs
         if counters.cold_finished:
             check_unchanged(self.grafted, counters.cold_hash)
-            self._moments = None
+            state.moments = None
         self._finish_epoch(metrics | {"moments": asdict(change) if change else None, "evaluation": None}, best=False)
 
     def _training_epoch(self) -> None:
         metrics = self._epoch("train")
-        counters = self.counters
-        counters.last = self._evaluate(self.ema.module if self.ema else self.grafted)
+        counters, ema = self.counters, self.state.ema
+        counters.last = self._evaluate(ema.module if ema else self.grafted)
         better = counters.best is None or counters.last[METRIC] > counters.best[METRIC]
         if better:
             counters.best = counters.last
         self._finish_epoch(metrics | {"evaluation": counters.last}, best=better)
 
     def _epoch(self, phase: str) -> dict[str, Any]:
-        counters, settings = self.counters, self.settings
+        """Do the steps that the epoch still has, and return its line of metrics."""
+        counters = self.counters
         statistics = EpisodeStatistics(self.grafted.steps, self.processes, counters.statistics)
         batches = self._training.epoch(counters.epoch, counters.batch)
-        started, first = time.perf_counter(), counters.batch
-        images = 0
+        started, images = time.perf_counter(), 0
         self.grafted.train()
-        while counters.batch < self.steps_per_epoch * settings.accumulate:
-            images = self._step(batches, statistics, update=phase == "train")
-            counters.batch += settings.accumulate
-            self._after_step(statistics)
-        summary = statistics.summary(self._rates)  # waits for the device, so it comes before the clock is read
+        while counters.batch < self.steps_per_epoch * self.settings.accumulate:
+            parts = self._read(batches, statistics)
+            images += self._step(parts, statistics, update=phase == "train")
+            counters.batch += self.settings.accumulate
+            if self.progress:
+                self.progress.advance()
+            self._save_if_due(statistics)
+        self._stop_if_asked(statistics)
+        counters.statistics = statistics.totals()  # waits for the device, so it comes before the clock is read
         seconds = time.perf_counter() - started
-        seen = (counters.batch - first) * images * self.processes.world_size
+        summary = summarize(counters.statistics, self._rates)
+        if not math.isfinite(summary["loss"]):
+            raise SurgeonError(
+                f"the loss of epoch {counters.epoch + 1} is {summary['loss']}: training diverged",
+                hint="lower training.optimizer.lr, or set training.gradient_clip; earlier checkpoints are kept",
+            )
         return {
             "epoch": counters.epoch,
             "phase": phase,
@@ -211,8 +202,8 @@ class Retraining:
             **summary,
             "learning_rate": learning_rate(self.optimizer),
             "seconds": seconds,
-            "images_per_second": seen / seconds,
-            "peak_memory_bytes": _peak_memory(self.processes.device),
+            "images_per_second": images * self.processes.world_size / seconds,
+            "peak_memory_bytes": peak_memory(self.processes.device),
         }
 
     def _finish_epoch(self, metrics: dict[str, Any], *, best: bool) -> None:
@@ -221,38 +212,57 @@ class Retraining:
         self.counters.statistics = None
         if self.run_folder and self.processes.leads:
             self.run_folder.add_metrics(metrics)
-            self._save(best=best)
+        self._save(best=best)
         if self.progress:
             self.progress.epoch(metrics)
         self.processes.wait()
 
+    def _evaluate(self, model: nn.Module) -> Scores:
+        self.processes.share_buffers(model)
+        try:
+            return evaluate(model, self._evaluation, self.processes, self._precision)
+        except SurgeonError:
+            if self._stop.number is not None:  # loader workers die of a signal to the whole process group
+                self._leave(self._stop.number)
+            raise
+
     # Steps
 
-    def _step(self, batches: Iterator[Batch], statistics: EpisodeStatistics, *, update: bool) -> int:
-        """Do one optimizer step over `accumulate` batches; return the number of pictures in the last one."""
-        settings, counters = self.settings, self.counters
+    def _read(self, batches: Iterator[Batch], statistics: EpisodeStatistics) -> list[Batch]:
+        """Return the batches of one step: all of them, so that whatever ends a run here ends it between two steps."""
+        try:
+            parts = list(islice(batches, self.settings.accumulate))
+        except SurgeonError:
+            if self._stop.number is None:  # loader workers die of a signal to the whole process group
+                raise
+            parts = []
+        self._stop_if_asked(statistics)
+        assert len(parts) == self.settings.accumulate, "the epoch has fewer batches than the loader said"
+        return parts
+
+    def _step(self, parts: list[Batch], statistics: EpisodeStatistics, *, update: bool) -> int:
+        """Do one optimizer step; return how many pictures it saw."""
+        counters, scaler, clip = self.counters, self.state.scaler, self.settings.gradient_clip
         if update:
             self.schedule.step_update(counters.update)
         self.optimizer.zero_grad(set_to_none=True)
-        size = 0
-        for part, (images, labels) in enumerate(islice(batches, settings.accumulate)):
-            last = part + 1 == settings.accumulate
+        for part, (images, labels) in enumerate(parts):
+            last = part + 1 == len(parts)
             with self._distributed.no_sync() if self._distributed and not last else nullcontext():
                 result = self._forward(images, labels, part)
-                self._scaler.scale(result.loss / settings.accumulate).backward()
+                scaler.scale(result.loss / len(parts)).backward()
             statistics.add(result)
-            size = len(images)
-        if settings.gradient_clip is not None:
-            self._scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.grafted.parameters(), settings.gradient_clip)
-        self._scaler.step(self.optimizer)
-        self._scaler.update()
+        if clip is not None:
+            scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.grafted.parameters(), clip)
+        scaler.step(self.optimizer)
+        scaler.update()
         counters.step += 1
         if update:
             counters.update += 1
-            if self.ema:
-                self.ema.update(self.grafted)
-        return size
+            if self.state.ema:
+                self.state.ema.update(self.grafted)
+        return sum(len(images) for images, _ in parts)
 
     def _forward(self, images: Tensor, labels: Tensor, part: int) -> SPGLoss:
         device, objective = self.processes.device, self.settings.objective
@@ -272,72 +282,28 @@ class Retraining:
             mean_over_ranks=self.processes.mean if self.processes.world_size > 1 else None,
         )
 
-    def _after_step(self, statistics: EpisodeStatistics) -> None:
-        every = self.settings.checkpoint_steps
-        counters = self.counters
-        if self.progress:
-            self.progress.advance()
-        stopping = self._request.number is not None
-        due = every is not None and counters.step % every == 0
-        if (stopping or due) and self.run_folder and self.processes.leads:
-            counters.statistics = statistics.state()
-            self._save(best=False)
-        if stopping:
-            number = self._request.number or 0
-            hint = "go on with the same command and --resume" if self.run_folder else None
-            raise InterruptedRunError(
-                f"stopped by signal {number} after step {counters.step}", hint=hint, number=number
-            )
-
-    def _evaluate(self, model: nn.Module) -> Scores:
-        self.processes.share_buffers(model)
-        return evaluate(model, self._evaluation, self.processes, self._precision)
-
     # Checkpoints
 
-    def _save(self, *, best: bool) -> None:
-        assert self.run_folder is not None
-        tensors, numbers = optimizer_state(self.optimizer, self.grafted)
-        averaged = self.ema.module.base.state_dict() if self.ema else {}
-        state = {"counters": asdict(self.counters), "optimizer": numbers, "scaler": self._scaler.state_dict()}
-        if self._moments is not None:
-            tensors |= {f"cold::{k}": v for k, v in vars(self._moments).items() if v is not None}
-        checkpoint = Checkpoint(
-            base=self.grafted.base.state_dict(),
-            temporary=self.grafted.replicas.state_dict(),
-            optimizer=tensors,
-            ema=averaged,
-            state=state,
+    def _stop_if_asked(self, statistics: EpisodeStatistics) -> None:
+        """Save and leave if any process was told to: all of them leave after the same step."""
+        number = self.processes.largest(self._stop.number or 0)
+        if number:
+            self.counters.statistics = statistics.totals()
+            self._leave(number)
+
+    def _leave(self, number: int) -> NoReturn:
+        self._save(best=False)
+        hint = "go on with the same command and --resume" if self.run_folder else None
+        raise InterruptedRunError(
+            f"stopped by signal {number} after step {self.counters.step}", hint=hint, number=number
         )
-        self.run_folder.save(f"{self.counters.step:08d}", checkpoint, best=best)
 
-    def resume(self) -> bool:
-        """Go back to where the run's last checkpoint was; False where it has none."""
-        checkpoint = self.run_folder.load() if self.run_folder else None
-        if checkpoint is None:
-            return False
-        assert self.run_folder is not None
-        self.grafted.base.load_state_dict(checkpoint.base)
-        self.grafted.replicas.load_state_dict(checkpoint.temporary)
-        self.counters = Counters(**checkpoint.state["counters"])
-        tensors = dict(checkpoint.optimizer)
-        cold = {name: tensors.pop(f"cold::{name}", None) for name in ("first", "second")}
-        if any(value is not None for value in cold.values()):
-            device = self.processes.device
-            self._moments = Moments(**{k: None if v is None else v.to(device) for k, v in cold.items()})
-        restore_optimizer(self.optimizer, self.grafted, tensors, checkpoint.state["optimizer"])
-        self._scaler.load_state_dict(checkpoint.state["scaler"])
-        if self.ema:
-            # The replicas' average is read by nobody, so only the base's is kept.
-            self.ema.module.base.load_state_dict(checkpoint.ema)
-        if self.processes.leads:
-            self.run_folder.forget_metrics_from(self.counters.epoch)
-        return True
+    def _save_if_due(self, statistics: EpisodeStatistics) -> None:
+        every = self.settings.checkpoint_steps
+        if every is not None and self.counters.step % every == 0:
+            self.counters.statistics = statistics.totals()
+            self._save(best=False)
 
-
-def _peak_memory(device: torch.device) -> int:
-    """Return the most bytes this process held: on a CUDA device its allocator's, else resident memory."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    def _save(self, *, best: bool) -> None:
+        if self.run_folder and self.processes.leads:
+            self.run_folder.save(f"{self.counters.step:08d}", self.state.checkpoint(), best=best)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2, list_optimizers, param_groups_weight_decay
+from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers, param_groups_weight_decay
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import Tensor
@@ -16,26 +16,47 @@ from spgsurgeon.training.settings import Optimizer, Schedule
 from spgsurgeon.trp.grafted import GraftedModel
 
 _SEPARATOR = "::"
+_UNUSABLE = {"kron": "its preconditioners and their random numbers can't be saved, so a run could not be resumed"}
 
 
 def make_optimizer(grafted: GraftedModel, settings: Optimizer) -> torch.optim.Optimizer:
-    """Return the optimizer over the base's and the replicas' parameters. Raises UsageError for an unknown name."""
+    """Return the optimizer over the base's and the replicas' parameters.
+
+    Raises UsageError for a name that is unknown, or of an optimizer that can't be used here.
+    """
     name = settings.name.lower()
     if name == "sgd":  # timm's own `sgd` is Nesterov's
         name = "nesterov" if settings.nesterov else "momentum"
+    _check_usable(name)
+    try:
+        return create_optimizer_v2(
+            _groups(grafted, settings),
+            opt=name,
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            momentum=settings.momentum,
+        )
+    except (AssertionError, ImportError) as error:  # timm asserts what some optimizers need: a GPU, another package
+        raise UsageError(f"optimizer {settings.name!r} can't be used here: {error}") from error
+
+
+def _check_usable(name: str) -> None:
     known = [str(n) for n in list_optimizers()]
     if name not in known:
-        raise UsageError(f"unknown optimizer {settings.name!r}", hint=did_you_mean(name, known))
+        raise UsageError(f"unknown optimizer {name!r}", hint=did_you_mean(name, known))
+    info = get_optimizer_info(name)
+    reason = "it needs second derivatives" if info.second_order else _UNUSABLE.get(name[:4])
+    if reason:
+        raise UsageError(f"optimizer {name!r} can't be used: {reason}", hint="take another one, such as adamw or lamb")
+
+
+def _groups(grafted: GraftedModel, settings: Optimizer) -> Any:
     if settings.decay_bias_and_norm:
-        groups: Any = [{"params": [p for p in grafted.parameters() if p.requires_grad]}]
-    else:
-        # timm's models name what must not decay beyond biases and norms, position embeddings for one.
-        spared: Iterable[str] = getattr(grafted.base, "no_weight_decay", set)()
-        groups = param_groups_weight_decay(
-            grafted, settings.weight_decay, no_weight_decay_list=[f"base.{key}" for key in spared]
-        )
-    return create_optimizer_v2(
-        groups, opt=name, lr=settings.lr, weight_decay=settings.weight_decay, momentum=settings.momentum
+        return [{"params": [p for p in grafted.parameters() if p.requires_grad]}]
+    # timm's models name what must not decay beyond biases and norms, position embeddings for one.
+    spared: Iterable[str] = getattr(grafted.base, "no_weight_decay", set)()
+    return param_groups_weight_decay(
+        grafted, settings.weight_decay, no_weight_decay_list=[f"base.{key}" for key in spared]
     )
 
 
@@ -66,41 +87,47 @@ def learning_rate(optimizer: torch.optim.Optimizer) -> float:
 def optimizer_state(
     optimizer: torch.optim.Optimizer, grafted: GraftedModel
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return an optimizer's state as tensors keyed `parameter::entry`, and its numbers as plain data."""
+    """Return an optimizer's state as tensors keyed `parameter::entry` or `group::entry`, and its numbers as plain data.
+
+    Groups go by their number. What is neither tensor nor number, such as a tuple of betas, is a setting, not state.
+    """
     names: dict[Tensor, str] = {parameter: name for name, parameter in grafted.named_parameters()}
-    tensors: dict[str, Tensor] = {}
-    numbers: dict[str, Any] = {}
-    for parameter, entries in optimizer.state.items():
-        for entry, value in entries.items():
-            key = f"{names[parameter]}{_SEPARATOR}{entry}"
-            if isinstance(value, Tensor):
-                tensors[key] = value
-            elif value is not None:
-                numbers[key] = value
-    groups = [
-        {key: value for key, value in group.items() if isinstance(value, (bool, int, float, str))}
-        for group in optimizer.param_groups
-    ]
-    return tensors, {"state": numbers, "groups": groups}
+    state = {names[parameter]: entries for parameter, entries in optimizer.state.items()}
+    groups = {str(number): group for number, group in enumerate(optimizer.param_groups)}
+    tensors = {
+        f"{owner}{_SEPARATOR}{entry}": value
+        for owner, entries in (state | groups).items()
+        for entry, value in entries.items()
+        if isinstance(value, Tensor)
+    }
+    return tensors, {"state": _numbers(state), "groups": list(_numbers(groups).values())}
 
 
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, grafted: GraftedModel, tensors: dict[str, Tensor], numbers: dict[str, Any]
 ) -> None:
     """Put back what `optimizer_state` returned. Raises DamagedFileError where it is of another optimizer or model."""
-    parameters = dict(grafted.named_parameters())
-    state: dict[str, dict[str, Any]] = {}
-    for key, value in {**tensors, **numbers["state"]}.items():
-        name, _, entry = key.partition(_SEPARATOR)
-        state.setdefault(name, {})[entry] = value
-    if unknown := [name for name in state if name not in parameters]:
-        raise DamagedFileError(f"the optimizer's state is of another model: it knows {unknown[0]!r}")
-    index = {parameter: i for i, parameter in enumerate(p for g in optimizer.param_groups for p in g["params"])}
     document = optimizer.state_dict()
     if len(document["param_groups"]) != len(numbers["groups"]):
         raise DamagedFileError("the optimizer's state is of another optimizer")
+    names = {parameter: name for name, parameter in grafted.named_parameters()}
+    parameters = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+    entries: dict[str, dict[str, Any]] = {name: dict(own) for name, own in numbers["state"].items()}
+    entries |= {str(number): dict(own) for number, own in enumerate(numbers["groups"])}
+    for key, value in tensors.items():
+        owner, _, entry = key.partition(_SEPARATOR)
+        entries.setdefault(owner, {})[entry] = value
+    for number, group in enumerate(document["param_groups"]):
+        group.update(entries.pop(str(number)))
+    if unknown := sorted(entries.keys() - set(parameters)):
+        raise DamagedFileError(f"the optimizer's state is of another model: it knows {unknown[0]!r}")
     # load_state_dict moves each tensor to its parameter's device and knows which entries (`step`) stay on the CPU.
-    document["state"] = {index[parameters[name]]: entries for name, entries in state.items()}
-    for group, saved in zip(document["param_groups"], numbers["groups"], strict=True):
-        group.update(saved)
+    document["state"] = {index: entries[name] for index, name in enumerate(parameters) if name in entries}
     optimizer.load_state_dict(document)
+
+
+def _numbers(owners: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {
+        owner: {entry: value for entry, value in entries.items() if isinstance(value, (bool, int, float, str))}
+        for owner, entries in owners.items()
+    }

@@ -14,8 +14,8 @@ from spgsurgeon.training.optimization import learning_rate
 def plan(retraining: Retraining) -> dict[str, Any]:
     """Return steps, the learning rate at each epoch's start, parameter counts and estimated memory (bytes).
 
-    One batch goes forward and backward to see what a step keeps; the model, its gradients and the optimizer's usual
-    two moments are counted from the parameters.
+    One batch goes forward to see what a step keeps for its backward pass; the model, its gradients and the optimizer's
+    usual two moments are counted from the parameters. Nothing is written.
     """
     settings, grafted = retraining.settings, retraining.grafted
     rates = []

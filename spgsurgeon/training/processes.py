@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,6 +40,14 @@ class Processes:
         """Return the mean over processes."""
         return self.sum(tensor) / self.world_size
 
+    def largest(self, number: int) -> int:
+        """Return the largest of the processes' numbers, without waiting for their devices."""
+        if self.world_size > 1:
+            everyone = torch.tensor(number)
+            dist.all_reduce(everyone, dist.ReduceOp.MAX)
+            number = int(everyone)
+        return number
+
     def share_buffers(self, module: nn.Module) -> None:
         """Give every process rank 0's buffers: running statistics differ between ranks after a step."""
         if self.world_size > 1:
@@ -64,7 +74,7 @@ def join_processes(device: str = "auto") -> Iterator[Processes]:
     if chosen.type == "cuda":
         chosen = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(chosen)
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
     try:
         yield Processes(dist.get_rank(), world_size, chosen)
     finally:
@@ -98,3 +108,11 @@ def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
     """Return the context of forward passes in that precision."""
     enabled = precision != torch.float32
     return torch.autocast(device.type, dtype=precision if enabled else torch.bfloat16, enabled=enabled)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most bytes this process held: on a CUDA device its allocator's, else resident memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

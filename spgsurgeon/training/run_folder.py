@@ -59,8 +59,8 @@ class RunFolder:
 
     def save(self, name: str, checkpoint: Checkpoint, *, best: bool) -> None:
         """Write the checkpoint as `checkpoints/NAME`, point `last` (and `best`) to it, drop what nothing points to."""
-        target = self.path / "checkpoints" / name
-        with atomic_folder(target, force=True) as folder:
+        name = self._unpointed(name)
+        with atomic_folder(self.path / "checkpoints" / name, force=True) as folder:
             write_grafted_folder(
                 folder,
                 base=checkpoint.base,
@@ -105,16 +105,16 @@ class RunFolder:
             file.write(json.dumps(metrics) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        board = self._events()
+        board = self._events(metrics["epoch"])
         for tag, value in _scalars(metrics):
             board.add_scalar(tag, value, metrics["epoch"])
         board.flush()
 
     def forget_metrics_from(self, epoch: int) -> None:
-        """Drop the lines of epochs that a resumed run is going to run again."""
+        """Drop the lines of epochs that a resumed run is going to run again, and one that was cut off."""
         path = self.path / _METRICS
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        kept = [line for line in lines if json.loads(line)["epoch"] < epoch]
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["epoch"] < epoch]
         if kept != lines:
             with atomic_file(path, force=True) as temporary:
                 temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
@@ -124,20 +124,29 @@ class RunFolder:
         if self._board is not None:
             self._board.close()
 
-    def _events(self) -> Any:
+    def _events(self, epoch: int) -> Any:
         if self._board is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(self.path / "tensorboard"))
+            # TensorBoard then shows nothing that an interrupted run said of this epoch.
+            self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=epoch)
         return self._board
 
     def _read_extra(self, folder: Path, extra: str, hashes: Mapping[str, str]) -> Mapping[str, Tensor]:
         if extra not in hashes:
             return {}
-        tensors = read_safetensors(folder / f"{extra}.safetensors")[0]
+        path = folder / f"{extra}.safetensors"
+        if not path.is_file():
+            raise DamagedFileError(f"{folder} is damaged: {path.name} is missing")
+        tensors = read_safetensors(path)[0]
         if content_hash(tensors) != hashes[extra]:
-            raise DamagedFileError(f"{folder / extra}.safetensors is damaged: its content hash is not the recorded one")
+            raise DamagedFileError(f"{path} is damaged: its content hash is not the recorded one")
         return tensors
+
+    def _unpointed(self, name: str) -> str:
+        """Return `name`, or one like it where a pointer leads there: what `last` names is there at every moment."""
+        taken = {(self.path / pointer).resolve().name for pointer in ("last", "best")}
+        return next(n for n in (name, f"{name}-again", f"{name}-anew") if n not in taken)
 
     def _drop_others(self) -> None:
         kept = {(self.path / pointer).resolve() for pointer in ("last", "best")}
@@ -160,6 +169,11 @@ def _point(link: Path, target: Path) -> None:
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target)
     os.replace(temporary, link)
+    folder = os.open(link.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # before anything that the older link led to is dropped
+    finally:
+        os.close(folder)
 
 
 def _scalars(metrics: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:

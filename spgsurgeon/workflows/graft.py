@@ -15,7 +15,7 @@ from spgsurgeon.checkpoint.writing import atomic_folder, refuse_overwriting_inpu
 from spgsurgeon.errors import SurgeonError, UsageError
 from spgsurgeon.exporting.proof import example_images, fingerprint, prove_graft
 from spgsurgeon.trp.grafted import GraftedModel, attach
-from spgsurgeon.workflows.inspect import describe
+from spgsurgeon.workflows.inspect import describe, non_finite
 from spgsurgeon.workflows.opening import OpenedModel, open_model, state_of
 from spgsurgeon.workflows.surgery import replica_settings
 
@@ -50,12 +50,6 @@ def graft_folder(
     if opened.has_replicas:
         raise UsageError(f"{model} is grafted already", hint="strip it first, or give its base")
     refuse_overwriting_input(output, opened.paths())
-    base = describe(opened)
-    if base["non_finite"]:
-        raise SurgeonError(
-            f"{len(base['non_finite'])} tensors hold NaN or infinity: {', '.join(base['non_finite'][:5])}",
-            hint="such weights can't be retrained; was the checkpoint written by a run that diverged?",
-        )
     proven = graft_proven(opened, trp, replicas=replicas, rate=rate)
     with atomic_folder(output, force=force) as folder:
         write_grafted_folder(
@@ -67,7 +61,7 @@ def graft_folder(
         )
     return {
         "output": str(output),
-        "base": base,
+        "base": describe(opened, known_hash=proven.manifest.base["content_hash"]),
         "trp": proven.manifest.trp,
         "temporary_parameters": proven.manifest.temporary_parameters,
         "proof": proven.proof,
@@ -77,6 +71,11 @@ def graft_folder(
 
 def graft_proven(opened: OpenedModel, trp: str, *, replicas: int, rate: float) -> ProvenGraft:
     """Graft an opened base and prove it. Raises VerificationError or ArchitectureError where that fails."""
+    if bad := non_finite(state_of(opened.module)):
+        raise SurgeonError(
+            f"{len(bad)} tensors hold NaN or infinity: {', '.join(bad[:5])}",
+            hint="such weights can't be retrained; was the checkpoint written by a run that diverged?",
+        )
     images = example_images(opened.module, opened.preprocessing.input_size)
     site = opened.site
     before = fingerprint(opened.module, images)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from spgsurgeon.checkpoint.folders import GraftManifest, best_of, kind_of, read_grafted_folder, read_json_object
 from spgsurgeon.checkpoint.reading import Checkpoint, read_checkpoint
 from spgsurgeon.errors import ArchitectureError, UsageError
-from spgsurgeon.models.building import build, fit_identity, load_weights, site_of, with_classes
+from spgsurgeon.models.building import build, build_empty, fit_identity, load_weights, site_of, with_classes
 from spgsurgeon.models.identity import Identity
 from spgsurgeon.models.libraries import NamedModel, library, parse_model, resolve_architecture
 from spgsurgeon.models.preprocessing import Preprocessing
@@ -133,14 +133,14 @@ def _open_folder(folder: Path, weights: str | None, arch: str | None) -> OpenedM
     kind = kind_of(folder)
     if kind == "hub":
         return _open_hub(folder, weights)
-    folder = resolve_folder(folder)
+    given, folder = folder, resolve_folder(folder)
     grafted = read_grafted_folder(folder)
     averaged = folder / "ema.safetensors"
     if weights == "ema" and not averaged.exists():
         raise UsageError(f"{folder} holds no moving average", hint="leave --weights out, or say --weights raw")
     use_average = averaged.exists() and weights != "raw"
     checkpoint = read_checkpoint(averaged if use_average else grafted.base_weights)
-    opened = _assemble(checkpoint, _identity_from_config(grafted.config), str(folder), folder)
+    opened = _assemble(checkpoint, _identity_from_config(grafted.config), str(given), folder)
     notes = ["moving-average weights (--weights raw takes the others)"] if use_average and weights is None else []
     return replace(
         opened, format=kind, manifest=grafted.manifest, label_names=grafted.config.get("label_names"), notes=notes
@@ -158,7 +158,7 @@ def _open_hub(folder: Path, weights: str | None) -> OpenedModel:
 
 
 def _assemble(checkpoint: Checkpoint, identity: Identity, source: str, folder: Path | None) -> OpenedModel:
-    module = build(identity)
+    module = build_empty(identity)
     load_weights(module, checkpoint.tensors, identity.name)
     notes = []
     if checkpoint.has_ema and checkpoint.weights == "ema":
@@ -168,19 +168,19 @@ def _assemble(checkpoint: Checkpoint, identity: Identity, source: str, folder: P
 
 def _identity_of(checkpoint: Checkpoint, arch: str | None) -> Identity:
     """Return what `--arch`, else the file itself, says the architecture is."""
-    if arch is not None:
-        owner, architecture = resolve_architecture(arch)
-    elif checkpoint.architecture is None:
+    recorded = checkpoint.architecture
+    if arch is None and recorded is None:
         raise ArchitectureError(
             f"{checkpoint.path.name} holds {len(checkpoint.tensors)} tensors but does not say of which architecture",
             hint="say it: --arch timm/NAME or --arch torchvision/NAME",
         )
-    else:
-        name = checkpoint.architecture
-        owner, architecture = resolve_architecture(f"{checkpoint.library}/{name}" if checkpoint.library else name)
-    says = {key: value for key, value in checkpoint.model_args.items() if key != "num_classes"}
-    classes = checkpoint.model_args.get("num_classes") or library(owner).default_classes(architecture)
-    return Identity(owner, architecture, int(classes), model_args=says if arch is None else {})
+    name = arch or (f"{checkpoint.library}/{recorded}" if checkpoint.library else str(recorded))
+    owner, architecture = resolve_architecture(name)
+    says = checkpoint.model_args
+    if recorded is None or architecture != recorded.partition(".")[0]:
+        says = {key: value for key, value in says.items() if key == "num_classes"}  # the rest is of another model
+    _, _, tag = name.partition(".")
+    return library(owner).identity_from_checkpoint(f"{architecture}.{tag}" if tag else architecture, says)
 
 
 def _identity_from_config(config: Mapping[str, Any]) -> Identity:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
-from spgsurgeon.errors import UsageError
+from spgsurgeon.errors import SurgeonError, UsageError
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.recipe.shipped import find_recipe, find_shipped, shipped_recipes
@@ -60,7 +60,7 @@ def copy_recipe(name: str, destination: str | Path, force: bool = False) -> Path
         temporary.write_bytes(source.read_bytes())
         os.replace(temporary, target)
     except OSError as error:
-        raise UsageError(f"{target} can't be written: {error.strerror}", hint="check the folder") from error
+        raise SurgeonError(f"{target} was not written: {error.strerror}") from error
     finally:
         temporary.unlink(missing_ok=True)
     return target

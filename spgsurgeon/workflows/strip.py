@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from spgsurgeon import __version__
@@ -27,12 +26,12 @@ from spgsurgeon.errors import UsageError, VerificationError, did_you_mean
 from spgsurgeon.exporting.card import model_card
 from spgsurgeon.exporting.onnx_file import export_onnx
 from spgsurgeon.exporting.proof import Layout, example_images, prove_strip
-from spgsurgeon.models.building import build, load_weights
+from spgsurgeon.models.building import build_empty, load_weights
 from spgsurgeon.models.sites import run_in_eval
 from spgsurgeon.trp.grafted import detach, layout_of
 from spgsurgeon.workflows.graft import regraft
 from spgsurgeon.workflows.opening import OpenedModel, open_model, resolve_folder, state_of
-from spgsurgeon.workflows.surgery import FORMATS, format_of
+from spgsurgeon.workflows.surgery import FORMATS, SUFFIXES, format_of
 
 _FILES = {"safetensors": "model.safetensors", "pt": "model.pt", "onnx": "model.onnx"}
 
@@ -75,7 +74,10 @@ def strip_folder(
         _compare_layout(patient, reference)
         proof["layout_is_the_references"] = True
     target: AbstractContextManager[Path] = (atomic_file if single else atomic_folder)(output, force=force)
-    with target as temporary:
+    beside: AbstractContextManager[Path | None] = nullcontext()
+    if single and formats == ["onnx"]:
+        beside = atomic_file(output.with_name(output.name + ".json"), force=force)
+    with beside as proof_file, target as temporary:
         outputs = []
         for kind in formats:
             path = temporary if single else temporary / _FILES[kind]
@@ -86,8 +88,8 @@ def strip_folder(
             write_json(temporary / "config.json", patient.opened.config())
             card = _card(patient, source, proof)
             (temporary / "README.md").write_text(card, encoding="utf-8")
-        elif formats == ["onnx"]:
-            _write_proof_beside(output, outputs[0], proof, force)
+        if proof_file is not None:
+            write_json(proof_file, {**outputs[0], "proof": proof, "package_version": __version__})
     return {"outputs": outputs, "proof": proof, "proven": True, "notes": patient.opened.notes}
 
 
@@ -97,7 +99,7 @@ def _formats(output: Path, exports: Sequence[str]) -> tuple[list[str], bool]:
         if kind not in FORMATS:
             known = ", ".join(FORMATS)
             raise UsageError(f"unknown format {kind!r}; there are {known}", hint=did_you_mean(kind, FORMATS))
-    if not output.suffix or output.is_dir():
+    if output.suffix not in SUFFIXES or output.is_dir():
         return list(dict.fromkeys(exports)) or ["safetensors"], False
     kind = format_of(output)
     if set(exports) - {kind}:
@@ -108,9 +110,12 @@ def _formats(output: Path, exports: Sequence[str]) -> tuple[list[str], bool]:
 
 def _take_down(source: Path, weights: str | None) -> _Patient:
     if not source.exists():
-        raise UsageError(f"there is no folder {source}")
+        raise UsageError(f"there is no folder {source}", hint="give a run or a grafted folder")
     if source.is_file() or kind_of(source) == "hub":
-        raise UsageError(f"{source} is not grafted, so there is nothing to strip")
+        raise UsageError(
+            f"{source} is not grafted, so there is nothing to strip",
+            hint="give a run, or what `spgsurgeon graft` wrote",
+        )
     folder = resolve_folder(source)
     opened = open_model(str(folder), weights=weights)
     assert opened.manifest is not None
@@ -154,15 +159,14 @@ def _write(kind: str, path: Path, patient: _Patient, opset: int | None) -> dict[
 
 def _read_back(path: Path, patient: _Patient) -> nn.Module:
     """Return the architecture, built anew, with the weights of the written file."""
-    with torch.random.fork_rng(devices=[]):
-        module = build(patient.opened.identity)
+    module = build_empty(patient.opened.identity)
     load_weights(module, read_checkpoint(path).tensors, patient.opened.identity.name)
     return module
 
 
-def _write_proof_beside(output: Path, written: dict[str, Any], proof: dict[str, bool], force: bool) -> None:
-    with atomic_file(output.with_name(output.name + ".json"), force=force) as path:
-        write_json(path, {**written, "proof": proof, "package_version": __version__})
+def _public_name(source: str) -> str:
+    """Return a model's name, or the last part of a local path: a card is published, the rest of the path is not."""
+    return Path(source).name if Path(source).is_absolute() else source
 
 
 def _percentages(scores: dict[str, float]) -> dict[str, float]:
@@ -186,7 +190,7 @@ def _card(patient: _Patient, source: Path, proof: dict[str, bool]) -> str:
         scores=scores,
         proof=dict(proof),
         content_hash=content_hash(state_of(patient.opened.module)),
-        base_source=manifest.base["source"],
+        base_source=_public_name(manifest.base["source"]),
         base_content_hash=manifest.base["content_hash"],
         package_version=__version__,
     )

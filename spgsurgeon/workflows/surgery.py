@@ -15,7 +15,7 @@ from spgsurgeon.models.sites import find_site
 from spgsurgeon.trp.grafted import GraftedModel, attach, detach
 
 FORMATS = ("safetensors", "pt", "onnx")
-_SUFFIXES = {".safetensors": "safetensors", ".pt": "pt", ".pth": "pt", ".onnx": "onnx"}
+SUFFIXES = {".safetensors": "safetensors", ".pt": "pt", ".pth": "pt", ".onnx": "onnx"}
 
 
 def graft(
@@ -82,10 +82,10 @@ def export(
 
 def format_of(path: Path) -> str:
     """Return the format that a file's suffix names. Raises UsageError for others."""
-    kind = _SUFFIXES.get(path.suffix)
+    kind = SUFFIXES.get(path.suffix)
     if kind is None:
-        near = did_you_mean(path.suffix, _SUFFIXES)
-        raise UsageError(f"{path.name} has none of the suffixes {', '.join(_SUFFIXES)}", hint=near)
+        near = did_you_mean(path.suffix, SUFFIXES)
+        raise UsageError(f"{path.name} has none of the suffixes {', '.join(SUFFIXES)}", hint=near)
     return kind
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,18 +11,21 @@ from typing import Any
 from spgsurgeon.checkpoint.folders import GraftManifest
 from spgsurgeon.checkpoint.hashing import layout_hash
 from spgsurgeon.checkpoint.reading import read_safetensors
+from spgsurgeon.checkpoint.writing import refuse_overwriting_input
 from spgsurgeon.errors import UsageError
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.recipe.writing import dump_recipe
 from spgsurgeon.training.augmentation import Augmentation, training_transform
 from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches, default_workers
-from spgsurgeon.training.loop import Counters, Progress, Retraining
+from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.plan import plan
 from spgsurgeon.training.processes import Processes, join_processes
+from spgsurgeon.training.progress import Progress
 from spgsurgeon.training.run_folder import RunFolder, recipe_of
 from spgsurgeon.training.settings import ColdStart, Objective, Optimizer, Schedule, Settings
 from spgsurgeon.training.sources import ImageSource, check_same_classes, open_source
+from spgsurgeon.training.state import Counters
 from spgsurgeon.trp.dropout import cumulative_rates
 from spgsurgeon.trp.grafted import GraftedModel
 from spgsurgeon.workflows.evaluate import check_classes, evaluation_batches
@@ -74,25 +78,29 @@ def train(
         settled = _recipe_of_run(output, model, recipe, overrides)
     else:
         settled = _settle_recipe(model, recipe, overrides)
-    output = output or Path("runs") / (Path(recipe).stem if recipe else "run")
+        output = output or Path("runs") / (Path(recipe).stem if recipe else "run")
+        if os.path.lexists(output) and not force:
+            raise UsageError(
+                f"{output} exists", hint="go on with --resume, give another output, or --force to replace it"
+            )
     with join_processes(settled.training.device) as processes:
-        if started:
+        if started and (output / "last").exists():  # not there if the run was killed in its first evaluation
             case = _prepare(settled, str(output / "last"), weights="raw", resumes=True)
         else:
             assert settled.model is not None
             seed = settled.training.seed if random_weights else None
             case = _prepare(settled, settled.model, weights=weights, arch=arch, random_seed=seed)
+            refuse_overwriting_input(output, case.opened.paths())
         run = RunFolder(output, case.config, case.manifest)
         retraining = _retraining(case, processes, run, progress)
-        if dry_run:
-            return plan(retraining) | {"model": settled.model, "trp": case.manifest.trp, "notes": case.opened.notes}
-        if started:
-            retraining.resume()
-        else:
-            if processes.leads:
+        try:
+            if dry_run:
+                return plan(retraining) | {"model": settled.model, "trp": case.manifest.trp, "notes": case.opened.notes}
+            if started:
+                retraining.resume()
+            elif processes.leads:
                 run.create(dump_recipe(settled), force=force)
             processes.wait()
-        try:
             counters = retraining.run()
         finally:
             retraining.close()

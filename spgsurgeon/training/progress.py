@@ -1,0 +1,18 @@
+"""Who watches a run."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+
+class Progress(Protocol):
+    """Who is told how a run goes."""
+
+    def start(self, steps: int, done: int) -> None:
+        """A run of at most `steps` steps begins, `done` of them behind it."""
+
+    def advance(self) -> None:
+        """A step is done."""
+
+    def epoch(self, metrics: dict[str, Any]) -> None:
+        """An epoch is done; `metrics` is its line."""

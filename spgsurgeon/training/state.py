@@ -1,0 +1,76 @@
+"""What a step changes: where a run is, and everything that it goes on from, as a checkpoint and back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from timm.utils import ModelEmaV3
+
+from spgsurgeon.training.cold_start import Moments
+from spgsurgeon.training.evaluation import Scores
+from spgsurgeon.training.optimization import optimizer_state, restore_optimizer
+from spgsurgeon.training.run_folder import Checkpoint
+from spgsurgeon.trp.grafted import GraftedModel
+
+_COLD = "cold::"
+
+
+@dataclass
+class Counters:
+    """Where a run is. `epoch` counts passes over the data, the cold start's included; `batch` lies within one."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    update: int = 0
+    cold_epochs: int = 0
+    cold_finished: bool = False
+    cold_hash: str | None = None
+    original: Scores | None = None
+    best: Scores | None = None
+    last: Scores | None = None
+    statistics: list[list[float]] | None = None
+    """The epoch's episodes so far, over all processes."""
+
+
+@dataclass
+class TrainingState:
+    """The model and all that changes with it. `moments` are those at the end of the last cold epoch."""
+
+    grafted: GraftedModel
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    ema: ModelEmaV3 | None
+    counters: Counters
+    moments: Moments | None = None
+
+    def checkpoint(self) -> Checkpoint:
+        """Return what a run goes on from. The tensors are the live ones, not copies."""
+        tensors, numbers = optimizer_state(self.optimizer, self.grafted)
+        if self.moments is not None:
+            tensors |= {f"{_COLD}{k}": v for k, v in vars(self.moments).items() if v is not None}
+        state: dict[str, Any] = {"counters": asdict(self.counters), "optimizer": numbers}
+        return Checkpoint(
+            base=self.grafted.base.state_dict(),
+            temporary=self.grafted.replicas.state_dict(),
+            optimizer=tensors,
+            # The replicas' average is read by nobody, so only the base's is kept.
+            ema=self.ema.module.base.state_dict() if self.ema else {},
+            state=state | {"scaler": self.scaler.state_dict()},
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to a checkpoint. Raises DamagedFileError where the optimizer's state is of another one."""
+        device = next(self.grafted.parameters()).device
+        self.grafted.base.load_state_dict(checkpoint.base)
+        self.grafted.replicas.load_state_dict(checkpoint.temporary)
+        tensors = {key: value for key, value in checkpoint.optimizer.items() if not key.startswith(_COLD)}
+        restore_optimizer(self.optimizer, self.grafted, tensors, checkpoint.state["optimizer"])
+        self.scaler.load_state_dict(checkpoint.state["scaler"])
+        if self.ema:
+            self.ema.module.base.load_state_dict(checkpoint.ema)
+        self.counters = Counters(**checkpoint.state["counters"])
+        cold = {k.removeprefix(_COLD): v.to(device) for k, v in checkpoint.optimizer.items() if k.startswith(_COLD)}
+        self.moments = Moments(cold.get("first"), cold.get("second")) if cold else None
