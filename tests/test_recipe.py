@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from spgsurgeon.errors import RecipeError, UsageError
+from spgsurgeon.errors import RecipeError, SurgeonError, UsageError
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.recipe.schema import DataSection, Recipe, TrainingSection, recipe_keys
 from spgsurgeon.recipe.shipped import shipped_recipes
@@ -291,7 +291,7 @@ def test_a_failed_copy_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(UsageError, match="No space left"):
+    with pytest.raises(SurgeonError, match="No space left"):
         copy_recipe("digits-dropout", old, force=True)
     assert [path.name for path in tmp_path.iterdir()] == ["x.yaml"]
     assert old.read_text() == "mine"

@@ -36,8 +36,17 @@ def example_images(module: nn.Module, input_size: tuple[int, int, int], batch: i
 
 
 def fingerprint(module: nn.Module, images: Tensor) -> Fingerprint:
-    """Return the fingerprint of a module on `images` [N, channels, H, W]. Its mode is kept."""
-    return Fingerprint(_eval_outputs(module, images), content_hash(module.state_dict()))
+    """Return the fingerprint of a module on `images` [N, channels, H, W]. Its mode is kept.
+
+    Raises VerificationError where the outputs are NaN, which equals nothing.
+    """
+    outputs = _eval_outputs(module, images)
+    if outputs.isnan().any():
+        raise VerificationError(
+            "the model gives NaN on pictures of noise, so no law can be proven on it",
+            hint="do its half-precision weights overflow? cast them to float32 first",
+        )
+    return Fingerprint(outputs, content_hash(module.state_dict()))
 
 
 def prove_graft(grafted: GraftedModel, base: Fingerprint, images: Tensor) -> dict[str, bool]:

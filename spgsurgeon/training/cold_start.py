@@ -115,7 +115,7 @@ def drift(before: Moments, after: Moments) -> Drift:
 
 
 def _gather(optimizer: torch.optim.Optimizer, names: tuple[str, ...]) -> Tensor | None:
-    # By parameter: the state's own order is another one in a resumed run.
+    # By parameter: the state's own order may be another one in a resumed run.
     entries = [optimizer.state.get(parameter, {}) for parameter in _parameters(optimizer)]
     moments = [entry[name] for entry in entries for name in names if isinstance(entry.get(name), Tensor)]
     return torch.cat([moment.detach().flatten().float() for moment in moments]) if moments else None

@@ -90,7 +90,9 @@ def open_model(
             f"{model} is grafted with {opened.identity.num_classes} classes; its head can't be replaced now",
             hint="give --num-classes when grafting",
         )
-    module, identity = with_classes(opened.module, opened.identity, num_classes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(random_seed or 0)
+        module, identity = with_classes(opened.module, opened.identity, num_classes)
     note = f"new head for {num_classes} classes instead of {opened.identity.num_classes}: untrained"
     return replace(opened, module=module, identity=identity, label_names=None, notes=[*opened.notes, note])
 

@@ -67,8 +67,11 @@ def test_flip_and_erase_do_what_they_say() -> None:
 
 
 @pytest.mark.parametrize("crop_pct", [0.875, 0.95, 1.0])
-@pytest.mark.parametrize("size", [(3, 32, 32), (3, 32, 64), (3, 64, 32)])
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+# Not bicubic at sizes that are not square: older timm forgets the interpolation there.
+@pytest.mark.parametrize(
+    ("size", "interpolation"),
+    [((3, 32, 32), "bilinear"), ((3, 32, 32), "bicubic"), ((3, 32, 64), "bilinear"), ((3, 64, 32), "bilinear")],
+)
 def test_evaluation_is_timms(size: tuple[int, int, int], crop_pct: float, interpolation: str) -> None:
     preprocessing = Preprocessing(input_size=size, crop_pct=crop_pct, interpolation=interpolation)
     theirs = create_transform(

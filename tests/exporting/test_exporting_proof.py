@@ -1,0 +1,126 @@
+"""The proofs must fail where a law is broken, and disturb nothing."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from spgsurgeon.errors import ArchitectureError, UsageError, VerificationError
+from spgsurgeon.exporting.proof import example_images, fingerprint, prove_graft, prove_strip
+from spgsurgeon.models.building import build
+from spgsurgeon.models.identity import Identity
+from spgsurgeon.models.sites import run_in_eval
+from spgsurgeon.trp.grafted import GraftedModel, attach, detach, layout_of
+
+T = 2
+
+
+def resnet() -> tuple[nn.Module, Tensor]:
+    module = build(Identity("timm", "test_resnet", 7, {"drop_rate": 0.5}))
+    return module, example_images(module, (3, 32, 32))
+
+
+def changed_weight(grafted: GraftedModel) -> None:
+    next(grafted.base.parameters()).data[0] += 1
+
+
+def changed_statistics(grafted: GraftedModel) -> None:
+    next(buffer for buffer in grafted.base.buffers() if buffer.is_floating_point())[0] += 1
+
+
+def replica_that_is_no_identity(grafted: GraftedModel) -> None:
+    grafted.replicas[1].projection.bias.data[0] = 1e-3
+
+
+def replicas_that_run_in_eval_mode(grafted: GraftedModel) -> None:
+    grafted._hook.remove()
+    head = grafted.base.get_submodule(grafted.site)
+    grafted._hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0].repeat(T + 1, 1),))
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (changed_weight, "changed the base's state dict"),
+        (changed_statistics, "changed the base's state dict"),
+        (replicas_that_run_in_eval_mode, r"outputs in eval mode differ .*\(law 1\)"),
+        (replica_that_is_no_identity, r"replica 2 does not start as the identity \(law 2\)"),
+    ],
+)
+def test_the_proof_of_a_graft_finds_what_breaks_a_law(harm, message):
+    module, images = resnet()
+    before = fingerprint(module, images)
+    grafted = attach(module, "fc", replicas=T, rate=0.1)
+    harm(grafted)
+    with pytest.raises(VerificationError, match=message):
+        prove_graft(grafted, before, images)
+
+
+def other_layout(module: nn.Module) -> None:
+    module.register_buffer("leftover", torch.zeros(1))
+
+
+def leftover_hook(module: nn.Module) -> None:
+    module.layer2.register_forward_hook(lambda *_: None)
+
+
+def other_outputs(module: nn.Module) -> None:
+    module.fc.bias.data[0] += 1e-6
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (other_layout, r"are not the base's \(law 3\)"),
+        (leftover_hook, r"hooks are left on layer2 \(law 3\)"),
+        (other_outputs, r"outputs differ .*\(law 4\)"),
+    ],
+)
+def test_the_proof_of_a_strip_finds_what_breaks_a_law(harm, message):
+    module, images = resnet()
+    grafted, layout = attach(module, "fc", replicas=T, rate=0.1), layout_of(module)
+    outputs = run_in_eval(grafted, images)
+    stripped = detach(grafted)
+    harm(stripped)
+    with pytest.raises(VerificationError, match=message):
+        prove_strip(outputs, stripped, layout, images)
+
+
+def test_a_proof_leaves_modes_statistics_and_random_numbers_as_they_were():
+    module, images = resnet()
+    before = fingerprint(module.train(), images)
+    module.layer2.eval()
+    grafted = attach(module, "fc", replicas=T, rate=0.1)
+    modes, numbers = [part.training for part in grafted.modules()], torch.random.get_rng_state()
+    prove_graft(grafted, before, images)
+    assert [part.training for part in grafted.modules()] == modes
+    assert torch.equal(torch.random.get_rng_state(), numbers)
+    assert fingerprint(module, images).content_hash == before.content_hash
+    assert len(module.fc._forward_pre_hooks) == 1
+
+
+def test_a_model_that_gives_nan_is_refused_as_such():
+    module, images = resnet()
+    module.fc.weight.data[0] = torch.nan
+    with pytest.raises(VerificationError, match="gives NaN on pictures of noise"):
+        fingerprint(module, images)
+
+
+def test_example_images_are_the_same_on_every_call_and_of_the_models_dtype():
+    module = resnet()[0].to(torch.bfloat16)
+    images = example_images(module, (3, 32, 48), batch=4)
+    torch.manual_seed(5)
+    assert images.shape == (4, 3, 32, 48)
+    assert images.dtype == torch.bfloat16
+    assert torch.equal(example_images(module, (3, 32, 48), batch=4), images)
+
+
+def test_a_picture_the_model_can_not_take_is_said_so():
+    with pytest.raises(UsageError, match=r"can't take pictures of \[4, 32, 32\]: Given groups=1"):
+        fingerprint(resnet()[0], torch.zeros(2, 4, 32, 32))
+
+
+def test_a_model_that_gives_no_tensor_is_refused():
+    module, images = resnet()
+    module.register_forward_hook(lambda module, inputs, output: {"out": output})
+    with pytest.raises(ArchitectureError, match="output is a dict"):
+        fingerprint(module, images)

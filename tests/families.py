@@ -1,0 +1,214 @@
+"""Every model family that the laws are checked on, each at its smallest, and those that are refused, with the reason.
+
+A case is cheap: random weights, small pictures, and where the library's factory lets us a narrow and shallow network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import timm
+
+CLASSES = 7
+
+
+@dataclass(frozen=True)
+class Family:
+    """The smallest member of a family; `size` is the height and width of a picture in pixels."""
+
+    library: str
+    architecture: str
+    size: int = 32
+    args: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return f"{self.library}/{self.architecture}"
+
+    @property
+    def slow(self) -> bool:
+        """Whether even this member takes more than a second or two, and the library has no way to make it smaller."""
+        return self.name in SLOW
+
+
+SLOW = {"timm/pnasnet5large", "torchvision/maxvit_t", "torchvision/vgg11", "torchvision/vit_b_32"}
+
+
+def _timm(architecture: str, size: int = 32, **args: Any) -> Family:
+    return Family("timm", architecture, size, args)
+
+
+def _torchvision(architecture: str, size: int = 32, **args: Any) -> Family:
+    return Family("torchvision", architecture, size, args)
+
+
+NARROW = {"embed_dim": 32, "depth": 2, "num_heads": 2}
+
+TIMM = [
+    _timm("beit_base_patch16_224", img_size=32, **NARROW),
+    _timm("cait_xxs24_224", img_size=32, **NARROW),
+    _timm("coat_lite_tiny", img_size=32, embed_dims=[16, 32, 32, 64], serial_depths=[1, 1, 1, 1]),
+    _timm("convit_tiny", img_size=32, local_up_to_layer=1, **NARROW),
+    _timm("convmixer_768_32"),
+    _timm("convnextv2_atto"),
+    _timm("cpubone_nano"),
+    _timm("cs3darknet_focus_s"),
+    _timm("csatv2", 64),
+    _timm("cspnext_tiny"),
+    _timm("davit_tiny", depths=[1, 1, 1, 1], embed_dims=[16, 32, 64, 128], num_heads=[1, 2, 4, 8]),
+    _timm("deepseek_vit_412m", 28, img_size=28, **NARROW),
+    _timm("deit_tiny_patch16_224", img_size=32, **NARROW),
+    _timm("densenet121"),
+    _timm("dla46x_c"),
+    _timm("dpn48b", k_sec=[1, 1, 1, 1]),
+    _timm("eca_botnext26ts_256", img_size=32),
+    _timm("edgenext_xx_small"),
+    _timm("efficientvit_b0"),
+    _timm("efficientvit_l1", widths=[8, 16, 16, 32, 32], head_widths=[64, 64]),
+    _timm("efficientvit_m1", img_size=32),
+    _timm("ese_vovnet19b_slim_dw"),
+    _timm("eva02_tiny_patch14_224", 28, img_size=28, **NARROW),
+    _timm("fasternet_t0"),
+    _timm("fastvit_t8", layers=[1, 1, 1, 1], embed_dims=[16, 32, 32, 64]),
+    _timm("focalnet_tiny_srf"),
+    _timm("gcvit_xxtiny", img_size=32),
+    _timm("gemma4_vit_167m", 48, img_size=48, head_dim=16, intermediate_size=64, position_embedding_size=64, **NARROW),
+    _timm("ghostnet_050"),
+    _timm("gmlp_ti16_224", img_size=32),
+    _timm("hardcorenas_b"),
+    _timm("hgnetv2_b0"),
+    _timm("hiera_tiny_224", img_size=32, embed_dim=16, num_heads=1, stages=[1, 1, 1, 1]),
+    _timm("hrnet_w18_small"),
+    _timm("iformer_t"),
+    _timm("inception_next_atto"),
+    _timm("inception_resnet_v2", 96),
+    _timm("inception_v3", 96),
+    _timm("inception_v4", 96),
+    _timm("lcnetv2_small"),
+    _timm("legacy_seresnet18", layers=[1, 1, 1, 1]),
+    _timm("legacy_xception"),
+    _timm("levit_256d", img_size=32),
+    _timm("lowformer_b0"),
+    _timm("mobilenetv3_small_050"),
+    _timm("mobilenetv4_conv_small_035"),
+    _timm("mobilenetv5_base", channel_multiplier=0.1),
+    _timm("mobilevit_xxs"),
+    _timm("mvitv2_tiny", img_size=32),
+    _timm("naflexvit_base_patch16_gap", **NARROW),
+    _timm("nasnetalarge", num_features=192),
+    _timm("nest_tiny_jx", img_size=32),
+    _timm("nextvit_small", depths=[1, 1, 5, 1]),
+    _timm("pit_ti_224", img_size=32, base_dims=[8, 8, 8], depth=[1, 1, 1]),
+    _timm("pnasnet5large"),
+    _timm("poolformerv2_s12"),
+    _timm("pvt_v2_b0"),
+    _timm("qwen3_vit_88m", **NARROW),
+    _timm("rdnet_tiny", num_init_features=16, growth_rates=[8] * 7),
+    _timm("regnety_002"),
+    _timm("repghostnet_050"),
+    _timm("repvgg_a0"),
+    _timm("repvit_m1", distillation=False),
+    _timm("res2net50_48w_2s", layers=[1, 1, 1, 1], base_width=8),
+    _timm("resnest14d", base_width=8),
+    _timm("resnetv2_18d", layers=[1, 1, 1, 1], channels=[16, 32, 64, 128], stem_chs=16),
+    _timm("rexnet_100", width_mult=0.3),
+    _timm("sam2_hiera_tiny", stages=[1, 1, 2, 1], embed_dim=32),
+    _timm("samvit_base_patch16_224", img_size=32, **NARROW),
+    _timm("selecsls42"),
+    _timm("sequencer2d_s", img_size=32, layers=[1] * 4, embed_dims=[16, 32, 32, 32], hidden_sizes=[8] * 4),
+    _timm("shvit_s1"),
+    _timm("skresnet18", layers=[1, 1, 1, 1]),
+    _timm("starnet_s050"),
+    _timm("swin_tiny_patch4_window7_224", img_size=32, embed_dim=24, depths=[2, 2], num_heads=[2, 4]),
+    _timm("swinv2_cr_tiny_ns_224", img_size=32, embed_dim=24, depths=[1] * 4, num_heads=[1, 2, 4, 8]),
+    _timm("swinv2_tiny_window8_256", img_size=32, embed_dim=24, depths=[2, 2], num_heads=[2, 4]),
+    _timm("test_byobnet"),
+    _timm("test_convnext"),
+    _timm("test_efficientnet"),
+    _timm("test_mambaout"),
+    _timm("test_maxvit", img_size=32),
+    _timm("test_nfnet"),
+    _timm("test_resnet"),
+    _timm("test_vit", img_size=32),
+    _timm("test_vit3", img_size=32),
+    _timm("test_vit_relpos", img_size=32),
+    _timm("tiny_vit_5m_224", embed_dims=[16, 32, 32, 64], depths=[1, 1, 1, 1], num_heads=[1, 2, 2, 4]),
+    _timm("tnt_s_patch16_224", img_size=32, embed_dim=32, inner_dim=8, depth=2, num_heads_outer=2),
+    _timm("tresnet_m", layers=[1, 1, 1, 1], width_factor=0.25),
+    _timm(
+        "twins_svt_small",
+        img_size=32,
+        embed_dims=[16, 32, 32, 64],
+        num_heads=[1, 2, 2, 4],
+        depths=[1, 1, 1, 1],
+        mlp_ratios=[2, 2, 2, 2],
+    ),
+    _timm("vgg11", mlp_ratio=0.02),
+    _timm("visformer_tiny", img_size=32, init_channels=8, embed_dim=64, depth=[1, 1, 1], num_heads=2),
+    _timm("vit_tiny_r_s16_p8_224", img_size=32, **NARROW),
+    _timm("vitamin_small_224", img_size=32, depth=2),
+    _timm("xception41"),
+    _timm("xcit_nano_12_p8_224", img_size=32, **NARROW),
+]
+
+TORCHVISION = [
+    _torchvision("alexnet", 64),
+    _torchvision("convnext_tiny"),
+    _torchvision("densenet121"),
+    _torchvision("efficientnet_b0"),
+    _torchvision("efficientnet_v2_s"),
+    _torchvision("maxvit_t", 224),
+    _torchvision("mnasnet0_5"),
+    _torchvision("mobilenet_v2"),
+    _torchvision("mobilenet_v3_small"),
+    _torchvision("regnet_x_400mf"),
+    _torchvision("regnet_y_400mf"),
+    _torchvision("resnet18"),
+    _torchvision("shufflenet_v2_x0_5"),
+    _torchvision("squeezenet1_1"),
+    _torchvision("swin_t"),
+    _torchvision("swin_v2_t"),
+    _torchvision("vgg11"),
+    _torchvision("vit_b_32", image_size=32),
+]
+
+SUPPORTED = TIMM + TORCHVISION
+
+# What is refused so far, by the reason that the message gives.
+_TWO_HEADS = "the model has 2 heads"
+_AUXILIARY = "in train mode the model gives a {}, not a tensor of logits: models with auxiliary heads"
+_NO_CLASSIFIER = "the model is no image classifier"
+UNSUPPORTED: list[tuple[Family, str]] = [
+    # Several heads whose logits are averaged: distilled models and two-branch ones.
+    (_timm("crossvit_9_240", 240), _TWO_HEADS),
+    (_timm("deit_tiny_distilled_patch16_224", img_size=32, **NARROW), _TWO_HEADS),
+    (_timm("efficientformer_l1", 224), _TWO_HEADS),
+    (_timm("efficientformerv2_s0", 224), _TWO_HEADS),
+    (_timm("efficientvim_m1"), "the model has 4 heads"),
+    (_timm("efficientvim_m1_dist"), _TWO_HEADS),
+    (_timm("levit_128s", img_size=32), _TWO_HEADS),
+    (_timm("swiftformer_xs"), _TWO_HEADS),
+    (_timm("repvit_m1"), "the head at 'head' is a RepVitClassifier"),  # distilled unless it is built otherwise
+    # A head of two layers.
+    (_timm("caformer_s18"), "the head at 'head.fc' is a MlpHead"),
+    # An auxiliary head, which changes what comes out in train mode.
+    (_timm("volo_d1_224", img_size=32), "in train mode the grafted model fails"),
+    (_torchvision("googlenet", 64), _AUXILIARY.format("GoogLeNetOutputs")),
+    (_torchvision("inception_v3", 299), _AUXILIARY.format("InceptionOutputs")),
+    # Encoders: nothing in them makes logits.
+    (_timm("deepseek_vit_412m_enc", 42, img_size=42, out_features=16, **NARROW), _NO_CLASSIFIER),
+    (
+        _timm("gemma4_vit_167m_enc", 48, img_size=48, head_dim=16, intermediate_size=64, **NARROW),
+        _NO_CLASSIFIER,
+    ),
+    (_timm("mobilenetv5_300m_enc", channel_multiplier=0.1), _NO_CLASSIFIER),
+    (_timm("qwen3_vit_88m_enc", **NARROW), _NO_CLASSIFIER),
+]
+
+
+def require(family: Family) -> None:
+    """Skip the test where the installed timm is too old to have the architecture."""
+    if family.library == "timm" and not timm.is_model(family.architecture):
+        pytest.skip(f"timm {timm.__version__} has no {family.architecture}")

@@ -1,0 +1,124 @@
+"""From an identity and tensors to a module that holds exactly these tensors."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from spgsurgeon.errors import ArchitectureError
+from spgsurgeon.models.building import build, build_empty, fit_identity, load_weights, with_classes
+from spgsurgeon.models.identity import Identity
+from spgsurgeon.workflows.opening import open_model
+
+RESNET = Identity("timm", "test_resnet", 7)
+VIT = Identity("timm", "test_vit", 7, {"img_size": 32})
+SQUEEZENET = Identity("torchvision", "squeezenet1_1", 7)
+
+
+def weights(identity: Identity, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
+    torch.manual_seed(3)
+    return build(identity).to(dtype).state_dict()
+
+
+@pytest.mark.parametrize("identity", [RESNET, SQUEEZENET])
+def test_the_tensors_become_the_weights_without_a_copy_and_with_their_dtype(identity):
+    tensors = dict(reversed(weights(identity, torch.bfloat16).items()))
+    module = build(identity)
+    keys = list(module.state_dict())
+    load_weights(module, tensors, identity.name)
+    state = module.state_dict()
+    assert list(state) == keys
+    assert all(state[key].data_ptr() == tensors[key].data_ptr() for key in keys)
+    assert {value.dtype for value in state.values() if value.is_floating_point()} == {torch.bfloat16}
+    assert all(parameter.requires_grad for parameter in module.parameters())
+
+
+def test_weights_of_a_model_that_asks_for_a_format_version_are_taken_from_a_plain_dict():
+    mnasnet = Identity("torchvision", "mnasnet0_5", 7)
+    load_weights(build_empty(mnasnet), dict(weights(mnasnet)), mnasnet.name)
+
+
+def test_every_fault_of_a_checkpoint_is_named_and_the_module_stays_as_it_was():
+    tensors = weights(RESNET)
+    del tensors["fc.bias"]
+    tensors |= {"fc.weight": torch.zeros(9, 96), "head.weight": torch.zeros(1)}
+    module = build(RESNET)
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    with pytest.raises(ArchitectureError) as caught:
+        load_weights(module, tensors, "timm/test_resnet")
+    assert caught.value.message == (
+        "the checkpoint does not fit timm/test_resnet: missing fc.bias; unexpected head.weight; "
+        "fc.weight is [9, 96], expected [7, 96]"
+    )
+    assert len(caught.value.details["faults"]) == 3
+    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+
+
+def test_many_faults_are_counted():
+    with pytest.raises(ArchitectureError, match=r"missing conv1.*; and|and \d+ more$") as caught:
+        load_weights(build(RESNET), {}, "timm/test_resnet")
+    assert len(caught.value.details["faults"]) == len(weights(RESNET))
+
+
+def test_an_identity_takes_the_classes_and_input_channels_of_the_checkpoint():
+    grey = Identity("timm", "test_resnet", 7, {"in_chans": 1})
+    assert fit_identity(Identity("timm", "test_resnet", 1000), weights(grey)) == replace(grey)
+    assert fit_identity(Identity("timm", "test_resnet", 1000), weights(RESNET)) == RESNET
+    assert fit_identity(Identity("torchvision", "squeezenet1_1", 1000), weights(SQUEEZENET)) == SQUEEZENET
+
+
+@pytest.mark.parametrize(
+    ("identity", "head"), [(RESNET, "fc."), (SQUEEZENET, "classifier.1."), (VIT, "head.")], ids=lambda case: str(case)
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_another_number_of_classes_keeps_everything_but_the_head(identity, head, dtype):
+    module = build(identity).to(dtype)
+    before = module.state_dict()
+    other, renamed = with_classes(module, identity, 4)
+    assert renamed == replace(identity, num_classes=4)
+    after = other.state_dict()
+    assert list(after) == list(before)
+    for key, value in after.items():
+        assert value.dtype == before[key].dtype
+        assert value.shape[0] == 4 if key.startswith(head) else torch.equal(value, before[key])
+    assert other(torch.zeros(2, 3, 64, 64, dtype=dtype)[..., :32, :32]).shape == (2, 4)
+
+
+def test_another_number_of_classes_drops_the_names_of_the_old_ones():
+    named = replace(RESNET, pretrained_cfg={"label_names": ["a", "b"], "mean": [0.5, 0.5, 0.5]})
+    assert with_classes(build(named), named, 4)[1].pretrained_cfg == {"mean": [0.5, 0.5, 0.5]}
+
+
+def test_a_model_without_a_classifier_is_given_one():
+    headless = replace(RESNET, num_classes=0)
+    module = build(headless)
+    other, identity = with_classes(module, headless, 4)
+    assert identity.num_classes == 4
+    assert other(torch.zeros(2, 3, 32, 32)).shape == (2, 4)
+    assert torch.equal(other.conv1[0].weight, module.conv1[0].weight)
+
+
+@pytest.mark.parametrize("identity", [RESNET, VIT, SQUEEZENET])
+def test_an_empty_module_draws_no_random_numbers_and_computes_as_any_other(identity):
+    tensors = weights(identity)
+    expected = build(identity)
+    load_weights(expected, tensors, identity.name)
+    before = torch.random.get_rng_state()
+    module = build_empty(identity)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    load_weights(module, tensors, identity.name)
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(module(images), expected(images))
+
+
+def test_opening_a_model_leaves_the_callers_random_numbers_alone(tmp_path):
+    save_file(weights(VIT), tmp_path / "model.safetensors", {"architecture": "test_vit", "library": "timm"})
+    save_file(weights(RESNET), tmp_path / "resnet.safetensors", {"architecture": "test_resnet", "library": "timm"})
+    before = torch.random.get_rng_state()
+    seeded = [open_model("timm/test_vit", random_seed=seed).module.state_dict() for seed in (0, 0, 1)]
+    opened = open_model(str(tmp_path / "resnet.safetensors"))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert opened.identity.num_classes == 7
+    assert all(torch.equal(seeded[0][key], value) for key, value in seeded[1].items())
+    assert not torch.equal(seeded[0]["pos_embed"], seeded[2]["pos_embed"])

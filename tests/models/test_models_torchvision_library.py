@@ -1,0 +1,102 @@
+"""torchvision: identities, presets, config.json."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+import torchvision
+
+from spgsurgeon.errors import ArchitectureError, SurgeonError
+from spgsurgeon.models.building import build
+from spgsurgeon.models.identity import Identity
+from spgsurgeon.models.libraries import library
+
+TORCHVISION = library("torchvision")
+RESNET = Identity("torchvision", "resnet18", 7)
+
+
+def test_preprocessing_is_that_of_the_default_weights():
+    weights = torchvision.models.EfficientNet_V2_S_Weights.DEFAULT
+    identity = Identity("torchvision", "efficientnet_v2_s", 7)
+    found = TORCHVISION.preprocessing(identity, build(identity))
+    assert found.input_size == (3, 384, 384)
+    assert found.crop_pct == 1.0
+    assert found.mean == tuple(weights.transforms().mean)
+    assert found.interpolation == "bilinear"
+
+
+@pytest.mark.parametrize(("tag", "resize"), [("IMAGENET1K_V1", 256), ("IMAGENET1K_V2", 232)])
+def test_preprocessing_follows_the_weights_that_training_started_from(tag, resize):
+    identity = TORCHVISION.identity_from_checkpoint(f"resnet50.{tag}", {})
+    found = TORCHVISION.preprocessing(identity, torch.nn.Identity())
+    assert round(found.input_size[1] / found.crop_pct) == resize
+
+
+def test_config_and_identity_are_inverse():
+    identity = Identity("torchvision", "googlenet", 7, {"aux_logits": False})
+    config = json.loads(json.dumps(TORCHVISION.config(identity, build(identity), ["a", "b"])))
+    again = TORCHVISION.identity_from_config(config)
+    assert config["label_names"] == ["a", "b"]
+    assert replace(again, pretrained_cfg=None) == identity
+    assert TORCHVISION.preprocessing(again, build(again)) == TORCHVISION.preprocessing(identity, build(identity))
+    assert list(build(again).state_dict()) == list(build(identity).state_dict())
+
+
+def test_unknown_weights_are_refused_with_those_there_are():
+    with pytest.raises(ArchitectureError, match="it has IMAGENET1K_V1, IMAGENET1K_V2") as caught:
+        TORCHVISION.pretrained("resnet50", "a1_in1k")
+    assert "no weights 'a1_in1k' for resnet50" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: TORCHVISION.pretrained("resnet19", None),
+        lambda: TORCHVISION.build(replace(RESNET, architecture="resnet19")),
+        lambda: TORCHVISION.identity_from_config({"architecture": "resnet19"}),
+    ],
+)
+def test_an_unknown_architecture_is_refused_with_near_ones(ask):
+    with pytest.raises(ArchitectureError, match="'resnet19'") as caught:
+        ask()
+    assert "resnet18" in caught.value.hint
+
+
+@pytest.mark.parametrize("args", [{"no_such": 1}, {"width_per_group": "wide"}])
+def test_arguments_that_do_not_fit_are_refused(args):
+    with pytest.raises(ArchitectureError, match="torchvision can't build resnet18: "):
+        build(replace(RESNET, model_args=args))
+
+
+def test_weights_that_can_not_be_had_are_said_to_be_missing(monkeypatch, tmp_path):
+    def offline(*args, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
+    with pytest.raises(SurgeonError, match="not in the cache and could not be downloaded: no route to host") as caught:
+        TORCHVISION.pretrained("resnet18", None)
+    assert "--random-weights" in caught.value.hint
+
+
+def test_pretrained_weights_are_loaded_as_tensors_only_and_against_their_hash(monkeypatch):
+    asked = {}
+    state = torchvision.models.get_model("shufflenet_v2_x0_5", weights=None).state_dict()
+
+    def download(url, **options):
+        asked.update(options, url=url)
+        return state
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", download)
+    module, identity = TORCHVISION.pretrained("shufflenet_v2_x0_5", "IMAGENET1K_V1")
+    assert asked["weights_only"] is True
+    assert asked["check_hash"] is True
+    assert identity.num_classes == 1000
+    assert identity.pretrained_cfg["tag"] == "IMAGENET1K_V1"
+    assert all(torch.equal(value, state[key]) for key, value in module.state_dict().items())
+
+
+def test_a_training_checkpoint_settles_no_more_than_the_classes():
+    says = {"num_classes": 5, "in_chans": 1, "img_size": 64, "model_kwargs": {"depth": 3}}
+    assert TORCHVISION.identity_from_checkpoint("resnet18", says) == Identity("torchvision", "resnet18", 5)
+    assert TORCHVISION.identity_from_checkpoint("resnet18", {}) == Identity("torchvision", "resnet18", 1000)
