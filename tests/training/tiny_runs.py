@@ -1,0 +1,210 @@
+"""Runs of a second: 8x8 pictures in memory, a module of a few hundred parameters, and what to compare of two runs."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from spgsurgeon.checkpoint.folders import GraftManifest
+from spgsurgeon.checkpoint.hashing import content_hash
+from spgsurgeon.models.preprocessing import Preprocessing
+from spgsurgeon.training.augmentation import Augmentation, evaluation_transform, training_transform
+from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches
+from spgsurgeon.training.loop import Retraining
+from spgsurgeon.training.processes import Processes
+from spgsurgeon.training.run_folder import RunFolder
+from spgsurgeon.training.settings import ColdStart, Objective, Optimizer, Settings
+from spgsurgeon.trp.dropout import cumulative_rates
+from spgsurgeon.trp.grafted import GraftedModel, attach
+
+CLASSES = 4
+ONE_PROCESS = Processes(0, 1, torch.device("cpu"))
+PREPROCESSING = Preprocessing(input_size=(3, 8, 8), crop_pct=1.0)
+WEIGHTS = (0.4, 0.2)
+ADAMW = Optimizer(name="adamw", lr=3e-3, weight_decay=1e-2)
+SETTINGS = Settings(epochs=2, objective=Objective(weights=WEIGHTS), optimizer=Optimizer(lr=0.05))
+EVERYTHING = replace(
+    SETTINGS,
+    optimizer=ADAMW,
+    cold_start=ColdStart(until_converged=True, max_epochs=2, tolerance=1e-6, freeze_batch_norm=False),
+    gradient_clip=1.0,
+    accumulate=2,
+    mixup=0.4,
+    cutmix=0.4,
+    ema=0.9,
+)
+"""Three steps an epoch: 1..6 of the cold start, 7..12 of the training."""
+
+
+class Noise:
+    """Pictures of noise, the brighter the higher their label."""
+
+    name = "noise"
+    classes = tuple(str(label) for label in range(CLASSES))
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        label = index % CLASSES
+        pixels = np.random.default_rng(index).integers(0, 120, (8, 8, 3)) + 40 * label
+        return Image.fromarray(pixels.astype(np.uint8)), label
+
+    def describe(self, index: int) -> str:
+        return f"noise {index}"
+
+
+class Tiny(nn.Module):
+    def __init__(self, *, dropout: float = 0.2, norm: bool = True) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 6, 3),
+            nn.BatchNorm2d(6) if norm else nn.Identity(),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+        self.head = nn.Linear(6, CLASSES)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(images))
+
+
+def tiny_grafted(seed: int = 0, *, rate: float = 0.2, replicas: int = 2, **options: Any) -> GraftedModel:
+    torch.manual_seed(seed)
+    return attach(Tiny(**options), "head", replicas=replicas, rate=rate)
+
+
+def tiny_run_folder(path: Path) -> RunFolder:
+    base = dict.fromkeys(("source", "library", "architecture", "content_hash", "tensors", "layout"), "tiny") | {
+        "num_classes": CLASSES,
+        "model_args": {},
+    }
+    manifest = GraftManifest(
+        package_version="0", base=base, trp={"kind": "dropout"}, site={"module": "head"}, temporary_parameters=84
+    )
+    run = RunFolder(path, {"architecture": "tiny"}, manifest)
+    if not path.exists():
+        run.create("model: tiny\n")
+    return run
+
+
+class Watcher:
+    """Collects the epochs' lines and calls `at_step` with each finished step's number."""
+
+    def __init__(self, at_step: Callable[[int], None] = lambda step: None) -> None:
+        self.at_step = at_step
+        self.lines: list[dict[str, Any]] = []
+        self.steps = self.done = self.first = -1
+
+    def start(self, steps: int, done: int) -> None:
+        self.steps, self.done, self.first = steps, done, done
+
+    def advance(self) -> None:
+        self.done += 1
+        self.at_step(self.done)
+
+    def epoch(self, metrics: dict[str, Any]) -> None:
+        self.lines.append(metrics)
+
+
+class CrashError(Exception):
+    """What a hook raises."""
+
+
+def crash_at(step: int) -> Watcher:
+    def crash(done: int) -> None:
+        if done == step:
+            raise CrashError
+
+    return Watcher(crash)
+
+
+def signal_at(step: int, number: int = signal.SIGTERM) -> Watcher:
+    return Watcher(lambda done: os.kill(os.getpid(), number) if done == step else None)
+
+
+def tiny_retraining(
+    settings: Settings = SETTINGS,
+    *,
+    path: Path | None = None,
+    grafted: GraftedModel | None = None,
+    progress: Watcher | None = None,
+    processes: Processes = ONE_PROCESS,
+    source: Noise | None = None,
+    samples: int = 24,
+    batch_size: int = 4,
+    workers: int = 0,
+) -> Retraining:
+    grafted = grafted or tiny_grafted()
+    source = source or Noise(samples)
+    share = {"rank": processes.rank, "world_size": processes.world_size}
+    return Retraining(
+        grafted,
+        settings,
+        processes,
+        TrainingBatches(
+            source,
+            training_transform(PREPROCESSING, Augmentation(crop="pad")),
+            batch_size=batch_size,
+            workers=workers,
+            seed=settings.seed,
+            **share,
+        ),
+        EvaluationBatches(Noise(11), evaluation_transform(PREPROCESSING), batch_size=4, workers=workers, **share),
+        num_classes=CLASSES,
+        cumulative_rates=cumulative_rates(0.2, len(grafted.replicas)),
+        run=tiny_run_folder(path) if path else None,
+        progress=progress,
+    )
+
+
+def train(retraining: Retraining, *, resume: bool = False) -> Retraining:
+    try:
+        if resume:
+            assert retraining.resume()
+        retraining.run()
+    finally:
+        retraining.close()
+    return retraining
+
+
+def weights_hash(retraining: Retraining) -> str:
+    """Return the hash of everything that was trained: base, replicas and the base's moving average."""
+    ema = retraining.state.ema
+    averaged = ema.module.base.state_dict() if ema else {}
+    return content_hash({**retraining.grafted.state_dict(), **{f"ema.{k}": v for k, v in averaged.items()}})
+
+
+def metrics_of(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of metrics.jsonl without times and memory."""
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        for key in ("seconds", "images_per_second", "peak_memory_bytes"):
+            assert line.pop(key) >= 0
+        if line["evaluation"]:
+            line["evaluation"].pop("images_per_second")
+    return lines
+
+
+if __name__ == "__main__":  # a process of its own, to be killed: tiny_runs.py RUN, with a checkpoint at each step
+    import sys
+    import time
+
+    torch.set_num_threads(1)
+    folder = Path(sys.argv[1])
+    slowly = Watcher(lambda step: time.sleep(0.05))
+    started = (folder / "last").exists()
+    train(tiny_retraining(replace(EVERYTHING, checkpoint_steps=1), path=folder, progress=slowly), resume=started)
