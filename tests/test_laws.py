@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from spgsurgeon.errors import ArchitectureError
 from spgsurgeon.exporting.onnx_file import export_onnx
 from spgsurgeon.exporting.proof import Layout, example_images, fingerprint, prove_graft, prove_strip
-from spgsurgeon.models.building import build, build_empty, load_weights
+from spgsurgeon.models.building import build, build_for_loading, load_weights
 from spgsurgeon.models.identity import Identity
 from spgsurgeon.models.libraries import library
 from spgsurgeon.models.sites import find_site, run_in_eval
@@ -138,7 +138,7 @@ def rebuild(identity: Identity, module: nn.Module) -> nn.Module:
     """Return the module that a folder's `config.json` and weights give."""
     owner = library(identity.library)
     config = json.loads(json.dumps(owner.config(identity, module, None)))
-    rebuilt = build_empty(owner.identity_from_config(config))
+    rebuilt = build_for_loading(owner.identity_from_config(config))
     load_weights(rebuilt, module.state_dict(), identity.name)
     return rebuilt
 

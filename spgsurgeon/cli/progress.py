@@ -49,6 +49,11 @@ class RunProgress:
         if self._bar:
             self._task = self._bar.add_task("training", total=steps, completed=done)
 
+    def original(self, scores: dict[str, float]) -> None:
+        """Print the score that the run is measured against."""
+        if not self._silent:
+            err.print(f"original   top-1 {scores['top1']:.2f} %")
+
     def advance(self) -> None:
         """Move the bar by a step."""
         if self._bar and self._task is not None:

@@ -23,33 +23,34 @@ def build(identity: Identity) -> nn.Module:
     return library(identity.library).build(identity).eval()
 
 
-def build_empty(identity: Identity) -> nn.Module:
-    """Return the module of `identity` whose weights are whatever is in memory: they are about to be replaced.
+def build_for_loading(identity: Identity) -> nn.Module:
+    """Return the module of `identity` with poor random weights, which are about to be replaced.
 
-    Several times quicker than drawing them. Buffers that are no part of the state dict are computed as usual, which
+    Much quicker than `build` for a large model. Buffers that are no part of the state dict are computed as usual, which
     building on the meta device would not do. The caller's random numbers stay as they are.
     """
-    with torch.random.fork_rng(devices=[]), _NoRandomNumbers():
+    with torch.random.fork_rng(devices=[]), _RepeatedRandomNumbers():
         return build(identity)
 
 
-class _NoRandomNumbers(TorchFunctionMode):
-    """Leaves tensors as they are instead of filling them with random numbers."""
+class _RepeatedRandomNumbers(TorchFunctionMode):
+    """Fills a large tensor with one drawn block over and over.
 
-    _FILLS = frozenset(
-        {
-            torch.Tensor.uniform_,
-            torch.Tensor.normal_,
-            torch.Tensor.erfinv_,
-            torch.Tensor.random_,
-            torch.Tensor.bernoulli_,
-        }
-    )
+    Not with nothing at all: initialisers that reject what is out of bounds, and draw again, would never end.
+    """
+
+    _FILLS = frozenset({torch.Tensor.uniform_, torch.Tensor.normal_})
+    _BLOCK = 2**14
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        return args[0] if func in self._FILLS else func(*args, **(kwargs or {}))
+        if func not in self._FILLS or args[0].numel() <= self._BLOCK:
+            return func(*args, **(kwargs or {}))
+        tensor, *settings = args
+        block = func(tensor.new_empty(self._BLOCK), *settings, **(kwargs or {}))
+        repeats = -(-tensor.numel() // self._BLOCK)
+        return tensor.copy_(block.repeat(repeats)[: tensor.numel()].view(tensor.shape))
 
 
 def site_of(identity: Identity, module: nn.Module) -> Site:
@@ -63,7 +64,7 @@ def fit_identity(identity: Identity, tensors: Mapping[str, Tensor]) -> Identity:
     """Return `identity` with the input channels and the number of classes that the checkpoint's shapes call for."""
     args = library(identity.library).args_from_tensors(identity, tensors)
     identity = replace(identity, model_args=identity.model_args | args)
-    head = tensors.get(f"{site_of(identity, build_empty(identity)).module}.weight")
+    head = tensors.get(f"{site_of(identity, build_for_loading(identity)).module}.weight")
     return identity if head is None else replace(identity, num_classes=int(head.shape[0]))
 
 

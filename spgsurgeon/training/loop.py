@@ -114,6 +114,8 @@ class Retraining:
         with stop_on_signals() as self._stop:
             if counters.original is None:
                 counters.original = self._evaluate(self.grafted)
+                if self.progress:
+                    self.progress.original(counters.original)
                 self._save(best=False)  # so that a run killed in its first epoch can resume
             while not counters.cold_finished:
                 self._cold_epoch()

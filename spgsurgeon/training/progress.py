@@ -11,6 +11,9 @@ class Progress(Protocol):
     def start(self, steps: int, done: int) -> None:
         """A run of at most `steps` steps begins, `done` of them behind it."""
 
+    def original(self, scores: dict[str, float]) -> None:
+        """The model was scored before the first step."""
+
     def advance(self) -> None:
         """A step is done."""
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from spgsurgeon.checkpoint.folders import GraftManifest, best_of, kind_of, read_grafted_folder, read_json_object
 from spgsurgeon.checkpoint.reading import Checkpoint, read_checkpoint
 from spgsurgeon.errors import ArchitectureError, UsageError
-from spgsurgeon.models.building import build, build_empty, fit_identity, load_weights, site_of, with_classes
+from spgsurgeon.models.building import build, build_for_loading, fit_identity, load_weights, site_of, with_classes
 from spgsurgeon.models.identity import Identity
 from spgsurgeon.models.libraries import NamedModel, library, parse_model, resolve_architecture
 from spgsurgeon.models.preprocessing import Preprocessing
@@ -160,7 +160,7 @@ def _open_hub(folder: Path, weights: str | None) -> OpenedModel:
 
 
 def _assemble(checkpoint: Checkpoint, identity: Identity, source: str, folder: Path | None) -> OpenedModel:
-    module = build_empty(identity)
+    module = build_for_loading(identity)
     load_weights(module, checkpoint.tensors, identity.name)
     notes = []
     if checkpoint.has_ema and checkpoint.weights == "ema":

@@ -26,7 +26,7 @@ from spgsurgeon.errors import UsageError, VerificationError, did_you_mean
 from spgsurgeon.exporting.card import model_card
 from spgsurgeon.exporting.onnx_file import export_onnx
 from spgsurgeon.exporting.proof import Layout, example_images, prove_strip
-from spgsurgeon.models.building import build_empty, load_weights
+from spgsurgeon.models.building import build_for_loading, load_weights
 from spgsurgeon.models.sites import run_in_eval
 from spgsurgeon.trp.grafted import detach, layout_of
 from spgsurgeon.workflows.graft import regraft
@@ -159,7 +159,7 @@ def _write(kind: str, path: Path, patient: _Patient, opset: int | None) -> dict[
 
 def _read_back(path: Path, patient: _Patient) -> nn.Module:
     """Return the architecture, built anew, with the weights of the written file."""
-    module = build_empty(patient.opened.identity)
+    module = build_for_loading(patient.opened.identity)
     load_weights(module, read_checkpoint(path).tensors, patient.opened.identity.name)
     return module
 

@@ -7,7 +7,14 @@ import torch
 from safetensors.torch import save_file
 
 from spgsurgeon.errors import ArchitectureError
-from spgsurgeon.models.building import build, build_empty, fit_identity, load_weights, with_classes
+from spgsurgeon.models.building import (
+    _RepeatedRandomNumbers,
+    build,
+    build_for_loading,
+    fit_identity,
+    load_weights,
+    with_classes,
+)
 from spgsurgeon.models.identity import Identity
 from spgsurgeon.workflows.opening import open_model
 
@@ -36,7 +43,7 @@ def test_the_tensors_become_the_weights_without_a_copy_and_with_their_dtype(iden
 
 def test_weights_of_a_model_that_asks_for_a_format_version_are_taken_from_a_plain_dict():
     mnasnet = Identity("torchvision", "mnasnet0_5", 7)
-    load_weights(build_empty(mnasnet), dict(weights(mnasnet)), mnasnet.name)
+    load_weights(build_for_loading(mnasnet), dict(weights(mnasnet)), mnasnet.name)
 
 
 def test_every_fault_of_a_checkpoint_is_named_and_the_module_stays_as_it_was():
@@ -105,7 +112,7 @@ def test_an_empty_module_draws_no_random_numbers_and_computes_as_any_other(ident
     expected = build(identity)
     load_weights(expected, tensors, identity.name)
     before = torch.random.get_rng_state()
-    module = build_empty(identity)
+    module = build_for_loading(identity)
     assert torch.equal(torch.random.get_rng_state(), before)
     load_weights(module, tensors, identity.name)
     images = torch.randn(2, 3, 32, 32)
@@ -122,3 +129,10 @@ def test_opening_a_model_leaves_the_callers_random_numbers_alone(tmp_path):
     assert opened.identity.num_classes == 7
     assert all(torch.equal(seeded[0][key], value) for key, value in seeded[1].items())
     assert not torch.equal(seeded[0]["pos_embed"], seeded[2]["pos_embed"])
+
+
+def test_initialisers_that_reject_and_draw_again_come_to_an_end() -> None:
+    with _RepeatedRandomNumbers():
+        weight = torch.nn.init.trunc_normal_(torch.full((300, 1001), 9.9), std=0.5, a=-0.5, b=0.5)
+    assert weight.abs().max() <= 0.5
+    assert weight.std() > 0.2

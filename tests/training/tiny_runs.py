@@ -116,6 +116,9 @@ class Watcher:
         self.done += 1
         self.at_step(self.done)
 
+    def original(self, scores: dict[str, float]) -> None:
+        pass
+
     def epoch(self, metrics: dict[str, Any]) -> None:
         self.lines.append(metrics)
 
