@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from spgsurgeon import __version__
-from spgsurgeon.checkpoint.folders import kind_of, read_json_object
+from spgsurgeon.checkpoint.folders import GraftManifest, kind_of, read_json_object
 from spgsurgeon.checkpoint.hashing import content_hash, layout_hash
 from spgsurgeon.checkpoint.reading import read_checkpoint, read_safetensors
 from spgsurgeon.checkpoint.writing import (
@@ -27,10 +27,11 @@ from spgsurgeon.exporting.card import model_card
 from spgsurgeon.exporting.onnx_file import export_onnx
 from spgsurgeon.exporting.proof import Layout, example_images, prove_strip
 from spgsurgeon.models.building import build_for_loading, load_weights
+from spgsurgeon.models.identity import Identity
 from spgsurgeon.models.sites import run_in_eval
 from spgsurgeon.trp.grafted import detach, layout_of
 from spgsurgeon.workflows.graft import regraft
-from spgsurgeon.workflows.opening import OpenedModel, open_model, resolve_folder, state_of
+from spgsurgeon.workflows.opening import open_model, resolve_folder, state_of
 from spgsurgeon.workflows.surgery import FORMATS, SUFFIXES, format_of
 
 _FILES = {"safetensors": "model.safetensors", "pt": "model.pt", "onnx": "model.onnx"}
@@ -38,9 +39,14 @@ _FILES = {"safetensors": "model.safetensors", "pt": "model.pt", "onnx": "model.o
 
 @dataclass(frozen=True)
 class _Patient:
-    """The base after the replicas were taken down, and what it must still be."""
+    """What is known of a base whose replicas were taken down, apart from its weights."""
 
-    opened: OpenedModel
+    identity: Identity
+    manifest: GraftManifest
+    config: dict[str, Any]
+    input_size: tuple[int, int, int]
+    notes: list[str]
+    content_hash: str
     grafted_outputs: Tensor
     images: Tensor
     layout: Layout
@@ -68,7 +74,7 @@ def strip_folder(
     if opset is not None and "onnx" not in formats:
         raise UsageError("--opset is for --export onnx")
     refuse_overwriting_input(output, [source])
-    patient = _take_down(source, weights)
+    module, patient = _take_down(source, weights)
     proof = {"layout_is_the_originals": True}
     if reference is not None:
         _compare_layout(patient, reference)
@@ -78,19 +84,22 @@ def strip_folder(
     if single and formats == ["onnx"]:
         beside = atomic_file(output.with_name(output.name + ".json"), force=force)
     with beside as proof_file, target as temporary:
+        paths = {kind: temporary if single else temporary / _FILES[kind] for kind in formats}
+        reports = {kind: _write(kind, path, module, patient, opset) for kind, path in paths.items()}
+        del module  # so that a large model is not in memory twice when the written files are read back
         outputs = []
-        for kind in formats:
-            path = temporary if single else temporary / _FILES[kind]
-            written = _write(kind, path, patient, opset)
-            proof |= written.pop("proof")
-            outputs.append({"path": str(output if single else output / _FILES[kind]), "format": kind, **written})
+        for kind, path in paths.items():
+            report = reports[kind] or _prove(path, patient)
+            proof |= report.pop("proof")
+            named = {"path": str(output if single else output / _FILES[kind]), "format": kind}
+            outputs.append({**named, "content_hash": patient.content_hash, **report})
         if not single:
-            write_json(temporary / "config.json", patient.opened.config())
+            write_json(temporary / "config.json", patient.config)
             card = _card(patient, source, proof)
             (temporary / "README.md").write_text(card, encoding="utf-8")
         if proof_file is not None:
             write_json(proof_file, {**outputs[0], "proof": proof, "package_version": __version__})
-    return {"outputs": outputs, "proof": proof, "proven": True, "notes": patient.opened.notes}
+    return {"outputs": outputs, "proof": proof, "proven": True, "notes": patient.notes}
 
 
 def _formats(output: Path, exports: Sequence[str]) -> tuple[list[str], bool]:
@@ -108,7 +117,8 @@ def _formats(output: Path, exports: Sequence[str]) -> tuple[list[str], bool]:
     return [kind], True
 
 
-def _take_down(source: Path, weights: str | None) -> _Patient:
+def _take_down(source: Path, weights: str | None) -> tuple[nn.Module, _Patient]:
+    """Return the base of a grafted folder or run, and what must be true of it."""
     if not source.exists():
         raise UsageError(f"there is no folder {source}", hint="give a run or a grafted folder")
     if source.is_file() or kind_of(source) == "hub":
@@ -123,9 +133,20 @@ def _take_down(source: Path, weights: str | None) -> _Patient:
     images = example_images(opened.module, opened.preprocessing.input_size)
     outputs: Tensor = run_in_eval(grafted, images)
     base = detach(grafted)
-    if layout_hash(state_of(base)) != opened.manifest.base["layout"]:
+    state = state_of(base)
+    if layout_hash(state) != opened.manifest.base["layout"]:
         raise VerificationError("keys, order, shapes or dtypes are not those of the model that was grafted (law 3)")
-    return _Patient(opened, outputs, images, layout_of(base))
+    return base, _Patient(
+        identity=opened.identity,
+        manifest=opened.manifest,
+        config=opened.config(),
+        input_size=opened.preprocessing.input_size,
+        notes=opened.notes,
+        content_hash=content_hash(state),
+        grafted_outputs=outputs,
+        images=images,
+        layout=layout_of(base),
+    )
 
 
 def _compare_layout(patient: _Patient, reference: str) -> None:
@@ -139,28 +160,33 @@ def _compare_layout(patient: _Patient, reference: str) -> None:
     )
 
 
-def _write(kind: str, path: Path, patient: _Patient, opset: int | None) -> dict[str, Any]:
-    """Write one format and prove the written file; return its content hash, largest difference and proof."""
-    module = patient.opened.module
-    state = state_of(module)
+def _write(kind: str, path: Path, module: nn.Module, patient: _Patient, opset: int | None) -> dict[str, Any] | None:
+    """Write one format; return its report if writing proved it, as it does for ONNX."""
     if kind == "onnx":
-        report = export_onnx(module, path, patient.opened.preprocessing.input_size, opset=opset)
-        proof = {"onnx_agrees": True}
-        details = {"opset": report.opset, "batch_sizes": list(report.batch_sizes), "logits_scale": report.logits_scale}
-        difference = report.largest_difference
-    else:
-        (write_safetensors if kind == "safetensors" else write_torch)(path, state)
-        stripped = _read_back(path, patient)
-        proof = prove_strip(patient.grafted_outputs, stripped, patient.layout, patient.images)
-        details = {}
-        difference = (run_in_eval(stripped, patient.images) - patient.grafted_outputs).abs().max().item()
-    return {"content_hash": content_hash(state), "largest_difference": difference, **details, "proof": proof}
+        report = export_onnx(module, path, patient.input_size, opset=opset)
+        return {
+            "largest_difference": report.largest_difference,
+            "logits_scale": report.logits_scale,
+            "opset": report.opset,
+            "batch_sizes": list(report.batch_sizes),
+            "proof": {"onnx_agrees": True},
+        }
+    (write_safetensors if kind == "safetensors" else write_torch)(path, state_of(module))
+    return None
+
+
+def _prove(path: Path, patient: _Patient) -> dict[str, Any]:
+    """Read a written file back and prove it; return its report."""
+    stripped = _read_back(path, patient)
+    proof = prove_strip(patient.grafted_outputs, stripped, patient.layout, patient.images)
+    difference = (run_in_eval(stripped, patient.images) - patient.grafted_outputs).abs().max().item()
+    return {"largest_difference": difference, "proof": proof}
 
 
 def _read_back(path: Path, patient: _Patient) -> nn.Module:
     """Return the architecture, built anew, with the weights of the written file."""
-    module = build_for_loading(patient.opened.identity)
-    load_weights(module, read_checkpoint(path).tensors, patient.opened.identity.name)
+    module = build_for_loading(patient.identity)
+    load_weights(module, read_checkpoint(path).tensors, patient.identity.name)
     return module
 
 
@@ -174,8 +200,7 @@ def _percentages(scores: dict[str, float]) -> dict[str, float]:
 
 
 def _card(patient: _Patient, source: Path, proof: dict[str, bool]) -> str:
-    manifest, identity = patient.opened.manifest, patient.opened.identity
-    assert manifest is not None
+    manifest, identity = patient.manifest, patient.identity
     recipe = scores = None
     if kind_of(source) == "run":
         recipe = (source / "recipe.yaml").read_text(encoding="utf-8")
@@ -189,7 +214,7 @@ def _card(patient: _Patient, source: Path, proof: dict[str, bool]) -> str:
         recipe=recipe,
         scores=scores,
         proof=dict(proof),
-        content_hash=content_hash(state_of(patient.opened.module)),
+        content_hash=patient.content_hash,
         base_source=_public_name(manifest.base["source"]),
         base_content_hash=manifest.base["content_hash"],
         package_version=__version__,
