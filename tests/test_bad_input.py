@@ -164,7 +164,11 @@ CASES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "NaN": (graft("nan.pth", *ARCH), 1, ("NaN or infinity", "fc.bias")),
     "training NaN": (digits("nan.pth", *ARCH), 1, ("NaN or infinity", "fc.bias")),
     # architectures
-    "bare state dict": (graft("better/model.pt"), 5, ("does not say of which architecture", "--arch timm/NAME")),
+    "bare state dict": (
+        graft("better/model.pt"),
+        5,
+        ("does not say of which architecture", "--arch timm/NAME", "folder better"),
+    ),
     "another architecture": (
         graft("better/model.pt", "--arch", "timm/test_vit"),
         5,

@@ -172,9 +172,11 @@ def _identity_of(checkpoint: Checkpoint, arch: str | None) -> Identity:
     """Return what `--arch`, else the file itself, says the architecture is."""
     recorded = checkpoint.architecture
     if arch is None and recorded is None:
+        folder = checkpoint.path.parent
+        beside = f"; or give its folder {folder}, which has a config.json" if (folder / "config.json").is_file() else ""
         raise ArchitectureError(
             f"{checkpoint.path.name} holds {len(checkpoint.tensors)} tensors but does not say of which architecture",
-            hint="say it: --arch timm/NAME or --arch torchvision/NAME",
+            hint="say it: --arch timm/NAME or --arch torchvision/NAME" + beside,
         )
     name = arch or (f"{checkpoint.library}/{recorded}" if checkpoint.library else str(recorded))
     owner, architecture = resolve_architecture(name)

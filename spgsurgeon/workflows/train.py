@@ -72,13 +72,12 @@ def train(
     starts a model by name from nothing, with as many classes as the data has. Under torchrun each process calls this.
     Returns the document of `train --json` (on processes other than the first: the same scores).
     """
-    started = resume and output is not None and output.exists()
+    output = output or Path("runs") / (Path(recipe).stem if recipe else "run")
+    started = resume and output.exists()
     if started:
-        assert output is not None
         settled = _recipe_of_run(output, model, recipe, overrides)
     else:
         settled = _settle_recipe(model, recipe, overrides)
-        output = output or Path("runs") / (Path(recipe).stem if recipe else "run")
         if os.path.lexists(output) and not force:
             raise UsageError(
                 f"{output} exists", hint="go on with --resume, give another output, or --force to replace it"

@@ -383,5 +383,15 @@ def test_a_run_killed_in_its_first_evaluation_starts_again(tmp_path: Path, monke
     assert start(resume=True)["steps"] == 3
 
 
+def test_resume_finds_the_run_folder_that_was_not_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    options: dict[str, Any] = {"recipe": "digits-dropout", "overrides": DIGITS, "random_weights": True}
+    first = workflow.train("timm/test_resnet", **options)
+    again = workflow.train("timm/test_resnet", **options, resume=True)
+    assert (again["run"], again["content_hash"]) == (first["run"], first["content_hash"])
+    with pytest.raises(UsageError, match="exists"):
+        workflow.train("timm/test_resnet", **options)
+
+
 def crash(*_: object) -> None:
     raise CrashError
