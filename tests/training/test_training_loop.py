@@ -383,6 +383,13 @@ def test_a_run_killed_in_its_first_evaluation_starts_again(tmp_path: Path, monke
     assert start(resume=True)["steps"] == 3
 
 
+def test_a_run_that_diverges_fails_and_keeps_its_checkpoint(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, optimizer=replace(SETTINGS.optimizer, lr=1e30))
+    with pytest.raises(SurgeonError, match="diverged"):
+        train(tiny_retraining(settings, path=tmp_path / "run"))
+    assert (tmp_path / "run" / "last" / "graft.json").is_file()
+
+
 def test_resume_finds_the_run_folder_that_was_not_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     options: dict[str, Any] = {"recipe": "digits-dropout", "overrides": DIGITS, "random_weights": True}
