@@ -13,7 +13,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from spgsurgeon import spg_loss
-from spgsurgeon.models.sites import find_site
+from spgsurgeon.models.sites import find_sites
 from spgsurgeon.trp.grafted import attach
 
 BLOCKS, STEPS, WEIGHTS = 20, 3, (0.4, 0.2, 0.1)
@@ -27,9 +27,9 @@ class Arm:
     def __init__(self, name: str, weights: tuple[float, ...]) -> None:
         torch.manual_seed(0)
         base = timm.create_model(name, num_classes=10)
-        site = find_site(base, IMAGES[:1]).module
+        sites = [site.module for site in find_sites(base, IMAGES)]
         kind = {"kind": "dropout", "replicas": len(weights), "rate": 0.2} if weights else {"kind": "none"}
-        self.model = attach(base, site, **kind).train()
+        self.model = attach(base, sites, **kind).train()
         self.weights = weights
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from command_line import DIGITS, TINY, Outcome, make_image_folder, snapshot, spgsurgeon, succeed
 from PIL import Image
@@ -68,6 +69,9 @@ def _spoil_files(shop: Path) -> None:
     (shop / "evil.pkl").write_bytes(pickle.dumps(System(f"touch '{shop / 'canary'}'")))
     state = torch.load(shop / "better" / "model.pt", weights_only=True)
     torch.save(state | {"fc.bias": torch.full((10,), torch.nan)}, shop / "nan.pth")
+    torch.save({key: value for key, value in state.items() if not key.startswith("fc.")}, shop / "headless.pth")
+    torch.save({"a.weight": torch.zeros(2, 2)}, shop / "stranger.pth")
+    torch.save(timm.create_model("test_efficientnet_gn").state_dict(), shop / "twin.pth")
     (shop / "faulty.yaml").write_text("data: {source: digits}\ntraining:\n  epohcs: 3\n  batch_size: 0\n")
     (shop / "mine").mkdir()
     (shop / "mine" / "thesis.tex").write_text("years of work")
@@ -164,11 +168,13 @@ CASES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "NaN": (graft("nan.pth", *ARCH), 1, ("NaN or infinity", "fc.bias")),
     "training NaN": (digits("nan.pth", *ARCH), 1, ("NaN or infinity", "fc.bias")),
     # architectures
-    "bare state dict": (
-        graft("better/model.pt"),
+    "weights of nothing known": (graft("stranger.pth"), 5, ("stranger.pth holds 1 tensors, which fit no", "--arch")),
+    "weights of either of two": (
+        graft("twin.pth"),
         5,
-        ("does not say of which architecture", "--arch timm/NAME", "folder better"),
+        ("fits 2 architectures alike", "timm/test_efficientnet_gn, timm/test_efficientnet_ln", "--arch timm/test_eff"),
     ),
+    "weights without their head": (graft("headless.pth"), 5, ("timm/test_resnet", "--num-classes")),
     "another architecture": (
         graft("better/model.pt", "--arch", "timm/test_vit"),
         5,

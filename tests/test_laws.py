@@ -1,7 +1,7 @@
 """The laws of grafting, stripping and exporting, over every model family: `families.py` lists them.
 
 Each family is operated on once; what was seen on the way is kept, and each law is a test on that.
-Shapes: N = 2 pictures, T = 2 replicas.
+Shapes: N = 2 pictures, T = 2 replicas, K = outputs in train mode where there are several.
 """
 
 import json
@@ -11,6 +11,7 @@ import pytest
 import torch
 from families import CLASSES, SUPPORTED, UNSUPPORTED, Family, require
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from spgsurgeon.errors import ArchitectureError
 from spgsurgeon.exporting.onnx_file import export_onnx
@@ -18,7 +19,7 @@ from spgsurgeon.exporting.proof import Layout, example_images, fingerprint, prov
 from spgsurgeon.models.building import build, build_for_loading, load_weights
 from spgsurgeon.models.identity import Identity
 from spgsurgeon.models.libraries import library
-from spgsurgeon.models.sites import find_site, run_in_eval
+from spgsurgeon.models.sites import find_sites, run_in_eval
 from spgsurgeon.objective.loss import spg_loss
 from spgsurgeon.trp.grafted import GraftedModel, attach, detach, layout_of
 
@@ -42,11 +43,11 @@ class Surgery:
     base: Seen
     grafted: Seen
     graft_proof: dict[str, bool]
-    hidden: Tensor  # [T+1, N, ...], in train mode, dropout off
-    logits: Tensor  # [(T+1)*N, CLASSES], likewise
+    hidden: dict[str, Tensor]  # [T+1, N, ...] by site, in train mode, dropout off
+    logits: Tensor  # [(T+1)*N, CLASSES] or [(T+1)*N, CLASSES, K], likewise
     stripped: Seen
     without_gradient: list[str]  # replica parameters whose gradient is zero or missing in both steps
-    moved: Tensor  # the first replica's projection after two steps
+    moved: list[bool]  # of each site: whether the first replica's projection is no longer zero after two steps
     trained: Seen
     strip_proof: dict[str, bool]
     trained_and_stripped: Seen
@@ -75,18 +76,18 @@ def open_family(family: Family) -> tuple[Identity, nn.Module, Tensor]:
 def operate(family: Family) -> Surgery:
     identity, module, images = open_family(family)
     base, before = see(module, images), fingerprint(module, images)
-    site = find_site(module, images[:1]).module
+    sites = [site.module for site in find_sites(module, images)]
 
-    fresh = attach(module, site, replicas=T, rate=0.0)
+    fresh = attach(module, sites, replicas=T, rate=0.0)
     grafted, graft_proof = see_grafted(fresh, images), prove_graft(fresh, before, images)
     hidden, logits = run_in_train(fresh, images)
     for key, value in module.state_dict().items():
         value.copy_(grafted.state[key])  # train mode moved the running statistics
     stripped = see(detach(fresh), images)
 
-    again = attach(module, site, replicas=T, rate=0.0)
-    without_gradient = train_two_steps(again, images, labels=base.outputs.argmax(1))
-    moved = again.replicas[0].projection.weight.detach().clone()
+    again = attach(module, sites, replicas=T, rate=0.0)
+    without_gradient = train_two_steps(again, images, auxiliary=logits.dim() > 2)
+    moved = [bool(chain[0].projection.weight.any()) for chain in again.replicas]
     trained = see_grafted(again, images)
     strip_proof = prove_strip(trained.outputs, detach(again), base.layout, images)
     return Surgery(
@@ -106,25 +107,35 @@ def operate(family: Family) -> Surgery:
 
 
 @torch.no_grad()
-def run_in_train(grafted: GraftedModel, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the hidden states and the logits of one pass in train mode, base included."""
-    seen: list[Tensor] = []
-    probe = grafted.base.get_submodule(grafted.site).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+def run_in_train(grafted: GraftedModel, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """Return the hidden states by site, and the logits, of one pass in train mode, base included."""
+    seen: dict[str, Tensor] = {}
+
+    def watch(site: str) -> RemovableHandle:
+        head = grafted.base.get_submodule(site)
+        return head.register_forward_pre_hook(lambda _, inputs: seen.update({site: inputs[0]}))
+
+    probes = [watch(site) for site in grafted.sites]
     logits = grafted.train()(images)
-    probe.remove()
-    return seen[0].unflatten(0, (T + 1, N)), logits
+    for probe in probes:
+        probe.remove()
+    return {site: hidden.unflatten(0, (T + 1, N)) for site, hidden in seen.items()}, logits
 
 
-def train_two_steps(grafted: GraftedModel, images: Tensor, labels: Tensor) -> list[str]:
-    """Train head and replicas by small steps, with the base right from the start, so that episodes run to their end.
+def train_two_steps(grafted: GraftedModel, images: Tensor, *, auxiliary: bool) -> list[str]:
+    """Train heads and replicas by small steps, with the base right from the start, so that episodes run to their end.
 
     Two steps, since replicas have no gradient in the first where the head starts at zero; label smoothing, since an
-    untrained model may be certain of its answer, and then has none at all.
+    untrained model may be certain of its answer, and then has none at all. The base is in eval mode, all but its own
+    flag where it has `auxiliary` outputs.
     """
     grafted.train().base.eval().requires_grad_(False)
-    grafted.base.get_submodule(grafted.site).requires_grad_(True)
+    grafted.base.training = auxiliary
+    for site in grafted.sites:
+        grafted.base.get_submodule(site).requires_grad_(True)
     optimizer = torch.optim.SGD([p for p in grafted.parameters() if p.requires_grad], lr=1e-3)
     without_gradient = dict(grafted.replicas.named_parameters())
+    labels = grafted(images)[:N].detach().argmax(1)
     for _ in range(2):
         optimizer.zero_grad()
         spg_loss(grafted(images), labels, weights=(0.4, 0.2), label_smoothing=0.1).loss.backward()
@@ -163,8 +174,9 @@ def test_law_1_a_fresh_graft_in_eval_mode_is_the_base_bit_for_bit(surgery):
 
 
 def test_law_2_a_fresh_graft_in_train_mode_repeats_the_base_in_every_step(surgery):
-    assert all(torch.equal(surgery.hidden[t], surgery.hidden[0]) for t in range(1, T + 1))
-    assert surgery.logits.shape == ((T + 1) * N, CLASSES)
+    for hidden in surgery.hidden.values():
+        assert all(torch.equal(hidden[t], hidden[0]) for t in range(1, T + 1))
+    assert surgery.logits.shape[:2] == ((T + 1) * N, CLASSES)
     steps = surgery.logits.unflatten(0, (T + 1, N))
     torch.testing.assert_close(steps, steps[:1].expand_as(steps), rtol=1e-5, atol=1e-5)
 
@@ -200,7 +212,7 @@ def test_laws_3_and_4_are_what_strip_proves(surgery):
 
 def test_every_replica_learns(surgery):
     assert surgery.without_gradient == []
-    assert surgery.moved.any()
+    assert all(surgery.moved)
 
 
 def test_config_and_weights_rebuild_the_model_bit_for_bit(surgery):
@@ -209,9 +221,9 @@ def test_config_and_weights_rebuild_the_model_bit_for_bit(surgery):
 
 
 def graft_and_prove(module: nn.Module, images: Tensor) -> None:
-    site = find_site(module, images[:1]).module
+    sites = [site.module for site in find_sites(module, images)]
     before = fingerprint(module, images)
-    prove_graft(attach(module, site, replicas=T, rate=0.0), before, images)
+    prove_graft(attach(module, sites, replicas=T, rate=0.0), before, images)
 
 
 @pytest.mark.parametrize(("family", "reason"), [pytest.param(*case, id=case[0].name) for case in UNSUPPORTED])
@@ -240,7 +252,8 @@ EXPORTED = [
 def test_law_9_the_exported_graph_agrees_on_inputs_it_was_not_exported_with(name, tmp_path):
     family = next(family for family in SUPPORTED if family.name == name)
     _, module, images = open_family(family)
-    stripped = detach(attach(module, find_site(module, images[:1]).module, replicas=T, rate=0.1))
+    sites = [site.module for site in find_sites(module, images)]
+    stripped = detach(attach(module, sites, replicas=T, rate=0.1))
     report = export_onnx(stripped, tmp_path / "model.onnx", (3, family.size, family.size), batch_sizes=(1, 3))
     assert report.top1_equal
     assert report.top1_compared > 0

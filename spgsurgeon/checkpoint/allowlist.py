@@ -1,39 +1,102 @@
-"""The importable names that a weights file may contain: those of tensors, and harmless ones that lie beside them."""
+"""The importable names that a weights file may contain: those of tensors, and harmless ones that lie beside them.
+
+Nothing is ever imported by them: a name that is missing here refuses the file, one that is here only says how to read.
+"""
 
 from __future__ import annotations
 
-_REBUILDERS = ("_rebuild_parameter", "_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3")
-_STORAGES = ("BFloat16", "Bool", "Byte", "Char", "ComplexDouble", "ComplexFloat", "Double", "Float", "Half")
-_INTEGER_STORAGES = ("Int", "Long", "Short")
-_INTEGERS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-_FLOATS = ("bfloat16", "float16", "float32", "float64", "complex64", "complex128")
-_FLOATS8 = ("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu")
-_PATHS = ("Path", "PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")
+# The dtype of a storage class, by the first part of its name.
+STORAGE_DTYPES = {
+    "BFloat16": "BF16",
+    "Bool": "BOOL",
+    "Byte": "U8",
+    "Char": "I8",
+    "ComplexDouble": "C128",
+    "ComplexFloat": "C64",
+    "Double": "F64",
+    "Float": "F32",
+    "Half": "F16",
+    "Int": "I32",
+    "Long": "I64",
+    "Short": "I16",
+}
+STORAGES = {
+    **{f"torch.{name}Storage": dtype for name, dtype in STORAGE_DTYPES.items()},
+    **{f"torch.cuda.{name}Storage": dtype for name, dtype in STORAGE_DTYPES.items()},
+    "torch.storage.UntypedStorage": "U8",
+}
 
-# Read by torch's own weights-only loader.
+DTYPES = {
+    "torch.bool": "BOOL",
+    "torch.uint8": "U8",
+    "torch.int8": "I8",
+    "torch.int16": "I16",
+    "torch.uint16": "U16",
+    "torch.int32": "I32",
+    "torch.uint32": "U32",
+    "torch.int64": "I64",
+    "torch.uint64": "U64",
+    "torch.float8_e4m3fn": "F8_E4M3",
+    "torch.float8_e4m3fnuz": "F8_E4M3FNUZ",
+    "torch.float8_e5m2": "F8_E5M2",
+    "torch.float8_e5m2fnuz": "F8_E5M2FNUZ",
+    "torch.float8_e8m0fnu": "F8_E8M0",
+    "torch.float16": "F16",
+    "torch.bfloat16": "BF16",
+    "torch.float32": "F32",
+    "torch.float64": "F64",
+    "torch.complex64": "C64",
+    "torch.complex128": "C128",
+}
+
+# Functions that torch.save writes for a dense tensor, and those that wrap another tensor, their first argument.
+REBUILDERS = frozenset(f"torch._utils._rebuild_tensor{version}" for version in ("", "_v2", "_v3"))
+WRAPPERS = frozenset(
+    {
+        "torch._utils._rebuild_parameter",
+        "torch._utils._rebuild_parameter_with_state",
+        "torch.nn.parameter.Parameter",
+    }
+)
+FROM_TYPE = "torch._tensor._rebuild_from_type_v2"  # of a tensor with attributes: (function, type, arguments, state)
+
+# Tensors that are no dense values on their own, by what a message calls them.
+UNREADABLE = {
+    "torch._utils._rebuild_sparse_tensor": "sparse",
+    "torch._utils._rebuild_nested_tensor": "nested",
+    "torch._utils._rebuild_meta_tensor_no_storage": "on the meta device, so without values",
+}
+
+QUANTISED_STORAGES = frozenset(f"torch.{name}Storage" for name in ("QInt8", "QInt32", "QUInt8", "QUInt2x4", "QUInt4x2"))
+_SCHEMES = ("per_tensor_affine", "per_tensor_symmetric", "per_channel_affine", "per_channel_symmetric")
+
 TORCH_GLOBALS = frozenset(
     {
         "_codecs.encode",
         "builtins.bytearray",
         "builtins.complex",
         "builtins.set",
-        "collections.Counter",
-        "collections.OrderedDict",
         "torch.Size",
         "torch.Tensor",
         "torch.device",
-        "torch.nn.parameter.Parameter",
-        "torch.storage.UntypedStorage",
-        *(f"torch._utils.{name}" for name in _REBUILDERS),
-        *(f"torch.{name}Storage" for name in _STORAGES + _INTEGER_STORAGES),
-        *(f"torch.cuda.{name}Storage" for name in _STORAGES + _INTEGER_STORAGES),
-        *(f"torch.{name}" for name in _INTEGERS + _FLOATS + _FLOATS8),
+        "torch.serialization._get_layout",
+        FROM_TYPE,
+        *STORAGES,
+        *DTYPES,
+        *REBUILDERS,
+        *WRAPPERS,
+        *UNREADABLE,
+        "torch._utils._rebuild_qtensor",
+        *QUANTISED_STORAGES,
+        *(f"torch.{name}" for name in _SCHEMES),
     }
 )
 
 # Dictionaries with manners, read as plain ones.
 DICT_GLOBALS = frozenset(
     {
+        "collections.Counter",
+        "collections.OrderedDict",
         "collections.defaultdict",
         "lightning.fabric.utilities.data.AttributeDict",
         "lightning_fabric.utilities.data.AttributeDict",
@@ -41,8 +104,13 @@ DICT_GLOBALS = frozenset(
     }
 )
 
+# Objects of which only the attributes matter.
+ATTRIBUTE_GLOBALS = frozenset({"argparse.Namespace"})
+
+_PATHS = ("Path", "PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")
+
 # Scores, paths, settings and callback states in the training checkpoints of timm, torchvision and Lightning. Reading
-# weights needs none of them, so their values are dropped unread.
+# weights needs none of them, so they stay the calls that they are.
 IGNORED_GLOBALS = frozenset(
     {
         "builtins.dict",
@@ -60,9 +128,4 @@ IGNORED_GLOBALS = frozenset(
     }
 )
 
-_KNOWN = TORCH_GLOBALS | DICT_GLOBALS | IGNORED_GLOBALS | {"argparse.Namespace"}
-
-# Protocol 2, torch.save's default, writes builtins under their Python 2 name, and readers translate it back.
-_PYTHON_2 = frozenset(name.replace("builtins.", "__builtin__.") for name in _KNOWN if name.startswith("builtins."))
-
-ALLOWED_GLOBALS = _KNOWN | _PYTHON_2
+ALLOWED_GLOBALS = TORCH_GLOBALS | DICT_GLOBALS | ATTRIBUTE_GLOBALS | IGNORED_GLOBALS

@@ -1,4 +1,7 @@
-"""The folders on disk: grafted folders (written and read here), run folders and Hub folders (recognised here)."""
+"""The folders on disk: grafted folders (written and read here), run, Hub and weights folders (recognised here).
+
+Reading needs neither torch nor numpy.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +9,36 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from torch import Tensor
+from spgsurgeon.checkpoint.headers import read_header
+from spgsurgeon.checkpoint.sealing import check_seal, document_hash, sealed
+from spgsurgeon.checkpoint.values import content_hash_of
+from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
 
-from spgsurgeon.checkpoint.hashing import content_hash
-from spgsurgeon.checkpoint.reading import read_safetensors
-from spgsurgeon.checkpoint.writing import write_json, write_safetensors
-from spgsurgeon.errors import DamagedFileError, UsageError
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT_VERSION = 1
 
-FolderKind = Literal["grafted", "run", "hub"]
+FolderKind = Literal["grafted", "run", "hub", "weights"]
 
 _MANIFEST = "graft.json"
 _CONFIG = "config.json"
 _BASE = "model.safetensors"
 _TEMPORARY = "temporary.safetensors"
+_AVERAGE = "ema.safetensors"
+_STATE = "state.json"
+
+# What save_pretrained, Accelerate and the Hub call a model's weights, the safe formats first.
+_WEIGHTS = (_BASE, "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+# What is in a folder that a sharded training saved, and what joins it.
+_SHARDED = {
+    "pytorch_model_fsdp_*": "accelerate merge-weights FOLDER OUTPUT",
+    "*.distcp": "python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER model.pt",
+    ".metadata": "python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER model.pt",
+    "*zero_pp_rank_*": "python zero_to_fp32.py . OUTPUT, in the folder above (DeepSpeed writes the script there)",
+}
 _REQUIRED = {
     "base": ("source", "library", "architecture", "num_classes", "model_args", "content_hash", "tensors", "layout"),
     "trp": ("kind",),
@@ -42,6 +58,7 @@ class GraftManifest:
     temporary_parameters: int
     weights_hash: str = ""  # content hash of model.safetensors; base["content_hash"] stays that of the original
     temporary_hash: str = ""  # content hash of temporary.safetensors
+    config_hash: str = ""  # document hash of config.json
 
 
 @dataclass(frozen=True)
@@ -71,24 +88,49 @@ def write_grafted_folder(
     config: Mapping[str, Any],
     manifest: GraftManifest,
 ) -> None:
-    """Write the four files of a grafted folder into the existing `folder`; fills in the manifest's two file hashes."""
+    """Write the four files of a grafted folder into the existing `folder`; fills in the manifest's file hashes."""
+    from spgsurgeon.checkpoint.hashing import content_hash
+    from spgsurgeon.checkpoint.writing import write_json, write_safetensors
+
     write_safetensors(folder / _BASE, base)
     write_safetensors(folder / _TEMPORARY, temporary)
     write_json(folder / _CONFIG, config)
-    hashed = replace(manifest, weights_hash=content_hash(base), temporary_hash=content_hash(temporary))
-    write_json(folder / _MANIFEST, asdict(hashed))
+    hashed = replace(
+        manifest,
+        weights_hash=content_hash(base),
+        temporary_hash=content_hash(temporary),
+        config_hash=document_hash(config),
+    )
+    write_json(folder / _MANIFEST, sealed(asdict(hashed)))
 
 
 def read_grafted_folder(folder: Path) -> GraftedFolder:
     """Return the grafted folder after checking that its files are there, readable and as the manifest hashed them.
 
-    Raises UsageError where the folder is not a grafted one or a newer package wrote it, DamagedFileError naming the
-    file that is missing or was changed.
+    In a run's checkpoint the moving average is checked too, by `state.json`. Raises UsageError where the folder is not
+    a grafted one or a newer package wrote it, DamagedFileError naming the file that is missing or was changed.
     """
     manifest = read_manifest(folder)
-    _check_weights(folder / _BASE, manifest.weights_hash)
-    _check_weights(folder / _TEMPORARY, manifest.temporary_hash)
-    return GraftedFolder(folder, manifest, read_json_object(folder / _CONFIG))
+    _check_weights(folder / _BASE, manifest.weights_hash, _MANIFEST)
+    _check_weights(folder / _TEMPORARY, manifest.temporary_hash, _MANIFEST)
+    config = read_json_object(folder / _CONFIG)
+    if document_hash(config) != manifest.config_hash:
+        raise _changed(folder / _CONFIG, document_hash(config), manifest.config_hash, _MANIFEST)
+    if (folder / _STATE).exists() or (folder / _AVERAGE).exists():
+        average = read_state(folder)["hashes"].get("ema")
+        if average is not None:
+            _check_weights(folder / _AVERAGE, average, _STATE)
+    return GraftedFolder(folder, manifest, config)
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Return what lies beside a run's checkpoint: its counters, the optimizer's numbers and the other files' hashes.
+
+    Raises DamagedFileError where it is missing or was changed.
+    """
+    document = read_json_object(folder / _STATE)
+    check_seal(folder / _STATE, document)
+    return document
 
 
 def read_manifest(folder: Path) -> GraftManifest:
@@ -106,6 +148,7 @@ def read_manifest(folder: Path) -> GraftManifest:
             hint=f"upgrade spgsurgeon (the folder was written by {document.get('package_version')})",
         )
     _check_fields(path, document)
+    check_seal(path, document)
     return GraftManifest(**{field.name: document[field.name] for field in fields(GraftManifest)})
 
 
@@ -116,24 +159,53 @@ def read_json_object(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise DamagedFileError(f"{path.parent} is damaged: {path.name} is missing") from None
     except (ValueError, RecursionError) as error:
-        raise DamagedFileError(f"{path} is damaged: it is not JSON ({error})") from error
+        raise DamagedFileError(f"{path} is damaged: it is not JSON ({error!s:.120})") from error
+    except OSError as error:
+        raise SurgeonError(f"{path} can't be read: {error.strerror or error}") from error
     if not isinstance(document, dict):
         raise DamagedFileError(f"{path} is damaged: it holds a {type(document).__name__}, not an object")
     return document
 
 
 def kind_of(folder: Path) -> FolderKind:
-    """Return what a folder is, by the file that marks it: graft.json, recipe.yaml (a run) or config.json (the Hub)."""
+    """Return what a folder is, by the file that marks it.
+
+    That is graft.json, recipe.yaml (a run), config.json (the Hub), or a weights file alone, as Accelerate leaves it.
+    """
     if not folder.is_dir():
         raise UsageError(f"{folder} is {'a file' if folder.exists() else 'missing'}, not a folder")
     marks: dict[str, FolderKind] = {_MANIFEST: "grafted", "recipe.yaml": "run", _CONFIG: "hub"}
+    marks |= dict.fromkeys(_WEIGHTS, "weights")
     for mark, kind in marks.items():
         if (folder / mark).is_file():
             return kind
+    _refuse_sharded(folder)
     raise UsageError(
         f"{folder} is no model folder: it has none of {', '.join(marks)}",
-        hint="give a grafted folder, a run folder, or a Hub folder (config.json and model.safetensors)",
+        hint="give a grafted folder, a run folder, a folder with weights (on the Hub: and a config.json), or a file",
     )
+
+
+def weights_file_of(folder: Path) -> Path:
+    """Return the weights file of a Hub or weights folder, or the index of its shards; safetensors before pickles.
+
+    Raises UsageError where it has none, with advice where a sharded training left its parts there.
+    """
+    for name in _WEIGHTS:
+        if (folder / name).is_file():
+            return folder / name
+    _refuse_sharded(folder)
+    raise UsageError(f"{folder} has no weights: none of {', '.join(_WEIGHTS)}", hint="give the weights file itself")
+
+
+def _refuse_sharded(folder: Path) -> None:
+    for pattern, command in _SHARDED.items():
+        found = next(iter(sorted(folder.glob(pattern))), None)
+        if found is not None:
+            raise UsageError(
+                f"{folder} holds a model in parts that a sharded training saved ({found.name})",
+                hint=f"join them first: {command}",
+            )
 
 
 def best_of(run: Path) -> Path:
@@ -157,12 +229,16 @@ def _check_fields(path: Path, document: Mapping[str, Any]) -> None:
             raise DamagedFileError(f"{path} is damaged: {section!r} lacks {', '.join(missing)}")
 
 
-def _check_weights(path: Path, expected: str) -> None:
+def _check_weights(path: Path, expected: str, record: str) -> None:
     if not path.is_file():
         raise DamagedFileError(f"{path.parent} is damaged: {path.name} is missing")
-    found = content_hash(read_safetensors(path)[0])
+    found = content_hash_of(read_header(path).entries)
     if found != expected:
-        raise DamagedFileError(
-            f"{path} is not what {_MANIFEST} was written for: its hash is {found[:12]}, not {expected[:12]}",
-            hint="graft or train again; edited weights can't be vouched for",
-        )
+        raise _changed(path, found, expected, record)
+
+
+def _changed(path: Path, found: str, expected: str, record: str) -> DamagedFileError:
+    return DamagedFileError(
+        f"{path} is not what {record} was written for: its hash is {found[:12]}, not {expected[:12]}",
+        hint="graft or train again; what was edited can't be vouched for",
+    )

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import re
 from pathlib import Path
 from typing import Literal
 
-from spgsurgeon.checkpoint.pickles import check_pickle
+from spgsurgeon.checkpoint.headers import HEADER_LIMIT
+from spgsurgeon.checkpoint.pickles import read_pickle
 from spgsurgeon.errors import DamagedFileError, SurgeonError, UnsafeInputError, UsageError
 
 Format = Literal["safetensors", "torch-zip", "torch-legacy"]
 
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")
 
-# torch.save before 1.6 begins with its magic number, pickled: PROTO n, LONG1 of ten bytes.
-_LEGACY_MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
-_SAFETENSORS_HEADER_LIMIT = 100_000_000  # bytes; the format's own
+# torch.save before 1.6 begins with its magic number, pickled: PROTO n, from protocol 4 on a frame and its length in
+# eight bytes, LONG1 of ten bytes.
+_LEGACY_MAGIC = re.compile(rb"\x80.(\x95.{8})?\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\.", re.DOTALL)
 _SCANNED = 16 * 2**20  # bytes of an unknown file that are looked at as a pickle
 _OTHER_KINDS = {
     b"\x89HDF\r\n\x1a\n": ("an HDF5 file (Keras)", "convert it to a torch state dict first"),
@@ -36,10 +39,10 @@ def format_of(path: Path) -> Format:
     head = _first_bytes(path, 512)
     if head.startswith(b"PK\x03\x04"):
         return "torch-zip"
-    if head[:1] == b"\x80" and head[2:].startswith(_LEGACY_MAGIC):
+    if _LEGACY_MAGIC.match(head):
         return "torch-legacy"
     header_length = int.from_bytes(head[:8], "little")
-    if head[8:9] == b"{" and 0 < header_length <= _SAFETENSORS_HEADER_LIMIT:
+    if head[8:9] == b"{" and 0 < header_length <= HEADER_LIMIT:
         return "safetensors"
     raise _refusal(path, head)
 
@@ -47,6 +50,8 @@ def format_of(path: Path) -> Format:
 def _first_bytes(path: Path, count: int) -> bytes:
     if path.is_dir():
         raise UsageError(f"{path} is a folder, not a weights file")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is a pipe or a device, not a file", hint="write it to a file first")
     try:
         with path.open("rb") as file:
             return file.read(count)
@@ -79,7 +84,7 @@ def _refusal(path: Path, head: bytes) -> SurgeonError:
 def _unknown(path: Path) -> SurgeonError:
     """Return the refusal of what may be a pickle, a damaged file or anything."""
     try:
-        check_pickle(path, _first_bytes(path, _SCANNED))
+        read_pickle(path, io.BytesIO(_first_bytes(path, _SCANNED)))
     except DamagedFileError:
         if path.suffix in WEIGHT_SUFFIXES:
             return DamagedFileError(

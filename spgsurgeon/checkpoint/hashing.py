@@ -7,13 +7,13 @@ Both hashes read a tensor's header as compact ASCII JSON, `["fc.weight","F32",[1
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
+from spgsurgeon.checkpoint.specs import header_bytes
 from spgsurgeon.errors import UsageError
 
 # The names of the safetensors format, and in its manner for the few dtypes that it lacks.
@@ -70,8 +70,7 @@ def _header(key: str, tensor: Tensor) -> bytes:
             f"tensor {key!r} is {tensor.dtype} with layout {tensor.layout}: only dense tensors have a hash",
             hint="convert it to a dense tensor of a standard dtype first",
         )
-    header = json.dumps([key, DTYPE_NAMES[tensor.dtype], list(tensor.shape)], separators=(",", ":")).encode("ascii")
-    return len(header).to_bytes(8, "little") + header
+    return header_bytes(key, DTYPE_NAMES[tensor.dtype], tensor.shape)
 
 
 def _little_endian(tensor: Tensor) -> memoryview:

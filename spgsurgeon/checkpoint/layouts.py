@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import argparse
-import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
+from spgsurgeon.checkpoint.nodes import describe_key
+from spgsurgeon.checkpoint.specs import TensorSpec
 from spgsurgeon.errors import DamagedFileError, UsageError
 
 _RAW_KEYS = ("state_dict", "model", "model_state_dict")
 _EMA_KEYS = ("state_dict_ema", "model_ema")
+_MOST_SETTINGS = 50  # entries of a list or dictionary
+_LONGEST_NAME = 200
 _COUNTERS = ("n_averaged", "num_updates")  # of torch's AveragedModel and its kin, beside the weights
 _DEIT_MARKS = ("drop_path", "nb_classes")  # DeiT and its descendants copy torchvision's layout but train timm's models
 
-# Arguments of timm's train.py that shape the model, under the names of timm.create_model.
+_LIGHTNING_NAMES = ("architecture", "arch", "model_name", "backbone")
+
+# Arguments of timm's train.py that shape the model and its pictures, under the names of timm.create_model and of its
+# pretrained_cfg.
 _TIMM_ARGUMENTS = {
     "num_classes": "num_classes",
     "in_chans": "in_chans",
@@ -26,6 +30,10 @@ _TIMM_ARGUMENTS = {
     "input_size": "input_size",
     "gp": "global_pool",
     "model_kwargs": "model_kwargs",
+    "mean": "mean",
+    "std": "std",
+    "interpolation": "interpolation",
+    "crop_pct": "crop_pct",
 }
 
 
@@ -49,11 +57,10 @@ def layout_of(document: Mapping[Any, Any]) -> Layout:
         return Layout(raw=())
     if "pytorch-lightning_version" in document:
         return _lightning(document, raw)
-    architecture = _text(args.get("model")) or _text(document.get("arch"))
+    architecture = text(args.get("model")) or text(document.get("arch"))
     if "arch" in document and ("version" in document or args):
-        model_args = {
-            ours: args[theirs] for theirs, ours in _TIMM_ARGUMENTS.items() if _says_something(args.get(theirs))
-        }
+        said = {ours: _said(args.get(theirs)) for theirs, ours in _TIMM_ARGUMENTS.items()}
+        model_args = {name: value for name, value in said.items() if value is not None}
         return Layout("timm", "timm", architecture, model_args, raw, ema)
     if raw == ("model",) and "model" in args and not any(mark in args for mark in _DEIT_MARKS):
         return Layout("torchvision", "torchvision", architecture, {}, raw, ema)
@@ -62,11 +69,13 @@ def layout_of(document: Mapping[Any, Any]) -> Layout:
 
 def _lightning(document: Mapping[Any, Any], raw: tuple[str, ...] | None) -> Layout:
     settings = _fields(document.get("hyper_parameters"))
-    named = (_text(settings.get(key)) for key in ("architecture", "arch", "model_name"))
+    architecture = next(filter(None, (text(settings.get(key)) for key in _LIGHTNING_NAMES)), None)
+    classes = settings.get("num_classes")
+    model_args = {"num_classes": classes} if type(classes) is int and classes > 0 else {}
     ema = None
     if _first_section(document, ("current_model_state",)):  # the WeightAveraging callback swaps the two
         raw, ema = ("current_model_state",), raw
-    return Layout("lightning", None, next(filter(None, named), None), {}, raw, ema)
+    return Layout("lightning", None, architecture, model_args, raw, ema)
 
 
 def choose_weights(path: Path, layout: Layout, weights: str | None) -> tuple[str, tuple[str, ...]]:
@@ -82,18 +91,23 @@ def choose_weights(path: Path, layout: Layout, weights: str | None) -> tuple[str
     return chosen, place
 
 
-def tensors_at(path: Path, document: Any, place: tuple[str, ...]) -> dict[str, Tensor]:
-    """Return the tensors of the state dict at `place`, counters left out; refuses a state dict with anything else."""
+def specs_at(
+    path: Path, document: Any, place: tuple[str, ...], spec_of: Callable[[str, object], TensorSpec | None]
+) -> dict[str, TensorSpec]:
+    """Return the tensors of the state dict at `place`, counters left out; refuses a state dict with anything else.
+
+    `spec_of` says of a key and a value where that tensor lies, or None where it is no tensor.
+    """
     for key in place:
         document = document[key]
     entries = {key: value for key, value in document.items() if key not in _COUNTERS}
-    tensors = {key: value for key, value in entries.items() if isinstance(key, str) and isinstance(value, Tensor)}
-    strangers = [f"{key!r:.80}" for key in entries if key not in tensors]
+    found = {key: spec for key, value in entries.items() if (spec := _spec(spec_of, key, value)) is not None}
+    strangers = [describe_key(key) for key in entries if key not in found]
     where = "".join(f"[{key!r}]" for key in place)
-    if not tensors:
-        found = ", ".join(strangers[:8]) or "nothing"
+    if not found:
+        named = ", ".join(strangers[:8]) or "nothing"
         raise UsageError(
-            f"{path}{where} holds no weights; it has: {found}", hint="give a file with a model's state dict in it"
+            f"{path}{where} holds no weights; it has: {named}", hint="give a file with a model's state dict in it"
         )
     if strangers:
         raise DamagedFileError(
@@ -101,28 +115,42 @@ def tensors_at(path: Path, document: Any, place: tuple[str, ...]) -> dict[str, T
             f"{'is' if len(strangers) == 1 else 'are'} not a tensor",
             hint="save model.state_dict() alone",
         )
-    return tensors
+    return found
+
+
+def _spec(spec_of: Callable[[str, object], TensorSpec | None], key: object, value: object) -> TensorSpec | None:
+    return spec_of(key, value) if isinstance(key, str) else None
 
 
 def _first_section(document: Mapping[Any, Any], keys: tuple[str, ...]) -> tuple[str, ...] | None:
     return next(((key,) for key in keys if isinstance(document.get(key), Mapping) and document[key]), None)
 
 
-def _fields(value: Any) -> dict[str, Any]:
-    """Return the entries of a dict, or the attributes of an argparse Namespace."""
-    if isinstance(value, argparse.Namespace):
-        return vars(value)
-    return dict(value) if isinstance(value, Mapping) else {}
+def _fields(value: Any) -> Mapping[Any, Any]:
+    """Return the entries of a dict, or the attributes of an argparse Namespace, which is read as one."""
+    return value if isinstance(value, Mapping) else {}
 
 
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
+def text(value: Any) -> str | None:
+    """Return the value if it is a name as people give them: printable, and not endless."""
+    return value if isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME and value.isprintable() else None
 
 
-def _says_something(value: Any) -> bool:
-    """Whether the value is set and would survive JSON."""
+def _said(value: Any) -> Any:
+    """Return a setting as JSON has it, tuples as lists; None where it is empty or anything else than settings are."""
     try:
-        json.dumps(value)
-    except (TypeError, ValueError, RecursionError):
-        return False
-    return value not in (None, "", [], {})
+        return _plain(value) or None
+    except ValueError:
+        return None
+
+
+def _plain(value: Any, depth: int = 3) -> Any:
+    if value is None or isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    if not isinstance(value, (list, tuple, dict)) or depth == 0 or len(value) > _MOST_SETTINGS:
+        raise ValueError
+    if not isinstance(value, dict):
+        return [_plain(entry, depth - 1) for entry in value]
+    if not all(isinstance(key, str) for key in value):
+        raise ValueError
+    return {key: _plain(entry, depth - 1) for key, entry in value.items()}

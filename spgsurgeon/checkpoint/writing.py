@@ -6,12 +6,14 @@ reads the target sees the old output or the new one, also after a crash.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import os
 import re
 import secrets
 import shutil
+import sys
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +30,8 @@ from spgsurgeon.errors import SurgeonError, UsageError
 # A folder with one of these is a model, grafted or run folder, so --force may replace it.
 _OWN_FILES = ("config.json", "graft.json", "model.safetensors", "recipe.yaml")
 
+_HERE, _RENAME_EXCHANGE = -100, 2  # of Linux' renameat2: AT_FDCWD, and its flag
+
 
 @contextmanager
 def atomic_file(path: Path, *, force: bool = False) -> Iterator[Path]:
@@ -39,7 +43,7 @@ def atomic_file(path: Path, *, force: bool = False) -> Iterator[Path]:
     target = _target(path, force)
     if target.is_dir():
         raise UsageError(f"{path} is a folder, but a file is to be written", hint="give a file name")
-    with _write_failures(target):
+    with write_failures(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = _temporary_beside(target)
         try:
@@ -60,7 +64,7 @@ def atomic_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
     """
     target = _target(path, force)
     _check_replaceable(target)
-    with _write_failures(target):
+    with write_failures(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = _temporary_beside(target)
         temporary.mkdir()
@@ -73,11 +77,12 @@ def atomic_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
 
 
 def refuse_overwriting_input(output: Path, inputs: Iterable[Path]) -> None:
-    """Raise UsageError where `output` is one of the inputs, lies inside one, or contains one (links resolved)."""
+    """Raise UsageError where `output` is one of the inputs, lies inside one, or contains one (all links resolved)."""
     target = output.resolve()
     for given in inputs:
         source = given.resolve()
-        if target == source or source in target.parents or target in source.parents:
+        same = target == source or (target.exists() and source.exists() and target.samefile(source))
+        if same or source in target.parents or target in source.parents:
             raise UsageError(
                 f"the output {output} would overwrite the input {given}, and inputs are never written to",
                 hint="choose an output elsewhere",
@@ -144,11 +149,32 @@ def _temporary_beside(target: Path) -> Path:
 
 
 def _swap(new: Path, target: Path) -> None:
-    """Rename `new` to `target`; an older `target` is put aside first, and back where the renaming fails."""
+    """Rename `new` to `target`; an older `target` is at `new` afterwards, or gone."""
     if not target.exists():
         os.rename(new, target)
-        _sync(target.parent)
-        return
+    elif not _exchange(new, target):
+        _swap_in_two_steps(new, target)
+    _sync(target.parent)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Let two folders change places in one step; False where the system or the file system knows no such step."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
+    if rename is None:
+        return False
+    if rename(_HERE, os.fsencode(first), _HERE, os.fsencode(second), _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
+        return False
+    raise OSError(number, os.strerror(number), str(second))
+
+
+def _swap_in_two_steps(new: Path, target: Path) -> None:
+    """Put the older `target` aside first, and back where the renaming of `new` fails.
+
+    Killed in between, the older folder is left under a temporary name beside the target.
+    """
     old = _temporary_beside(target)
     os.rename(target, old)
     try:
@@ -156,7 +182,6 @@ def _swap(new: Path, target: Path) -> None:
     except BaseException:
         os.rename(old, target)
         raise
-    _sync(target.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -178,7 +203,7 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _write_failures(target: Path) -> Iterator[None]:
+def write_failures(target: Path) -> Iterator[None]:
     """Give failures of the operating system a short message that names the target."""
     try:
         yield

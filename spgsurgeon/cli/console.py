@@ -1,4 +1,7 @@
-"""What people and scripts see: data on stdout, everything else on stderr."""
+"""What people and scripts see: data on stdout, everything else on stderr.
+
+rich is imported when something is drawn, so that `--json` and `--help` do without.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,16 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from typing import Any, TextIO
+from functools import cache
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+import typer
 
 from spgsurgeon.errors import SurgeonError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 
 @dataclass
@@ -32,8 +38,13 @@ verbosity = Verbosity()
 
 _UNLIMITED = 100_000  # characters
 
-_out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+@cache
+def console(*, stderr: bool) -> Console:
+    """Return the console that draws on stderr, or on stdout."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -67,19 +78,20 @@ def emit(document: Mapping[str, Any], render: Callable[[Any], object]) -> None:
 
 def _show(rendered: Any) -> None:
     """Print to stdout: wrapped to a terminal's width; into a pipe or a file a row a line, however long it is."""
-    if _out.is_terminal:
-        _out.print(rendered)
+    out = console(stderr=False)
+    if out.is_terminal:
+        out.print(rendered)
         return
-    _out.width = _UNLIMITED
-    with _out.capture() as captured:
-        _out.print(rendered)
+    out.width = _UNLIMITED
+    with out.capture() as captured:
+        out.print(rendered)
     print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def note(text: str) -> None:
     """Say something that is not data, unless --quiet."""
     if speaks() and not verbosity.quiet and not verbosity.json:
-        err.print(f"[dim]note:[/dim] {escape(text)}")
+        _say("note", text, style="dim")
 
 
 def fail(error: SurgeonError) -> None:
@@ -90,14 +102,33 @@ def fail(error: SurgeonError) -> None:
         details = {"kind": error.kind, "message": error.message, "hint": error.hint, **error.details}
         print(json.dumps({"error": details, "exit_code": error.exit_code}, indent=2, ensure_ascii=False))
         return
-    message = error.message.replace("\n", "\n       ")  # several faults stand below each other
-    err.print(f"[bold red]error:[/bold red] {escape(message)}")
-    if error.hint:
-        err.print(f"[dim]hint:[/dim] {escape(error.hint)}")
+    _say_failure(error.message, error.hint)
+
+
+def leave_with_error(document: Mapping[str, Any]) -> NoReturn:
+    """Leave with the exit code of a document that was printed and has an `error` of its own, which is said first."""
+    if speaks() and not verbosity.json:
+        _say_failure(document["error"]["message"], document["error"]["hint"])
+    raise typer.Exit(document["exit_code"])
+
+
+def _say_failure(message: str, hint: str | None) -> None:
+    _say("error", message.replace("\n", "\n       "), style="bold red")  # several faults stand below each other
+    if hint:
+        _say("hint", hint, style="dim")
+
+
+def _say(kind: str, text: str, style: str) -> None:
+    from rich.markup import escape
+
+    console(stderr=True).print(f"[{style}]{kind}:[/{style}] {escape(text)}")
 
 
 def pairs(rows: Iterable[tuple[str, object]]) -> Table:
     """Return a table of names and values without lines, for one thing's properties."""
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -108,6 +139,9 @@ def pairs(rows: Iterable[tuple[str, object]]) -> Table:
 
 def columns(head: Iterable[str], rows: Iterable[Iterable[object]]) -> Table:
     """Return a table with a head, for several things of a kind."""
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in head:
         table.add_column(name, overflow="fold")

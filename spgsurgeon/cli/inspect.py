@@ -6,28 +6,70 @@ from typing import Annotated, Any
 
 import typer
 
-from spgsurgeon.cli.console import columns, emit, millions, pairs
+from spgsurgeon.cli.console import columns, emit, leave_with_error, millions, pairs
 from spgsurgeon.cli.options import Arch, Model, RandomWeights, Weights, check_weights
 
 
 def command(
     model: Model,
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
+    values: Annotated[
+        bool | None,
+        typer.Option(
+            "--values/--no-values",
+            help="Read the weights themselves: content hash, NaN and infinity. Unasked, up to 64 MB of them.",
+            show_default=False,
+        ),
+    ] = None,
     arch: Arch = None,
     weights: Weights = None,
     random_weights: RandomWeights = False,
 ) -> None:
     """Say what a checkpoint is.
 
-    And where replicas would attach, what they would cost, and what to run next.
+    And where replicas would attach, what they would cost, and what to run next. Files and folders are recognised by
+    their keys and shapes where they don't say what they are; nothing in them is executed.
 
     Example: `spgsurgeon inspect model_best.pth.tar`
     """
     from spgsurgeon.workflows.inspect import inspect
 
     check_weights(weights)
-    document = inspect(model, weights=weights, arch=arch, tensors=tensors, random_seed=0 if random_weights else None)
+    seed = 0 if random_weights else None
+    document = inspect(model, weights=weights, arch=arch, tensors=tensors, random_seed=seed, values=values)
     emit(document, _render)
+    if "error" in document:
+        leave_with_error(document)
+
+
+def _render(document: dict[str, Any]) -> Any:
+    from rich.console import Group
+
+    rows = [(name, value) for name, value in _rows(document) if value]
+    if "tensor_list" not in document:
+        return pairs(rows)
+    listed = [(t["key"], t["dtype"], "x".join(map(str, t["shape"])) or "scalar") for t in document["tensor_list"]]
+    return Group(pairs(rows), columns(("tensor", "dtype", "shape"), listed))
+
+
+def _rows(document: dict[str, Any]) -> list[tuple[str, str | None]]:
+    """Return names and values; what is not known, or not there, has none."""
+    bad, unread = document["non_finite"], document["content_hash"] is None
+    return [
+        ("source", document["source"]),
+        ("format", _format(document)),
+        ("prefixes", " ".join(document["prefixes"])),
+        ("architecture", _architecture(document)),
+        ("evidence", document.get("evidence")),
+        ("head", _head(document["head"])),
+        ("parameters", _size(document)),
+        ("dtypes", ", ".join(f"{count} {dtype}" for dtype, count in document["dtypes"].items())),
+        ("beside it", ", ".join(document.get("unexpected", []))),
+        ("content hash", "the weights were not read (--values)" if unread else document["content_hash"]),
+        ("dropout-TRP", _site(document["sites"].get("dropout"))),
+        ("NaN or infinity", ", ".join(bad or [])),
+        ("next", document["next"]),
+    ]
 
 
 def _format(document: dict[str, Any]) -> str:
@@ -37,26 +79,31 @@ def _format(document: dict[str, Any]) -> str:
     return f"{document['format']}, written by {producer}" if producer else str(document["format"])
 
 
-def _render(document: dict[str, Any]) -> Any:
-    from rich.console import Group
+def _architecture(document: dict[str, Any]) -> str:
+    if document["architecture"]:
+        return f"{document['library']}/{document['architecture']}"
+    return f"not told; perhaps {' or '.join(document['candidates'])}" if document["candidates"] else "unknown"
 
-    head, site = document["head"], document["sites"]["dropout"]
-    rows: list[tuple[str, object]] = [
-        ("source", document["source"]),
-        ("format", _format(document)),
-        ("architecture", f"{document['library']}/{document['architecture']}"),
-        ("head", f"{head['module']} ({head['type']}, {head['width']} -> {head['classes']} classes)"),
-        ("parameters", f"{millions(document['parameters'])} in {document['tensors']} tensors"),
-        ("dtypes", ", ".join(f"{count} {dtype}" for dtype, count in document["dtypes"].items())),
-        ("content hash", document["content_hash"]),
-        ("dropout-TRP", f"at the input of {site['module']}: {millions(site['temporary_parameters'])} temporary"),
-        ("next", document["next"]),
-    ]
-    if document["prefixes"]:
-        rows.insert(2, ("prefixes", " ".join(document["prefixes"])))
-    if document["non_finite"]:
-        rows.insert(-1, ("NaN or infinity", ", ".join(document["non_finite"])))
-    if "tensor_list" not in document:
-        return pairs(rows)
-    listed = [(t["key"], t["dtype"], "x".join(map(str, t["shape"])) or "scalar") for t in document["tensor_list"]]
-    return Group(pairs(rows), columns(("tensor", "dtype", "shape"), listed))
+
+def _size(document: dict[str, Any]) -> str:
+    tensors = f"{document['tensors']} tensors"
+    return tensors if document["parameters"] is None else f"{millions(document['parameters'])} in {tensors}"
+
+
+def _head(head: dict[str, Any] | None) -> str | None:
+    if head is None:
+        return None
+    return (
+        f"{_several(head['module'])} ({_several(head['type'])}, {_several(head['width'])} -> {head['classes']} classes)"
+    )
+
+
+def _site(site: dict[str, Any] | None) -> str | None:
+    if site is None:
+        return None
+    return f"at the input of {_several(site['module'])}: {millions(site['temporary_parameters'])} temporary"
+
+
+def _several(value: Any) -> str:
+    """Return one value, or the values of several heads."""
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

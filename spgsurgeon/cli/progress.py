@@ -14,7 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from spgsurgeon.cli.console import err, speaks, verbosity
+from spgsurgeon.cli.console import console, speaks, verbosity
 
 
 class RunProgress:
@@ -26,7 +26,7 @@ class RunProgress:
         self._task: TaskID | None = None
 
     def __enter__(self) -> RunProgress:
-        if not self._silent and err.is_terminal:
+        if not self._silent and console(stderr=True).is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -35,7 +35,7 @@ class RunProgress:
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),
-                console=err,
+                console=console(stderr=True),
             )
             self._bar.start()
         return self
@@ -52,7 +52,7 @@ class RunProgress:
     def original(self, scores: dict[str, float]) -> None:
         """Print the score that the run is measured against."""
         if not self._silent:
-            err.print(f"original   top-1 {scores['top1']:.2f} %")
+            console(stderr=True).print(f"original   top-1 {scores['top1']:.2f} %")
 
     def advance(self) -> None:
         """Move the bar by a step."""
@@ -68,4 +68,4 @@ class RunProgress:
         parts += [f"valid {shares} %"] if shares else []
         parts += [f"top-1 {metrics['evaluation']['top1']:.2f} %"] if metrics["evaluation"] else ["cold start"]
         parts += [f"lr {metrics['learning_rate']:.3g}", f"{metrics['images_per_second']:.0f} images/s"]
-        err.print("  ".join(parts))
+        console(stderr=True).print("  ".join(parts))

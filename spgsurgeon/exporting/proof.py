@@ -5,13 +5,14 @@ Each check returns the laws that hold, by name, and raises VerificationError on 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from spgsurgeon.checkpoint.hashing import content_hash
 from spgsurgeon.errors import ArchitectureError, UsageError, VerificationError
@@ -52,16 +53,16 @@ def fingerprint(module: nn.Module, images: Tensor) -> Fingerprint:
 def prove_graft(grafted: GraftedModel, base: Fingerprint, images: Tensor) -> dict[str, bool]:
     """Prove laws 1 and 2 on a fresh graft: eval outputs and weights are the base's, each replica starts as identity.
 
-    Raises ArchitectureError where the model has other outputs in train mode (auxiliary heads).
+    Raises ArchitectureError where the model fails in train mode or gives something else than a row a step and picture.
     """
     if content_hash(grafted.base.state_dict()) != base.content_hash:
         raise VerificationError("grafting changed the base's state dict (law 1)")
     if not torch.equal(_eval_outputs(grafted, images), base.outputs):
         raise VerificationError("the grafted model's outputs in eval mode differ from the base's (law 1)")
-    states = _training_states(grafted, images)
-    for t in range(1, grafted.steps):
-        if not torch.equal(states[t], states[0]):
-            raise VerificationError(f"replica {t} does not start as the identity (law 2)")
+    for site, states in _training_states(grafted, images).items():
+        for t in range(1, grafted.steps):
+            if not torch.equal(states[t], states[0]):
+                raise VerificationError(f"replica {t} at {site!r} does not start as the identity (law 2)")
     return {"state_dict_unchanged": True, "eval_outputs_equal": True, "replicas_start_as_identity": True}
 
 
@@ -89,15 +90,19 @@ def _eval_outputs(module: nn.Module, images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _training_states(grafted: GraftedModel, images: Tensor) -> Tensor:
-    """Return what enters the head in train mode, [T+1, N, ...], with the replicas' dropout off.
+def _training_states(grafted: GraftedModel, images: Tensor) -> dict[str, Tensor]:
+    """Return what enters each head in train mode, [T+1, N, ...] by site, with the replicas' dropout off.
 
     Running statistics and random numbers are put back.
     """
-    seen: list[Tensor] = []
-    # Registered after the graft's own hook, so it sees what that one made.
-    head = grafted.base.get_submodule(grafted.site)
-    probe = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    seen: dict[str, Tensor] = {}
+
+    def watch(site: str) -> RemovableHandle:
+        # Registered after the graft's own hook, so it sees what that one made.
+        head = grafted.base.get_submodule(site)
+        return head.register_forward_pre_hook(lambda _, inputs: seen.update({site: inputs[0]}))
+
+    probes = [watch(site) for site in grafted.sites]
     buffers = {name: buffer.clone() for name, buffer in grafted.named_buffers()}
     try:
         with _modes_kept(grafted), torch.random.fork_rng(devices=[]):
@@ -108,27 +113,27 @@ def _training_states(grafted: GraftedModel, images: Tensor) -> Tensor:
             outputs: Any = grafted(images)
     except (RuntimeError, ValueError) as error:
         raise ArchitectureError(
-            f"in train mode the grafted model fails: {_first_line(error)}",
-            hint="models with auxiliary heads, whose train mode differs from their eval mode, are not supported yet",
+            f"in train mode the model grafted at {', '.join(grafted.sites)} fails: {_first_line(error)}",
+            hint="are these all of the layers that make its logits? are the pictures large enough in train mode?",
         ) from error
     finally:
-        probe.remove()
+        for probe in probes:
+            probe.remove()
         for name, buffer in grafted.named_buffers():
             buffer.copy_(buffers[name])
-    _check_stacked(outputs, grafted, images)
-    return torch.unflatten(seen[0], 0, (grafted.steps, -1))
+    _check_stacked(outputs, seen, grafted, images)
+    return {site: torch.unflatten(states, 0, (grafted.steps, -1)) for site, states in seen.items()}
 
 
-def _check_stacked(outputs: Any, grafted: GraftedModel, images: Tensor) -> None:
+def _check_stacked(outputs: Any, seen: Mapping[str, Tensor], grafted: GraftedModel, images: Tensor) -> None:
     rows = grafted.steps * images.shape[0]
     if not isinstance(outputs, Tensor):
-        raise ArchitectureError(
-            f"in train mode the model gives a {type(outputs).__name__}, not a tensor of logits: models with auxiliary "
-            "heads are not supported yet"
-        )
+        raise ArchitectureError(f"in train mode the model gives a {type(outputs).__name__}, not logits")
+    if unused := [site for site in grafted.sites if site not in seen]:
+        raise ArchitectureError(f"in train mode nothing passes through {', '.join(unused)}")
     if outputs.shape[0] != rows:
         raise ArchitectureError(
-            f"the head at {grafted.site!r} does not make the logits: {outputs.shape[0]} rows came out for {rows}"
+            f"{', '.join(grafted.sites)} is not what makes the logits: {outputs.shape[0]} rows came out for {rows}"
         )
 
 

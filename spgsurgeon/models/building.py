@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from spgsurgeon.errors import ArchitectureError
+from spgsurgeon.models.heads import Site
 from spgsurgeon.models.identity import Identity
 from spgsurgeon.models.libraries import library
-from spgsurgeon.models.sites import Site, find_site
+from spgsurgeon.models.sites import find_sites
 
 _SHOWN = 5
+_ANY_CLASSES = 1000  # to see where the head of a model would be that comes without one
 
 
 def build(identity: Identity) -> nn.Module:
@@ -53,28 +55,44 @@ class _RepeatedRandomNumbers(TorchFunctionMode):
         return tensor.copy_(block.repeat(repeats)[: tensor.numel()].view(tensor.shape))
 
 
-def site_of(identity: Identity, module: nn.Module) -> Site:
-    """Return where dropout replicas attach (see `find_site`), watched at the model's own input size if need be."""
+def sites_of(identity: Identity, module: nn.Module) -> tuple[Site, ...]:
+    """Return where dropout replicas attach (see `find_sites`), traced at the model's own input size.
+
+    Raises ArchitectureError where there is no classifier, or none that can be grafted.
+    """
+    if identity.num_classes == 0:
+        raise ArchitectureError(f"{identity.name} has no classifier here", hint="give it one: --num-classes N")
     size = library(identity.library).preprocessing(identity, module).input_size
     parameter = next(module.parameters())
-    return find_site(module, torch.zeros(1, *size, dtype=parameter.dtype, device=parameter.device))
+    return find_sites(module, torch.empty(1, *size, dtype=parameter.dtype, device="meta"))
 
 
 def fit_identity(identity: Identity, tensors: Mapping[str, Tensor]) -> Identity:
-    """Return `identity` with the input channels and the number of classes that the checkpoint's shapes call for."""
+    """Return `identity` with the input channels, heads and number of classes that the checkpoint's shapes call for.
+
+    A checkpoint with nothing at the places of the heads has no classifier: 0 classes.
+    """
     args = library(identity.library).args_from_tensors(identity, tensors)
     identity = replace(identity, model_args=identity.model_args | args)
-    head = tensors.get(f"{site_of(identity, build_for_loading(identity)).module}.weight")
-    return identity if head is None else replace(identity, num_classes=int(head.shape[0]))
+    with_head = identity if identity.num_classes else replace(identity, num_classes=_ANY_CLASSES)
+    module = build_for_loading(with_head)
+    if getattr(module, "num_classes", None) == 0:
+        return identity  # an encoder, which has no classes to count
+    heads = [tensors[key] for site in sites_of(with_head, module) if (key := f"{site.module}.weight") in tensors]
+    return replace(identity, num_classes=int(heads[0].shape[0]) if heads else 0)
 
 
-def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
+def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> list[str]:
     """Put `tensors` in place of the module's own, keeping their dtypes and without copying them.
 
-    Raises ArchitectureError naming the keys, where keys or shapes are not those of the architecture `name`.
+    What nothing can be missed in may be absent: batch norm's counters, which files from before PyTorch 0.4.1 lack, and
+    tensors without elements. Returns what the user should know of that. Raises ArchitectureError naming the keys, where
+    keys or shapes are not those of the architecture `name`.
     """
     own = module.state_dict()
-    faults = [f"missing {key}" for key in own if key not in tensors]
+    absent = [key for key in own if key not in tensors]
+    counters = [key for key in absent if key.endswith(".num_batches_tracked")]
+    faults = [f"missing {key}" for key in absent if own[key].numel() and key not in counters]
     faults += [f"unexpected {key}" for key in tensors if key not in own]
     faults += [
         f"{key} is {list(tensors[key].shape)}, expected {list(value.shape)}"
@@ -88,19 +106,29 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], name: str) ->
             hint="is the architecture right? --arch says which",
             faults=faults,
         )
-    for key in own:
-        own[key] = tensors[key]
+    own.update(tensors)
     module.load_state_dict(own, assign=True)  # with the module's own versions: torchvision's MNASNet insists on one
+    return [f"{len(counters)} counters of batch norms are absent and start at 0"] if counters else []
 
 
 def with_classes(module: nn.Module, identity: Identity, num_classes: int) -> tuple[nn.Module, Identity]:
-    """Return the model for `num_classes`: every weight kept but the head's, which is new and untrained."""
+    """Return the model for another number of classes: every weight kept but those of its heads, which are untrained.
+
+    Raises ArchitectureError for an encoder, which its library never gives a classifier.
+    """
     cfg = {k: v for k, v in (identity.pretrained_cfg or {}).items() if k not in ("label_names", "label_descriptions")}
     identity = replace(identity, num_classes=num_classes, pretrained_cfg=cfg or None)
     other = build(identity)
-    head = site_of(identity, other).module + "."
-    dtype = next(module.parameters()).dtype
-    fresh = {key: value.to(dtype) for key, value in other.state_dict().items() if key.startswith(head)}
-    kept = {key: value for key, value in module.state_dict().items() if not key.startswith(head)}
-    load_weights(other, kept | fresh, identity.name)
+    before, dtype = module.state_dict(), next(module.parameters()).dtype
+    fresh = {
+        key: value.to(dtype) if value.is_floating_point() else value
+        for key, value in other.state_dict().items()
+        if key not in before or before[key].shape != value.shape  # with other classes, every layer of logits
+    }
+    if not fresh:
+        raise ArchitectureError(
+            f"{identity.name} is an encoder: {identity.library} builds it without a classifier, whatever the number of "
+            "classes"
+        )
+    load_weights(other, before | fresh, identity.name)
     return other, identity

@@ -1,100 +1,116 @@
-"""Where replicas attach: the head that makes the logits, found without guessing at names.
+"""Where replicas attach: the layers that make the logits, found by tracing and without guessing at names.
 
-Shapes: D = width of the hidden state, C = number of classes.
+Shapes: N pictures; C = number of classes.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 
 from spgsurgeon.errors import ArchitectureError
+from spgsurgeon.models.heads import Site
 
 
-@dataclass(frozen=True)
-class Site:
-    """The input of the module that makes the logits, where dropout replicas attach.
+def find_sites(model: nn.Module, example: Tensor) -> tuple[Site, ...]:
+    """Return the layers that make the logits of `model`, an image classifier; the first makes those of its main output.
 
-    `module` is its path in the model, `type` its class name, `width` the D of its input, `classes` its C.
+    These are the layers whose output reaches the model's in train mode through no further layer: distilled and
+    two-branch models have several, which they combine, others an auxiliary head. They are found in the autograd graph
+    of one pass on the meta device, so nothing is computed and the model stays as it is; of `example`
+    [N, channels, H, W] only the size and type matter.
+
+    Raises ArchitectureError, saying what was found, where a head is no Linear or 1x1 convolution.
     """
-
-    module: str
-    type: str
-    width: int
-    classes: int
-    side: str = "input"
-
-    def temporary_parameters(self, replicas: int) -> int:
-        """Return T (D^2 + D) (arXiv 2506.15051, eq. 14)."""
-        return replicas * (self.width**2 + self.width)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the site as plain data."""
-        return asdict(self)
-
-
-def find_site(model: nn.Module, example: Tensor) -> Site:
-    """Return the head of `model`, an image classifier, and the width of its input.
-
-    timm's models are asked (`get_classifier`); others are watched on one forward pass of `example` [N, channels, H, W]
-    in eval mode. Raises ArchitectureError, saying what was found, where the head is not one Linear or 1x1 convolution.
-    """
-    if callable(getattr(model, "get_classifier", None)):
-        path, head = _ask(model)
-    else:
-        path, head = _watch(model, example)
-    if isinstance(head, nn.Linear):
-        return Site(path, "Linear", head.in_features, head.out_features)
-    if isinstance(head, nn.Conv2d) and head.kernel_size == (1, 1) and head.groups == 1:
-        return Site(path, "Conv2d", head.in_channels, head.out_channels)
-    raise ArchitectureError(
-        f"the head at {path!r} is {_describe(head)}; replicas attach before a Linear or a 1x1 convolution only",
-        head=_describe(head),
-    )
-
-
-def _ask(model: nn.Module) -> tuple[str, nn.Module]:
-    head = model.get_classifier()  # type: ignore[operator]  # timm's own API, present by duck typing
-    if isinstance(head, (tuple, list, nn.ModuleList)):
-        kinds = ", ".join(_describe(h) for h in head)
-        raise ArchitectureError(f"the model has {len(head)} heads ({kinds}); models with one head are supported so far")
-    if not isinstance(head, nn.Module) or isinstance(head, nn.Identity):
+    if getattr(model, "num_classes", None) == 0:
         raise ArchitectureError("the model has no classifier", hint="give it one: --num-classes N")
-    path = next((name for name, module in model.named_modules() if module is head), None)
-    if path is None:
-        raise ArchitectureError(f"the classifier ({_describe(head)}) is not a submodule of the model")
-    return _sole_layer(path, head)
+    twin = _meta_twin(model)
+    outputs, makers = _trace(twin, example)
+    names = {module: name for name, module in twin.named_modules()}
+    calls = list(makers.values())
+    sites = []
+    for head in _last_layers(outputs, makers):
+        if calls.count(head) > 1:
+            raise ArchitectureError(f"the head {names[head]!r} is called {calls.count(head)} times in one forward pass")
+        sites.append(_site(names[head], head, classes=outputs[0].shape[1]))
+    if not sites:
+        raise ArchitectureError("the model is no image classifier: no layer makes its output")
+    return tuple(sites)
 
 
-def _sole_layer(path: str, head: nn.Module) -> tuple[str, nn.Module]:
-    """Return the layer that a head consists of, besides norms, dropout and the like; the head itself if it has more."""
-    layers = [(name, module) for name, module in head.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
-    if len(layers) != 1:
-        return path, head
-    name, layer = layers[0]
-    return f"{path}.{name}" if name else path, layer
+def _meta_twin(model: nn.Module) -> nn.Module:
+    """Return a copy of `model` in train mode whose parameters, all trainable, and buffers hold no numbers."""
+    memo: dict[int, Any] = {
+        id(p): nn.Parameter(p.detach().to("meta"), requires_grad=p.is_floating_point()) for p in model.parameters()
+    }
+    memo |= {id(buffer): buffer.detach().to("meta") for buffer in model.buffers()}
+    return copy.deepcopy(model, memo).train()
 
 
-def _watch(model: nn.Module, example: Tensor) -> tuple[str, nn.Module]:
-    """Return the last module with parameters of its own that a forward pass calls."""
-    names = {module: name for name, module in model.named_modules()}
-    calls: list[nn.Module] = []
-    leaves = [m for m in model.modules() if not any(m.children()) and any(True for _ in m.parameters())]
-    hooks = [leaf.register_forward_hook(lambda module, *_: calls.append(module)) for leaf in leaves]
+def _trace(twin: nn.Module, example: Tensor) -> tuple[list[Tensor], dict[Node, nn.Module]]:
+    """Return the outputs [2, C] of a pass, and which layer made what in their autograd graph."""
+    makers: dict[Node, nn.Module] = {}
+
+    def note(layer: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.grad_fn is not None:
+            makers[output.grad_fn] = layer
+
+    for layer in twin.modules():
+        if not any(layer.children()) and any(True for _ in layer.parameters()):
+            layer.register_forward_hook(note)
+    images = torch.empty(2, *example.shape[1:], dtype=example.dtype, device="meta")  # batch norms refuse one picture
     try:
-        output = run_in_eval(model, example)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if not isinstance(output, Tensor) or output.dim() != 2 or not calls:
+        with torch.inference_mode(False), torch.enable_grad():
+            output = twin(images)
+    except Exception as error:  # a stranger's model, on a device that it may not have met
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ArchitectureError(
+            f"the heads can't be found: on pictures of {list(example.shape[1:])} the model fails: {reason}",
+            hint="in Python, name them: graft(model, site=...)",
+        ) from error
+    outputs = list(output) if isinstance(output, (tuple, list)) else [output]
+    if not outputs or any(not isinstance(o, Tensor) or o.dim() != 2 or o.shape != outputs[0].shape for o in outputs):
         raise ArchitectureError(f"the model is no image classifier: its output is {_describe_output(output)}")
-    head = calls[-1]
-    if calls.count(head) > 1:
-        raise ArchitectureError(f"the head {names[head]!r} is called {calls.count(head)} times in one forward pass")
-    return names[head], head
+    return outputs, makers
+
+
+def _last_layers(outputs: Sequence[Tensor], makers: dict[Node, nn.Module]) -> list[nn.Module]:
+    """Return the layers that a walk back from the outputs meets first, in the outputs' order and each once."""
+    pending = [output.grad_fn for output in reversed(outputs)]
+    seen: set[Node] = set()
+    layers: dict[nn.Module, None] = {}
+    while pending:
+        node = pending.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node in makers:
+            layers[makers[node]] = None
+        else:
+            pending += [before for before, _ in reversed(node.next_functions)]
+    return list(layers)
+
+
+def _site(path: str, head: nn.Module, classes: int) -> Site:
+    if isinstance(head, nn.Linear):
+        site = Site(path, "Linear", head.in_features, head.out_features)
+    elif isinstance(head, nn.Conv2d) and head.kernel_size == (1, 1) and head.groups == 1:
+        site = Site(path, "Conv2d", head.in_channels, head.out_channels)
+    else:
+        kind = f"a {type(head).__name__}"
+        raise ArchitectureError(
+            f"the head at {path!r} is {kind}; replicas attach before a Linear or a 1x1 convolution only", head=kind
+        )
+    if site.classes != classes:
+        raise ArchitectureError(
+            f"the layer at {path!r} makes {site.classes} numbers, not the logits of {classes} classes"
+        )
+    return site
 
 
 @torch.no_grad()
@@ -108,9 +124,7 @@ def run_in_eval(model: nn.Module, example: Tensor) -> Any:
             module.training = training
 
 
-def _describe(module: object) -> str:
-    return f"a {type(module).__name__}"
-
-
 def _describe_output(output: object) -> str:
+    if isinstance(output, (tuple, list)):
+        return f"a {type(output).__name__} of {', '.join(map(_describe_output, output))}"
     return f"a tensor {list(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"

@@ -76,12 +76,13 @@ class TimmLibrary:
         return {"in_chans": int(weight.shape[1])}
 
     def preprocessing(self, identity: Identity, module: nn.Module) -> Preprocessing:
-        """Return timm's own resolution of the data configuration, for as many channels as the model reads."""
+        """Return timm's own resolution of the data configuration, for the channels and size the model was built for."""
         data = resolve_model_data_config(module)
-        channels, height, width = data["input_size"]
+        channels, *size = data["input_size"]
         channels = int(identity.model_args.get("in_chans", channels))
+        height, width = _height_and_width(identity.model_args.get("img_size") or size)
         return Preprocessing(
-            input_size=(channels, int(height), int(width)),
+            input_size=(channels, height, width),
             mean=_for_channels(data["mean"], channels),
             std=_for_channels(data["std"], channels),
             interpolation=data["interpolation"],
@@ -155,8 +156,12 @@ def _training_input(args: Mapping[str, Any], explicit: Mapping[str, Any]) -> tup
         channels = channels or first
     if size is None:
         return channels, None
+    return channels, _height_and_width(size)
+
+
+def _height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
     height, width = (size, size) if isinstance(size, int) else size
-    return channels, (int(height), int(width))
+    return int(height), int(width)
 
 
 def _for_channels(values: Sequence[float], channels: int) -> tuple[float, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,14 @@ from torchvision.transforms.functional import InterpolationMode
 from spgsurgeon.errors import ArchitectureError, SurgeonError, did_you_mean
 from spgsurgeon.models.identity import Identity
 from spgsurgeon.models.preprocessing import Preprocessing
+
+_AUXILIARY_HEADS = {"googlenet": "aux1.", "inception_v3": "AuxLogits."}
+# What torchvision's factory adds with its own weights: they want pictures normalised another way, which the model does
+# itself, and GoogLeNet's auxiliary heads in them were never trained.
+_WITH_WEIGHTS: dict[str, dict[str, Any]] = {
+    "googlenet": {"transform_input": True, "aux_logits": False},
+    "inception_v3": {"transform_input": True},
+}
 
 
 class TorchvisionLibrary:
@@ -36,7 +45,7 @@ class TorchvisionLibrary:
                 hint=did_you_mean(identity.architecture, self.architectures()),
             )
         args = dict(identity.model_args)
-        if identity.architecture in ("googlenet", "inception_v3"):
+        if identity.architecture in _AUXILIARY_HEADS:
             args.setdefault("init_weights", True)  # their default, said aloud: leaving it out is a FutureWarning
         try:
             module: nn.Module = torchvision.models.get_model(
@@ -58,6 +67,7 @@ class TorchvisionLibrary:
             library=self.name,
             architecture=architecture,
             num_classes=len(weights.meta["categories"]),
+            model_args=_args_with_weights(weights, architecture),
             pretrained_cfg=_preset(weights) | {"tag": weights.name},
         )
         try:
@@ -70,19 +80,28 @@ class TorchvisionLibrary:
                 hint="check the network, give a file, or use --random-weights where training starts from nothing",
             ) from error
         module = self.build(identity)
+        if identity.model_args.get("aux_logits") is False:
+            state = {key: state[key] for key in module.state_dict()}
         module.load_state_dict(state)
         return module, identity
 
     def args_from_tensors(self, identity: Identity, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Return nothing: torchvision's classifiers have no argument but the number of classes."""
-        return {}
+        """Return `aux_logits` where the auxiliary heads are missing, `image_size` by the positions of a transformer."""
+        auxiliary = _AUXILIARY_HEADS.get(identity.architecture)
+        if auxiliary is not None and not any(key.startswith(auxiliary) for key in tensors):
+            return {"aux_logits": False}
+        positions, patches = tensors.get("encoder.pos_embedding"), tensors.get("conv_proj.weight")
+        if positions is None or patches is None:
+            return {}
+        return {"image_size": math.isqrt(positions.shape[1] - 1) * patches.shape[2]}  # one position is the class token
 
     def preprocessing(self, identity: Identity, module: nn.Module) -> Preprocessing:
         """Return the preset of the weights; for other weights that of the architecture's default ones."""
         preset = identity.pretrained_cfg or _preset(_weights(identity.architecture, None))
-        channels, height, width = preset["input_size"]
+        channels, size, _ = preset["input_size"]  # they are all square
+        size = int(getattr(module, "image_size", size))  # a vision transformer takes no other
         return Preprocessing(
-            input_size=(int(channels), int(height), int(width)),
+            input_size=(int(channels), size, size),
             mean=tuple(preset["mean"]),
             std=tuple(preset["std"]),
             interpolation=str(preset["interpolation"]),
@@ -124,7 +143,8 @@ class TorchvisionLibrary:
         architecture, _, tag = architecture.partition(".")
         classes = model_args.get("num_classes") or self.default_classes(architecture)
         preset = _preset(_weights(architecture, tag)) | {"tag": tag} if tag else None
-        return Identity(self.name, architecture, int(classes), pretrained_cfg=preset)
+        args = {"transform_input": True} if tag and architecture in _AUXILIARY_HEADS else {}
+        return Identity(self.name, architecture, int(classes), args, pretrained_cfg=preset)
 
 
 def _weights(architecture: str, tag: str | None) -> Any:
@@ -135,6 +155,13 @@ def _weights(architecture: str, tag: str | None) -> Any:
             f"torchvision has no weights {name!r} for {architecture}; it has {', '.join(w.name for w in available)}"
         )
     return available[name]
+
+
+def _args_with_weights(weights: Any, architecture: str) -> dict[str, Any]:
+    """Return what torchvision's factory builds a model with where it comes with `weights`."""
+    if architecture.startswith("vit_"):
+        return {"image_size": int(weights.meta["min_size"][0])}
+    return dict(_WITH_WEIGHTS.get(architecture, {}))
 
 
 def _preset(weights: Any) -> dict[str, Any]:

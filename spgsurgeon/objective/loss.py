@@ -1,6 +1,7 @@
 """The Sequential Policy Gradient loss (arXiv 2506.15051, eq. 9-13) and the forms in which it is minimised.
 
-Shapes: N pictures, C classes, T replicas, `units` = [N] for images, [N, H, W] for maps; m = number of counted units.
+Shapes: N pictures, C classes, T replicas; m = number of counted units; `units` = [N] for images, [N, H, W] for maps,
+[N, K] for images where the model gives K outputs (auxiliary heads).
 The action is always the label (teacher forcing), so -log pi_t[c] is the cross entropy CE_t of replica t.
 """
 
@@ -81,8 +82,11 @@ def spg_loss(
 
     `logits` is [(T+1)*N, C, ...] as a grafted model in train mode gives it, T = `len(weights)` (none: plain cross
     entropy); `target` is [N, ...] of class indices, or soft labels [N, C, ...] whose arg-max is the label that episodes
-    go by. `form` is one of `FORMS`. Units whose target is `ignore_index` enter no sum; a batch without any counted
-    unit gives zero, with a graph. `label_smoothing` enters the cross entropy only. `loss_normalization` multiplies by
+    go by. Where the logits have dimensions at their end that the target lacks, as [(T+1)*N, C, K] of a model with K
+    outputs in train mode, the target counts for each unit along them, and each has an episode of its own.
+
+    `form` is one of `FORMS`. Units whose target is `ignore_index` enter no sum; a batch without any counted unit gives
+    zero, with a graph. `label_smoothing` enters the cross entropy only. `loss_normalization` multiplies by
     exp(mean CE_0 - loss), a constant to autograd.
 
     `mean_over_ranks` averages a tensor over data-parallel processes. With it, averaging the gradients over processes
@@ -120,6 +124,7 @@ def _read_batch(
 ) -> _Batch:
     steps = len(weights) + 1
     soft = target.is_floating_point()
+    target = _for_every_unit(target, logits.shape[2:], given=target.dim() - (2 if soft else 1))
     label = target.argmax(1) if soft else target
     repeated = target.repeat(steps, *[1] * (target.dim() - 1))
     ce = cross_entropy(
@@ -134,6 +139,12 @@ def _read_batch(
         step_sizes = mean_over_ranks(step_sizes)
     step_losses = _ratio((ce * steps_counted).flatten(1).sum(1), step_sizes)
     return _Batch(ce, episode, steps_counted, step_sizes, step_losses)
+
+
+def _for_every_unit(target: Tensor, units: Sequence[int], given: int) -> Tensor:
+    """Return `target`, which has the first `given` of the dimensions `units` that follow N and C, over all of them."""
+    missing = units[given:]
+    return target.reshape(*target.shape, *[1] * len(missing)).expand(*target.shape, *missing)
 
 
 def _ratio(total: Tensor, count: Tensor) -> Tensor:

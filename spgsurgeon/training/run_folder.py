@@ -7,6 +7,7 @@ counters beside it. No file in it is a pickle.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -20,12 +21,14 @@ from spgsurgeon.checkpoint.folders import (
     GraftManifest,
     best_of,
     read_grafted_folder,
-    read_json_object,
+    read_manifest,
+    read_state,
     write_grafted_folder,
 )
 from spgsurgeon.checkpoint.hashing import content_hash
-from spgsurgeon.checkpoint.reading import read_safetensors
-from spgsurgeon.checkpoint.writing import atomic_file, atomic_folder, write_json, write_safetensors
+from spgsurgeon.checkpoint.sealing import sealed
+from spgsurgeon.checkpoint.tensors import read_safetensors
+from spgsurgeon.checkpoint.writing import atomic_file, atomic_folder, write_failures, write_json, write_safetensors
 from spgsurgeon.errors import DamagedFileError, UsageError
 
 _RECIPE, _METRICS, _STATE = "recipe.yaml", "metrics.jsonl", "state.json"
@@ -73,35 +76,37 @@ class RunFolder:
                 if tensors := getattr(checkpoint, extra):
                     write_safetensors(folder / f"{extra}.safetensors", tensors)
                     hashes[extra] = content_hash(tensors)
-            write_json(folder / _STATE, {**checkpoint.state, "hashes": hashes})
-        for pointer in ("last", "best") if best else ("last",):
+            write_json(folder / _STATE, sealed({**checkpoint.state, "hashes": hashes}))
+        # `best` first: killed in between, a run resumes from the older `last` and comes to the same best once more.
+        for pointer in ("best", "last") if best else ("last",):
             _point(self.path / pointer, Path("checkpoints") / name)
         self._drop_others()
 
     def load(self) -> Checkpoint | None:
         """Return the last checkpoint, verified by its hashes; None where the run has none yet."""
-        folder = self.path / "last"
-        if not folder.exists():
+        folder = last_of(self.path)
+        if folder is None:
             return None
-        grafted = read_grafted_folder(folder.resolve())
-        state = read_json_object(folder / _STATE)
-        extras = {extra: self._read_extra(folder, extra, state["hashes"]) for extra in _EXTRAS}
+        state = read_state(folder)
+        grafted = read_grafted_folder(folder)  # its moving average is as it was, if there is one
         return Checkpoint(
             base=read_safetensors(grafted.base_weights)[0],
             temporary=read_safetensors(grafted.temporary_weights)[0],
+            optimizer=self._read_optimizer(folder, state["hashes"].get("optimizer")),
             state=state,
-            **extras,
+            ema=read_safetensors(folder / "ema.safetensors")[0] if "ema" in state["hashes"] else {},
         )
 
     def best_content_hash(self) -> str:
         """Return the content hash of the best checkpoint's base weights: the averaged ones where there are such."""
         folder = best_of(self.path)
-        averaged: str | None = read_json_object(folder / _STATE)["hashes"].get("ema")
-        return averaged or str(read_json_object(folder / "graft.json")["weights_hash"])
+        averaged: str | None = read_state(folder)["hashes"].get("ema")
+        return averaged or read_manifest(folder).weights_hash
 
     def add_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl and the same numbers to the TensorBoard events."""
-        with (self.path / _METRICS).open("a", encoding="utf-8") as file:
+        path = self.path / _METRICS
+        with write_failures(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(metrics) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -111,10 +116,10 @@ class RunFolder:
         board.flush()
 
     def forget_metrics_from(self, epoch: int) -> None:
-        """Drop the lines of epochs that a resumed run is going to run again, and one that was cut off."""
+        """Drop the lines of epochs that a resumed run is going to run again, and those that are damaged."""
         path = self.path / _METRICS
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["epoch"] < epoch]
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+        kept = [line for line in lines if _epoch_of(line) < epoch]
         if kept != lines:
             with atomic_file(path, force=True) as temporary:
                 temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
@@ -132,14 +137,15 @@ class RunFolder:
             self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=epoch)
         return self._board
 
-    def _read_extra(self, folder: Path, extra: str, hashes: Mapping[str, str]) -> Mapping[str, Tensor]:
-        if extra not in hashes:
+    def _read_optimizer(self, folder: Path, expected: str | None) -> Mapping[str, Tensor]:
+        """Return the optimizer's tensors after comparing them with their hash; None is for an optimizer without."""
+        if expected is None:
             return {}
-        path = folder / f"{extra}.safetensors"
+        path = folder / "optimizer.safetensors"
         if not path.is_file():
             raise DamagedFileError(f"{folder} is damaged: {path.name} is missing")
         tensors = read_safetensors(path)[0]
-        if content_hash(tensors) != hashes[extra]:
+        if content_hash(tensors) != expected:
             raise DamagedFileError(f"{path} is damaged: its content hash is not the recorded one")
         return tensors
 
@@ -155,25 +161,50 @@ class RunFolder:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
+def last_of(run: Path) -> Path | None:
+    """Return the folder of a run's last checkpoint, None where there is none yet.
+
+    Raises DamagedFileError where there was one.
+    """
+    last = run / "last"
+    if last.is_dir():
+        return last.resolve()
+    if last.is_symlink():
+        raise DamagedFileError(f"{run} is damaged: its last checkpoint {last.readlink()} is missing")
+    return None
+
+
 def recipe_of(run: Path) -> str:
-    """Return the resolved recipe of a run. Raises UsageError where there is no run."""
+    """Return the resolved recipe of a run. Raises UsageError where there is no run, DamagedFileError if it is no text."""
     path = run / _RECIPE
     if not path.is_file():
         raise UsageError(f"{run} is no run folder: it has no {_RECIPE}", hint="start one without --resume")
-    return path.read_text(encoding="utf-8")
+    try:
+        return path.read_text(encoding="utf-8")
+    except ValueError as error:
+        raise DamagedFileError(f"{path} is damaged: it is no text ({error!s:.120})") from error
+
+
+def _epoch_of(line: str) -> float:
+    """Return the epoch of a line of metrics; infinity for one that was cut off or is no longer JSON."""
+    try:
+        return float(json.loads(line)["epoch"])
+    except (ValueError, TypeError, KeyError):
+        return math.inf
 
 
 def _point(link: Path, target: Path) -> None:
     """Make `link` a relative symbolic link to `target`, replacing an older one in one step."""
     temporary = link.with_name(f".{link.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target)
-    os.replace(temporary, link)
-    folder = os.open(link.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # before anything that the older link led to is dropped
-    finally:
-        os.close(folder)
+    with write_failures(link):
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(target)
+        os.replace(temporary, link)
+        folder = os.open(link.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # before anything that the older link led to is dropped
+        finally:
+            os.close(folder)
 
 
 def _scalars(metrics: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:

@@ -14,9 +14,10 @@ from spgsurgeon.checkpoint.hashing import layout_hash
 from spgsurgeon.checkpoint.writing import atomic_folder, refuse_overwriting_input
 from spgsurgeon.errors import SurgeonError, UsageError
 from spgsurgeon.exporting.proof import example_images, fingerprint, prove_graft
+from spgsurgeon.models.heads import sites_document
 from spgsurgeon.trp.grafted import GraftedModel, attach
-from spgsurgeon.workflows.inspect import describe, non_finite
-from spgsurgeon.workflows.opening import OpenedModel, open_model, state_of
+from spgsurgeon.workflows.inspect import describe
+from spgsurgeon.workflows.opening import OpenedModel, non_finite, open_model, state_of
 from spgsurgeon.workflows.surgery import replica_settings
 
 
@@ -77,10 +78,10 @@ def graft_proven(opened: OpenedModel, trp: str, *, replicas: int, rate: float) -
             hint="such weights can't be retrained; was the checkpoint written by a run that diverged?",
         )
     images = example_images(opened.module, opened.preprocessing.input_size)
-    site = opened.site
+    sites = opened.sites
     before = fingerprint(opened.module, images)
     settings = replica_settings(trp, replicas, rate)
-    grafted = attach(opened.module, site.module, trp, **settings).eval()
+    grafted = attach(opened.module, [site.module for site in sites], trp, **settings).eval()
     proof = prove_graft(grafted, before, images)
     identity, state = opened.identity, state_of(opened.module)
     manifest = GraftManifest(
@@ -96,7 +97,7 @@ def graft_proven(opened: OpenedModel, trp: str, *, replicas: int, rate: float) -
             "layout": layout_hash(state),
         },
         trp={"kind": trp, **settings},
-        site={"module": site.module, "side": site.side, "width": site.width},
+        site=sites_document(sites, "module", "width") | {"side": sites[0].side},
         temporary_parameters=sum(p.numel() for p in grafted.replicas.parameters()),
     )
     return ProvenGraft(grafted, manifest, proof)

@@ -1,19 +1,29 @@
-"""`spgsurgeon inspect`: what a checkpoint is and where it can be grafted."""
+"""`spgsurgeon inspect`: what a checkpoint is and where it can be grafted; files and folders are read without torch."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+from spgsurgeon.checkpoint.folders import read_grafted_folder
+from spgsurgeon.checkpoint.specs import TensorSpec
+from spgsurgeon.checkpoint.values import content_hash_of, non_finite_of
+from spgsurgeon.errors import ArchitectureError, SurgeonError
+from spgsurgeon.models.heads import Site, sites_document, temporary_parameters
+from spgsurgeon.models.libraries import NamedModel, parse_model
+from spgsurgeon.workflows.locating import Located, locate
+from spgsurgeon.workflows.recognising import Recognition, recognize, refusal, under_prefix
 
-from spgsurgeon.checkpoint.hashing import DTYPE_NAMES, content_hash
-from spgsurgeon.workflows.opening import OpenedModel, open_model, state_of
+if TYPE_CHECKING:
+    from spgsurgeon.models.identification import Match
+    from spgsurgeon.workflows.opening import OpenedModel
 
 DEFAULT_REPLICAS = 3
+
+_READ_UNASKED = 64_000_000  # bytes of weights: as many as are read and hashed in the blink of an eye
 
 
 def inspect(
@@ -23,61 +33,193 @@ def inspect(
     arch: str | None = None,
     random_seed: int | None = None,
     tensors: bool = False,
+    values: bool | None = None,
 ) -> dict[str, Any]:
-    """Return the document of `inspect --json` for the model that `model` names; with `tensors`, each one is listed."""
-    opened = open_model(model, weights=weights, arch=arch, random_seed=random_seed)
-    document = describe(opened)
+    """Return the document of `inspect --json` for the model that `model` names; with `tensors`, each one is listed.
+
+    `values` says whether the weights themselves are read, for their hash and to look for NaN and infinity; None reads
+    up to 64 MB of them. Where they are not, `content_hash` and `non_finite` are None. An architecture that can't be
+    told, or a head that can't be grafted, is no exception here: the document then has an `error`.
+    """
+    named = parse_model(model)
+    if isinstance(named, NamedModel) or random_seed is not None:
+        document = _inspect_opened(model, weights, arch, random_seed)
+    else:
+        document = _inspect_located(named, weights, arch, values) or _inspect_opened(model, weights, arch, None)
     options = {"--arch": arch, "--weights": weights, "--random-weights": "" if random_seed is not None else None}
-    document["next"] = _next_command(opened, document, options)
-    document["notes"] = opened.notes
-    if tensors:
-        document["tensor_list"] = [
-            {"key": key, "dtype": DTYPE_NAMES[value.dtype], "shape": list(value.shape)}
-            for key, value in state_of(opened.module).items()
-        ]
+    document["next"] = _next_command(document, options)
+    if not tensors:
+        del document["tensor_list"]
     return document
 
 
 def describe(opened: OpenedModel, known_hash: str | None = None) -> dict[str, Any]:
-    """Return what an opened base is, as plain data; `known_hash` is its content hash, where it is known already."""
-    identity, checkpoint = opened.identity, opened.checkpoint
-    state = state_of(opened.module)
-    site = opened.site
+    """Return what an opened base is, as plain data; `known_hash` is its content hash, where it is known already.
+
+    Raises ArchitectureError where it has no head that can be grafted.
+    """
+    from spgsurgeon.checkpoint.hashing import DTYPE_NAMES, content_hash
+    from spgsurgeon.workflows.opening import non_finite, state_of
+
+    located, state = opened.located, state_of(opened.module)
+    document = _document(
+        source=opened.source,
+        format=opened.format,
+        producer=located.producer if located else opened.identity.library,
+        library=opened.identity.library,
+        architecture=opened.identity.architecture,
+        candidates=[opened.identity.name],
+        sites=opened.sites,
+        parameters=sum(p.numel() for p in opened.module.parameters()),
+        tensors=[(key, DTYPE_NAMES[value.dtype], tuple(value.shape)) for key, value in state.items()],
+        located=located,
+    )
+    document["content_hash"] = known_hash or content_hash(state)
+    document["non_finite"] = non_finite(state)
+    del document["tensor_list"]
+    return document
+
+
+def _inspect_opened(model: str, weights: str | None, arch: str | None, random_seed: int | None) -> dict[str, Any]:
+    """Return the document of a model that has to be built to be known."""
+    from spgsurgeon.checkpoint.hashing import DTYPE_NAMES
+    from spgsurgeon.workflows.opening import open_model, state_of
+
+    opened = open_model(model, weights=weights, arch=arch, random_seed=random_seed)
+    listed = [(key, DTYPE_NAMES[value.dtype], tuple(value.shape)) for key, value in state_of(opened.module).items()]
+    return describe(opened) | {"tensor_list": _tensor_list(listed), "notes": opened.notes}
+
+
+def _inspect_located(path: Path, weights: str | None, arch: str | None, values: bool | None) -> dict[str, Any] | None:
+    """Return the document of weights in a file or folder; None where only building the model can tell what it is."""
+    located = locate(path, weights, check=False)
+    recognition = recognize(located, arch)
+    if recognition.said is not None and not recognition.fits.matches:
+        return None
+    document = _recognized(located, recognition)
+    entries = _own_entries(located, recognition)
+    if values or (values is None and sum(spec.nbytes for spec in entries.values()) <= _READ_UNASKED):
+        _check_folder(located)
+        document |= {"content_hash": content_hash_of(entries), "non_finite": non_finite_of(entries)}
+    return document
+
+
+def _recognized(located: Located, recognition: Recognition) -> dict[str, Any]:
+    matches = recognition.fits.matches
+    entries = _own_entries(located, recognition)
+    shapes = {key: spec.shape for key, spec in entries.items()}
+    libraries = {match.entry.library for match in matches}
+    heads = {_sites(match) for match in matches}
+    settled = matches[0].entry if len(matches) == 1 else None
+    document = _document(
+        source=located.source,
+        format=located.format,
+        producer=located.producer,
+        library=libraries.pop() if len(libraries) == 1 else None,
+        architecture=settled.architecture if settled else None,
+        candidates=[match.entry.name for match in matches or recognition.fits.nearest],
+        sites=heads.pop() if len(heads) == 1 else (),
+        parameters=matches[0].entry.parameters(shapes) if matches else None,
+        tensors=[(key, spec.dtype, spec.shape) for key, spec in entries.items()],
+        located=located,
+    )
+    document["evidence"] = _evidence(recognition)
+    document["unexpected"] = list(matches[0].unexpected) if matches else []
+    if settled is None:
+        document |= _failure(refusal(located, recognition))
+    elif document["head"] is None:
+        document |= _failure(_headless(recognition))
+    return document
+
+
+def _document(
+    *,
+    source: str,
+    format: str,
+    producer: str | None,
+    library: str | None,
+    architecture: str | None,
+    candidates: list[str],
+    sites: Sequence[Site],
+    parameters: int | None,
+    tensors: Iterable[tuple[str, str, tuple[int, ...]]],
+    located: Located | None,
+) -> dict[str, Any]:
+    """Return the document, with what only the values of the weights can tell left open (None)."""
+    listed = _tensor_list(tensors)
+    outline = located.outline if located else None
+    trp = located.manifest.trp if located and located.manifest else None
     return {
-        "source": opened.source,
-        "format": opened.format,
-        "producer": _producer(opened),
-        "library": identity.library,
-        "architecture": identity.architecture,
-        "candidates": [identity.name],
-        "head": {"module": site.module, "type": site.type, "width": site.width, "classes": site.classes},
-        "parameters": sum(p.numel() for p in opened.module.parameters()),
-        "tensors": len(state),
-        "dtypes": dict(Counter(DTYPE_NAMES[value.dtype] for value in state.values())),
-        "prefixes": list(checkpoint.prefixes) if checkpoint else [],
-        "ema": {"found": checkpoint.has_ema, "used": checkpoint.weights == "ema"} if checkpoint else None,
-        "content_hash": known_hash or content_hash(state),
+        "source": source,
+        "format": format,
+        "producer": producer,
+        "library": library,
+        "architecture": architecture,
+        "candidates": candidates,
+        "head": sites_document(sites, "module", "type", "width") | {"classes": sites[0].classes} if sites else None,
+        "parameters": parameters,
+        "tensors": len(listed),
+        "dtypes": dict(Counter(tensor["dtype"] for tensor in listed)),
+        "prefixes": list(outline.prefixes) if outline else [],
+        "ema": {"found": outline.has_ema, "used": outline.weights == "ema"} if outline else None,
+        "content_hash": None,
         "unsafe": [],
-        "non_finite": non_finite(state),
-        "sites": {
-            "dropout": {
-                "module": site.module,
-                "side": site.side,
-                "width": site.width,
-                "temporary_parameters": site.temporary_parameters(DEFAULT_REPLICAS),
-            }
-        },
-        "grafted": opened.manifest.trp if opened.manifest and opened.has_replicas else None,
+        "non_finite": None,
+        "sites": {"dropout": _dropout_site(sites)} if sites else {},
+        "grafted": trp if trp and trp["kind"] != "none" else None,
+        "notes": list(located.notes) if located else [],
+        "tensor_list": listed,
     }
 
 
-def _producer(opened: OpenedModel) -> str | None:
-    if opened.checkpoint is None:
-        return opened.identity.library
-    return "spgsurgeon" if opened.manifest else opened.checkpoint.producer
+def _dropout_site(sites: Sequence[Site]) -> dict[str, Any]:
+    return {
+        **sites_document(sites, "module", "width"),
+        "side": sites[0].side,
+        "temporary_parameters": temporary_parameters(sites, DEFAULT_REPLICAS),
+    }
 
 
-def _next_command(opened: OpenedModel, document: dict[str, Any], options: dict[str, str | None]) -> str:
+def _tensor_list(tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> list[dict[str, Any]]:
+    return [{"key": key, "dtype": dtype, "shape": list(shape)} for key, dtype, shape in tensors]
+
+
+def _own_entries(located: Located, recognition: Recognition) -> dict[str, TensorSpec]:
+    matches = recognition.fits.matches
+    return under_prefix(located.outline.entries, matches[0]) if matches else dict(located.outline.entries)
+
+
+def _sites(match: Match) -> tuple[Site, ...]:
+    """Return where replicas attach, with the classes that the file has; nowhere where it has no classifier."""
+    classes = match.classes
+    return tuple(Site(head.module, head.type, head.width, classes) for head in match.entry.heads) if classes else ()
+
+
+def _evidence(recognition: Recognition) -> str | None:
+    said = f"{recognition.by} says {recognition.said}" if recognition.said else ""
+    fits = recognition.fits.matches[0].evidence if recognition.fits.matches else ""
+    return "; ".join(filter(None, (said, fits))) or None
+
+
+def _headless(recognition: Recognition) -> ArchitectureError:
+    assert recognition.match is not None
+    entry = recognition.match.entry
+    if recognition.match.classes or not entry.heads:
+        return ArchitectureError(f"{entry.name} can't be grafted: {entry.refusal}")
+    return ArchitectureError(f"{entry.name} has no classifier here", hint="give it one: --num-classes N")
+
+
+def _failure(error: SurgeonError) -> dict[str, Any]:
+    return {"error": {"kind": error.kind, "message": error.message, "hint": error.hint}, "exit_code": error.exit_code}
+
+
+def _check_folder(located: Located) -> None:
+    """Compare the weights of a grafted folder or a run with their hashes, as whoever goes on from here will."""
+    if located.manifest is not None and located.folder is not None:
+        read_grafted_folder(located.folder)
+
+
+def _next_command(document: dict[str, Any], options: dict[str, str | None]) -> str:
     """Return the command that goes on from here, with the `options` that opened the model (None: not given)."""
     if document["non_finite"]:
         return "nothing: weights with NaN or infinity can't be retrained"
@@ -85,11 +227,11 @@ def _next_command(opened: OpenedModel, document: dict[str, Any], options: dict[s
         f"{option} {quote(value) if value else ''}".strip() for option, value in options.items() if value is not None
     ]
     model = " ".join([quote(document["source"]), *given])
-    if opened.has_replicas:
+    if document["architecture"] is None:
+        name = document["candidates"][0] if document["candidates"] else "LIBRARY/NAME"
+        return f"spgsurgeon inspect {model} --arch {name}"
+    if document["head"] is None:
+        return f"spgsurgeon graft {model} --num-classes N -o grafted/"
+    if document["grafted"]:
         return f"spgsurgeon train {model} --recipe RECIPE -o RUN/"
     return f"spgsurgeon graft {model} -o grafted/"
-
-
-def non_finite(state: Mapping[str, Tensor]) -> list[str]:
-    """Return the keys of tensors that hold a NaN or an infinity."""
-    return [key for key, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]

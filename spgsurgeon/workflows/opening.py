@@ -10,16 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spgsurgeon.checkpoint.folders import GraftManifest, best_of, kind_of, read_grafted_folder, read_json_object
-from spgsurgeon.checkpoint.reading import Checkpoint, read_checkpoint
-from spgsurgeon.errors import ArchitectureError, UsageError
-from spgsurgeon.models.building import build, build_for_loading, fit_identity, load_weights, site_of, with_classes
+from spgsurgeon.checkpoint.folders import GraftManifest
+from spgsurgeon.checkpoint.tensors import load_tensors
+from spgsurgeon.errors import UsageError
+from spgsurgeon.models.building import build, build_for_loading, fit_identity, load_weights, sites_of, with_classes
+from spgsurgeon.models.heads import Site
+from spgsurgeon.models.identification import Match
 from spgsurgeon.models.identity import Identity
 from spgsurgeon.models.libraries import NamedModel, library, parse_model, resolve_architecture
 from spgsurgeon.models.preprocessing import Preprocessing
-from spgsurgeon.models.sites import Site
+from spgsurgeon.workflows.locating import Located, locate
+from spgsurgeon.workflows.recognising import Recognition, recognize, refusal, under_prefix
 
-_HUB_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_LISTED = 8
 
 
 @dataclass(frozen=True)
@@ -30,12 +33,20 @@ class OpenedModel:
     identity: Identity
     source: str
     format: str
-    checkpoint: Checkpoint | None = None
-    manifest: GraftManifest | None = None
-    folder: Path | None = None
+    located: Located | None = None
     label_names: list[str] | None = None
     notes: list[str] = field(default_factory=list)
     """Choices made on the user's behalf, to be said aloud."""
+
+    @property
+    def manifest(self) -> GraftManifest | None:
+        """What was grafted, where the weights come from a grafted folder or a run."""
+        return self.located.manifest if self.located else None
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that holds the weights and what lies beside them."""
+        return self.located.folder if self.located else None
 
     @property
     def has_replicas(self) -> bool:
@@ -48,9 +59,9 @@ class OpenedModel:
         return library(self.identity.library).preprocessing(self.identity, self.module)
 
     @property
-    def site(self) -> Site:
+    def sites(self) -> tuple[Site, ...]:
         """Where dropout replicas attach. Raises ArchitectureError for heads that are not supported."""
-        return site_of(self.identity, self.module)
+        return sites_of(self.identity, self.module)
 
     def config(self) -> dict[str, Any]:
         """Return the `config.json` that belongs beside these weights."""
@@ -58,8 +69,7 @@ class OpenedModel:
 
     def paths(self) -> list[Path]:
         """Return the input files and folders, which nothing may be written to."""
-        read = [self.folder] if self.folder else []
-        return read + ([self.checkpoint.path] if self.checkpoint else [])
+        return self.located.paths() if self.located else []
 
 
 def open_model(
@@ -73,8 +83,8 @@ def open_model(
     """Return the model that `model` names (contract: "Naming a model").
 
     `weights` picks `ema` or `raw` where a file holds both (None: ema, said in the notes); `arch` says the architecture
-    of a file that doesn't; `num_classes` other than the model's gives it a new, untrained head; `random_seed` asks for
-    random weights instead of a named model's pretrained ones.
+    of weights that don't, where keys and shapes leave a choice; `num_classes` other than the model's gives it a new,
+    untrained head; `random_seed` asks for random weights instead of a named model's pretrained ones.
     """
     named = parse_model(model)
     if isinstance(named, NamedModel):
@@ -82,7 +92,7 @@ def open_model(
     elif random_seed is not None:
         raise UsageError(f"random weights are for models by name; {model} has weights of its own")
     else:
-        opened = _open_folder(named, weights, arch) if named.is_dir() else _open_file(named, weights, arch)
+        opened = _open_located(locate(named, weights), arch)
     if num_classes is None or num_classes == opened.identity.num_classes:
         return opened
     if opened.has_replicas:
@@ -104,11 +114,6 @@ def load(
     return open_model(str(model), weights=weights, arch=arch, num_classes=num_classes).module
 
 
-def resolve_folder(folder: Path) -> Path:
-    """Return the folder that holds the weights: for a run its best checkpoint, else the folder itself."""
-    return best_of(folder) if kind_of(folder) == "run" else folder
-
-
 def _open_named(model: str, named: NamedModel, num_classes: int | None, random_seed: int | None) -> OpenedModel:
     known = library(named.library)
     if random_seed is None:
@@ -123,77 +128,56 @@ def _open_named(model: str, named: NamedModel, num_classes: int | None, random_s
     return OpenedModel(module, identity, model, "name", notes=[f"random weights (seed {random_seed})"])
 
 
-def _open_file(path: Path, weights: str | None, arch: str | None) -> OpenedModel:
-    checkpoint = read_checkpoint(path, weights)
-    identity = fit_identity(_identity_of(checkpoint, arch), checkpoint.tensors)
-    return _assemble(checkpoint, identity, str(path), folder=None)
-
-
-def _open_folder(folder: Path, weights: str | None, arch: str | None) -> OpenedModel:
-    if arch is not None:
-        raise UsageError(f"--arch is for files that don't say what they are; {folder} has a config.json")
-    kind = kind_of(folder)
-    if kind == "hub":
-        return _open_hub(folder, weights)
-    given, folder = folder, resolve_folder(folder)
-    grafted = read_grafted_folder(folder)
-    averaged = folder / "ema.safetensors"
-    if weights == "ema" and not averaged.exists():
-        raise UsageError(f"{folder} holds no moving average", hint="leave --weights out, or say --weights raw")
-    use_average = averaged.exists() and weights != "raw"
-    checkpoint = read_checkpoint(averaged if use_average else grafted.base_weights)
-    opened = _assemble(checkpoint, _identity_from_config(grafted.config), str(given), folder)
-    notes = ["moving-average weights (--weights raw takes the others)"] if use_average and weights is None else []
-    return replace(
-        opened, format=kind, manifest=grafted.manifest, label_names=grafted.config.get("label_names"), notes=notes
+def _open_located(located: Located, arch: str | None) -> OpenedModel:
+    recognition = recognize(located, arch)
+    match = recognition.match
+    entries = located.outline.entries if match is None else under_prefix(located.outline.entries, match)
+    tensors = load_tensors(entries)
+    identity = _identity(located, recognition, tensors)
+    module = build_for_loading(identity)
+    notes = [*located.notes, *_left_out(match), *load_weights(module, tensors, identity.name)]
+    return OpenedModel(
+        module=module,
+        identity=identity,
+        source=located.source,
+        format=located.format,
+        located=located,
+        label_names=(located.config or {}).get("label_names"),
+        notes=notes,
     )
 
 
-def _open_hub(folder: Path, weights: str | None) -> OpenedModel:
-    file = next((folder / name for name in _HUB_WEIGHTS if (folder / name).is_file()), None)
-    if file is None:
-        raise UsageError(f"{folder} has a config.json but no {' or '.join(_HUB_WEIGHTS)}")
-    config = read_json_object(folder / "config.json")
-    checkpoint = read_checkpoint(file, weights)
-    opened = _assemble(checkpoint, _identity_from_config(config), str(folder), folder)
-    return replace(opened, format="hub", label_names=config.get("label_names"))
-
-
-def _assemble(checkpoint: Checkpoint, identity: Identity, source: str, folder: Path | None) -> OpenedModel:
-    module = build_for_loading(identity)
-    load_weights(module, checkpoint.tensors, identity.name)
-    notes = []
-    if checkpoint.has_ema and checkpoint.weights == "ema":
-        notes.append("moving-average weights (--weights raw takes the others)")
-    return OpenedModel(module, identity, source, checkpoint.format, checkpoint, folder=folder, notes=notes)
-
-
-def _identity_of(checkpoint: Checkpoint, arch: str | None) -> Identity:
-    """Return what `--arch`, else the file itself, says the architecture is."""
-    recorded = checkpoint.architecture
-    if arch is None and recorded is None:
-        folder = checkpoint.path.parent
-        beside = f"; or give its folder {folder}, which has a config.json" if (folder / "config.json").is_file() else ""
-        raise ArchitectureError(
-            f"{checkpoint.path.name} holds {len(checkpoint.tensors)} tensors but does not say of which architecture",
-            hint="say it: --arch timm/NAME or --arch torchvision/NAME" + beside,
-        )
-    name = arch or (f"{checkpoint.library}/{recorded}" if checkpoint.library else str(recorded))
+def _identity(located: Located, recognition: Recognition, tensors: Mapping[str, Tensor]) -> Identity:
+    """Return what `config.json`, `--arch` or the file says the model is, else the only architecture that fits."""
+    if located.config is not None:
+        return library(located.config.get("library", "timm")).identity_from_config(located.config)
+    match = recognition.match
+    if recognition.said is None and match is None:
+        raise refusal(located, recognition)
+    name = match.entry.name if match is not None else str(recognition.said)
     owner, architecture = resolve_architecture(name)
-    says = checkpoint.model_args
-    if recorded is None or architecture != recorded.partition(".")[0]:
+    outline, says = located.outline, dict(located.outline.model_args)
+    if outline.architecture is None or architecture != outline.architecture.partition(".")[0]:
         says = {key: value for key, value in says.items() if key == "num_classes"}  # the rest is of another model
-    _, _, tag = name.partition(".")
-    return library(owner).identity_from_checkpoint(f"{architecture}.{tag}" if tag else architecture, says)
+    _, _, tag = (recognition.said or "").partition(".")
+    identity = library(owner).identity_from_checkpoint(f"{architecture}.{tag}" if tag else architecture, says)
+    return fit_identity(identity, tensors)
 
 
-def _identity_from_config(config: Mapping[str, Any]) -> Identity:
-    owner = str(config.get("library", "timm"))
-    if owner not in ("timm", "torchvision"):
-        raise ArchitectureError(f"config.json is of the library {owner!r}; timm and torchvision are supported")
-    return library(owner).identity_from_config(config)
+def _left_out(match: Match | None) -> list[str]:
+    """Return the note on tensors that lie beside the model: listed, never dropped in silence."""
+    if match is None or not match.unexpected:
+        return []
+    listed = ", ".join(match.unexpected[:_LISTED])
+    more = f" and {len(match.unexpected) - _LISTED} more" if len(match.unexpected) > _LISTED else ""
+    return [f"left out, as they lie outside the model {match.prefix!r}: {listed}{more}"]
 
 
 def state_of(module: nn.Module) -> dict[str, Tensor]:
     """Return the state dict, detached: what is written and hashed."""
     return {key: value.detach() for key, value in module.state_dict().items()}
+
+
+def non_finite(state: Mapping[str, Tensor]) -> list[str]:
+    """Return the keys of tensors that hold a NaN or an infinity."""
+    return [key for key, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]

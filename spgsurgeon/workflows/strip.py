@@ -11,9 +11,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from spgsurgeon import __version__
-from spgsurgeon.checkpoint.folders import GraftManifest, kind_of, read_json_object
+from spgsurgeon.checkpoint.folders import GraftManifest, kind_of, read_state
 from spgsurgeon.checkpoint.hashing import content_hash, layout_hash
-from spgsurgeon.checkpoint.reading import read_checkpoint, read_safetensors
+from spgsurgeon.checkpoint.tensors import read_checkpoint, read_safetensors
 from spgsurgeon.checkpoint.writing import (
     atomic_file,
     atomic_folder,
@@ -29,9 +29,11 @@ from spgsurgeon.exporting.proof import Layout, example_images, prove_strip
 from spgsurgeon.models.building import build_for_loading, load_weights
 from spgsurgeon.models.identity import Identity
 from spgsurgeon.models.sites import run_in_eval
+from spgsurgeon.training.run_folder import recipe_of
 from spgsurgeon.trp.grafted import detach, layout_of
 from spgsurgeon.workflows.graft import regraft
-from spgsurgeon.workflows.opening import open_model, resolve_folder, state_of
+from spgsurgeon.workflows.locating import resolve_folder
+from spgsurgeon.workflows.opening import open_model, state_of
 from spgsurgeon.workflows.surgery import FORMATS, SUFFIXES, format_of
 
 _FILES = {"safetensors": "model.safetensors", "pt": "model.pt", "onnx": "model.onnx"}
@@ -73,16 +75,18 @@ def strip_folder(
     formats, single = _formats(output, exports)
     if opset is not None and "onnx" not in formats:
         raise UsageError("--opset is for --export onnx")
-    refuse_overwriting_input(output, [source])
+    document = output.with_name(output.name + ".json") if single and formats == ["onnx"] else None
+    for written in (output, document) if document else (output,):
+        refuse_overwriting_input(written, [source])
     module, patient = _take_down(source, weights)
     proof = {"layout_is_the_originals": True}
     if reference is not None:
-        _compare_layout(patient, reference)
+        _compare_layout(patient, reference, output)
         proof["layout_is_the_references"] = True
     target: AbstractContextManager[Path] = (atomic_file if single else atomic_folder)(output, force=force)
     beside: AbstractContextManager[Path | None] = nullcontext()
-    if single and formats == ["onnx"]:
-        beside = atomic_file(output.with_name(output.name + ".json"), force=force)
+    if document is not None:
+        beside = atomic_file(document, force=force)
     with beside as proof_file, target as temporary:
         paths = {kind: temporary if single else temporary / _FILES[kind] for kind in formats}
         reports = {kind: _write(kind, path, module, patient, opset) for kind, path in paths.items()}
@@ -121,7 +125,7 @@ def _take_down(source: Path, weights: str | None) -> tuple[nn.Module, _Patient]:
     """Return the base of a grafted folder or run, and what must be true of it."""
     if not source.exists():
         raise UsageError(f"there is no folder {source}", hint="give a run or a grafted folder")
-    if source.is_file() or kind_of(source) == "hub":
+    if source.is_file() or kind_of(source) not in ("grafted", "run"):
         raise UsageError(
             f"{source} is not grafted, so there is nothing to strip",
             hint="give a run, or what `spgsurgeon graft` wrote",
@@ -149,8 +153,10 @@ def _take_down(source: Path, weights: str | None) -> tuple[nn.Module, _Patient]:
     )
 
 
-def _compare_layout(patient: _Patient, reference: str) -> None:
-    layout = layout_of(open_model(reference).module)
+def _compare_layout(patient: _Patient, reference: str, output: Path) -> None:
+    opened = open_model(reference)
+    refuse_overwriting_input(output, opened.paths())
+    layout = layout_of(opened.module)
     if layout == patient.layout:
         return
     differing = [mine[0] for mine, other in zip(patient.layout, layout, strict=False) if mine != other]
@@ -203,8 +209,8 @@ def _card(patient: _Patient, source: Path, proof: dict[str, bool]) -> str:
     manifest, identity = patient.manifest, patient.identity
     recipe = scores = None
     if kind_of(source) == "run":
-        recipe = (source / "recipe.yaml").read_text(encoding="utf-8")
-        counters = read_json_object(resolve_folder(source) / "state.json")["counters"]
+        recipe = recipe_of(source)
+        counters = read_state(resolve_folder(source))["counters"]
         scores = {when: _percentages(counters[when]) for when in ("original", "best")}
     return model_card(
         architecture=identity.architecture,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from spgsurgeon.checkpoint.writing import atomic_file, write_safetensors, write_torch
 from spgsurgeon.errors import UsageError, did_you_mean
 from spgsurgeon.exporting.onnx_file import export_onnx
-from spgsurgeon.models.sites import find_site
+from spgsurgeon.models.sites import find_sites
 from spgsurgeon.trp.grafted import GraftedModel, attach, detach
 
 FORMATS = ("safetensors", "pt", "onnx")
@@ -24,21 +25,22 @@ def graft(
     *,
     replicas: int = 3,
     rate: float = 0.2,
-    site: str | None = None,
+    site: str | Sequence[str] | None = None,
     example: Tensor | None = None,
 ) -> GraftedModel:
-    """Return `model`, an image classifier, with temporary replicas at the input of its head.
+    """Return `model`, an image classifier, with temporary replicas at the input of each of its heads.
 
     In train mode the grafted model gives (T+1)*N rows of logits, step-major, for `spg_loss`; in eval mode it is the
-    base, bit for bit. The base is held, not copied. `site` is the path of the head; left out, timm's models are asked
-    for it and others are watched on one forward pass of `example` ([N, channels, H, W], default one 224-pixel picture).
+    base, bit for bit. The base is held, not copied. `site` is the path of the layer that makes the logits, or a list of
+    paths where there are several; left out, they are found by tracing the model on pictures as large as those of
+    `example` ([N, channels, H, W], default 224 pixels), which computes nothing.
 
-    Raises ArchitectureError where the head is no Linear or 1x1 convolution, UsageError for settings that can't be.
+    Raises ArchitectureError where a head is no Linear or 1x1 convolution, UsageError for settings that can't be.
     """
     if site is None:
         parameter = next(model.parameters())
-        images = torch.zeros(1, 3, 224, 224) if example is None else example
-        site = find_site(model, images.to(parameter.device, parameter.dtype)).module
+        images = torch.empty(1, 3, 224, 224, device="meta") if example is None else example
+        site = [found.module for found in find_sites(model, images.to(parameter.dtype))]
     return attach(model, site, trp, **replica_settings(trp, replicas, rate))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from spgsurgeon.checkpoint.folders import GraftManifest
 from spgsurgeon.checkpoint.hashing import layout_hash
-from spgsurgeon.checkpoint.reading import read_safetensors
+from spgsurgeon.checkpoint.tensors import read_safetensors
 from spgsurgeon.checkpoint.writing import refuse_overwriting_input
 from spgsurgeon.errors import UsageError
 from spgsurgeon.recipe.reading import read_recipe
@@ -22,7 +22,7 @@ from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.plan import plan
 from spgsurgeon.training.processes import Processes, join_processes
 from spgsurgeon.training.progress import Progress
-from spgsurgeon.training.run_folder import RunFolder, recipe_of
+from spgsurgeon.training.run_folder import RunFolder, last_of, recipe_of
 from spgsurgeon.training.settings import ColdStart, Objective, Optimizer, Schedule, Settings
 from spgsurgeon.training.sources import ImageSource, check_same_classes, open_source
 from spgsurgeon.training.state import Counters
@@ -83,13 +83,14 @@ def train(
                 f"{output} exists", hint="go on with --resume, give another output, or --force to replace it"
             )
     with join_processes(settled.training.device) as processes:
-        if started and (output / "last").exists():  # not there if the run was killed in its first evaluation
+        if started and last_of(output):  # there is none if the run was killed in its first evaluation
             case = _prepare(settled, str(output / "last"), weights="raw", resumes=True)
         else:
             assert settled.model is not None
             seed = settled.training.seed if random_weights else None
             case = _prepare(settled, settled.model, weights=weights, arch=arch, random_seed=seed)
-            refuse_overwriting_input(output, case.opened.paths())
+            own = [Path(recipe)] if recipe is not None and Path(recipe).is_file() else []
+            refuse_overwriting_input(output, [*case.opened.paths(), *own])
         run = RunFolder(output, case.config, case.manifest)
         retraining = _retraining(case, processes, run, progress)
         try:
@@ -196,12 +197,12 @@ def _retraining(case: _Case, processes: Processes, run: RunFolder, progress: Pro
     recipe, trp = case.recipe, case.manifest.trp
     return Retraining(
         case.grafted,
-        settings_of(recipe, len(case.grafted.replicas)),
+        settings_of(recipe, case.grafted.steps - 1),
         processes,
         _training_batches(case, processes),
         _evaluation_batches(case, processes),
         num_classes=len(case.data.train.classes),
-        cumulative_rates=cumulative_rates(trp.get("rate", 0.0), len(case.grafted.replicas)),
+        cumulative_rates=cumulative_rates(trp.get("rate", 0.0), case.grafted.steps - 1),
         run=run,
         progress=progress,
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from spgsurgeon.checkpoint.reading import read_checkpoint
+from spgsurgeon.checkpoint.tensors import read_checkpoint
 from spgsurgeon.errors import DamagedFileError, SurgeonError, UnsafeInputError, UsageError
 
 
@@ -113,6 +113,62 @@ def test_torchscript_is_refused(tmp_path: Path) -> None:
 def test_a_missing_storage_is_damage(saved: Path) -> None:
     rewritten(saved, lambda members: members.__delitem__("model/data/1"))
     with pytest.raises(DamagedFileError):
+        read_checkpoint(saved)
+
+
+def test_a_storage_that_is_too_small_is_damage(saved: Path) -> None:
+    rewritten(saved, lambda members: members.update({"model/data/0": b"short"}))
+    with pytest.raises(DamagedFileError, match="'0' has 5 bytes, too few"):
+        read_checkpoint(saved)
+
+
+@pytest.mark.parametrize(("place", "value"), [(0, b"PK\x01\x02"), (8, b"\x08\x00"), (30, b"x"), (26, b"\xff\xff")])
+def test_a_members_own_header_must_agree_with_the_directory(place: int, value: bytes, saved: Path) -> None:
+    with zipfile.ZipFile(saved) as archive:
+        start = archive.getinfo("model/data/0").header_offset + place
+    data = saved.read_bytes()
+    saved.write_bytes(data[:start] + value + data[start + len(value) :])
+    with pytest.raises(DamagedFileError, match="not what its directory says"):
+        read_checkpoint(saved)
+
+
+def test_overlapping_members_are_refused(saved: Path) -> None:
+    with zipfile.ZipFile(saved) as archive:
+        first, second = archive.getinfo("model/data/0"), archive.getinfo("model/data/1")
+    data = bytearray(saved.read_bytes())
+    inner = first.header_offset + 30 + 12 + struct.unpack_from("<H", data, first.header_offset + 28)[0]
+    entry = data.index(b"model/data/1", data.index(b"PK\x01\x02")) - 46
+    struct.pack_into("<I", data, entry + 42, inner)  # the second member's place is now inside of the first
+    assert second.header_offset > inner
+    saved.write_bytes(data)
+    with pytest.raises(UnsafeInputError, match="reaches into what follows"):
+        read_checkpoint(saved)
+
+
+def test_big_endian_files_are_refused_with_advice(saved: Path) -> None:
+    rewritten(saved, lambda members: members.update({"model/byteorder": b"big"}))
+    with pytest.raises(UsageError, match="big-endian"):
+        read_checkpoint(saved)
+    rewritten(saved, lambda members: members.__delitem__("model/byteorder"))
+    assert read_checkpoint(saved).tensors
+
+
+def test_a_flipped_bit_in_the_pickle_is_noticed(saved: Path) -> None:
+    data = saved.read_bytes()
+    saved.write_bytes(data.replace(b"fc.bias", b"fc.biat", 1))
+    with pytest.raises(DamagedFileError, match="checksum"):
+        read_checkpoint(saved)
+
+
+def test_files_saved_without_checksums_are_read(tmp_path: Path) -> None:
+    with torch.utils.serialization.config.patch("save.compute_crc32", False):
+        torch.save({"a": torch.ones(2)}, tmp_path / "model.pth")
+    assert read_checkpoint(tmp_path / "model.pth").tensors["a"].eq(1).all()
+
+
+def test_a_directory_of_any_size_is_not_read(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spgsurgeon.checkpoint.archives._LARGEST_DIRECTORY", 500)
+    with pytest.raises(DamagedFileError, match="directory"):
         read_checkpoint(saved)
 
 

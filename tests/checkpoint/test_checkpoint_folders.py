@@ -14,10 +14,12 @@ from spgsurgeon.checkpoint.folders import (
     best_of,
     kind_of,
     read_grafted_folder,
+    weights_file_of,
     write_grafted_folder,
 )
 from spgsurgeon.checkpoint.hashing import content_hash, layout_hash
-from spgsurgeon.checkpoint.reading import read_checkpoint
+from spgsurgeon.checkpoint.sealing import document_hash, sealed
+from spgsurgeon.checkpoint.tensors import read_checkpoint
 from spgsurgeon.checkpoint.writing import write_safetensors
 from spgsurgeon.errors import DamagedFileError, UsageError
 
@@ -52,6 +54,7 @@ def folder(tmp_path: Path) -> Path:
 def test_round_trip(folder: Path) -> None:
     grafted = read_grafted_folder(folder)
     hashes = {"weights_hash": content_hash(BASE), "temporary_hash": content_hash(TEMPORARY)}
+    hashes |= {"config_hash": document_hash({"architecture": "resnet18"})}
     assert grafted.manifest == replace(MANIFEST, **hashes)
     assert grafted.manifest.base["content_hash"] == "0" * 64
     assert grafted.config == {"architecture": "resnet18"}
@@ -104,7 +107,7 @@ def test_a_manifest_with_a_hole_is_damaged(
 
 def test_a_manifest_may_grow_within_its_format_version(folder: Path) -> None:
     manifest = json.loads((folder / "graft.json").read_text())
-    (folder / "graft.json").write_text(json.dumps(manifest | {"later": 1}))
+    (folder / "graft.json").write_text(json.dumps(sealed(manifest | {"later": 1})))
     assert read_grafted_folder(folder).manifest.trp == MANIFEST.trp
     (folder / "graft.json").write_text(json.dumps(manifest | {"format_version": 2, "package_version": "9.0"}))
     with pytest.raises(UsageError, match="format version 2") as refused:
@@ -138,6 +141,43 @@ def test_kinds_of_folders(folder: Path, tmp_path: Path) -> None:
         kind_of(tmp_path / "run" / "recipe.yaml")
     with pytest.raises(UsageError, match="missing"):
         kind_of(tmp_path / "absent")
+
+
+WEIGHTS = ("pytorch_model.bin.index.json", "pytorch_model.bin", "model.safetensors.index.json", "model.safetensors")
+
+
+def test_a_folder_of_weights_alone(tmp_path: Path) -> None:
+    for name in WEIGHTS:  # the last, the safest, wins over what lies beside it
+        (tmp_path / name).touch()
+        assert kind_of(tmp_path) == "weights"
+        assert weights_file_of(tmp_path) == tmp_path / name
+    (tmp_path / "config.json").touch()
+    assert kind_of(tmp_path) == "hub"
+
+
+def test_a_folder_without_weights_says_what_was_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "config.json").touch()
+    with pytest.raises(UsageError, match=", ".join(reversed(WEIGHTS[1:2] + WEIGHTS[2:])).replace(".", r"\.")):
+        weights_file_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("left", "advice"),
+    [
+        ("pytorch_model_fsdp_0/x", "accelerate merge-weights"),
+        ("__0_0.distcp", "dcp_to_torch"),
+        (".metadata", "dcp_to_torch"),
+        ("zero_pp_rank_0_mp_rank_00_model_states.pt", "zero_to_fp32"),
+        ("bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt", "zero_to_fp32"),
+    ],
+)
+def test_the_parts_of_a_sharded_training_are_refused_with_advice(left: str, advice: str, tmp_path: Path) -> None:
+    (tmp_path / left).parent.mkdir(exist_ok=True)
+    (tmp_path / left).touch()
+    for ask in (kind_of, weights_file_of):
+        with pytest.raises(UsageError, match="in parts") as refused:
+            ask(tmp_path)
+        assert advice in str(refused.value.hint)
 
 
 def test_the_best_checkpoint_of_a_run(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spgsurgeon.checkpoint.hashing import DTYPE_NAMES, content_hash, layout_hash
-from spgsurgeon.checkpoint.reading import read_checkpoint
+from spgsurgeon.checkpoint.tensors import read_checkpoint
 from spgsurgeon.checkpoint.writing import write_safetensors, write_torch
 from spgsurgeon.errors import UsageError
 

@@ -16,8 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from spgsurgeon.checkpoint.prefixes import wrapper_prefixes
-from spgsurgeon.checkpoint.reading import Checkpoint, read_checkpoint
+from spgsurgeon.checkpoint.tensors import Checkpoint, read_checkpoint
 from spgsurgeon.errors import DamagedFileError, UnsafeInputError, UsageError
 
 FORMS = pytest.mark.parametrize("form", ["torch-zip", "torch-legacy"])
@@ -72,7 +71,11 @@ def timm_document(model: nn.Module, average: nn.Module | None) -> dict[str, Any]
         in_chans=None,
         img_size=64,
         gp=None,
-        model_kwargs={"act_layer": "silu"},
+        model_kwargs={"act_layer": "silu", "norm_layer": None},
+        mean=(0.1, 0.2, 0.3),
+        std=None,
+        interpolation="",
+        crop_pct=0.95,
         drop=0.1,
         lr=np.float64(0.1),
         output=pathlib.PurePosixPath("out"),
@@ -100,7 +103,13 @@ def test_timm_training_checkpoint(form: str, tmp_path: Path) -> None:
     assert_same(checkpoint, average.state_dict())
     assert (checkpoint.weights, checkpoint.has_ema, checkpoint.path_in_file) == ("ema", True, ("state_dict_ema",))
     assert (checkpoint.producer, checkpoint.library, checkpoint.architecture) == ("timm", "timm", "resnet18")
-    assert checkpoint.model_args == {"num_classes": 2, "img_size": 64, "model_kwargs": {"act_layer": "silu"}}
+    assert checkpoint.model_args == {
+        "num_classes": 2,
+        "img_size": 64,
+        "model_kwargs": {"act_layer": "silu", "norm_layer": None},
+        "mean": [0.1, 0.2, 0.3],
+        "crop_pct": 0.95,
+    }
     chosen = read_checkpoint(path, "raw")
     assert_same(chosen, raw)
     assert (chosen.weights, chosen.has_ema) == ("raw", True)
@@ -196,6 +205,33 @@ def test_lightning(attribute: str, prefixes: tuple[str, ...], form: str, tmp_pat
     assert (checkpoint.producer, checkpoint.library, checkpoint.architecture) == ("lightning", None, "resnet18")
 
 
+@pytest.mark.parametrize(
+    ("settings", "architecture", "model_args"),
+    [
+        ({"model_name": "resnet18", "num_classes": 7}, "resnet18", {"num_classes": 7}),
+        ({"backbone": "vit_tiny_patch16_224", "architecture": None}, "vit_tiny_patch16_224", {}),
+        ({"arch": 3, "num_classes": True}, None, {}),
+        ({"arch": "an\x1b[2J escape"}, None, {}),
+    ],
+)
+def test_lightning_hyper_parameters(
+    settings: dict[str, Any], architecture: str | None, model_args: dict[str, int], tmp_path: Path
+) -> None:
+    checkpoint = read_checkpoint(save(lightning_document("model.", hyper_parameters=settings), tmp_path / "last.ckpt"))
+    assert (checkpoint.architecture, checkpoint.model_args) == (architecture, model_args)
+
+
+def test_settings_that_are_more_than_settings_are_left_out(tmp_path: Path) -> None:
+    laughs: list[Any] = []
+    for _ in range(100):
+        laughs = [laughs, laughs]
+    document = timm_document(network(), None)
+    document["args"].model_kwargs = {"act_layer": laughs}
+    document["args"].img_size = Path("64")
+    document["args"].num_classes = float("nan")
+    assert read_checkpoint(save(document, tmp_path / "model.pth")).model_args.keys() == {"mean", "crop_pct"}
+
+
 def test_lightning_with_weight_averaging_keeps_the_average_in_state_dict(tmp_path: Path) -> None:
     current = prefixed("model.", {key: tensor + 1 for key, tensor in network().state_dict().items()})
     document = lightning_document("model.", current_model_state=current, averaging_state={"n_averaged": 3})
@@ -206,27 +242,6 @@ def test_lightning_with_weight_averaging_keeps_the_average_in_state_dict(tmp_pat
     assert torch.equal(raw.tensors["fc.bias"], network().fc.bias + 1)
 
 
-@pytest.mark.parametrize(
-    ("keys", "any_attribute", "prefixes"),
-    [
-        (["module._orig_mod.module.a.w", "module._orig_mod.module.b"], False, ("module.", "_orig_mod.", "module.")),
-        (["module.a", "b"], False, ()),
-        (["model.a", "model.b"], False, ("model.",)),
-        (["features.a", "features.b"], False, ()),
-        (["net.features.a", "net.features.b"], True, ("net.",)),
-        (["net.module.features.a", "net.module.features.b"], True, ("net.", "module.")),
-        (["net.a", "criterion.b"], True, ()),
-        (["model."], False, ()),
-        (["modules.a"], False, ()),
-        ([], True, ()),
-    ],
-)
-def test_prefixes_go_only_when_every_key_has_them(
-    keys: list[str], any_attribute: bool, prefixes: tuple[str, ...]
-) -> None:
-    assert wrapper_prefixes(keys, any_attribute=any_attribute) == prefixes
-
-
 def test_safetensors(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_file(prefixed("module.", network().state_dict()), path, {"architecture": "resnet18", "library": "timm"})
@@ -234,6 +249,13 @@ def test_safetensors(tmp_path: Path) -> None:
     assert checkpoint.tensors.keys() == network().state_dict().keys()
     assert (checkpoint.format, checkpoint.library, checkpoint.architecture) == ("safetensors", "timm", "resnet18")
     assert checkpoint.prefixes == ("module.",)
+
+
+def test_safetensors_of_transformers(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file(prefixed("timm_model.", network().state_dict()), path, {"library_name": "transformers"})
+    checkpoint = read_checkpoint(path)
+    assert (checkpoint.producer, checkpoint.library, checkpoint.prefixes) == ("transformers", None, ("timm_model.",))
 
 
 def test_safetensors_keep_the_file_order(tmp_path: Path) -> None:
@@ -312,35 +334,26 @@ def test_entries_that_are_no_tensors_are_named(tmp_path: Path) -> None:
         read_checkpoint(save(document, tmp_path / "model.pth"))
 
 
+def test_flat_parameters_are_refused(tmp_path: Path) -> None:
+    document = {"_fsdp_wrapped_module._flat_param": torch.zeros(9), "fc.weight": torch.zeros(2)}
+    with pytest.raises(UsageError, match="flat parameter"):
+        read_checkpoint(save(document, tmp_path / "model.pth"))
+
+
+def test_a_key_that_is_no_text_is_damage(tmp_path: Path) -> None:
+    with pytest.raises(DamagedFileError, match="no text"):
+        read_checkpoint(save({"fc.\ud800": torch.zeros(1)}, tmp_path / "model.pth"))
+
+
 def test_a_whole_pickled_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsafeInputError, match=r"torch\.nn\.modules") as refused:
         read_checkpoint(save(network(), tmp_path / "model.pth"))
     assert "state_dict" in str(refused.value.hint)
 
 
-@pytest.mark.parametrize("protocol", [3, 4, 5])
-def test_pickle_protocols_that_torch_does_not_read_are_refused_without_a_warning(protocol: int, tmp_path: Path) -> None:
-    path = tmp_path / "model.pth"
-    torch.save(network().state_dict(), path, pickle_protocol=protocol)
-    if protocol == 3:
-        assert_same(read_checkpoint(path), network().state_dict())
-    else:
-        with pytest.raises(UnsafeInputError, match="weights-only loader"):
-            read_checkpoint(path)
-
-
 def test_a_tensor_larger_than_its_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsafeInputError, match="claim"):
         read_checkpoint(save({"fc.weight": torch.zeros(1).expand(2**40)}, tmp_path / "model.pth"))
-
-
-def test_no_environment_variable_opens_the_door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
-    path = save(network().state_dict(), tmp_path / "model.pth")
-    monkeypatch.setattr("spgsurgeon.checkpoint.loading.check_pickle", lambda *_: None)
-    assert read_checkpoint(path).tensors
-    with pytest.raises(UnsafeInputError):
-        read_checkpoint(save(network(), path))
 
 
 def test_reading_writes_nothing_and_is_not_shared_with_the_file(tmp_path: Path) -> None:

@@ -28,13 +28,17 @@ def changed_statistics(grafted: GraftedModel) -> None:
 
 
 def replica_that_is_no_identity(grafted: GraftedModel) -> None:
-    grafted.replicas[1].projection.bias.data[0] = 1e-3
+    grafted.replicas[0][1].projection.bias.data[0] = 1e-3
+
+
+def later_site_that_is_no_identity(grafted: GraftedModel) -> None:
+    grafted.replicas[1][0].projection.bias.data[0] = 1e-3
 
 
 def replicas_that_run_in_eval_mode(grafted: GraftedModel) -> None:
-    grafted._hook.remove()
-    head = grafted.base.get_submodule(grafted.site)
-    grafted._hook = head.register_forward_pre_hook(lambda _, inputs: (inputs[0].repeat(T + 1, 1),))
+    grafted._hooks[0].remove()
+    head = grafted.base.get_submodule(grafted.sites[0])
+    grafted._hooks[0] = head.register_forward_pre_hook(lambda _, inputs: (inputs[0].repeat(T + 1, 1),))
 
 
 @pytest.mark.parametrize(
@@ -43,7 +47,7 @@ def replicas_that_run_in_eval_mode(grafted: GraftedModel) -> None:
         (changed_weight, "changed the base's state dict"),
         (changed_statistics, "changed the base's state dict"),
         (replicas_that_run_in_eval_mode, r"outputs in eval mode differ .*\(law 1\)"),
-        (replica_that_is_no_identity, r"replica 2 does not start as the identity \(law 2\)"),
+        (replica_that_is_no_identity, r"replica 2 at 'fc' does not start as the identity \(law 2\)"),
     ],
 )
 def test_the_proof_of_a_graft_finds_what_breaks_a_law(harm, message):
@@ -53,6 +57,48 @@ def test_the_proof_of_a_graft_finds_what_breaks_a_law(harm, message):
     harm(grafted)
     with pytest.raises(VerificationError, match=message):
         prove_graft(grafted, before, images)
+
+
+def levit() -> tuple[nn.Module, Tensor]:
+    """A model of two heads that it averages."""
+    module = build(Identity("timm", "levit_128s", 7, {"img_size": 32}))
+    return module, example_images(module, (3, 32, 32))
+
+
+HEADS = ["head.linear", "head_dist.linear"]
+
+
+def test_law_2_is_proven_at_every_site():
+    module, images = levit()
+    before = fingerprint(module, images)
+    grafted = attach(module, HEADS, replicas=T, rate=0.1)
+    assert all(prove_graft(grafted, before, images).values())
+    later_site_that_is_no_identity(grafted)
+    with pytest.raises(VerificationError, match=r"replica 1 at 'head_dist.linear' does not start"):
+        prove_graft(grafted, before, images)
+
+
+@pytest.mark.parametrize(
+    ("sites", "message"),
+    [
+        (HEADS[:1], "the model grafted at head.linear fails: The size of tensor"),  # the other head gives N rows
+        (["stages.0.blocks.0.mlp.ln1.linear", *HEADS], "not what makes the logits|fails"),
+    ],
+)
+def test_a_site_too_few_or_too_many_is_refused_by_name(sites, message):
+    module, images = levit()
+    before = fingerprint(module, images)
+    grafted = attach(module, sites, replicas=T, rate=0.1)
+    with pytest.raises(ArchitectureError, match=message):
+        prove_graft(grafted, before, images)
+
+
+def test_a_site_that_train_mode_does_not_reach_is_refused():
+    module, images = resnet()
+    module.spare = nn.Linear(4, 7)
+    before = fingerprint(module, images)
+    with pytest.raises(ArchitectureError, match="nothing passes through spare"):
+        prove_graft(attach(module, ["fc", "spare"], replicas=T, rate=0.1), before, images)
 
 
 def other_layout(module: nn.Module) -> None:

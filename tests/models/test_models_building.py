@@ -21,6 +21,8 @@ from spgsurgeon.workflows.opening import open_model
 RESNET = Identity("timm", "test_resnet", 7)
 VIT = Identity("timm", "test_vit", 7, {"img_size": 32})
 SQUEEZENET = Identity("torchvision", "squeezenet1_1", 7)
+LEVIT = Identity("timm", "levit_128s", 7, {"img_size": 32})
+GOOGLENET = Identity("torchvision", "googlenet", 7)
 
 
 def weights(identity: Identity, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
@@ -65,7 +67,16 @@ def test_every_fault_of_a_checkpoint_is_named_and_the_module_stays_as_it_was():
 def test_many_faults_are_counted():
     with pytest.raises(ArchitectureError, match=r"missing conv1.*; and|and \d+ more$") as caught:
         load_weights(build(RESNET), {}, "timm/test_resnet")
-    assert len(caught.value.details["faults"]) == len(weights(RESNET))
+    counters = [key for key in weights(RESNET) if key.endswith("num_batches_tracked")]
+    assert len(caught.value.details["faults"]) == len(weights(RESNET)) - len(counters)
+
+
+def test_counters_may_be_absent_and_are_said_to_start_at_zero():
+    tensors = {key: value for key, value in weights(RESNET).items() if not key.endswith("num_batches_tracked")}
+    module = build(RESNET)
+    assert load_weights(module, weights(RESNET), RESNET.name) == []
+    [note] = load_weights(module, tensors, RESNET.name)
+    assert note == f"{len(weights(RESNET)) - len(tensors)} counters of batch norms are absent and start at 0"
 
 
 def test_an_identity_takes_the_classes_and_input_channels_of_the_checkpoint():
@@ -75,11 +86,33 @@ def test_an_identity_takes_the_classes_and_input_channels_of_the_checkpoint():
     assert fit_identity(Identity("torchvision", "squeezenet1_1", 1000), weights(SQUEEZENET)) == SQUEEZENET
 
 
+@pytest.mark.parametrize("without", [{}, {"aux_logits": False}])
+def test_the_classes_of_several_heads_and_which_of_them_there_are_is_read_from_the_shapes(without):
+    found = replace(GOOGLENET, model_args=without)
+    assert fit_identity(Identity("torchvision", "googlenet", 1000), weights(found)) == found
+    assert fit_identity(Identity("timm", "levit_128s", 1000, {"img_size": 32}), weights(LEVIT)) == LEVIT
+
+
+@pytest.mark.parametrize("said", [0, 1000])
+def test_a_checkpoint_without_a_head_is_of_a_model_without_a_classifier(said):
+    headless = replace(RESNET, num_classes=0)
+    assert fit_identity(replace(RESNET, num_classes=said), weights(headless)) == headless
+    assert fit_identity(replace(RESNET, num_classes=said), weights(RESNET)) == RESNET
+
+
 @pytest.mark.parametrize(
-    ("identity", "head"), [(RESNET, "fc."), (SQUEEZENET, "classifier.1."), (VIT, "head.")], ids=lambda case: str(case)
+    ("identity", "heads"),
+    [
+        (RESNET, ("fc.",)),
+        (SQUEEZENET, ("classifier.1.",)),
+        (VIT, ("head.",)),
+        (LEVIT, ("head.linear.", "head_dist.linear.")),
+        (GOOGLENET, ("fc.", "aux1.fc2.", "aux2.fc2.")),
+    ],
+    ids=lambda case: str(case),
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_another_number_of_classes_keeps_everything_but_the_head(identity, head, dtype):
+def test_another_number_of_classes_keeps_everything_but_the_heads(identity, heads, dtype):
     module = build(identity).to(dtype)
     before = module.state_dict()
     other, renamed = with_classes(module, identity, 4)
@@ -88,13 +121,21 @@ def test_another_number_of_classes_keeps_everything_but_the_head(identity, head,
     assert list(after) == list(before)
     for key, value in after.items():
         assert value.dtype == before[key].dtype
-        assert value.shape[0] == 4 if key.startswith(head) else torch.equal(value, before[key])
+        assert value.shape[0] == 4 if key.startswith(heads) else torch.equal(value, before[key])
     assert other(torch.zeros(2, 3, 64, 64, dtype=dtype)[..., :32, :32]).shape == (2, 4)
 
 
 def test_another_number_of_classes_drops_the_names_of_the_old_ones():
     named = replace(RESNET, pretrained_cfg={"label_names": ["a", "b"], "mean": [0.5, 0.5, 0.5]})
     assert with_classes(build(named), named, 4)[1].pretrained_cfg == {"mean": [0.5, 0.5, 0.5]}
+
+
+def test_an_encoder_is_given_no_classifier_and_said_to_be_one():
+    small = {"embed_dim": 32, "depth": 2, "num_heads": 2}
+    encoder = Identity("timm", "qwen3_vit_88m_enc", 0, small)
+    with pytest.raises(ArchitectureError, match="timm/qwen3_vit_88m_enc is an encoder"):
+        with_classes(build(encoder), encoder, 4)
+    assert fit_identity(encoder, weights(encoder)) == encoder
 
 
 def test_a_model_without_a_classifier_is_given_one():

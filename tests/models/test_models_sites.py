@@ -6,41 +6,64 @@ import torch
 from torch import Tensor, nn
 
 from spgsurgeon.errors import ArchitectureError
-from spgsurgeon.models.building import build, site_of
+from spgsurgeon.models.building import build, sites_of
+from spgsurgeon.models.heads import Site, sites_document, temporary_parameters
 from spgsurgeon.models.identity import Identity
-from spgsurgeon.models.sites import Site, find_site
+from spgsurgeon.models.sites import find_sites
 
 IMAGES = torch.zeros(1, 3, 32, 32)
+
+
+def linear(path: str, width: int, classes: int = 7) -> Site:
+    return Site(path, "Linear", width, classes)
 
 
 @pytest.mark.parametrize(
     ("library", "architecture", "expected"),
     [
-        ("timm", "test_resnet", Site("fc", "Linear", 96, 7)),
-        ("timm", "dla46x_c", Site("fc", "Conv2d", 256, 7)),
-        ("torchvision", "squeezenet1_1", Site("classifier.1", "Conv2d", 512, 7)),
-        ("torchvision", "mobilenet_v3_small", Site("classifier.3", "Linear", 1024, 7)),
+        ("timm", "test_resnet", [linear("fc", 96)]),
+        ("timm", "dla46x_c", [Site("fc", "Conv2d", 256, 7)]),
+        ("timm", "levit_256d", [linear("head.linear", 512)]),  # inside a NormLinear
+        ("timm", "caformer_s18", [linear("head.fc.fc2", 2048)]),  # the second layer of an MLP
+        ("timm", "crossvit_9_240", [linear("head.0", 128), linear("head.1", 256)]),
+        ("timm", "levit_128s", [linear("head.linear", 384), linear("head_dist.linear", 384)]),
+        ("timm", "repvit_m1", [linear("head.head.l", 384), linear("head.head_dist.l", 384)]),
+        ("timm", "efficientvim_m1", [linear(f"heads.{i}", width) for i, width in enumerate((128, 192, 320, 320))]),
+        ("timm", "volo_d1_224", [linear("head", 384), linear("aux_head", 384)]),
+        ("torchvision", "squeezenet1_1", [Site("classifier.1", "Conv2d", 512, 7)]),
+        ("torchvision", "mobilenet_v3_small", [linear("classifier.3", 1024)]),
+        ("torchvision", "googlenet", [linear("fc", 1024), linear("aux2.fc2", 1024), linear("aux1.fc2", 1024)]),
+        ("torchvision", "inception_v3", [linear("fc", 2048), linear("AuxLogits.fc", 768)]),
     ],
 )
-def test_the_head_is_found_with_its_width_and_classes(library, architecture, expected):
+def test_the_layers_that_make_the_logits_are_found(library, architecture, expected):
     identity = Identity(library, architecture, 7)
-    assert site_of(identity, build(identity)) == expected
+    with torch.device("meta"):
+        module = build(identity)
+    assert list(sites_of(identity, module)) == expected
 
 
-def test_the_layer_inside_a_wrapped_head_is_the_site():
-    model = timm.create_model("levit_256d", num_classes=7, img_size=32)
-    assert type(model.get_classifier()).__name__ == "NormLinear"
-    assert find_site(model, IMAGES) == Site("head.linear", "Linear", 512, 7)
+def test_auxiliary_heads_that_the_model_was_built_without_are_no_sites():
+    identity = Identity("torchvision", "googlenet", 7, {"aux_logits": False})
+    with torch.device("meta"):
+        module = build(identity)
+    assert sites_of(identity, module) == (linear("fc", 1024),)
 
 
 def test_temporary_parameters_are_those_of_equation_14():
-    assert Site("fc", "Linear", 2048, 1000).temporary_parameters(3) == 12_589_056
-    assert Site("head", "Linear", 768, 1000).temporary_parameters(3) == 1_771_776
+    assert temporary_parameters([linear("fc", 2048, 1000)], 3) == 12_589_056
+    assert temporary_parameters([linear("head", 768), linear("head_dist", 2048)], 3) == 1_771_776 + 12_589_056
+
+
+def test_a_document_has_lists_where_there_are_several_sites():
+    sites = [linear("head", 8), linear("head_dist", 6)]
+    assert sites_document(sites[:1], "module", "width") == {"module": "head", "width": 8}
+    assert sites_document(sites, "module", "width") == {"module": ["head", "head_dist"], "width": [8, 6]}
 
 
 def test_a_model_without_a_classifier_is_refused_with_what_to_do():
     with pytest.raises(ArchitectureError, match="the model has no classifier") as caught:
-        find_site(timm.create_model("test_resnet", num_classes=0), IMAGES)
+        find_sites(timm.create_model("test_resnet", num_classes=0), IMAGES)
     assert "--num-classes" in caught.value.hint
 
 
@@ -51,6 +74,7 @@ class Net(nn.Module):
         super().__init__()
         self.body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.head = head or nn.Linear(8, 5)
+        self.scale = nn.Parameter(torch.ones(()))
         self.function = forward
 
     def forward(self, images: Tensor):
@@ -61,48 +85,62 @@ def plain(net: Net, images: Tensor) -> Tensor:
     return net.head(net.body(images))
 
 
-def test_the_head_is_the_last_module_with_weights_that_a_pass_calls():
-    unused = nn.Sequential(nn.Linear(8, 5), nn.Dropout(0.5))
-    unused.spare = nn.Linear(8, 5)
-    net = Net(lambda net, images: net.head[1](net.head[0](net.body(images))), unused)
-    assert find_site(net, IMAGES) == Site("head.0", "Linear", 8, 5)
+def auxiliary_in_train_mode(net: Net, images: Tensor):
+    hidden = net.body(images)
+    return (net.head[0](hidden), net.head[1](hidden)) if net.training else net.head[0](hidden)
+
+
+@pytest.mark.parametrize(
+    ("forward", "heads", "expected"),
+    [
+        (lambda net, x: net.scale * plain(net, x).relu_().softmax(1), [(8, 5), (5, 5)], ["head.1"]),
+        (lambda net, x: net.head[1](net.body(x)), [(8, 5), (8, 5)], ["head.1"]),  # the other is never called
+        (lambda net, x: net.head[1](net.body(x)) + net.head[0](net.body(x)), [(8, 5), (8, 5)], ["head.1", "head.0"]),
+        (auxiliary_in_train_mode, [(8, 5), (8, 5)], ["head.0", "head.1"]),
+    ],
+)
+def test_the_heads_are_the_last_layers_before_the_outputs_in_the_outputs_order(forward, heads, expected):
+    net = Net(forward, nn.Sequential(*(nn.Linear(*sizes) for sizes in heads)))
+    assert [site.module for site in find_sites(net, IMAGES)] == expected
+
+
+@pytest.mark.parametrize("prepare", [lambda net: net.requires_grad_(False), lambda net: net.to(torch.bfloat16)])
+def test_frozen_and_half_precision_models_are_traced_as_any_other(prepare):
+    net = prepare(Net(plain))
+    with torch.no_grad():
+        assert find_sites(net, IMAGES.to(net.scale.dtype)) == (linear("head", 8, 5),)
 
 
 @pytest.mark.parametrize(
     ("forward", "head", "message"),
     [
-        (lambda net, x: net.head(net.body(x)) + net.head(net.body(x)), None, "'head' is called 2 times"),
+        (lambda net, x: plain(net, x) + plain(net, x), None, "'head' is called 2 times"),
         (lambda net, x: {"out": plain(net, x)}, None, "its output is a dict"),
-        (lambda net, x: net.body[0](x), None, r"its output is a tensor \[1, 8, 30, 30\]"),
-        (lambda net, x: x.flatten(1), None, "its output is a tensor"),
-        (plain, nn.Bilinear(8, 8, 5), None),
+        (lambda net, x: (plain(net, x), net.body(x)), None, r"a tuple of a tensor \[2, 5\], a tensor \[2, 8\]"),
+        (lambda net, x: net.body[0](x), None, r"its output is a tensor \[2, 8, 30, 30\]"),
+        (lambda net, x: x.flatten(1), None, "no layer makes its output"),
+        (lambda net, x: net.head(net.body(x), net.body(x)), nn.Bilinear(8, 8, 5), "the head at 'head' is a Bilinear"),
         (plain, nn.LayerNorm(8), "the head at 'head' is a LayerNorm"),
         (lambda net, x: net.head(net.body[0](x)).mean((2, 3)), nn.Conv2d(8, 5, 3), "the head at 'head' is a Conv2d"),
         (lambda net, x: net.head(net.body[0](x)).mean((2, 3)), nn.Conv2d(8, 4, 1, groups=2), "is a Conv2d"),
+        (lambda net, x: plain(net, x).unflatten(1, (5, 2)).amax(2), nn.Linear(8, 10), "makes 10 numbers, not .* 5"),
+        (lambda net, x: plain(net, x[:, :2]), None, r"on pictures of \[3, 32, 32\] the model fails: Invalid channel"),
     ],
 )
 def test_another_head_is_refused_with_what_was_found(forward, head, message):
-    if isinstance(head, nn.Bilinear):
-        forward, message = (lambda net, x: net.head(net.body(x), net.body(x))), "the head at 'head' is a Bilinear"
     with pytest.raises(ArchitectureError, match=message) as caught:
-        find_site(Net(forward, head), IMAGES)
+        find_sites(Net(forward, head), IMAGES)
     assert caught.value.exit_code == 5
 
 
-def test_watching_leaves_no_hook_and_keeps_every_mode():
+def test_tracing_leaves_the_model_as_it_is():
     net = Net(plain)
     net.train().body[1].eval()
     modes = [module.training for module in net.modules()]
-    statistics = net.body[1].running_mean.clone()
-    find_site(net, torch.randn(2, 3, 8, 8))
+    state = {key: value.clone() for key, value in net.state_dict().items()}
+    numbers = torch.random.get_rng_state()
+    find_sites(net, torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)))
     assert [module.training for module in net.modules()] == modes
-    assert torch.equal(net.body[1].running_mean, statistics)
+    assert all(torch.equal(value, state[key]) for key, value in net.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
-
-
-def test_a_failing_pass_leaves_no_hook_and_keeps_every_mode():
-    net = Net(plain).train()
-    with pytest.raises(RuntimeError):
-        find_site(net, torch.zeros(1, 4, 8, 8))
-    assert all(module.training for module in net.modules())
-    assert not any(module._forward_hooks for module in net.modules())
+    assert torch.equal(torch.random.get_rng_state(), numbers)

@@ -81,6 +81,12 @@ def test_preprocessing_has_as_many_channels_as_the_model_reads():
     assert found.std == pytest.approx((0.3,))
 
 
+@pytest.mark.parametrize(("img_size", "expected"), [(64, (3, 64, 64)), ([64, 96], (3, 64, 96))])
+def test_pictures_have_the_size_that_the_model_was_built_for(img_size, expected):
+    identity = Identity("timm", "test_vit", 7, {"img_size": img_size})
+    assert TIMM.preprocessing(identity, build(identity)).input_size == expected
+
+
 def test_an_identity_settles_the_input_channels_by_the_first_convolution():
     tensors = build(IDENTITIES["grey"]).state_dict()
     assert TIMM.args_from_tensors(Identity("timm", "test_resnet", 7), tensors) == {"in_chans": 1}

@@ -26,6 +26,21 @@ def test_preprocessing_is_that_of_the_default_weights():
     assert found.interpolation == "bilinear"
 
 
+def test_pictures_have_the_size_that_the_model_was_built_for():
+    identity = Identity("torchvision", "vit_b_32", 7, {"image_size": 64})
+    assert TORCHVISION.preprocessing(identity, build(identity)).input_size == (3, 64, 64)
+    assert TORCHVISION.args_from_tensors(RESNET, build(identity).state_dict()) == {"image_size": 64}
+
+
+def test_a_vision_transformer_of_other_weights_is_built_for_their_size(monkeypatch):
+    weights = torchvision.models.ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1
+    theirs = torchvision.models.vit_b_16(image_size=384)
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *_, **__: theirs.state_dict())
+    module, identity = TORCHVISION.pretrained("vit_b_16", weights.name)
+    assert identity.model_args == {"image_size": 384}
+    assert TORCHVISION.preprocessing(identity, module).input_size == (3, 384, 384)
+
+
 @pytest.mark.parametrize(("tag", "resize"), [("IMAGENET1K_V1", 256), ("IMAGENET1K_V2", 232)])
 def test_preprocessing_follows_the_weights_that_training_started_from(tag, resize):
     identity = TORCHVISION.identity_from_checkpoint(f"resnet50.{tag}", {})
@@ -41,6 +56,28 @@ def test_config_and_identity_are_inverse():
     assert replace(again, pretrained_cfg=None) == identity
     assert TORCHVISION.preprocessing(again, build(again)) == TORCHVISION.preprocessing(identity, build(identity))
     assert list(build(again).state_dict()) == list(build(identity).state_dict())
+
+
+@pytest.mark.parametrize(
+    ("architecture", "expected"),
+    [
+        ("googlenet", {"transform_input": True, "aux_logits": False}),
+        ("inception_v3", {"transform_input": True}),
+    ],
+)
+def test_pretrained_models_are_what_torchvision_itself_makes_of_the_weights(architecture, expected, monkeypatch):
+    downloaded = torchvision.models.get_model(architecture, weights=None, init_weights=False).state_dict()
+    for place in (torch.hub, torchvision.models._api):
+        monkeypatch.setattr(place, "load_state_dict_from_url", lambda *_, **__: downloaded)
+    theirs = torchvision.models.get_model(architecture, weights="DEFAULT").eval()
+    module, identity = TORCHVISION.pretrained(architecture, None)
+    assert identity.model_args == expected
+    assert list(module.state_dict()) == list(theirs.state_dict())
+    images = torch.randn(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(module.eval()(images), theirs(images))
+    assert TORCHVISION.identity_from_checkpoint(f"{architecture}.IMAGENET1K_V1", {}).model_args == {
+        "transform_input": True
+    }
 
 
 def test_unknown_weights_are_refused_with_those_there_are():

@@ -106,6 +106,20 @@ def test_maps_are_units_like_any_other(form):
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_target_counts_for_every_output_of_a_model_that_has_several(form, soft):
+    (first, labels), (second, _) = random_batch(2), random_batch(12)
+    labels[::7] = labels[::7] if soft else -100
+    target = torch.nn.functional.one_hot(labels, 5).float() * 0.9 + 0.02 if soft else labels
+    stacked = spg_loss(torch.stack([first, second], dim=-1), target, WEIGHTS, form)
+    logits = torch.cat([first.unflatten(0, (4, -1)), second.unflatten(0, (4, -1))], dim=1).flatten(0, 1)
+    as_list = spg_loss(logits, target.repeat(2, *[1] * (target.dim() - 1)), WEIGHTS, form)
+    assert stacked.loss.item() == pytest.approx(as_list.loss.item(), rel=1e-6)
+    assert stacked.episode.valid_mask.shape == (4, 37, 2)
+    assert torch.equal(stacked.episode.lengths.T.flatten(), as_list.episode.lengths)
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_without_replicas_it_is_plain_cross_entropy(form):
     logits, labels = random_batch(3, weights=())
     assert spg_loss(logits, labels, (), form).loss.item() == pytest.approx(cross_entropy(logits, labels).item())

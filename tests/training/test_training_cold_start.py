@@ -178,5 +178,5 @@ def test_the_hash_is_of_parameters_only() -> None:
     grafted.base.body[1].running_mean += 1
     assert parameter_hash(grafted) == before
     with torch.no_grad():
-        grafted.replicas[0].projection.bias[0] = -0.0
+        grafted.replicas[0][0].projection.bias[0] = -0.0
     assert parameter_hash(grafted) != before

@@ -19,6 +19,7 @@ from tiny_runs import (
     SETTINGS,
     CrashError,
     Noise,
+    TinyAuxiliary,
     Watcher,
     crash_at,
     metrics_of,
@@ -34,6 +35,7 @@ from spgsurgeon.training.interruption import InterruptedRunError, stop_on_signal
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.plan import plan
 from spgsurgeon.training.settings import ColdStart, Objective, Optimizer, Schedule
+from spgsurgeon.trp.grafted import GraftedModel, attach
 from spgsurgeon.workflows import train as workflow
 
 PLAIN = replace(SETTINGS, objective=Objective(), optimizer=Optimizer(lr=0.1, momentum=0.0, weight_decay=0.0))
@@ -141,6 +143,23 @@ def test_a_scaled_run_resumes_too(tmp_path: Path) -> None:
     assert resumed.state.scaler.state_dict() == whole.state.scaler.state_dict()
 
 
+@pytest.mark.parametrize("kind", ["dropout", "none"])
+def test_auxiliary_outputs_are_further_units_and_resume_too(kind: str, tmp_path: Path) -> None:
+    def auxiliary(seed: int = 0) -> GraftedModel:
+        torch.manual_seed(seed)
+        options = {"replicas": 2, "rate": 0.2} if kind == "dropout" else {}
+        return attach(TinyAuxiliary(), ["head", "auxiliary"], kind, **options)
+
+    settings = EVERYTHING if kind == "dropout" else replace(EVERYTHING, objective=Objective())
+    watcher = Watcher()
+    whole = train(tiny_retraining(settings, grafted=auxiliary(), progress=watcher))
+    assert sum(watcher.lines[-1]["accepted_units"].values()) == 2 * 24  # each picture once an output
+    with pytest.raises(InterruptedRunError):
+        train(tiny_retraining(settings, path=tmp_path / "run", grafted=auxiliary(), progress=signal_at(3)))
+    resumed = train(tiny_retraining(settings, path=tmp_path / "run", grafted=auxiliary(seed=9)), resume=True)
+    assert weights_hash(resumed) == weights_hash(whole)
+
+
 def test_dropout_goes_by_the_seed_and_the_step() -> None:
     def loss(seed: int, step: int) -> float:
         retraining = tiny_retraining()
@@ -153,8 +172,7 @@ def test_dropout_goes_by_the_seed_and_the_step() -> None:
 
 
 def test_plain_retraining_goes_through_the_same_loop() -> None:
-    grafted = tiny_grafted(replicas=1)
-    grafted.replicas = torch.nn.ModuleList()
+    grafted = tiny_grafted(replicas=0)
     watcher = Watcher()
     train(tiny_retraining(replace(PLAIN, epochs=6), grafted=grafted, progress=watcher))
     assert watcher.lines[-1]["valid_share"] == [1.0]

@@ -63,7 +63,7 @@ def test_the_state_of_another_model_or_optimizer() -> None:
     step(grafted, optimizer, 0)
     tensors, numbers = optimizer_state(optimizer, grafted)
     smaller = tiny_grafted(replicas=1)
-    with pytest.raises(DamagedFileError, match=r"another model: it knows 'replicas\.1\.projection"):
+    with pytest.raises(DamagedFileError, match=r"another model: it knows 'replicas\.0\.1\.projection"):
         restore_optimizer(make_optimizer(smaller, Optimizer(name="adamw")), smaller, tensors, numbers)
     groups = make_optimizer(grafted, Optimizer(name="adamw", decay_bias_and_norm=False))
     with pytest.raises(DamagedFileError, match="another optimizer"):
@@ -109,8 +109,8 @@ def test_what_decays() -> None:
     decay = decay_of(grafted, Optimizer(weight_decay=0.3, decay_bias_and_norm=False))
     assert {name for name, value in decay.items() if value} == {
         "base.body.0.weight",
-        "replicas.0.projection.weight",
-        "replicas.1.projection.weight",
+        "replicas.0.0.projection.weight",
+        "replicas.0.1.projection.weight",
     }
 
 

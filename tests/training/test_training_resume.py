@@ -25,6 +25,7 @@ from tiny_runs import (
     weights_hash,
 )
 
+from spgsurgeon.checkpoint.sealing import sealed
 from spgsurgeon.errors import DamagedFileError
 from spgsurgeon.training.interruption import InterruptedRunError
 from spgsurgeon.training.loop import Retraining
@@ -239,7 +240,7 @@ def test_another_optimizers_state_is_refused(tmp_path: Path) -> None:
     state = tmp_path / "run" / "last" / "state.json"
     document = json.loads(state.read_text())
     document["optimizer"]["groups"] *= 2
-    state.write_text(json.dumps(document))
+    state.write_text(json.dumps(sealed(document)))
     with pytest.raises(DamagedFileError, match="of another optimizer"):
         resumed(tmp_path / "run", SETTINGS)
 

@@ -15,7 +15,7 @@ from tiny_runs import EVERYTHING, SETTINGS, tiny_grafted, tiny_retraining, tiny_
 from spgsurgeon.checkpoint import writing
 from spgsurgeon.checkpoint.folders import read_grafted_folder
 from spgsurgeon.checkpoint.hashing import content_hash
-from spgsurgeon.checkpoint.reading import read_safetensors
+from spgsurgeon.checkpoint.tensors import read_safetensors
 from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
 from spgsurgeon.training.run_folder import Checkpoint, RunFolder, recipe_of
 

@@ -82,9 +82,23 @@ class Tiny(nn.Module):
         return self.head(self.body(images))
 
 
+class TinyAuxiliary(Tiny):
+    """A second head, which is an output of its own in train mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.auxiliary = nn.Linear(6, CLASSES)
+
+    def forward(self, images: torch.Tensor) -> Any:
+        hidden = self.body(images)
+        return (self.head(hidden), self.auxiliary(hidden)) if self.training else self.head(hidden)
+
+
 def tiny_grafted(seed: int = 0, *, rate: float = 0.2, replicas: int = 2, **options: Any) -> GraftedModel:
+    """Return a tiny model with replicas at its head; without any, it is the control."""
     torch.manual_seed(seed)
-    return attach(Tiny(**options), "head", replicas=replicas, rate=rate)
+    settings = {"kind": "dropout", "replicas": replicas, "rate": rate} if replicas else {"kind": "none"}
+    return attach(Tiny(**options), "head", **settings)
 
 
 def tiny_run_folder(path: Path) -> RunFolder:
@@ -168,7 +182,7 @@ def tiny_retraining(
         ),
         EvaluationBatches(Noise(11), evaluation_transform(PREPROCESSING), batch_size=4, workers=workers, **share),
         num_classes=CLASSES,
-        cumulative_rates=cumulative_rates(0.2, len(grafted.replicas)),
+        cumulative_rates=cumulative_rates(0.2, grafted.steps - 1),
         run=tiny_run_folder(path) if path else None,
         progress=progress,
     )

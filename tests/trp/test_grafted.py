@@ -1,10 +1,11 @@
 """The grafted model: identity at the start, one stacked pass, copies, autocast, compilation."""
 
 import copy
+from typing import NamedTuple
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from spgsurgeon.errors import UsageError, VerificationError
 from spgsurgeon.objective.loss import spg_loss
@@ -36,6 +37,36 @@ class Maps(nn.Module):
 
     def forward(self, images):
         return nn.functional.adaptive_avg_pool2d(self.head(self.body(images)).relu(), 1).flatten(1)
+
+
+class Averaged(nn.Module):
+    """Two heads of different widths, whose logits are averaged."""
+
+    sites = ("head", "branch_head")
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.branch = nn.Linear(8, 6)
+        self.head, self.branch_head = nn.Linear(8, 5), nn.Linear(6, 5)
+
+    def forward(self, images):
+        hidden = self.body(images)
+        return (self.head(hidden) + self.branch_head(self.branch(hidden))) / 2
+
+
+class Outputs(NamedTuple):
+    logits: Tensor
+    auxiliary: Tensor
+
+
+class Auxiliary(Averaged):
+    """The second head is an output of its own, in train mode only."""
+
+    def forward(self, images):
+        hidden = self.body(images)
+        logits = self.head(hidden)
+        return Outputs(logits, self.branch_head(self.branch(hidden))) if self.training else logits
 
 
 @pytest.fixture(params=[Flat, Maps])
@@ -97,8 +128,7 @@ def test_every_replica_learns_within_two_steps(base):
         optimizer.zero_grad()
         spg_loss(grafted(IMAGES), labels).loss.backward()
         optimizer.step()
-    moved = [p.abs().sum() > 0 for name, p in grafted.replicas[0].named_parameters()]
-    assert all(moved)
+    assert all(p.any() for p in grafted.replicas[0][0].parameters())
 
 
 def test_detach_gives_the_base_back_without_leftovers(base):
@@ -171,14 +201,14 @@ def test_it_compiles_to_one_graph(base):
         ({"rate": 1.0}, "outside"),
         ({"rate": -0.1}, "outside"),
         ({"replicas": 0}, "at least one"),
-        ({"site": "haed"}, "no submodule"),
-        ({"site": "body"}, "before a Linear"),
+        ({"sites": "haed"}, "no submodule"),
+        ({"sites": "body"}, "before a Linear"),
         ({"kind": "depth"}, "unknown kind"),
     ],
 )
 def test_what_can_not_be_is_refused(settings, message):
     with pytest.raises(UsageError, match=message):
-        attach(Flat(), **({"site": "head", "replicas": 3, "rate": 0.2} | settings))
+        attach(Flat(), **({"sites": "head", "replicas": 3, "rate": 0.2} | settings))
 
 
 def test_grafting_twice_is_refused(base):
@@ -186,3 +216,81 @@ def test_grafting_twice_is_refused(base):
     for model in (base, grafted):
         with pytest.raises(UsageError, match="grafted already"):
             attach(model, "head", replicas=1, rate=0.2)
+
+
+@pytest.fixture(params=[Averaged, Auxiliary])
+def several(request):
+    torch.manual_seed(0)
+    return request.param()
+
+
+def test_every_head_has_a_chain_of_its_own_width(several):
+    grafted = attach(several, several.sites, replicas=3, rate=0.2)
+    assert [[replica.projection.in_features for replica in chain] for chain in grafted.replicas] == [[8] * 3, [6] * 3]
+    assert grafted.steps == 4
+    twin = attach(type(several)(), several.sites, replicas=3, rate=0.2)
+    nn.init.normal_(grafted.replicas[1][2].projection.weight)
+    twin.replicas.load_state_dict(grafted.replicas.state_dict())
+    assert torch.equal(twin.replicas[1][2].projection.weight, grafted.replicas[1][2].projection.weight)
+
+
+def test_heads_that_the_base_combines_come_out_combined():
+    torch.manual_seed(0)
+    base = Averaged()
+    expected = base(IMAGES)
+    grafted = attach(base, base.sites, replicas=2, rate=0.0).train()
+    with torch.no_grad():
+        grafted.replicas[1][1].projection.bias.fill_(1.0)
+    steps = grafted(IMAGES).unflatten(0, (3, 6))
+    torch.testing.assert_close(steps[:2], expected.expand(2, -1, -1))
+    torch.testing.assert_close(steps[2], expected + base.branch_head.weight.sum(1) / 2)
+
+
+@pytest.mark.parametrize("kind", [{"kind": "dropout", "replicas": 2, "rate": 0.0}, {"kind": "none"}])
+def test_outputs_of_train_mode_come_stacked_as_further_units(kind):
+    torch.manual_seed(0)
+    base = Auxiliary()
+    in_eval, in_train = base.eval()(IMAGES), base.train()(IMAGES)
+    grafted = attach(base, base.sites, **kind)
+    logits = grafted(IMAGES)
+    assert logits.shape == (grafted.steps * 6, 5, 2)
+    for step in logits.unflatten(0, (grafted.steps, 6)):
+        torch.testing.assert_close(step, torch.stack(in_train, dim=-1))
+    assert torch.equal(grafted.eval()(IMAGES), in_eval)
+
+
+def test_replicas_of_every_head_learn(several):
+    grafted = attach(several, several.sites, replicas=2, rate=0.0).train()
+    labels = grafted(IMAGES)[:6].argmax(1)  # right from the start, so that episodes run on
+    spg_loss(grafted(IMAGES), labels, (0.4, 0.2), label_smoothing=0.1).loss.backward()
+    assert all(p.grad is not None and p.grad.any() for p in grafted.replicas.parameters())
+
+
+def test_a_copy_of_several_heads_is_grafted_by_its_own_replicas(several):
+    grafted = attach(several, several.sites, replicas=1, rate=0.0).train()
+    twin = copy.deepcopy(grafted)
+    nn.init.ones_(twin.replicas[1][0].projection.weight)
+    mine, theirs = grafted(IMAGES), twin(IMAGES)
+    assert torch.equal(mine[:6], theirs[:6])
+    assert not torch.equal(mine[6:], theirs[6:])
+    detach(twin)
+    assert not any(module._forward_pre_hooks for module in twin.base.modules())
+    assert all(several.get_submodule(site)._forward_pre_hooks for site in several.sites)
+
+
+@pytest.mark.slow
+def test_several_heads_compile_to_one_graph(several):
+    grafted = attach(several, several.sites, replicas=2, rate=0.0).train()
+    labels = torch.arange(6) % 5
+
+    def step(images, labels):
+        return spg_loss(grafted(images), labels, (0.4, 0.2)).loss
+
+    compiled = torch.compile(step, backend="aot_eager", fullgraph=True)
+    assert compiled(IMAGES, labels).item() == pytest.approx(step(IMAGES, labels).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("sites", [[], ["head", "head"]])
+def test_sites_are_one_or_several_different_ones(sites):
+    with pytest.raises(UsageError, match="one submodule or several different ones"):
+        attach(Flat(), sites, replicas=1, rate=0.2)

@@ -1,0 +1,34 @@
+"""JSON documents that carry their own hash, so that a changed number or name in them is noticed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from spgsurgeon.errors import DamagedFileError
+
+_SEAL = "document_hash"
+
+
+def document_hash(document: Mapping[str, Any]) -> str:
+    """Return the hex SHA-256 of what a JSON document says, whatever its whitespace and the order of its keys."""
+    plain = json.loads(json.dumps(document))  # as it will be read: keys are texts, tuples are lists
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode("ascii")).hexdigest()
+
+
+def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the document with its own hash as its last entry."""
+    rest = {key: value for key, value in document.items() if key != _SEAL}
+    return {**rest, _SEAL: document_hash(rest)}
+
+
+def check_seal(path: Path, document: Mapping[str, Any]) -> None:
+    """Raise DamagedFileError where the document in the file `path` is not the one that was sealed."""
+    if document.get(_SEAL) != sealed(document)[_SEAL]:
+        raise DamagedFileError(
+            f"{path} is damaged or was edited: what it says does not match its {_SEAL}",
+            hint="copy its folder again; a run or a grafted folder can't be edited by hand",
+        )

@@ -1,0 +1,94 @@
+"""The values of tensors that lie in files, read in blocks without torch: their hash, and which are not finite."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from spgsurgeon.checkpoint.specs import DTYPE_SIZES, TensorSpec, header_bytes
+from spgsurgeon.errors import DamagedFileError
+
+_BLOCK = 4 * 2**20  # bytes
+
+
+@dataclass(frozen=True)
+class _Pattern:
+    """A value is NaN or an infinity where its bits under the mask are these."""
+
+    word: str  # numpy's name of an unsigned integer; a complex number is two of them
+    mask: int
+    bits: int
+
+
+_NON_FINITE = {
+    "F16": _Pattern("<u2", 0x7C00, 0x7C00),
+    "BF16": _Pattern("<u2", 0x7F80, 0x7F80),
+    "F32": _Pattern("<u4", 0x7F80_0000, 0x7F80_0000),
+    "F64": _Pattern("<u8", 0x7FF0_0000_0000_0000, 0x7FF0_0000_0000_0000),
+    "C64": _Pattern("<u4", 0x7F80_0000, 0x7F80_0000),
+    "C128": _Pattern("<u8", 0x7FF0_0000_0000_0000, 0x7FF0_0000_0000_0000),
+    # Of the eight-bit kinds only E5M2 has infinities; the others spend one or two patterns on NaN.
+    "F8_E5M2": _Pattern("u1", 0x7C, 0x7C),
+    "F8_E4M3": _Pattern("u1", 0x7F, 0x7F),
+    "F8_E4M3FNUZ": _Pattern("u1", 0xFF, 0x80),
+    "F8_E5M2FNUZ": _Pattern("u1", 0xFF, 0x80),
+    "F8_E8M0": _Pattern("u1", 0xFF, 0xFF),
+}
+
+
+def content_hash_of(entries: Mapping[str, TensorSpec]) -> str:
+    """Return what `hashing.content_hash` returns for these tensors, holding no more than a block of them at once."""
+    digest = hashlib.sha256()
+    for key in sorted(entries):
+        spec = entries[key]
+        digest.update(header_bytes(key, spec.dtype, spec.shape))
+        for block in _blocks(spec):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def non_finite_of(entries: Mapping[str, TensorSpec]) -> list[str]:
+    """Return the keys of tensors that hold a NaN or an infinity."""
+    return [key for key, spec in entries.items() if spec.dtype in _NON_FINITE and _has_non_finite(spec)]
+
+
+def _has_non_finite(spec: TensorSpec) -> bool:
+    import numpy as np
+
+    pattern = _NON_FINITE[spec.dtype]
+    return any(
+        bool(((np.frombuffer(block, pattern.word) & pattern.mask) == pattern.bits).any()) for block in _blocks(spec)
+    )
+
+
+def _blocks(spec: TensorSpec) -> Iterator[bytes | memoryview]:
+    """Yield the values in row-major order. A block is only valid until the next one."""
+    try:
+        yield from _gathered(spec) if spec.stride is not None else _read(spec)
+    except (OSError, ValueError) as error:
+        raise DamagedFileError(f"{spec.path} can't be read to its end: {error}") from error
+
+
+def _read(spec: TensorSpec) -> Iterator[memoryview]:
+    buffer, left = memoryview(bytearray(min(_BLOCK, spec.nbytes))), spec.nbytes
+    with spec.path.open("rb") as file:
+        file.seek(spec.offset)
+        while left:
+            block = buffer[: min(left, _BLOCK)]
+            if file.readinto(block) < len(block):
+                raise ValueError("it became shorter while it was read")
+            yield block
+            left -= len(block)
+
+
+def _gathered(spec: TensorSpec) -> Iterator[bytes]:
+    """Yield the values of a tensor whose elements lie apart, or in another order, in the file."""
+    import numpy as np
+
+    size = DTYPE_SIZES[spec.dtype]
+    stored = np.memmap(spec.path, np.dtype(f"V{size}"), "r", spec.offset, (spec.span,))
+    steps = [step * size for step in spec.stride or ()]
+    values = np.lib.stride_tricks.as_strided(stored, spec.shape, steps, writeable=False).flat
+    for start in range(0, spec.numel, _BLOCK // size):
+        yield values[start : start + _BLOCK // size].tobytes()

@@ -1,0 +1,112 @@
+"""Which architecture weights belong to: by what the user or the file says, else by their keys and shapes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from spgsurgeon.checkpoint.specs import TensorSpec
+from spgsurgeon.errors import ArchitectureError, UsageError
+from spgsurgeon.models.identification import Identification, Match, identify
+from spgsurgeon.models.libraries import LIBRARIES
+from spgsurgeon.workflows.locating import Located
+
+_LISTED = 8
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """What weights can be. `said` is the name that somebody gave them, as it was spelt, and `by` who did."""
+
+    fits: Identification
+    said: str | None = None
+    by: str | None = None
+
+    @property
+    def match(self) -> Match | None:
+        """The one architecture whose keys and shapes these are; None where there is none, or several."""
+        return self.fits.matches[0] if len(self.fits.matches) == 1 else None
+
+
+def recognize(located: Located, arch: str | None = None) -> Recognition:
+    """Return what the located weights can be. `arch` (`timm/resnet50` or `resnet50`) goes before what the file says.
+
+    Keys and shapes alone are looked at, in the catalogue, so nothing heavy is imported; only where they fit nothing in
+    it and a library is newer than the catalogue, what is new is built. Raises UsageError where a `config.json` leaves
+    nothing for `arch` to say, and ArchitectureError where it is of another library.
+    """
+    if located.config is not None:
+        _check_config(located.config)
+        if arch is not None:
+            raise UsageError(f"--arch is for weights that don't say what they are; {located.source} has a config.json")
+    said, by = _said(located, arch)
+    library, architecture = _parts(said)
+    shapes = {key: spec.shape for key, spec in located.outline.entries.items()}
+    return Recognition(identify(shapes, library=library, architecture=architecture), said, by)
+
+
+def under_prefix(entries: Mapping[str, TensorSpec], match: Match) -> dict[str, TensorSpec]:
+    """Return the entries that are the model's, under the model's own keys."""
+    start, outside = len(match.prefix), set(match.unexpected)
+    return {key[start:]: spec for key, spec in entries.items() if key not in outside}
+
+
+def refusal(located: Located, recognition: Recognition) -> ArchitectureError:
+    """Return why no architecture is chosen for weights that do not say theirs."""
+    name, matches = located.outline.path.name, recognition.fits.matches
+    if matches:
+        names = [match.entry.name for match in matches]
+        return ArchitectureError(
+            f"{name} fits {len(names)} architectures alike, by its keys and shapes: {_few(names)}",
+            hint=f"say which it is: --arch {names[0]}",
+            candidates=names,
+        )
+    nearest = recognition.fits.nearest
+    lines = [f"{match.entry.name}: {match.evidence}" for match in nearest]
+    return ArchitectureError(
+        f"{name} holds {len(located.outline.entries)} tensors, which fit no architecture of timm or torchvision"
+        + ("; the nearest are\n" + "\n".join(lines) if lines else ""),
+        hint="--arch timm/NAME or torchvision/NAME says which it is; other libraries are not supported",
+        candidates=[match.entry.name for match in nearest],
+    )
+
+
+def _said(located: Located, arch: str | None) -> tuple[str | None, str | None]:
+    if arch is not None:
+        return arch, "--arch"
+    if located.config is not None:
+        name = _text(located.config, "architecture") or _text(
+            located.config.get("pretrained_cfg") or {}, "architecture"
+        )
+        return (f"{located.config.get('library', 'timm')}/{name}" if name else None), "config.json"
+    outline = located.outline
+    if outline.architecture is None:
+        return None, None
+    return (f"{outline.library}/{outline.architecture}" if outline.library else outline.architecture), "the file"
+
+
+def _check_config(config: Mapping[str, Any]) -> None:
+    """Refuse a `config.json` that is neither timm's, nor transformers' for a timm model, nor ours for torchvision's."""
+    kind, owner = config.get("model_type", "timm_wrapper"), config.get("library", "timm")
+    if kind != "timm_wrapper" or owner not in LIBRARIES:
+        found = f"model type {kind!r}" if kind != "timm_wrapper" else f"library {owner!r}"
+        raise ArchitectureError(f"config.json is of the {found}; models of timm and torchvision are supported")
+
+
+def _parts(said: str | None) -> tuple[str | None, str | None]:
+    """Return the library and the architecture of a name, without the tag of weights."""
+    if said is None:
+        return None, None
+    library, slash, name = said.replace(":", "/", 1).rpartition("/")
+    return ("torchvision" if library == "tv" else library) if slash else None, name.partition(".")[0]
+
+
+def _text(document: Mapping[str, Any], key: str) -> str | None:
+    value = document.get(key)
+    return value if isinstance(value, str) and value else None
+
+
+def _few(names: list[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more

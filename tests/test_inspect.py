@@ -1,0 +1,196 @@
+"""What `inspect` and whoever opens a model make of files that do not say what they are."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from command_line import spgsurgeon, succeed
+from safetensors.torch import save_file
+from torch import Tensor
+
+from spgsurgeon.errors import ArchitectureError, DamagedFileError
+from spgsurgeon.workflows.graft import graft_folder
+from spgsurgeon.workflows.inspect import inspect
+from spgsurgeon.workflows.opening import open_model
+
+CLASSES = 7
+State = dict[str, Tensor]
+
+
+def resnet(**args: Any) -> State:
+    torch.manual_seed(0)
+    return timm.create_model("test_resnet", num_classes=CLASSES, **args).state_dict()
+
+
+def prefixed(prefix: str, state: State) -> State:
+    return {prefix + key: value for key, value in state.items()}
+
+
+def saved(document: Any, path: Path) -> str:
+    torch.save(document, path)
+    return str(path)
+
+
+def test_a_bare_state_dict_is_recognised(tmp_path: Path) -> None:
+    document = inspect(saved(resnet(in_chans=4), tmp_path / "weights.pth"))
+    assert document["library"] == "timm"
+    assert document["architecture"] == "test_resnet"
+    assert document["candidates"] == ["timm/test_resnet"]
+    assert document["head"] == {"module": "fc", "type": "Linear", "width": 96, "classes": CLASSES}
+    assert document["evidence"] == "all 92 keys and shapes, 7 classes, 4 input channels"
+    assert "error" not in document
+
+
+def test_the_light_document_says_what_the_built_model_says(tmp_path: Path) -> None:
+    path = saved(resnet(), tmp_path / "weights.pth")
+    light = inspect(path)
+    built = graft_folder(path, tmp_path / "grafted")["base"]
+    assert {key: light[key] for key in built} == built
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: prefixed("module._orig_mod.", state),
+        lambda state: prefixed("backbone.", state),
+        lambda state: {"state_dict": prefixed("net.encoder.", state), "epoch": 3},
+        lambda state: {"model": {key.replace("layer1.", "layer1._orig_mod."): value for key, value in state.items()}},
+        lambda state: {key: value.half() for key, value in state.items()},
+        lambda state: {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")},
+    ],
+    ids=["wrapped", "attribute", "nested attributes", "compiled part", "half", "before 0.4.1"],
+)
+def test_a_model_is_found_under_its_wrappers(wrap: Any, tmp_path: Path) -> None:
+    path = saved(wrap(resnet()), tmp_path / "weights.pth")
+    assert inspect(path)["architecture"] == "test_resnet"
+    opened = open_model(path)
+    for key, value in opened.module.state_dict().items():
+        assert torch.equal(value.float(), resnet()[key].to(value.dtype).float())
+
+
+def test_what_lies_beside_the_model_is_listed_and_left_out(tmp_path: Path) -> None:
+    state = prefixed("backbone.", resnet()) | {"projector.weight": torch.zeros(2, 2)}
+    path = saved(state, tmp_path / "weights.pth")
+    assert inspect(path)["unexpected"] == ["projector.weight"]
+    assert "left out, as they lie outside the model 'backbone.': projector.weight" in open_model(path).notes
+
+
+def test_two_architectures_with_the_same_tensors_are_both_named_and_none_is_taken(tmp_path: Path) -> None:
+    path = saved(timm.create_model("test_efficientnet_ln").state_dict(), tmp_path / "weights.pth")
+    outcome = spgsurgeon("inspect", path, "--json")
+    document = json.loads(outcome.out)
+    assert outcome.code == document["exit_code"] == 5
+    assert document["error"]["kind"] == "architecture"
+    assert document["architecture"] is None
+    assert set(document["candidates"]) == {"timm/test_efficientnet_gn", "timm/test_efficientnet_ln"}
+    assert document["head"]["width"] == 256  # what they share is told
+    with pytest.raises(ArchitectureError, match="fits 2 architectures alike"):
+        open_model(path)
+    chosen = inspect(path, arch="timm/test_efficientnet_ln")
+    assert chosen["architecture"] == "test_efficientnet_ln"
+    assert open_model(path, arch="timm/test_efficientnet_ln").identity.architecture == "test_efficientnet_ln"
+
+
+def test_what_the_file_says_decides_between_architectures_with_the_same_tensors(tmp_path: Path) -> None:
+    state = timm.create_model("test_efficientnet_ln").state_dict()
+    document = {"state_dict": state, "arch": "test_efficientnet_ln", "version": 2}
+    path = saved(document, tmp_path / "checkpoint.pth.tar")
+    assert inspect(path)["architecture"] == "test_efficientnet_ln"
+    assert inspect(path)["producer"] == "timm"
+
+
+def test_the_nearest_are_named_where_nothing_fits(tmp_path: Path) -> None:
+    state = resnet()
+    state["layer1.0.conv1.weight"] = torch.zeros(3, 3)
+    path = saved(state, tmp_path / "weights.pth")
+    document = inspect(path)
+    assert document["exit_code"] == 5
+    assert document["candidates"][0] == "timm/test_resnet"
+    assert "91 of 92 tensors fit" in document["error"]["message"]
+
+
+def test_a_backbone_gets_a_head_where_it_is_asked_for(tmp_path: Path) -> None:
+    state = {key: value for key, value in resnet().items() if not key.startswith("fc.")}
+    path = saved(state, tmp_path / "weights.pth")
+    document = inspect(path)
+    assert (document["architecture"], document["head"], document["exit_code"]) == ("test_resnet", None, 5)
+    assert "--num-classes N" in document["next"]
+    with pytest.raises(ArchitectureError, match="no classifier"):
+        graft_folder(path, tmp_path / "grafted")
+    grafted = graft_folder(path, tmp_path / "grafted", num_classes=3)
+    assert grafted["base"]["head"]["classes"] == 3
+    assert any("untrained" in note for note in grafted["notes"])
+
+
+def test_values_are_read_when_asked_or_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = resnet() | {"fc.bias": torch.full((CLASSES,), torch.nan)}
+    path = saved(state, tmp_path / "weights.pth")
+    assert inspect(path)["non_finite"] == ["fc.bias"]
+    assert inspect(path, values=False)["non_finite"] is None
+    assert inspect(path, values=False)["content_hash"] is None
+    monkeypatch.setattr("spgsurgeon.workflows.inspect._READ_UNASKED", 1000)
+    assert inspect(path)["content_hash"] is None
+    assert inspect(path, values=True)["non_finite"] == ["fc.bias"]
+
+
+def test_a_grafted_folder_is_held_against_its_hash_where_its_values_are_read(tmp_path: Path) -> None:
+    graft_folder(saved(resnet(), tmp_path / "weights.pth"), tmp_path / "grafted")
+    state = resnet() | {"fc.bias": torch.ones(CLASSES)}
+    save_file(state, tmp_path / "grafted" / "model.safetensors")
+    assert inspect(str(tmp_path / "grafted"), values=False)["grafted"]["kind"] == "dropout"
+    with pytest.raises(DamagedFileError, match=r"model\.safetensors"):
+        inspect(str(tmp_path / "grafted"), values=True)
+
+
+def test_a_folder_of_accelerate_and_shards_are_read(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoint_3"
+    folder.mkdir()
+    keys = sorted(resnet())
+    halves = {"model-00001-of-00002.safetensors": keys[:40], "model-00002-of-00002.safetensors": keys[40:]}
+    for name, part in halves.items():
+        save_file({key: resnet()[key] for key in part}, folder / name)
+    weight_map = {key: name for name, part in halves.items() for key in part}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    assert inspect(str(folder))["producer"] == "accelerate"
+    assert torch.equal(open_model(str(folder)).module.get_parameter("fc.weight"), resnet()["fc.weight"])
+
+
+def test_the_wrapper_of_transformers_is_read(tmp_path: Path) -> None:
+    save_file(prefixed("timm_model.", resnet()), tmp_path / "model.safetensors")
+    config = {"model_type": "timm_wrapper", "architecture": "test_resnet", "num_classes": CLASSES}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    document = inspect(str(tmp_path))
+    assert (document["producer"], document["architecture"]) == ("transformers", "test_resnet")
+    assert open_model(str(tmp_path)).identity.num_classes == CLASSES
+
+
+def test_another_kind_of_transformer_is_refused_by_name(tmp_path: Path) -> None:
+    save_file({"vit.embeddings.cls_token": torch.zeros(1)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))
+    with pytest.raises(ArchitectureError, match="model type 'vit'"):
+        inspect(str(tmp_path))
+
+
+@pytest.mark.parametrize("form", ["pth", "safetensors"])
+def test_inspect_imports_neither_torch_nor_a_model_library(form: str, tmp_path: Path) -> None:
+    path = tmp_path / f"weights.{form}"
+    saved(resnet(), path) if form == "pth" else save_file(resnet(), path)
+    code = (
+        "import sys; from spgsurgeon.cli.app import run; "
+        f"code = run(['inspect', {str(path)!r}, '--json', '--no-values']); "
+        "sys.exit(code or bool({'torch', 'timm', 'torchvision', 'numpy', 'safetensors', 'rich'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
+
+
+def test_the_next_command_works(tmp_path: Path) -> None:
+    path = saved(resnet(), tmp_path / "my weights.pth")
+    succeed("graft", path, "-o", tmp_path / "grafted")
+    assert inspect(path)["next"] == f"spgsurgeon graft '{path}' -o grafted/"
