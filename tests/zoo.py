@@ -83,7 +83,7 @@ def _operate(identity: Identity, on_meta: nn.Module) -> dict[str, Any]:
     small = sum(p.numel() for p in on_meta.parameters()) <= LARGEST
     size = _smallest(on_meta, own) if small else own
     if small and size[1] * size[2] <= PIXELS:
-        module = build_for_loading(identity)
+        module = build(identity)
         return {"forward": "real", "size": size[1]} | _with_numbers(module, size)
     return {"forward": "meta", "size": size[1]} | _without_numbers(on_meta, size)
 
