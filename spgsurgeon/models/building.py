@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Any
+from threading import get_ident
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from spgsurgeon.errors import ArchitectureError
 from spgsurgeon.models.heads import Site
@@ -26,33 +27,35 @@ def build(identity: Identity) -> nn.Module:
 
 
 def build_for_loading(identity: Identity) -> nn.Module:
-    """Return the module of `identity` with poor random weights, which are about to be replaced.
+    """Return the module of `identity` without the numbers of its parameters, which `load_weights` is about to put in.
 
-    Much quicker than `build` for a large model. Buffers that are no part of the state dict are computed as usual, which
-    building on the meta device would not do. The caller's random numbers stay as they are.
+    They are on the meta device, so a large model is built in no time and no memory. Buffers are computed as usual: some
+    are no part of the state dict. Where the library's code needs the numbers of a parameter, all are there, as in
+    `build`. The caller's random numbers stay as they are.
     """
-    with torch.random.fork_rng(devices=[]), _RepeatedRandomNumbers():
+    with torch.random.fork_rng(devices=[]):
+        with suppress(ArchitectureError), _parameters_on_meta():
+            module = build(identity)
+            if not any(buffer.is_meta for buffer in module.buffers()):
+                return module
         return build(identity)
 
 
-class _RepeatedRandomNumbers(TorchFunctionMode):
-    """Fills a large tensor with one drawn block over and over.
+@contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    """Take the numbers of each parameter away when it becomes a module's, in this thread."""
+    builder = get_ident()
 
-    Not with nothing at all: initialisers that reject what is out of bounds, and draw again, would never end.
-    """
+    def hook(module: nn.Module, name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
+        if parameter is None or parameter.is_meta or get_ident() != builder:
+            return None
+        return nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
 
-    _FILLS = frozenset({torch.Tensor.uniform_, torch.Tensor.normal_})
-    _BLOCK = 2**14
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func not in self._FILLS or args[0].numel() <= self._BLOCK:
-            return func(*args, **(kwargs or {}))
-        tensor, *settings = args
-        block = func(tensor.new_empty(self._BLOCK), *settings, **(kwargs or {}))
-        repeats = -(-tensor.numel() // self._BLOCK)
-        return tensor.copy_(block.repeat(repeats)[: tensor.numel()].view(tensor.shape))
+    handle = register_module_parameter_registration_hook(hook)  # type: ignore[arg-type]  # it may return a parameter
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def sites_of(identity: Identity, module: nn.Module) -> tuple[Site, ...]:
@@ -106,7 +109,7 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], name: str) ->
             hint="is the architecture right? --arch says which",
             faults=faults,
         )
-    own.update(tensors)
+    own.update({key: torch.empty(own[key].shape) for key in absent if key not in counters} | dict(tensors))
     module.load_state_dict(own, assign=True)  # with the module's own versions: torchvision's MNASNet insists on one
     return [f"{len(counters)} counters of batch norms are absent and start at 0"] if counters else []
 

@@ -1,5 +1,6 @@
 """From an identity and tensors to a module that holds exactly these tensors."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ from safetensors.torch import save_file
 
 from spgsurgeon.errors import ArchitectureError
 from spgsurgeon.models.building import (
-    _RepeatedRandomNumbers,
+    _parameters_on_meta,
     build,
     build_for_loading,
     fit_identity,
@@ -172,8 +173,41 @@ def test_opening_a_model_leaves_the_callers_random_numbers_alone(tmp_path):
     assert not torch.equal(seeded[0]["pos_embed"], seeded[2]["pos_embed"])
 
 
-def test_initialisers_that_reject_and_draw_again_come_to_an_end() -> None:
-    with _RepeatedRandomNumbers():
-        weight = torch.nn.init.trunc_normal_(torch.full((300, 1001), 9.9), std=0.5, a=-0.5, b=0.5)
-    assert weight.abs().max() <= 0.5
-    assert weight.std() > 0.2
+class _DerivedBuffer(torch.nn.Linear):
+    """Has a buffer, no part of its state dict, that is made of its parameters' numbers."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 4)
+        self.register_buffer("norm", self.weight.detach().norm(), persistent=False)
+
+
+class _Reader(torch.nn.Linear):
+    """Reads a number of its parameters while it is built."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 4)
+        self.first = self.weight.flatten()[0].item()
+
+
+@pytest.mark.parametrize("kind", [_DerivedBuffer, _Reader])
+def test_a_module_that_needs_its_parameters_numbers_has_them(kind, monkeypatch):
+    class Library:
+        def build(self, identity):
+            try:
+                return kind()
+            except RuntimeError as error:
+                raise ArchitectureError(str(error)) from error
+
+    monkeypatch.setattr("spgsurgeon.models.building.library", lambda name: Library())
+    module = build_for_loading(RESNET)
+    assert not any(tensor.is_meta for tensor in [*module.parameters(), *module.buffers()])
+
+
+def test_other_modules_are_built_as_ever_afterwards_and_meanwhile_in_other_threads():
+    module = build_for_loading(RESNET)
+    assert all(parameter.is_meta for parameter in module.parameters())
+    assert not any(buffer.is_meta for buffer in module.buffers())
+    assert not torch.nn.Linear(2, 2).weight.is_meta
+    with _parameters_on_meta(), ThreadPoolExecutor() as pool:
+        assert torch.nn.Linear(2, 2).weight.is_meta
+        assert not pool.submit(torch.nn.Linear, 2, 2).result().weight.is_meta
