@@ -49,8 +49,9 @@ def test_a_bare_state_dict_is_recognised(tmp_path: Path) -> None:
 
 
 def test_the_light_document_says_what_the_built_model_says(tmp_path: Path) -> None:
-    path = saved(resnet(), tmp_path / "weights.pth")
+    path = saved(prefixed("module.backbone.", resnet()), tmp_path / "weights.pth")
     light = inspect(path)
+    assert light["prefixes"] == ["module.", "backbone."]
     built = graft_folder(path, tmp_path / "grafted")["base"]
     assert {key: light[key] for key in built} == built
 
@@ -60,12 +61,13 @@ def test_the_light_document_says_what_the_built_model_says(tmp_path: Path) -> No
     [
         lambda state: prefixed("module._orig_mod.", state),
         lambda state: prefixed("backbone.", state),
+        lambda state: {key.replace("layer1.", "layer1.module."): value for key, value in state.items()},
         lambda state: {"state_dict": prefixed("net.encoder.", state), "epoch": 3},
         lambda state: {"model": {key.replace("layer1.", "layer1._orig_mod."): value for key, value in state.items()}},
         lambda state: {key: value.half() for key, value in state.items()},
         lambda state: {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")},
     ],
-    ids=["wrapped", "attribute", "nested attributes", "compiled part", "half", "before 0.4.1"],
+    ids=["wrapped", "attribute", "parallel part", "nested attributes", "compiled part", "half", "before 0.4.1"],
 )
 def test_a_model_is_found_under_its_wrappers(wrap: Any, tmp_path: Path) -> None:
     path = saved(wrap(resnet()), tmp_path / "weights.pth")

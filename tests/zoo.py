@@ -37,7 +37,7 @@ from spgsurgeon.workflows.surgery import graft, strip
 CLASSES = 7
 REPLICAS = 2
 SIZES = (64, 128)  # pixels tried before the model's own
-LARGEST = 40_000_000  # parameters for real numbers
+LARGEST = 100_000_000  # parameters for real numbers
 PIXELS = 400 * 400  # the largest picture for real numbers
 MINUTES = 4  # for one architecture
 
@@ -93,7 +93,7 @@ def _smallest(module: nn.Module, own: tuple[int, int, int]) -> tuple[int, int, i
     for pixels in SIZES:
         if pixels < own[1]:
             with suppress(Exception), torch.no_grad():
-                module.eval()(torch.empty(2, own[0], pixels, pixels, device="meta"))
+                module.train()(torch.empty(2, own[0], pixels, pixels, device="meta"))
                 return own[0], pixels, pixels
     return own
 

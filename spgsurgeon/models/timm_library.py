@@ -20,6 +20,9 @@ from spgsurgeon.models.identity import Identity
 from spgsurgeon.models.preprocessing import Preprocessing
 
 
+_DATA_ARGUMENTS = ("mean", "std", "interpolation", "crop_pct")  # of train.py, named as in timm's pretrained_cfg
+
+
 class TimmLibrary:
     """See `identity.Library`."""
 
@@ -137,6 +140,7 @@ class TimmLibrary:
         if channels or size:
             cfg["input_size"] = [channels or default_channels, *(size or default_size)]
             cfg.pop("test_input_size", None)
+        cfg |= {key: model_args[key] for key in _DATA_ARGUMENTS if model_args.get(key) is not None}
         classes = model_args.get("num_classes") or explicit_classes or self.default_classes(architecture)
         return Identity(
             library=self.name,

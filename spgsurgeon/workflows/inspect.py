@@ -9,13 +9,12 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from spgsurgeon.checkpoint.folders import read_grafted_folder
-from spgsurgeon.checkpoint.specs import TensorSpec
 from spgsurgeon.checkpoint.values import content_hash_of, non_finite_of
 from spgsurgeon.errors import ArchitectureError, SurgeonError
 from spgsurgeon.models.heads import Site, sites_document, temporary_parameters
 from spgsurgeon.models.libraries import NamedModel, parse_model
 from spgsurgeon.workflows.locating import Located, locate
-from spgsurgeon.workflows.recognising import Recognition, recognize, refusal, under_prefix
+from spgsurgeon.workflows.recognising import Recognition, recognize, refusal
 
 if TYPE_CHECKING:
     from spgsurgeon.models.identification import Match
@@ -97,7 +96,7 @@ def _inspect_located(path: Path, weights: str | None, arch: str | None, values: 
     if recognition.said is not None and not recognition.fits.matches:
         return None
     document = _recognized(located, recognition)
-    entries = _own_entries(located, recognition)
+    entries = recognition.entries
     if values or (values is None and sum(spec.nbytes for spec in entries.values()) <= _READ_UNASKED):
         _check_folder(located)
         document |= {"content_hash": content_hash_of(entries), "non_finite": non_finite_of(entries)}
@@ -106,7 +105,7 @@ def _inspect_located(path: Path, weights: str | None, arch: str | None, values: 
 
 def _recognized(located: Located, recognition: Recognition) -> dict[str, Any]:
     matches = recognition.fits.matches
-    entries = _own_entries(located, recognition)
+    entries = recognition.entries
     shapes = {key: spec.shape for key, spec in entries.items()}
     libraries = {match.entry.library for match in matches}
     heads = {_sites(match) for match in matches}
@@ -124,6 +123,7 @@ def _recognized(located: Located, recognition: Recognition) -> dict[str, Any]:
         located=located,
     )
     document["evidence"] = _evidence(recognition)
+    document["prefixes"] = list(recognition.prefixes)
     document["unexpected"] = list(matches[0].unexpected) if matches else []
     if settled is None:
         document |= _failure(refusal(located, recognition))
@@ -182,11 +182,6 @@ def _dropout_site(sites: Sequence[Site]) -> dict[str, Any]:
 
 def _tensor_list(tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> list[dict[str, Any]]:
     return [{"key": key, "dtype": dtype, "shape": list(shape)} for key, dtype, shape in tensors]
-
-
-def _own_entries(located: Located, recognition: Recognition) -> dict[str, TensorSpec]:
-    matches = recognition.fits.matches
-    return under_prefix(located.outline.entries, matches[0]) if matches else dict(located.outline.entries)
 
 
 def _sites(match: Match) -> tuple[Site, ...]:

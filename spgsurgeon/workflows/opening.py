@@ -20,7 +20,7 @@ from spgsurgeon.models.identity import Identity
 from spgsurgeon.models.libraries import NamedModel, library, parse_model, resolve_architecture
 from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.workflows.locating import Located, locate
-from spgsurgeon.workflows.recognising import Recognition, recognize, refusal, under_prefix
+from spgsurgeon.workflows.recognising import Recognition, recognize, refusal
 
 _LISTED = 8
 
@@ -130,18 +130,16 @@ def _open_named(model: str, named: NamedModel, num_classes: int | None, random_s
 
 def _open_located(located: Located, arch: str | None) -> OpenedModel:
     recognition = recognize(located, arch)
-    match = recognition.match
-    entries = located.outline.entries if match is None else under_prefix(located.outline.entries, match)
-    tensors = load_tensors(entries)
+    tensors = load_tensors(recognition.entries)
     identity = _identity(located, recognition, tensors)
     module = build_for_loading(identity)
-    notes = [*located.notes, *_left_out(match), *load_weights(module, tensors, identity.name)]
+    notes = [*located.notes, *_left_out(recognition.match), *load_weights(module, tensors, identity.name)]
     return OpenedModel(
         module=module,
         identity=identity,
         source=located.source,
         format=located.format,
-        located=located,
+        located=replace(located, outline=replace(located.outline, prefixes=recognition.prefixes)),
         label_names=(located.config or {}).get("label_names"),
         notes=notes,
     )

@@ -13,13 +13,20 @@ from spgsurgeon.models.libraries import LIBRARIES
 from spgsurgeon.workflows.locating import Located
 
 _LISTED = 8
+_PARALLEL = ".module."  # DataParallel around a part of a model; some architectures have modules of that name themselves
 
 
 @dataclass(frozen=True)
 class Recognition:
-    """What weights can be. `said` is the name that somebody gave them, as it was spelt, and `by` who did."""
+    """What weights can be.
+
+    `entries` are the model's tensors by its own keys, all of the file's where nothing fits; `prefixes` what was taken
+    out of the keys for that. `said` is the name that somebody gave the weights, as it was spelt, and `by` who did.
+    """
 
     fits: Identification
+    entries: dict[str, TensorSpec]
+    prefixes: tuple[str, ...]
     said: str | None = None
     by: str | None = None
 
@@ -42,11 +49,33 @@ def recognize(located: Located, arch: str | None = None) -> Recognition:
             raise UsageError(f"--arch is for weights that don't say what they are; {located.source} has a config.json")
     said, by = _said(located, arch)
     library, architecture = _parts(said)
-    shapes = {key: spec.shape for key, spec in located.outline.entries.items()}
-    return Recognition(identify(shapes, library=library, architecture=architecture), said, by)
+    fits, entries, prefixes = _identify(located, library, architecture)
+    if fits.matches:
+        entries = _under_prefix(entries, fits.matches[0])
+        prefixes = (*prefixes, *filter(None, [fits.matches[0].prefix]))
+    return Recognition(fits, entries, prefixes, said, by)
 
 
-def under_prefix(entries: Mapping[str, TensorSpec], match: Match) -> dict[str, TensorSpec]:
+def _identify(
+    located: Located, library: str | None, architecture: str | None
+) -> tuple[Identification, dict[str, TensorSpec], tuple[str, ...]]:
+    """Return what the weights fit, under which keys, and what was taken out of the keys for that."""
+
+    def fits(entries: Mapping[str, TensorSpec]) -> Identification:
+        shapes = {key: spec.shape for key, spec in entries.items()}
+        return identify(shapes, library=library, architecture=architecture)
+
+    outline = located.outline
+    found = fits(outline.entries)
+    bare = {key.replace(_PARALLEL, "."): spec for key, spec in outline.entries.items()}
+    if not found.matches and bare.keys() != outline.entries.keys() and len(bare) == len(outline.entries):
+        again = fits(bare)
+        if again.matches:
+            return again, bare, (*outline.prefixes, _PARALLEL[1:])
+    return found, dict(outline.entries), outline.prefixes
+
+
+def _under_prefix(entries: Mapping[str, TensorSpec], match: Match) -> dict[str, TensorSpec]:
     """Return the entries that are the model's, under the model's own keys."""
     start, outside = len(match.prefix), set(match.unexpected)
     return {key[start:]: spec for key, spec in entries.items() if key not in outside}

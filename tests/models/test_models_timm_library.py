@@ -211,3 +211,13 @@ def test_preprocessing_follows_the_weights_that_training_started_from():
     assert not {"url", "hf_hub_id"} & set(tagged.pretrained_cfg)
     with pytest.raises(ArchitectureError, match="it has vit_base_patch16_224"):
         TIMM.identity_from_checkpoint("vit_base_patch16_224.mine", {})
+
+
+def test_pictures_are_normalised_and_cropped_as_the_training_script_was_told(tmp_path):
+    told = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.1], "interpolation": "nearest", "crop_pct": 0.8}
+    train_with_timm(tmp_path, "test_resnet", {}, **told)
+    opened = open_model(str(tmp_path / "last.pth.tar"))
+    reread = TIMM.identity_from_config(as_json(opened.config()))
+    for seen in (opened.preprocessing, TIMM.preprocessing(reread, build(reread))):
+        assert (seen.mean, seen.std) == ((0.5, 0.4, 0.3), (0.2, 0.2, 0.1))
+        assert (seen.interpolation, seen.crop_pct) == ("nearest", 0.8)
