@@ -70,13 +70,16 @@ def sites_of(identity: Identity, module: nn.Module) -> tuple[Site, ...]:
     return find_sites(module, torch.empty(1, *size, dtype=parameter.dtype, device="meta"))
 
 
-def fit_identity(identity: Identity, tensors: Mapping[str, Tensor]) -> Identity:
+def fit_identity(identity: Identity, tensors: Mapping[str, Tensor], classes: int | None = None) -> Identity:
     """Return `identity` with the input channels, heads and number of classes that the checkpoint's shapes call for.
 
-    A checkpoint with nothing at the places of the heads has no classifier: 0 classes.
+    `classes` is their number where it is known already. A checkpoint with nothing at the places of the heads has no
+    classifier: 0 classes.
     """
     args = library(identity.library).args_from_tensors(identity, tensors)
     identity = replace(identity, model_args=identity.model_args | args)
+    if classes is not None:
+        return replace(identity, num_classes=classes)
     with_head = identity if identity.num_classes else replace(identity, num_classes=_ANY_CLASSES)
     module = build_for_loading(with_head)
     if getattr(module, "num_classes", None) == 0:

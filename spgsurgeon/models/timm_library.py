@@ -19,7 +19,6 @@ from spgsurgeon.errors import ArchitectureError, SurgeonError, did_you_mean
 from spgsurgeon.models.identity import Identity
 from spgsurgeon.models.preprocessing import Preprocessing
 
-
 _DATA_ARGUMENTS = ("mean", "std", "interpolation", "crop_pct")  # of train.py, named as in timm's pretrained_cfg
 
 

@@ -53,7 +53,7 @@ def inspect(
 
 
 def describe(opened: OpenedModel, known_hash: str | None = None) -> dict[str, Any]:
-    """Return what an opened base is, as plain data; `known_hash` is its content hash, where it is known already.
+    """Return what an opened base is, as plain data; `known_hash` is the content hash of weights known to be finite.
 
     Raises ArchitectureError where it has no head that can be grafted.
     """
@@ -74,7 +74,7 @@ def describe(opened: OpenedModel, known_hash: str | None = None) -> dict[str, An
         located=located,
     )
     document["content_hash"] = known_hash or content_hash(state)
-    document["non_finite"] = non_finite(state)
+    document["non_finite"] = [] if known_hash else non_finite(state)
     del document["tensor_list"]
     return document
 

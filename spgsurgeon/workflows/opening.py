@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ class OpenedModel:
         """How the model wants its pictures."""
         return library(self.identity.library).preprocessing(self.identity, self.module)
 
-    @property
+    @cached_property
     def sites(self) -> tuple[Site, ...]:
         """Where dropout replicas attach. Raises ArchitectureError for heads that are not supported."""
         return sites_of(self.identity, self.module)
@@ -159,7 +160,7 @@ def _identity(located: Located, recognition: Recognition, tensors: Mapping[str, 
         says = {key: value for key, value in says.items() if key == "num_classes"}  # the rest is of another model
     _, _, tag = (recognition.said or "").partition(".")
     identity = library(owner).identity_from_checkpoint(f"{architecture}.{tag}" if tag else architecture, says)
-    return fit_identity(identity, tensors)
+    return fit_identity(identity, tensors, match.classes if match else None)
 
 
 def _left_out(match: Match | None) -> list[str]:
