@@ -20,7 +20,7 @@ def test_a_sample_of_the_zoo(name: str) -> None:
 
 
 def test_what_can_not_be_grafted_stands_in_the_table_with_its_reason() -> None:
-    row = examine("timm", "gemma4_vit_167m_enc")
+    row = examine("timm", "mobilenetv5_300m_enc")
     assert "no classifier" in row["reason"]
     lines = table([row]).splitlines()
     assert row["reason"] in lines[2]

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from families import Family, require
 from safetensors.torch import save_file
 
 from spgsurgeon.errors import ArchitectureError
@@ -133,6 +134,7 @@ def test_another_number_of_classes_drops_the_names_of_the_old_ones():
 
 def test_an_encoder_is_given_no_classifier_and_said_to_be_one():
     small = {"embed_dim": 32, "depth": 2, "num_heads": 2}
+    require(Family("timm", "qwen3_vit_88m_enc"))
     encoder = Identity("timm", "qwen3_vit_88m_enc", 0, small)
     with pytest.raises(ArchitectureError, match="timm/qwen3_vit_88m_enc is an encoder"):
         with_classes(build(encoder), encoder, 4)

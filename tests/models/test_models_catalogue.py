@@ -41,7 +41,9 @@ def test_every_architecture_of_the_installed_libraries_is_in_it():
 
 
 def test_what_it_says_is_what_the_installed_libraries_build():
-    same = [_as_built(*name.split("/")) == (entry := catalogue().entries[name], full_layout(entry)) for name in SAMPLE]
+    entries = [catalogue().entries[name] for name in SAMPLE]
+    there = [entry for entry in entries if entry.architecture in library(entry.library).architectures()]
+    same = [_as_built(entry.library, entry.architecture) == (entry, full_layout(entry)) for entry in there]
     current = all(installed_version(name) == catalogue().versions[name] for name in LIBRARIES)
     assert all(same) if current else sum(same) > 0.7 * len(same)
 
