@@ -196,3 +196,12 @@ def test_the_next_command_works(tmp_path: Path) -> None:
     path = saved(resnet(), tmp_path / "my weights.pth")
     succeed("graft", path, "-o", tmp_path / "grafted")
     assert inspect(path)["next"] == f"spgsurgeon graft '{path}' -o grafted/"
+
+
+def test_a_strangers_key_can_not_steer_the_terminal(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file({"\x1b[2J\x1b]0;mine\x07é": torch.zeros(2)}, path)
+    outcome = spgsurgeon("inspect", path, "--tensors")
+    assert "\x1b" not in outcome.out + outcome.err
+    assert "\x07" not in outcome.out + outcome.err
+    assert "\\x1b[2J\\x1b]0;mine\\x07é" in outcome.out

@@ -63,18 +63,16 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _strict_json(text: str) -> Any:
     """Return a JSON document; ValueError also for what Python's reader takes and the format's own does not."""
     whole = _whole if "-0" in text else int
-    document = json.loads(text, object_pairs_hook=unique_keys, parse_constant=_refused, parse_int=whole)
+    document = json.loads(text, object_pairs_hook=unique_keys, parse_int=whole)
     if "\\ud" in text.lower():
         json.dumps(document, ensure_ascii=False).encode()  # of a lone surrogate, half a character
     return document
 
 
 def _whole(digits: str) -> int:
-    return _refused(digits) if digits == "-0" else int(digits)
-
-
-def _refused(spelling: str) -> Any:
-    raise ValueError(f"{spelling} is no number here")
+    if digits == "-0":
+        raise ValueError("-0 is no whole number")
+    return int(digits)
 
 
 def _entries(path: Path, document: dict[str, Any], start: int, size: int) -> dict[str, TensorSpec]:

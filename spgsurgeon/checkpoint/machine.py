@@ -64,9 +64,7 @@ class Machine:
     def _by_code(self) -> dict[bytes, tuple[Callable[[IO[bytes]], Any] | None, Callable[[Any], object]]]:
         """Return how to read an instruction's argument, by the standard library, and what it does, by its byte."""
         steps = self._table()
-        return {
-            opcode.code.encode("latin-1"): (_reader(opcode), steps[opcode.name]) for opcode in pickletools.opcodes
-        }
+        return {opcode.code.encode("latin-1"): (_reader(opcode), steps[opcode.name]) for opcode in pickletools.opcodes}
 
     def _table(self) -> dict[str, Callable[[Any], object]]:
         push = self._stack.append

@@ -121,7 +121,7 @@ def _say_failure(message: str, hint: str | None) -> None:
 def _say(kind: str, text: str, style: str) -> None:
     from rich.markup import escape
 
-    console(stderr=True).print(f"[{style}]{kind}:[/{style}] {escape(text)}")
+    console(stderr=True).print(f"[{style}]{kind}:[/{style}] {escape(printable(text))}")
 
 
 def pairs(rows: Iterable[tuple[str, object]]) -> Table:
@@ -133,7 +133,7 @@ def pairs(rows: Iterable[tuple[str, object]]) -> Table:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(name, escape(str(value)))
+        table.add_row(name, escape(printable(str(value))))
     return table
 
 
@@ -146,8 +146,13 @@ def columns(head: Iterable[str], rows: Iterable[Iterable[object]]) -> Table:
     for name in head:
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*(escape(str(value)) for value in row))
+        table.add_row(*(escape(printable(str(value))) for value in row))
     return table
+
+
+def printable(text: str) -> str:
+    """Return the text with what could steer a terminal spelt out: names in a stranger's file may hold anything."""
+    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
 
 
 def millions(count: int) -> str:

@@ -175,7 +175,7 @@ def last_of(run: Path) -> Path | None:
 
 
 def recipe_of(run: Path) -> str:
-    """Return the resolved recipe of a run. Raises UsageError where there is no run, DamagedFileError if it is no text."""
+    """Return the resolved recipe of a run. Raises UsageError where there is none, DamagedFileError if it is no text."""
     path = run / _RECIPE
     if not path.is_file():
         raise UsageError(f"{run} is no run folder: it has no {_RECIPE}", hint="start one without --resume")
