@@ -118,6 +118,18 @@ def test_the_nearest_are_named_where_nothing_fits(tmp_path: Path) -> None:
     assert "91 of 92 tensors fit" in document["error"]["message"]
 
 
+def test_a_transformer_for_pictures_of_another_size_opens_once_it_is_named(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model("test_vit", num_classes=CLASSES, img_size=96).eval()
+    path = saved(model.state_dict(), tmp_path / "weights.pth")
+    assert inspect(path)["candidates"][0] == "timm/test_vit"
+    assert inspect(path, arch="timm/test_vit")["head"]["classes"] == CLASSES
+    opened = open_model(path, arch="timm/test_vit")
+    assert opened.preprocessing.input_size == (3, 96, 96)
+    images = torch.rand(2, 3, 96, 96)
+    assert torch.equal(opened.module(images), model(images))
+
+
 def test_a_backbone_gets_a_head_where_it_is_asked_for(tmp_path: Path) -> None:
     state = {key: value for key, value in resnet().items() if not key.startswith("fc.")}
     path = saved(state, tmp_path / "weights.pth")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import timm
+import torch
 from timm.data.config import resolve_model_data_config
 from timm.models import PretrainedCfg, get_pretrained_cfg
 from timm.models._hub import save_config_for_hf
@@ -69,13 +71,30 @@ class TimmLibrary:
         )
 
     def args_from_tensors(self, identity: Identity, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Return `in_chans` where the first convolution of the checkpoint has another number of input channels."""
+        """Return `in_chans` and `img_size` where the first convolution or the positions call for others than usual."""
         cfg = identity.pretrained_cfg or _default_cfg(identity.architecture)
         first_conv = cfg.get("first_conv")
         weight = tensors.get(f"{first_conv}.weight") if isinstance(first_conv, str) else None
-        if weight is None or weight.dim() != 4 or weight.shape[1] == cfg.get("input_size", (3,))[0]:
+        if weight is None or weight.dim() != 4:
             return {}
-        return {"in_chans": int(weight.shape[1])}
+        args = {} if "img_size" in identity.model_args else self._image_size(identity, tensors, weight.shape[2])
+        if weight.shape[1] != cfg.get("input_size", (3,))[0]:
+            args["in_chans"] = int(weight.shape[1])
+        return args
+
+    def _image_size(self, identity: Identity, tensors: Mapping[str, Tensor], patch: int) -> dict[str, Any]:
+        """Return the `img_size` in pixels that gives a vision transformer as many positions as the checkpoint has."""
+        positions = tensors.get("pos_embed")
+        if positions is None or positions.dim() != 3:
+            return {}
+        with torch.device("meta"):
+            usual = self.build(identity)
+        own, grid = getattr(usual, "pos_embed", None), getattr(getattr(usual, "patch_embed", None), "grid_size", None)
+        if own is None or grid is None or own.shape == positions.shape:
+            return {}
+        patches = positions.shape[1] - (own.shape[1] - math.prod(grid))  # the others are those of class tokens
+        side = math.isqrt(max(patches, 0))
+        return {"img_size": side * patch} if side and side * side == patches else {}
 
     def preprocessing(self, identity: Identity, module: nn.Module) -> Preprocessing:
         """Return timm's own resolution of the data configuration, for the channels and size the model was built for."""
