@@ -150,7 +150,7 @@ CASES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     # naming a model
     "missing file": (graft("missing.safetensors"), 2, ("missing.safetensors", "hint: MODEL is timm/NAME")),
     "a bare name of both libraries": (("inspect", "resnet18"), 2, ("timm/resnet18", "torchvision/resnet18")),
-    "a name nobody has": (graft("timm/test_resnett"), 5, ("'test_resnett'", "'test_resnet'")),
+    "a name nobody has": (graft("timm/test_resnett"), 5, ("'test_resnett'", "'timm/test_resnet'")),
     "a torchvision name nobody has": (graft("tv/resnet51"), 5, ("'resnet51'", "did you mean")),
     "a tag nobody has": (graft("torchvision/resnet18.V9"), 5, ("'V9'", "IMAGENET1K_V1")),
     "random weights for a folder": (graft("better", "--random-weights"), 2, ("by name", "better")),
@@ -180,7 +180,7 @@ CASES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
         5,
         ("does not fit timm/test_vit", "--arch"),
     ),
-    "an architecture nobody has": (graft("better/model.pt", "--arch", "timm/test_resnett"), 5, ("'test_resnet'",)),
+    "an architecture nobody has": (graft("better/model.pt", "--arch", "timm/test_resnett"), 5, ("'timm/test_resnet'",)),
     "an architecture of both": (graft("better/model.pt", "--arch", "resnet18"), 5, ("--arch timm/resnet18",)),
     "--arch for a folder": (graft("better", *ARCH), 2, ("--arch", "config.json")),
     # data

@@ -217,3 +217,51 @@ def test_a_strangers_key_can_not_steer_the_terminal(tmp_path: Path) -> None:
     assert "\x1b" not in outcome.out + outcome.err
     assert "\x07" not in outcome.out + outcome.err
     assert "\\x1b[2J\\x1b]0;mine\\x07é" in outcome.out
+
+
+@pytest.fixture
+def with_own_head(tmp_path: Path) -> str:
+    state = {key: value for key, value in resnet().items() if not key.startswith("fc.")}
+    return saved(state | {"fc.1.weight": torch.zeros(5, 96), "fc.1.bias": torch.zeros(5)}, tmp_path / "weights.pth")
+
+
+def test_a_head_of_the_users_own_is_named_and_can_be_replaced(with_own_head: str, tmp_path: Path) -> None:
+    document = inspect(with_own_head)
+    assert document["architecture"] == "test_resnet"
+    assert document["exit_code"] == 5
+    assert "a head of its own (fc.1.weight, fc.1.bias)" in document["error"]["message"]
+    grafted = graft_folder(with_own_head, tmp_path / "grafted", num_classes=3)
+    assert grafted["base"]["head"]["classes"] == 3
+    assert any("fc.1.weight" in note for note in grafted["notes"])
+
+
+def test_what_shares_little_with_any_architecture_is_unknown(tmp_path: Path) -> None:
+    strange = {f"decoder.{number}.weight": torch.zeros(7, number + 3) for number in range(40)}
+    document = inspect(saved(strange | {"conv1.0.weight": torch.zeros(3)}, tmp_path / "weights.pth"))
+    assert document["candidates"] == []
+    assert document["next"].startswith("nothing")
+
+
+def test_two_copies_of_a_model_are_no_two_architectures(tmp_path: Path) -> None:
+    state = prefixed("student.net.", resnet()) | prefixed("teacher.net.", resnet()) | {"center": torch.zeros(3)}
+    document = inspect(saved(state, tmp_path / "weights.pth"))
+    assert document["exit_code"] == 5
+    assert "several models: under student.net, teacher.net" in document["error"]["message"]
+
+
+def test_a_layout_of_one_library_may_hold_a_model_of_the_other(tmp_path: Path) -> None:
+    document = {"model": resnet(), "args": {"model": "test_resnet"}, "epoch": 1}
+    assert inspect(saved(document, tmp_path / "model_1.pth"))["library"] == "timm"
+
+
+def test_one_shard_is_not_taken_for_a_model(tmp_path: Path) -> None:
+    half = dict(list(resnet().items())[:40])
+    document = inspect(saved(half, tmp_path / "pytorch_model-00001-of-00002.bin"))
+    assert "one of several shards" in document["error"]["message"]
+
+
+def test_names_for_another_size_of_picture_go_into_the_config(tmp_path: Path) -> None:
+    path = saved(timm.create_model("test_vit", img_size=96).state_dict(), tmp_path / "weights.pth")
+    graft_folder(path, tmp_path / "grafted", arch="timm/test_vit")
+    config = json.loads((tmp_path / "grafted" / "config.json").read_text())
+    assert config["pretrained_cfg"]["input_size"] == [3, 96, 96]

@@ -55,6 +55,11 @@ def atomic_file(path: Path, *, force: bool = False) -> Iterator[Path]:
         _sync(target.parent)
 
 
+def refuse_existing(path: Path, *, force: bool) -> None:
+    """Raise UsageError where `path` exists and `force` is not given: at once, and not only when the work is done."""
+    _target(path, force)
+
+
 @contextmanager
 def atomic_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
     """Yield a temporary folder to fill, beside `path`; leaving the block syncs every file in it and renames it.

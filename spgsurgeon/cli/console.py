@@ -160,6 +160,11 @@ def millions(count: int) -> str:
     return f"{count / 1e6:.2f} M" if count >= 10_000 else f"{count:,}"
 
 
+def several(value: Any) -> str:
+    """Return one value, or the values of several heads."""
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 def proof_lines(proof: Mapping[str, bool]) -> str:
     """Return the laws that hold, as words."""
     return ", ".join(law.replace("_", " ") for law, holds in proof.items() if holds)

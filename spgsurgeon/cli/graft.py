@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from spgsurgeon.cli.console import emit, millions, pairs, proof_lines
+from spgsurgeon.cli.console import emit, millions, pairs, proof_lines, several
 from spgsurgeon.cli.options import Arch, Force, Model, Output, RandomWeights, Weights, check_weights
 
 
@@ -34,6 +34,10 @@ def command(
     from spgsurgeon.workflows.graft import graft_folder
 
     check_weights(weights)
+    if not 0 <= rate < 1:
+        raise typer.BadParameter(f"rate {rate} is outside [0, 1)", param_hint="'--rate'")
+    if replicas < 1:
+        raise typer.BadParameter(f"{replicas} replicas: at least one is needed", param_hint="'--replicas'")
     if trp != "dropout":
         raise typer.BadParameter(f"{trp!r} is not a kind of replica; there is dropout", param_hint="'--trp'")
     document = graft_folder(
@@ -53,12 +57,13 @@ def command(
 
 def _render(document: dict[str, Any]) -> Any:
     trp, base = document["trp"], document["base"]
+    site = several(base["head"]["module"])
     return pairs(
         [
             ("base", f"{base['library']}/{base['architecture']}, {millions(base['parameters'])} parameters"),
             (
                 "grafted",
-                f"{trp['replicas']} {trp['kind']} replicas, rate {trp['rate']}, before {base['head']['module']}",
+                f"{trp['replicas']} {trp['kind']} replicas, rate {trp['rate']}, before {site}",
             ),
             ("temporary", f"{millions(document['temporary_parameters'])} parameters"),
             ("proof", proof_lines(document["proof"])),

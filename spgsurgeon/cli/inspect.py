@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from spgsurgeon.cli.console import columns, emit, leave_with_error, millions, pairs
+from spgsurgeon.cli.console import columns, emit, leave_with_error, millions, pairs, several
 from spgsurgeon.cli.options import Arch, Model, RandomWeights, Weights, check_weights
 
 
@@ -93,17 +93,10 @@ def _size(document: dict[str, Any]) -> str:
 def _head(head: dict[str, Any] | None) -> str | None:
     if head is None:
         return None
-    return (
-        f"{_several(head['module'])} ({_several(head['type'])}, {_several(head['width'])} -> {head['classes']} classes)"
-    )
+    return f"{several(head['module'])} ({several(head['type'])}, {several(head['width'])} -> {head['classes']} classes)"
 
 
 def _site(site: dict[str, Any] | None) -> str | None:
     if site is None:
         return None
-    return f"at the input of {_several(site['module'])}: {millions(site['temporary_parameters'])} temporary"
-
-
-def _several(value: Any) -> str:
-    """Return one value, or the values of several heads."""
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return f"at the input of {several(site['module'])}: {millions(site['temporary_parameters'])} temporary"

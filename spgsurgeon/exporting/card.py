@@ -10,6 +10,17 @@ import yaml
 PRIMARY_METRICS = ("top1", "mean_iou")  # the one that decides whether there is a gain; both are better when larger
 DECIMALS = 3
 
+# By how the weights were made: what follows the name in the title, and one sentence or two.
+_RETRAINED = {
+    "spg": (
+        ", retrained with SPG",
+        "Only values changed: it was retrained with Sequential Policy Gradient (arXiv 2506.15051) by spgsurgeon, whose "
+        "temporary modules are gone",
+    ),
+    "plain": (", retrained plainly", "Only values changed: it was retrained by spgsurgeon without its method"),
+    "none": ("", "It was **not retrained**: spgsurgeon added its temporary modules and took them away again"),
+}
+
 _TIMM_USAGE = """\
 import timm
 
@@ -37,6 +48,7 @@ def model_card(
     base_content_hash: str,
     content_hash: str,
     package_version: str,
+    base_notes: Sequence[str] = (),
     recipe: str | None = None,
     scores: Mapping[str, Mapping[str, float]] | None = None,
     proof: Mapping[str, bool | str] | None = None,
@@ -46,15 +58,22 @@ def model_card(
     """Return the README.md of a Hub folder: YAML front matter, then Markdown. The same arguments give the same text.
 
     `library` is timm or torchvision; `model_args` are what its builder needs beyond the number of classes. `recipe` is
-    the resolved recipe as YAML. `scores` holds `original` (before retraining) and `best`, each {metric: value}. `proof`
-    says of each law whether it holds, or how far. What is None is named as missing; nothing else is claimed.
+    the resolved recipe as YAML; without one the weights were not retrained. `base_notes` say what was done to the base
+    before it was grafted, such as a new head. `scores` holds `original` (before retraining) and `best`, each
+    {metric: value}. `proof` says of each law whether it holds, or how far. What is None is named as missing; nothing
+    else is claimed.
     """
+    method = (
+        "none"
+        if recipe is None
+        else "plain"
+        if (yaml.safe_load(recipe).get("trp") or {}).get("kind") == "none"
+        else "spg"
+    )
     sections = [
         _front_matter(library, pipeline_tag),
-        f"# {architecture}, retrained with SPG\n",
-        "The architecture, the keys and the shapes are exactly those of the base checkpoint; only values changed. "
-        "Retrained with Sequential Policy Gradient (arXiv 2506.15051) by spgsurgeon, whose temporary modules are gone. "
-        "The licence of the weights is that of the base checkpoint.\n",
+        f"# {architecture}{_RETRAINED[method][0]}\n",
+        _summary(_RETRAINED[method][1], base_notes),
         _identity_table(architecture, library, num_classes, base_source, base_content_hash, content_hash),
         "## Use\n\nIn this folder:\n\n" + _fenced("python", _usage(architecture, library, num_classes, model_args)),
         "## Scores\n\n" + _scores(scores),
@@ -72,6 +91,15 @@ def _front_matter(library: str, pipeline_tag: str) -> str:
         "tags": [pipeline_tag, library, "spgsurgeon", "sequential-policy-gradient"],
     }
     return f"---\n{yaml.safe_dump(fields, sort_keys=False)}---\n"
+
+
+def _summary(method: str, base_notes: Sequence[str]) -> str:
+    summary = (
+        "The architecture, the keys and the shapes are exactly those of the base that was grafted. "
+        f"{method}. The licence of the weights is that of the base checkpoint.\n"
+    )
+    notes = "".join(f"- {note}\n" for note in base_notes)
+    return summary + (f"\nOf the base:\n\n{notes}" if notes else "")
 
 
 def _identity_table(

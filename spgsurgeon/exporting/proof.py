@@ -83,7 +83,12 @@ def _eval_outputs(module: nn.Module, images: Tensor) -> Tensor:
         with _modes_kept(module):
             outputs: Any = module.eval()(images)
     except (AssertionError, RuntimeError, ValueError) as error:
-        raise UsageError(f"the model can't take pictures of {list(images.shape[1:])}: {_first_line(error)}") from error
+        hint = (
+            None if images.dtype == torch.float32 else f"its weights are {images.dtype}: convert them to float32 first"
+        )
+        raise UsageError(
+            f"the model can't take pictures of {list(images.shape[1:])}: {_first_line(error)}", hint=hint
+        ) from error
     if not isinstance(outputs, Tensor):
         raise ArchitectureError(f"the model's output is a {type(outputs).__name__}, not a tensor of logits")
     return outputs

@@ -118,7 +118,7 @@ def _nearest(shapes: Shapes, known: Catalogue, asked: _Asked, added: Sequence[Re
     parts = list(main_parts(shapes))
     found = [compare(entry, full_layout(entry), part) for part, entry in _likely(parts, known, asked)]
     found += [compare(record.entry, record.layout, part) for record in added for part in parts]
-    found = [match for match in found if match.fitting or match.mismatched or asked.architecture]
+    found = [match for match in found if 2 * match.fitting >= match.entry.tensors or asked.architecture]
     best: dict[tuple[str, str], Match] = {}
     for match in sorted(found, key=_distance):
         best.setdefault((match.entry.name, str(match.entry.model_args)), match)

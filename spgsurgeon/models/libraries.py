@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 from spgsurgeon.errors import ArchitectureError, UsageError, did_you_mean
+from spgsurgeon.models.catalogue import catalogue
 from spgsurgeon.models.identity import Library
 
 _IMPLEMENTATIONS = {
@@ -58,6 +59,10 @@ def resolve_architecture(text: str) -> tuple[str, str]:
     Raises ArchitectureError for an unknown name, and for a bare one that several libraries have.
     """
     named = next((n for p, n in _PREFIXES.items() if text.startswith(p)), None)
+    if named is None and "/" in text:
+        raise ArchitectureError(
+            f"{text!r} is of no library that is known here", hint="--arch is timm/NAME or torchvision/NAME"
+        )
     bare = text.partition("/")[2] if "/" in text else text.partition(":")[2] if ":" in text else text
     bare = bare.partition(".")[0]
     owners = [n for n in ([named] if named else LIBRARIES) if bare in library(n).architectures()]
@@ -66,8 +71,9 @@ def resolve_architecture(text: str) -> tuple[str, str]:
     if owners:
         both = " or ".join(f"{n}/{bare}" for n in owners)
         raise ArchitectureError(f"several libraries have {bare!r}", hint=f"say which: --arch {both}", candidates=owners)
-    known = [a for n in ([named] if named else LIBRARIES) for a in library(n).architectures()]
-    raise ArchitectureError(f"no library has an architecture {text!r}", hint=did_you_mean(bare, known))
+    known = [f"{n}/{a}" for n in ([named] if named else LIBRARIES) for a in library(n).architectures()]
+    near = did_you_mean(f"{named or LIBRARIES[0]}/{bare}", known)
+    raise ArchitectureError(f"no library has an architecture {text!r}", hint=near)
 
 
 def _existing(text: str) -> Path:
@@ -77,9 +83,8 @@ def _existing(text: str) -> Path:
     hint = "MODEL is timm/NAME[.TAG], torchvision/NAME[.WEIGHTS], hf-hub:OWNER/NAME, a weights file or a folder"
     if "/" not in text:
         bare = text.partition(".")[0]
-        named = {n: library(n).architectures() for n in LIBRARIES}
-        owners = [f"{n}/{text}" for n in LIBRARIES if bare in named[n]]
-        everything = [f"{n}/{a}" for n in LIBRARIES for a in named[n]]
+        everything = list(catalogue().entries)  # the libraries themselves take seconds to import
+        owners = [f"{n}/{text}" for n in LIBRARIES if f"{n}/{bare}" in everything]
         near = did_you_mean(f"timm/{bare}", everything) if "." not in text else None
         hint = f"did you mean {' or '.join(owners)}?" if owners else near or hint
     raise UsageError(f"there is no file or folder {text!r}", hint=hint)

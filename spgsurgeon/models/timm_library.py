@@ -118,6 +118,9 @@ class TimmLibrary:
             save: Any = save_config_for_hf  # annotated as taking a str, but timm 1.0.22 opens it as a Path
             save(module, path, model_config=extra, model_args=identity.model_args)
             config: dict[str, Any] = json.loads(path.read_text())
+        if "img_size" in identity.model_args:  # then the pictures of the weights that it began with don't fit any more
+            config["pretrained_cfg"]["input_size"] = list(self.preprocessing(identity, module).input_size)
+            config["pretrained_cfg"].pop("test_input_size", None)
         return config
 
     def identity_from_config(self, config: Mapping[str, Any]) -> Identity:
@@ -212,7 +215,8 @@ def _json_args(args: Mapping[str, Any]) -> dict[str, Any]:
 def _explain_missing_weights(name: str, error: Exception) -> SurgeonError:
     if "Unknown model" in str(error):
         architecture = name.partition(".")[0]
-        return ArchitectureError(f"timm has no model {name!r}", hint=did_you_mean(architecture, timm.list_models()))
+        known = [f"timm/{model}" for model in timm.list_models()]
+        return ArchitectureError(f"timm has no model {name!r}", hint=did_you_mean(f"timm/{architecture}", known))
     if "Invalid pretrained tag" in str(error):
         tags = timm.list_pretrained(name.partition(".")[0] + ".*")
         return ArchitectureError(f"timm has no weights {name!r}; it has {', '.join(tags) or 'none for this model'}")

@@ -60,7 +60,8 @@ class TorchvisionLibrary:
         """Return the module with the weights of `tag`, loaded as tensors only and checked against their hash."""
         if architecture not in self.architectures():
             raise ArchitectureError(
-                f"torchvision has no classifier {architecture!r}", hint=did_you_mean(architecture, self.architectures())
+                f"torchvision has no classifier {architecture!r}",
+                hint=did_you_mean(f"torchvision/{architecture}", [f"torchvision/{a}" for a in self.architectures()]),
             )
         weights = _weights(architecture, tag)
         identity = Identity(

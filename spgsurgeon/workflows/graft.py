@@ -11,7 +11,7 @@ from torch import Tensor
 from spgsurgeon import __version__
 from spgsurgeon.checkpoint.folders import GraftManifest, write_grafted_folder
 from spgsurgeon.checkpoint.hashing import layout_hash
-from spgsurgeon.checkpoint.writing import atomic_folder, refuse_overwriting_input
+from spgsurgeon.checkpoint.writing import atomic_folder, refuse_existing, refuse_overwriting_input
 from spgsurgeon.errors import SurgeonError, UsageError
 from spgsurgeon.exporting.proof import example_images, fingerprint, prove_graft
 from spgsurgeon.models.heads import sites_document
@@ -47,6 +47,7 @@ def graft_folder(
 
     Returns the document of `graft --json`. Raises VerificationError, and writes nothing, where a law does not hold.
     """
+    refuse_existing(output, force=force)
     opened = open_model(model, weights=weights, arch=arch, num_classes=num_classes, random_seed=random_seed)
     if opened.has_replicas:
         raise UsageError(f"{model} is grafted already", hint="strip it first, or give its base")
@@ -95,6 +96,7 @@ def graft_proven(opened: OpenedModel, trp: str, *, replicas: int, rate: float) -
             "content_hash": before.content_hash,
             "tensors": len(state),
             "layout": layout_hash(state),
+            "notes": opened.notes,
         },
         trp={"kind": trp, **settings},
         site=sites_document(sites, "module", "width") | {"side": sites[0].side},

@@ -26,7 +26,7 @@ _READ_UNASKED = 64_000_000  # bytes of weights: as many as are read and hashed i
 
 
 def inspect(
-    model: str,
+    model: str | Path,
     *,
     weights: str | None = None,
     arch: str | None = None,
@@ -40,6 +40,7 @@ def inspect(
     up to 64 MB of them. Where they are not, `content_hash` and `non_finite` are None. An architecture that can't be
     told, or a head that can't be grafted, is no exception here: the document then has an `error`.
     """
+    model = str(model)
     named = parse_model(model)
     if isinstance(named, NamedModel) or random_seed is not None:
         document = _inspect_opened(model, weights, arch, random_seed)
@@ -201,7 +202,13 @@ def _headless(recognition: Recognition) -> ArchitectureError:
     entry = recognition.match.entry
     if recognition.match.classes or not entry.heads:
         return ArchitectureError(f"{entry.name} can't be grafted: {entry.refusal}")
-    return ArchitectureError(f"{entry.name} has no classifier here", hint="give it one: --num-classes N")
+    own = recognition.match.unexpected
+    what = f"a head of its own ({', '.join(own[:3])}{', ...' if len(own) > 3 else ''})" if own else "no classifier"
+    return ArchitectureError(
+        f"{entry.name} has {what} here",
+        hint="`spgsurgeon graft` with --num-classes gives it a new, untrained one"
+        + ("; with its own it can be grafted in Python" if own else ""),
+    )
 
 
 def _failure(error: SurgeonError) -> dict[str, Any]:
@@ -222,9 +229,10 @@ def _next_command(document: dict[str, Any], options: dict[str, str | None]) -> s
         f"{option} {quote(value) if value else ''}".strip() for option, value in options.items() if value is not None
     ]
     model = " ".join([quote(document["source"]), *given])
+    if document["architecture"] is None and (options["--arch"] or not document["candidates"]):
+        return "nothing: it is not known what it is"
     if document["architecture"] is None:
-        name = document["candidates"][0] if document["candidates"] else "LIBRARY/NAME"
-        return f"spgsurgeon inspect {model} --arch {name}"
+        return f"spgsurgeon inspect {model} --arch {document['candidates'][0]}"
     if document["head"] is None:
         return f"spgsurgeon graft {model} --num-classes N -o grafted/"
     if document["grafted"]:

@@ -56,7 +56,8 @@ class Located:
 def locate(path: Path, weights: str | None = None, *, check: bool = True) -> Located:
     """Return the weights that the file or folder `path` means (contract: "Naming a model").
 
-    `weights` is `ema`, `raw` or None: the moving average where there is one, said in the notes. A run means its best
+    `weights` is `ema`, `raw`, the name of one set of several in a file, or None: the moving average where there is one,
+    said in the notes. A run means its best
     checkpoint. `check` reads the weights of a grafted folder or a run once, to compare them with their hash. Raises
     what the readers of `checkpoint` raise.
     """
@@ -76,6 +77,8 @@ def resolve_folder(folder: Path) -> Path:
 
 
 def _locate_grafted(path: Path, kind: Literal["grafted", "run"], weights: str | None, check: bool) -> Located:
+    if weights not in (None, "ema", "raw"):
+        raise UsageError(f"{path} holds ema or raw weights, not {weights!r}", hint="leave --weights out")
     folder = resolve_folder(path)
     manifest = read_grafted_folder(folder).manifest if check else read_manifest(folder)
     average = folder / _AVERAGE

@@ -104,7 +104,8 @@ def open_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random_seed or 0)
         module, identity = with_classes(opened.module, opened.identity, num_classes)
-    note = f"new head for {num_classes} classes instead of {opened.identity.num_classes}: untrained"
+    older = f"instead of {opened.identity.num_classes}" if opened.identity.num_classes else "where there was none"
+    note = f"new head for {num_classes} classes {older}: untrained"
     return replace(opened, module=module, identity=identity, label_names=None, notes=[*opened.notes, note])
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from spgsurgeon.checkpoint.specs import TensorSpec
 from spgsurgeon.errors import ArchitectureError, UsageError
+from spgsurgeon.models.catalogue import catalogue
 from spgsurgeon.models.identification import Identification, Match, identify
 from spgsurgeon.models.libraries import LIBRARIES
 from spgsurgeon.workflows.locating import Located
 
 _LISTED = 8
+_SHARD = re.compile(r"-\d{5}-of-\d{5}\.")
 _PARALLEL = ".module."  # DataParallel around a part of a model; some architectures have modules of that name themselves
 
 
@@ -66,13 +69,26 @@ def _identify(
         return identify(shapes, library=library, architecture=architecture)
 
     outline = located.outline
-    found = fits(outline.entries)
+    found = _with_own_head(fits(outline.entries))
     bare = {key.replace(_PARALLEL, "."): spec for key, spec in outline.entries.items()}
     if not found.matches and bare.keys() != outline.entries.keys() and len(bare) == len(outline.entries):
-        again = fits(bare)
+        again = _with_own_head(fits(bare))
         if again.matches:
             return again, bare, (*outline.prefixes, _PARALLEL[1:])
     return found, dict(outline.entries), outline.prefixes
+
+
+def _with_own_head(fits: Identification) -> Identification:
+    """Take for matches what is complete but for its classifier, where the file has one of its own in its place."""
+
+    def own(match: Match) -> bool:
+        places = {f"{match.prefix}{key.partition('.')[0]}." for key in match.entry.head_keys}
+        return match.headless and all(key.startswith(tuple(places)) for key in match.unexpected)
+
+    found = [match for match in fits.nearest if own(match)]
+    most = max((match.fitting for match in found), default=0)
+    matches = tuple(match for match in found if match.fitting == most)
+    return Identification(matches, ()) if matches and not fits.matches else fits
 
 
 def _under_prefix(entries: Mapping[str, TensorSpec], match: Match) -> dict[str, TensorSpec]:
@@ -84,12 +100,23 @@ def _under_prefix(entries: Mapping[str, TensorSpec], match: Match) -> dict[str, 
 def refusal(located: Located, recognition: Recognition) -> ArchitectureError:
     """Return why no architecture is chosen for weights that do not say theirs."""
     name, matches = located.outline.path.name, recognition.fits.matches
+    if copies := sorted({match.prefix for match in matches if match.prefix != matches[0].prefix}):
+        places = [place.removesuffix(".") or "the top" for place in (matches[0].prefix, *copies)]
+        return ArchitectureError(
+            f"{name} holds several models: under {', '.join(places)}",
+            hint=f"--weights {places[0]} reads that one",
+            candidates=list(dict.fromkeys(match.entry.name for match in matches)),
+        )
     if matches:
         names = [match.entry.name for match in matches]
         return ArchitectureError(
             f"{name} fits {len(names)} architectures alike, by its keys and shapes: {_few(names)}",
             hint=f"say which it is: --arch {names[0]}",
             candidates=names,
+        )
+    if _SHARD.search(name):
+        return ArchitectureError(
+            f"{name} is one of several shards", hint="give their folder, or the .index.json beside them", candidates=[]
         )
     nearest = recognition.fits.nearest
     lines = [f"{match.entry.name}: {match.evidence}" for match in nearest]
@@ -112,7 +139,15 @@ def _said(located: Located, arch: str | None) -> tuple[str | None, str | None]:
     outline = located.outline
     if outline.architecture is None:
         return None, None
-    return (f"{outline.library}/{outline.architecture}" if outline.library else outline.architecture), "the file"
+    library = _library_of(outline.library, outline.architecture)
+    return (f"{library}/{outline.architecture}" if library else outline.architecture), "the file"
+
+
+def _library_of(suggested: str | None, architecture: str) -> str | None:
+    """Return the library that a file's layout suggests, unless only another one has the architecture."""
+    names = zip(catalogue().column("library"), catalogue().column("architecture"), strict=True)
+    owners = {library for library, name in names if name == architecture.partition(".")[0]}
+    return suggested if suggested in owners or not owners else None
 
 
 def _check_config(config: Mapping[str, Any]) -> None:

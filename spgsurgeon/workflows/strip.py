@@ -17,6 +17,7 @@ from spgsurgeon.checkpoint.tensors import read_checkpoint, read_safetensors
 from spgsurgeon.checkpoint.writing import (
     atomic_file,
     atomic_folder,
+    refuse_existing,
     refuse_overwriting_input,
     write_json,
     write_safetensors,
@@ -78,6 +79,7 @@ def strip_folder(
     document = output.with_name(output.name + ".json") if single and formats == ["onnx"] else None
     for written in (output, document) if document else (output,):
         refuse_overwriting_input(written, [source])
+    refuse_existing(output, force=force)
     module, patient = _take_down(source, weights)
     proof = {"layout_is_the_originals": True}
     if reference is not None:
@@ -223,5 +225,6 @@ def _card(patient: _Patient, source: Path, proof: dict[str, bool]) -> str:
         content_hash=patient.content_hash,
         base_source=_public_name(manifest.base["source"]),
         base_content_hash=manifest.base["content_hash"],
+        base_notes=manifest.base.get("notes", []),
         package_version=__version__,
     )

@@ -37,6 +37,8 @@ def graft(
 
     Raises ArchitectureError where a head is no Linear or 1x1 convolution, UsageError for settings that can't be.
     """
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"graft takes a module, not a {type(model).__name__}", hint="spgsurgeon.load(path) gives one")
     if site is None:
         parameter = next(model.parameters())
         images = torch.empty(1, 3, 224, 224, device="meta") if example is None else example
@@ -49,6 +51,8 @@ def strip(grafted: GraftedModel) -> nn.Module:
 
     Raises VerificationError if they are not. The grafted model can't be used any more.
     """
+    if not isinstance(grafted, GraftedModel):
+        raise UsageError(f"strip takes a grafted model, not a {type(grafted).__name__}")
     return detach(grafted)
 
 

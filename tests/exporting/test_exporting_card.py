@@ -99,3 +99,19 @@ def test_the_torchvision_snippet_loads_the_folder(tmp_path, monkeypatch):
     assert not loaded.training
     assert loaded.classifier[0].p == 0.25
     assert torch.equal(loaded.classifier[1].weight, model.classifier[1].weight)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "title", "sentence"),
+    [
+        ("trp: {kind: dropout}\n", "# resnet18, retrained with SPG\n", "retrained with Sequential Policy Gradient"),
+        ("trp: {kind: none}\n", "# resnet18, retrained plainly\n", "without its method"),
+        (None, "# resnet18\n", "**not retrained**"),
+    ],
+)
+def test_the_card_says_how_the_weights_were_made(recipe, title, sentence):
+    note = "new head for 7 classes where there was none: untrained"
+    card = model_card(**FACTS | {"architecture": "resnet18", "recipe": recipe, "base_notes": [note]})
+    assert title in card
+    assert sentence in card
+    assert f"- {note}\n" in card
