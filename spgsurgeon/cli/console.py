@@ -63,6 +63,16 @@ def speaks() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+@contextmanager
+def working(doing: str) -> Iterator[None]:
+    """Say on a terminal what is being done, while it takes its seconds."""
+    if verbosity.quiet or verbosity.json or not speaks() or not sys.stderr.isatty():
+        yield
+        return
+    with console(stderr=True).status(f"{doing} ..."):
+        yield
+
+
 def emit(document: Mapping[str, Any], render: Callable[[Any], object]) -> None:
     """Print a command's result: the document with --json, else what `render` makes of it; then its notes."""
     if not speaks():

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from spgsurgeon.cli.console import columns, emit, pairs
+from spgsurgeon.cli.console import columns, emit, pairs, working
 from spgsurgeon.cli.options import Weights, check_weights
 
 _SIDE = "A model by name, a weights file or a folder, as MODEL is elsewhere."
@@ -37,7 +37,9 @@ def command(
     from spgsurgeon.workflows.diff import diff
 
     check_weights(weights)
-    emit(diff(a, b, weights=weights), lambda document: _render(document, top))
+    with working("comparing"):
+        found = diff(a, b, weights=weights)
+    emit(found, lambda document: _render(document, top))
 
 
 def _render(document: dict[str, Any], top: int) -> Any:

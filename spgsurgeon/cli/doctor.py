@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from spgsurgeon.cli.console import columns, emit, gigabytes, pairs
+from spgsurgeon.cli.console import columns, emit, gigabytes, pairs, working
 
 
 def command() -> None:
@@ -19,7 +19,8 @@ def command() -> None:
     """
     from spgsurgeon.workflows.doctor import doctor
 
-    document = doctor()
+    with working("looking"):
+        document = doctor()
     emit(document, _render)
     if document["exit_code"]:
         raise typer.Exit(document["exit_code"])

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from spgsurgeon.cli.console import emit, millions, pairs, proof_lines, several
+from spgsurgeon.cli.console import emit, millions, pairs, proof_lines, several, working
 from spgsurgeon.cli.options import Arch, Force, Model, Output, RandomWeights, Weights, check_weights
 
 
@@ -40,18 +40,19 @@ def command(
         raise typer.BadParameter(f"{replicas} replicas: at least one is needed", param_hint="'--replicas'")
     if trp != "dropout":
         raise typer.BadParameter(f"{trp!r} is not a kind of replica; there is dropout", param_hint="'--trp'")
-    document = graft_folder(
-        model,
-        output,
-        trp=trp,
-        replicas=replicas,
-        rate=rate,
-        num_classes=num_classes,
-        weights=weights,
-        arch=arch,
-        random_seed=0 if random_weights else None,
-        force=force,
-    )
+    with working("grafting, proving, writing"):
+        document = graft_folder(
+            model,
+            output,
+            trp=trp,
+            replicas=replicas,
+            rate=rate,
+            num_classes=num_classes,
+            weights=weights,
+            arch=arch,
+            random_seed=0 if random_weights else None,
+            force=force,
+        )
     emit(document, _render)
 
 

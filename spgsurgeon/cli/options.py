@@ -23,7 +23,11 @@ Model = Annotated[
 ]
 Weights = Annotated[
     str | None,
-    typer.Option("--weights", metavar="ema|raw", help="Which weights, where there is a moving average too."),
+    typer.Option(
+        "--weights",
+        metavar="ema|raw|NAME",
+        help="Which weights, where a file has several: a moving average, or a section or attribute by its name.",
+    ),
 ]
 Arch = Annotated[
     str | None,
@@ -37,9 +41,9 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write.", 
 
 
 def check_weights(weights: str | None) -> None:
-    """Raise for a value of --weights that is neither ema nor raw."""
-    if weights not in (None, "ema", "raw"):
-        raise typer.BadParameter(f"{weights!r} is neither ema nor raw", param_hint="'--weights'")
+    """Raise for an empty --weights; which names there are, only the file says."""
+    if weights == "":
+        raise typer.BadParameter("it is empty; say ema, raw or a name", param_hint="'--weights'")
 
 
 _COMMON = {

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from spgsurgeon.cli.console import columns, emit, pairs, proof_lines
+from spgsurgeon.cli.console import columns, emit, pairs, proof_lines, working
 from spgsurgeon.cli.options import Force, Output, Weights, check_weights
 
 
@@ -38,9 +38,10 @@ def command(
     from spgsurgeon.workflows.strip import strip_folder
 
     check_weights(weights)
-    document = strip_folder(
-        source, output, exports=export or [], weights=weights, reference=reference, opset=opset, force=force
-    )
+    with working("stripping, proving, writing"):
+        document = strip_folder(
+            source, output, exports=export or [], weights=weights, reference=reference, opset=opset, force=force
+        )
     emit(document, _render)
 
 

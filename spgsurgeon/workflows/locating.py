@@ -57,9 +57,8 @@ def locate(path: Path, weights: str | None = None, *, check: bool = True) -> Loc
     """Return the weights that the file or folder `path` means (contract: "Naming a model").
 
     `weights` is `ema`, `raw`, the name of one set of several in a file, or None: the moving average where there is one,
-    said in the notes. A run means its best
-    checkpoint. `check` reads the weights of a grafted folder or a run once, to compare them with their hash. Raises
-    what the readers of `checkpoint` raise.
+    said in the notes. A run means its best checkpoint. `check` reads the weights of a grafted folder or a run once, to
+    compare them with their hash. Raises what the readers of `checkpoint` raise.
     """
     if not path.is_dir():
         return _with_note(Located(str(path), "file", read_outline(path, weights)), weights)
