@@ -232,7 +232,11 @@ CASES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "rate below zero": (graft("better", "--rate", "-0.1"), 2, ("rate -0.1", "[0, 1)")),
     "no replicas": (graft("better", "--replicas", "0"), 2, ("0 replicas",)),
     "unknown kind of replica": (graft("better", "--trp", "droput"), 2, ("'--trp'", "dropout")),
-    "unknown weights": (strip("run", "--weights", "average"), 2, ("'--weights'", "neither ema nor raw")),
+    "unknown weights": (
+        strip("run", "--weights", "average"),
+        2,
+        ("holds ema or raw weights, not 'average'", "--weights"),
+    ),
     "no average there": (strip("run", "--weights", "ema"), 2, ("no moving average", "raw")),
     "unknown format": (strip("run", "--export", "onxn"), 2, ("'onxn'", "'onnx'")),
     "opset out of range": (strip("run", "--export", "onnx", "--opset", "3"), 2, ("opset 3", "18 to 23")),

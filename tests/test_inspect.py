@@ -247,6 +247,10 @@ def test_two_copies_of_a_model_are_no_two_architectures(tmp_path: Path) -> None:
     document = inspect(saved(state, tmp_path / "weights.pth"))
     assert document["exit_code"] == 5
     assert "several models: under student.net, teacher.net" in document["error"]["message"]
+    assert document["candidates"] == ["timm/test_resnet"]
+    assert document["next"].endswith("--weights NAME")
+    opened = open_model(document["source"], weights="teacher.net")
+    assert torch.equal(opened.module.state_dict()["fc.weight"], resnet()["fc.weight"])
 
 
 def test_a_layout_of_one_library_may_hold_a_model_of_the_other(tmp_path: Path) -> None:

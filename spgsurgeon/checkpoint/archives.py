@@ -93,8 +93,8 @@ def open_archive(path: Path) -> Iterator[Archive]:
 
     Refuses, before a byte of a member is read: compressed or encrypted members, names that leave the archive's one
     folder, names that occur twice, members that claim more bytes than the file has, pickles beside `data.pkl`,
-    TorchScript programs (UnsafeInputError), zip archives that torch.save did not write (UsageError), and archives
-    that are cut off (DamagedFileError).
+    TorchScript programs (UnsafeInputError), zip archives that torch.save did not write, such as NumPy's (UsageError),
+    and archives that are cut off (DamagedFileError).
     """
     members, end = _directory(path)
     _check_members(path, members, end)
@@ -113,6 +113,7 @@ def _directory(path: Path) -> tuple[list[zipfile.ZipInfo], int]:
 
 def _check_members(path: Path, members: list[zipfile.ZipInfo], end: int) -> None:
     """Check every member of a directory that begins at byte `end`."""
+    _check_kind(path, members)
     _check_sizes(path, members)
     _check_names(path, members)
     pickles = [member.filename for member in members if member.filename.endswith(".pkl")]
@@ -127,6 +128,21 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo], end: int) -> None
     for member, following in zip(ordered, [*(other.header_offset for other in ordered[1:]), end], strict=True):
         if member.header_offset + _LOCAL_HEADER.size + member.file_size > following:
             raise _unsafe(path, f"its member {member.filename!r:.80} reaches into what follows it")
+
+
+def _check_kind(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    """Refuse the archives that other programs write, by their names, before anything else is found odd in them."""
+    if any(member.filename.split("/")[1:2] in (["code"], ["constants.pkl"]) for member in members):
+        raise _unsafe(
+            path,
+            "it is a TorchScript archive, which holds a program and not only weights",
+            hint="load it with torch.jit.load where you trust it, and torch.save its state_dict()",
+        )
+    if members and all(member.filename.endswith(".npy") for member in members):
+        raise UsageError(
+            f"{path} is a NumPy archive, not weights that can be read here",
+            hint="give the torch or safetensors weights",
+        )
 
 
 def _check_sizes(path: Path, members: list[zipfile.ZipInfo]) -> None:
@@ -153,12 +169,6 @@ def _check_names(path: Path, members: list[zipfile.ZipInfo]) -> None:
         odd = name != member.orig_filename or "\\" in name
         if odd or name.startswith("/") or ".." in parts or len(parts) < 2:
             raise _unsafe(path, f"its member {member.orig_filename!r:.80} lies outside the archive's own folder")
-        if parts[1] in ("code", "constants.pkl"):
-            raise _unsafe(
-                path,
-                "it is a TorchScript archive, which holds a program and not only weights",
-                hint="load it with torch.jit.load where you trust it, and torch.save its state_dict()",
-            )
     if len({name.partition("/")[0] for name in seen}) > 1:
         raise _unsafe(path, "its members lie in several folders")
 

@@ -38,6 +38,8 @@ _SHARDED = {
     "*.distcp": "python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER model.pt",
     ".metadata": "python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER model.pt",
     "*zero_pp_rank_*": "python zero_to_fp32.py . OUTPUT, in the folder above (DeepSpeed writes the script there)",
+    "zero_to_fp32.py": "python zero_to_fp32.py . OUTPUT, in this folder",
+    "global_step*/*zero_pp_rank_*": "python zero_to_fp32.py . OUTPUT, in this folder",
 }
 _REQUIRED = {
     "base": ("source", "library", "architecture", "num_classes", "model_args", "content_hash", "tensors", "layout"),

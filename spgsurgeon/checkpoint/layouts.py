@@ -16,7 +16,7 @@ _RAW_KEYS = ("state_dict", "model", "model_state_dict")
 _EMA_KEYS = ("state_dict_ema", "model_ema")
 _MOST_SETTINGS = 50  # entries of a list or dictionary
 _LONGEST_NAME = 200
-_COUNTERS = ("n_averaged", "num_updates")  # of torch's AveragedModel and its kin, beside the weights
+COUNTERS = ("n_averaged", "num_updates")  # of torch's AveragedModel and its kin, beside the weights
 _DEIT_MARKS = ("drop_path", "nb_classes")  # DeiT and its descendants copy torchvision's layout but train timm's models
 
 _LIGHTNING_NAMES = ("architecture", "arch", "model_name", "backbone")
@@ -50,11 +50,11 @@ class Layout:
 
 
 def layout_of(document: Mapping[Any, Any]) -> Layout:
-    """Return the layout of what torch.save stored; a mapping without known sections counts as bare state dict."""
+    """Return the layout of what torch.save stored; without known sections, raw is ()."""
     raw, ema = _first_section(document, _RAW_KEYS), _first_section(document, _EMA_KEYS)
     args = _fields(document.get("args"))
     if raw is None and ema is None:
-        return Layout(raw=())
+        return Layout(architecture=text(args.get("model")) or text(document.get("arch")), raw=())
     if "pytorch-lightning_version" in document:
         return _lightning(document, raw)
     architecture = text(args.get("model")) or text(document.get("arch"))
@@ -78,19 +78,6 @@ def _lightning(document: Mapping[Any, Any], raw: tuple[str, ...] | None) -> Layo
     return Layout("lightning", None, architecture, model_args, raw, ema)
 
 
-def choose_weights(path: Path, layout: Layout, weights: str | None) -> tuple[str, tuple[str, ...]]:
-    """Return ("raw" or "ema", where they lie); None asks for the EMA where there is one."""
-    if weights not in (None, "raw", "ema"):
-        raise UsageError(f"weights can't be {weights!r}", hint="ask for ema or raw")
-    places = {"ema": layout.ema, "raw": layout.raw}
-    chosen = weights or ("ema" if layout.ema is not None else "raw")
-    place = places[chosen]
-    if place is None:
-        other = "raw" if chosen == "ema" else "ema"
-        raise UsageError(f"{path} has no {chosen} weights, only {other}", hint=f"--weights {other} reads those")
-    return chosen, place
-
-
 def specs_at(
     path: Path, document: Any, place: tuple[str, ...], spec_of: Callable[[str, object], TensorSpec | None]
 ) -> dict[str, TensorSpec]:
@@ -100,7 +87,7 @@ def specs_at(
     """
     for key in place:
         document = document[key]
-    entries = {key: value for key, value in document.items() if key not in _COUNTERS}
+    entries = {key: value for key, value in document.items() if key not in COUNTERS}
     found = {key: spec for key, value in entries.items() if (spec := _spec(spec_of, key, value)) is not None}
     strangers = [describe_key(key) for key in entries if key not in found]
     where = "".join(f"[{key!r}]" for key in place)

@@ -7,13 +7,14 @@ neither torch nor numpy is imported; `tensors.py` reads the values.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from spgsurgeon.checkpoint.choosing import Choice, choose_weights, under
 from spgsurgeon.checkpoint.documents import Document, read_document
 from spgsurgeon.checkpoint.formats import Format
-from spgsurgeon.checkpoint.layouts import choose_weights, specs_at
+from spgsurgeon.checkpoint.layouts import specs_at
 from spgsurgeon.checkpoint.prefixes import refuse_flat_parameters, unwrap
 from spgsurgeon.checkpoint.shards import INDEX_SUFFIX, read_shards
 from spgsurgeon.checkpoint.specs import TensorSpec
@@ -33,14 +34,15 @@ class Outline:
     entries: dict[str, TensorSpec]  # in file order, wrapper prefixes removed
     prefixes: tuple[str, ...]  # the wrapper prefixes removed, outermost first
     path_in_file: tuple[str, ...]  # where in the file the weights were, such as ("state_dict_ema",)
-    weights: str  # "raw" or "ema"
+    weights: str  # "raw", "ema", or the name of the section or attribute that was asked for
     has_ema: bool
 
 
 def read_outline(path: Path, weights: str | None = None) -> Outline:
     """Return the outline of a weights file, or of the shards of a `*.index.json`.
 
-    `weights` is "ema", "raw", or None for EMA where the file has it. Raises UsageError (no such file, no weights in
+    `weights` is "ema", "raw", None for EMA where the file has it, or the name of a top-level section, of an attribute
+    that the keys begin with, or of both (`teacher.backbone`). Raises UsageError (no such file, no weights in
     it, the asked weights not in it, tensors that are not dense), DamagedFileError (cut off, empty, contradicts
     itself), UnsafeInputError (asks for more than weights need).
     """
@@ -48,23 +50,23 @@ def read_outline(path: Path, weights: str | None = None) -> Outline:
     try:
         if path.name.endswith(INDEX_SUFFIX):
             document, found = read_shards(path)
-            chosen, place = choose_weights(path, document.layout, weights)
+            document = replace(document, values={}, layout=replace(document.layout, ema=None))  # of the first shard
+            choice = choose_weights(path, document, weights)
         else:
             document = read_document(path)
-            chosen, place = choose_weights(path, document.layout, weights)
-            found = specs_at(path, document.values, place, document.spec_of)
-        return _outline(path, document, found, chosen, place)
+            choice = choose_weights(path, document, weights)
+            found = specs_at(path, document.values, choice.place, document.spec_of)
+        return _outline(path, document, choice, found)
     except OSError as error:
         raise SurgeonError(f"{path} can't be read: {error.strerror or error}") from error
 
 
-def _outline(
-    path: Path, document: Document, found: dict[str, TensorSpec], weights: str, place: tuple[str, ...]
-) -> Outline:
+def _outline(path: Path, document: Document, choice: Choice, found: dict[str, TensorSpec]) -> Outline:
     _check_keys(path, found)
     _check_expansion(path, found)
     layout = document.layout
-    unwrapped = unwrap(found, any_attribute=layout.producer == "lightning")
+    taken, prefixes = under(path, document, choice, found)
+    unwrapped = unwrap(taken, any_attribute=layout.producer == "lightning" and choice.attribute is None)
     return Outline(
         path=path,
         format=document.format,
@@ -72,11 +74,11 @@ def _outline(
         library=layout.library,
         architecture=layout.architecture,
         model_args=layout.model_args,
-        entries=dict(zip(unwrapped.keys, found.values(), strict=True)),
-        prefixes=unwrapped.prefixes,
-        path_in_file=place,
-        weights=weights,
-        has_ema=layout.ema is not None,
+        entries=dict(zip(unwrapped.keys, taken.values(), strict=True)),
+        prefixes=(*prefixes, *unwrapped.prefixes),
+        path_in_file=choice.place,
+        weights=choice.name,
+        has_ema=layout.ema is not None or choice.name == "ema",
     )
 
 

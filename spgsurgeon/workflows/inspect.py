@@ -117,7 +117,7 @@ def _recognized(located: Located, recognition: Recognition) -> dict[str, Any]:
         producer=located.producer,
         library=libraries.pop() if len(libraries) == 1 else None,
         architecture=settled.architecture if settled else None,
-        candidates=[match.entry.name for match in matches or recognition.fits.nearest],
+        candidates=list(dict.fromkeys(match.entry.name for match in matches or recognition.fits.nearest)),
         sites=heads.pop() if len(heads) == 1 else (),
         parameters=matches[0].entry.parameters(shapes) if matches else None,
         tensors=[(key, spec.dtype, spec.shape) for key, spec in entries.items()],
@@ -229,10 +229,13 @@ def _next_command(document: dict[str, Any], options: dict[str, str | None]) -> s
         f"{option} {quote(value) if value else ''}".strip() for option, value in options.items() if value is not None
     ]
     model = " ".join([quote(document["source"]), *given])
-    if document["architecture"] is None and (options["--arch"] or not document["candidates"]):
+    candidates, fits = document["candidates"], document["parameters"] is not None
+    if document["architecture"] is None and fits and len(candidates) == 1:  # several models of it in one file
+        return f"spgsurgeon inspect {model} --weights NAME"
+    if document["architecture"] is None and (options["--arch"] or not candidates):
         return "nothing: it is not known what it is"
     if document["architecture"] is None:
-        return f"spgsurgeon inspect {model} --arch {document['candidates'][0]}"
+        return f"spgsurgeon inspect {model} --arch {candidates[0]}"
     if document["head"] is None:
         return f"spgsurgeon graft {model} --num-classes N -o grafted/"
     if document["grafted"]:

@@ -5,6 +5,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -108,6 +109,19 @@ def test_torchscript_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsafeInputError, match="TorchScript") as refused:
         read_checkpoint(path)
     assert "torch.jit.load" in str(refused.value.hint)
+
+
+def test_torchscript_is_told_from_a_compressed_file(saved: Path) -> None:
+    rewritten(saved, lambda members: members.update({"model/code/__torch__.py": b"x"}), zipfile.ZIP_DEFLATED)
+    with pytest.raises(UnsafeInputError, match="TorchScript"):
+        read_checkpoint(saved)
+
+
+@pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
+def test_a_numpy_archive_is_named(write: Callable[..., None], tmp_path: Path) -> None:
+    write(tmp_path / "model.npz", a=np.ones(3), b=np.zeros(2))
+    with pytest.raises(UsageError, match="is a NumPy archive"):
+        read_checkpoint(tmp_path / "model.npz")
 
 
 def test_a_missing_storage_is_damage(saved: Path) -> None:

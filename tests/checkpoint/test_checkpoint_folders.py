@@ -168,6 +168,8 @@ def test_a_folder_without_weights_says_what_was_looked_for(tmp_path: Path) -> No
         ("__0_0.distcp", "dcp_to_torch"),
         (".metadata", "dcp_to_torch"),
         ("zero_pp_rank_0_mp_rank_00_model_states.pt", "zero_to_fp32"),
+        ("zero_to_fp32.py", "in this folder"),
+        ("global_step10/zero_pp_rank_0_mp_rank_00_model_states.pt", "in this folder"),
         ("bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt", "zero_to_fp32"),
     ],
 )

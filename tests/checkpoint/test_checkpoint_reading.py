@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from spgsurgeon.checkpoint import documents
 from spgsurgeon.checkpoint.tensors import Checkpoint, read_checkpoint
 from spgsurgeon.errors import DamagedFileError, UnsafeInputError, UsageError
 
@@ -362,3 +363,169 @@ def test_reading_writes_nothing_and_is_not_shared_with_the_file(tmp_path: Path) 
     read_checkpoint(path).tensors["fc.bias"].fill_(7)
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.pth"]
+
+
+@pytest.mark.parametrize(
+    ("section", "beside"),
+    [
+        ("net", {"acc": 9, "epoch": 3}),
+        ("module", {"buffer_names": ["norm.running_mean"], "optimizer": None, "global_steps": 10}),
+        ("net", {"best_acc": torch.tensor(70.0), "criterion": {"center": torch.zeros(2)}, "arch": "resnet18"}),
+    ],
+)
+def test_one_section_of_an_unknown_name(section: str, beside: dict[str, Any], tmp_path: Path) -> None:
+    weights = {**network().state_dict(), "n_averaged": 3}
+    path = save({section: weights, "optimizer_state": optimizer_state(network()), **beside}, tmp_path / "model.pth")
+    checkpoint = read_checkpoint(path)
+    assert_same(checkpoint, network().state_dict())
+    assert (checkpoint.path_in_file, checkpoint.weights, checkpoint.has_ema) == ((section,), "raw", False)
+    assert checkpoint.architecture == beside.get("arch")
+    with pytest.raises(UsageError, match="no ema weights, only raw"):
+        read_checkpoint(path, "ema")
+
+
+def test_a_bare_state_dict_with_tensors_of_its_own_in_a_dictionary_is_none(tmp_path: Path) -> None:
+    document = network().state_dict() | {"fc._extra_state": {"amax.history": torch.ones(2)}}
+    with pytest.raises(DamagedFileError, match=r"'fc\._extra_state' is not a tensor"):
+        read_checkpoint(save(document, tmp_path / "model.pth"))
+
+
+def dino(tmp_path: Path) -> Path:
+    teacher = {key: tensor + 1 for key, tensor in network().state_dict().items()}
+    document = {
+        "student": prefixed("module.", network().state_dict()),
+        "teacher": prefixed("backbone.", teacher) | {"head.last.weight": torch.ones(3)},
+        "dino_loss": {"center": torch.zeros(1, 4)},
+        "optimizer": optimizer_state(network()),
+        "epoch": 3,
+    }
+    return save(document, tmp_path / "dino.pth")
+
+
+def test_several_sections_of_unknown_names_are_named(tmp_path: Path) -> None:
+    for ask in (None, "raw", "ema"):
+        with pytest.raises(UsageError, match=r"several sets of weights: student, teacher$") as refused:
+            read_checkpoint(dino(tmp_path), ask)
+        assert refused.value.hint == "--weights student reads those"
+
+
+def test_a_section_by_its_name(tmp_path: Path) -> None:
+    path = dino(tmp_path)
+    student = read_checkpoint(path, "student")
+    assert_same(student, network().state_dict())
+    assert (student.weights, student.path_in_file, student.prefixes) == ("student", ("student",), ("module.",))
+    assert read_checkpoint(path, "dino_loss").tensors.keys() == {"center"}
+    backbone = read_checkpoint(path, "teacher.backbone")
+    assert torch.equal(backbone.tensors["fc.bias"], network().fc.bias + 1)
+    assert (len(backbone.tensors), backbone.prefixes) == (len(network().state_dict()), ("backbone.",))
+
+
+def test_a_section_beside_known_ones(tmp_path: Path) -> None:
+    model = network().state_dict()
+    teacher = {key: tensor + 1 for key, tensor in model.items()}
+    path = save({"model": model, "teacher": teacher, "best": model}, tmp_path / "model.pth")
+    assert read_checkpoint(path).path_in_file == ("model",)
+    assert_same(read_checkpoint(path, "teacher"), teacher)
+    assert read_checkpoint(path, "best").path_in_file == ("best",)
+
+
+def test_an_average_under_a_name_of_its_own_is_read_when_asked_for(tmp_path: Path) -> None:
+    path = save({"model": network().state_dict(), "ema": {"fc.bias": torch.ones(2)}}, tmp_path / "model.pth")
+    assert read_checkpoint(path).weights == "raw"
+    average = read_checkpoint(path, "ema")
+    assert (average.weights, average.path_in_file, average.has_ema) == ("ema", ("ema",), True)
+
+
+@FORMS
+@pytest.mark.parametrize(
+    ("name", "wrapper", "prefixes"),
+    [
+        ("encoder_q", "", ("encoder_q.",)),
+        ("encoder_q", "module.", ("module.", "encoder_q.")),
+        ("module.encoder_q", "module.", ("module.encoder_q.",)),
+        ("encoder_q.module", "", ("encoder_q.module.",)),
+    ],
+)
+def test_an_attribute_by_its_name(
+    name: str, wrapper: str, prefixes: tuple[str, ...], form: str, tmp_path: Path
+) -> None:
+    inner = "module." if name == "encoder_q.module" else ""
+    query = prefixed(f"encoder_q.{inner}", network().state_dict())
+    key = {key.replace("_q", "_k"): tensor + 1 for key, tensor in query.items()}
+    state = prefixed(wrapper, {"queue": torch.zeros(4), "encoder_qk.weight": torch.zeros(1), **query, **key})
+    checkpoint = read_checkpoint(save({"state_dict": state, "epoch": 3}, tmp_path / "moco.pth", form), name)
+    assert_same(checkpoint, network().state_dict())
+    assert (checkpoint.weights, checkpoint.path_in_file, checkpoint.prefixes) == (name, ("state_dict",), prefixes)
+
+
+def test_an_attribute_in_a_safetensors_file(tmp_path: Path) -> None:
+    save_file({"ema_model.module.a": torch.ones(1), "online_model.a": torch.zeros(1)}, tmp_path / "m.safetensors")
+    checkpoint = read_checkpoint(tmp_path / "m.safetensors", "ema_model.module")
+    assert (list(checkpoint.tensors), checkpoint.prefixes) == (["a"], ("ema_model.module.",))
+    assert checkpoint.tensors["a"] == 1
+
+
+def test_a_name_that_is_nothing_in_the_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no weights 'techer'") as refused:
+        read_checkpoint(dino(tmp_path), "techer")
+    assert refused.value.hint == "--weights takes student, teacher, dino_loss"
+    state = prefixed(
+        "module.", {"encoder_q.a": torch.ones(1), "encoder_k.a": torch.ones(1), "\x1b[2J.a": torch.ones(1)}
+    )
+    path = save({"model": state, "model_ema": state, "other": {"a": torch.ones(1)}}, tmp_path / "model.pth")
+    with pytest.raises(UsageError, match="no weights 'encoder'") as refused:
+        read_checkpoint(path, "encoder")
+    for name in ("ema", "raw", "other", "encoder_q", "encoder_k"):
+        assert name in str(refused.value.hint)
+    assert "\x1b" not in str(refused.value.hint)
+
+
+def test_one_dictionary_under_many_names_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[str] = []
+    seen = documents.tensor_spec
+    monkeypatch.setattr(
+        documents, "tensor_spec", lambda file, key, value: looked_at.append(key) or seen(file, key, value)
+    )
+    shared = {f"{n}.weight": torch.ones(1) for n in range(9)}
+    read_checkpoint(save({f"section {n}": shared for n in range(99)}, tmp_path / "model.pth"))
+    assert len(looked_at) < 99
+
+
+@pytest.mark.parametrize("mark", ["zero_stage", "partition_count"])
+def test_shares_of_deepspeed_are_refused_with_advice(mark: str, tmp_path: Path) -> None:
+    whole = {"module": network().state_dict()}
+    share = whole | {"optimizer_state_dict": {mark: 2, "single_partition_of_fp32_groups": [torch.zeros(9)]}}
+    for path in (
+        save(whole, tmp_path / "bf16_zero_pp_rank_0_mp_rank_00_optim_states.pt"),
+        save(share, tmp_path / "optim_states.pt"),
+    ):
+        with pytest.raises(UsageError, match="DeepSpeed ZeRO") as refused:
+            read_checkpoint(path)
+        assert r"python zero_to_fp32.py . OUTPUT" in str(refused.value.hint)
+
+
+@pytest.mark.parametrize("name", ["make.py", "poster.svg", "results.csv"])
+def test_text_is_no_weights_file_whatever_its_letters_mean_in_a_pickle(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"cos\nsystem\n(S'true'\ntR.  # " + "\u00fc".encode() * 400)
+    with pytest.raises(UsageError, match="no weights file"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("name", ["model.pth", "model.pkl", "model.PICKLE", "model"])
+def test_an_old_pickle_of_letters_stays_unsafe(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(UnsafeInputError, match=r"os\.system"):
+        read_checkpoint(tmp_path / name)
+
+
+def test_binary_pickles_are_unsafe_under_any_name(tmp_path: Path) -> None:
+    (tmp_path / "make.py").write_bytes(b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R.")
+    with pytest.raises(UnsafeInputError, match=r"os\.system"):
+        read_checkpoint(tmp_path / "make.py")
+
+
+def test_an_attribute_of_lightnings_is_all_that_is_taken_off(tmp_path: Path) -> None:
+    document = lightning_document("student.", state_dict=prefixed("student.net.", network().state_dict()))
+    path = save(document, tmp_path / "last.ckpt")
+    assert_same(read_checkpoint(path, "student"), prefixed("net.", network().state_dict()))
