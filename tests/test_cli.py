@@ -9,7 +9,9 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ from torch import nn
 import spgsurgeon as package
 from spgsurgeon.checkpoint.hashing import content_hash
 from spgsurgeon.cli.app import app
+from spgsurgeon.cli.console import Verbosity, working
 from spgsurgeon.training.sources import open_source
 
 ROOT = Path(__file__).parent.parent
@@ -471,3 +474,15 @@ def test_errors_reach_python_as_exceptions() -> None:
     with pytest.raises(package.SurgeonError, match="no file or folder") as caught:
         package.load("missing.pth")
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(("terminal", "quiet", "shown"), [(True, False, 1), (True, True, 0), (False, False, 0)])
+def test_what_takes_seconds_is_announced_on_a_terminal_only(terminal, quiet, shown, monkeypatch) -> None:
+    announced = []
+    fake = SimpleNamespace(status=lambda text: announced.append(text) or nullcontext())
+    monkeypatch.setattr("spgsurgeon.cli.console.console", lambda stderr: fake)
+    monkeypatch.setattr("spgsurgeon.cli.console.verbosity", Verbosity(quiet=quiet))
+    monkeypatch.setattr("sys.stderr", SimpleNamespace(isatty=lambda: terminal))
+    with working("grafting"):
+        pass
+    assert announced == ["grafting ..."] * shown

@@ -59,8 +59,9 @@ def under(
     if choice.attribute is None:
         return dict(found), ()
     prefix, unwrapped = f"{choice.attribute}.", unwrap(found)
-    wrapped: list[tuple[tuple[str, ...], tuple[str, ...]]] = [(tuple(found), ())]
-    for keys, wrappers in [*wrapped, (unwrapped.keys, unwrapped.prefixes)]:
+    spellings: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
+    spellings = (tuple(found), ()), (unwrapped.keys, unwrapped.prefixes)
+    for keys, wrappers in spellings:
         named = zip(keys, found.values(), strict=True)
         taken = {key.removeprefix(prefix): spec for key, spec in named if key.startswith(prefix) and key != prefix}
         if taken:

@@ -101,7 +101,7 @@ def refusal(located: Located, recognition: Recognition) -> ArchitectureError:
     """Return why no architecture is chosen for weights that do not say theirs."""
     name, matches = located.outline.path.name, recognition.fits.matches
     if copies := sorted({match.prefix for match in matches if match.prefix != matches[0].prefix}):
-        places = [place.removesuffix(".") or "the top" for place in (matches[0].prefix, *copies)]
+        places = [place.removesuffix(".") for place in (matches[0].prefix, *copies)]
         return ArchitectureError(
             f"{name} holds several models: under {', '.join(places)}",
             hint=f"--weights {places[0]} reads that one",
