@@ -1,6 +1,6 @@
 """Dropout-TRP (arXiv 2506.15051, eq. 1-4): each replica drops a little more of the hidden state.
 
-Shapes: D = width of the hidden state; [N, ..., D] before a Linear head, [N, D, H, W] before a 1x1 convolution.
+Shapes: D = width of the hidden state; [N, ..., D] before a Linear head, [N, D, H, W] where it is a map.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from spgsurgeon.errors import UsageError
+from spgsurgeon.trp.places import Place
 
 
 class DropoutReplica(nn.Module):
@@ -26,16 +27,21 @@ class DropoutReplica(nn.Module):
         return state
 
 
-def dropout_replicas(head: nn.Module, replicas: int, rate: float) -> list[DropoutReplica]:
+def dropout_replicas(head: nn.Module, place: Place, *, replicas: int, rate: float) -> list[nn.Module]:
     """Return `replicas` modules that fit the input of `head`, on its device and of its dtype.
 
     `rate` is per step; see `cumulative_rates`. Raises UsageError for a rate outside [0, 1) or no replica.
     """
     if not 0 <= rate < 1:
         raise UsageError(f"rate {rate} is outside [0, 1)", hint="0.1 to 0.2 per replica is the paper's range")
+    check_replicas(replicas)
+    return [DropoutReplica(_zero_projection(head, place.width), rate) for _ in range(replicas)]
+
+
+def check_replicas(replicas: int) -> None:
+    """Raise UsageError where there is not one replica."""
     if replicas < 1:
         raise UsageError(f"{replicas} replicas: at least one is needed", hint="the paper uses 3")
-    return [DropoutReplica(_zero_projection(head), rate) for _ in range(replicas)]
 
 
 def cumulative_rates(rate: float, replicas: int) -> list[float]:
@@ -43,18 +49,20 @@ def cumulative_rates(rate: float, replicas: int) -> list[float]:
     return [1 - (1 - rate) ** t for t in range(replicas + 1)]
 
 
-def _zero_projection(head: nn.Module) -> nn.Module:
+def _zero_projection(head: nn.Module, map_width: int | None) -> nn.Module:
     """Return D -> D with weight and bias zero, without drawing random numbers: a Linear or, for maps, a 1x1 conv."""
+    parameter = next(head.parameters())
+    where = {"device": parameter.device, "dtype": parameter.dtype}
     if isinstance(head, nn.Linear):
-        width = head.in_features
-        projection: nn.Module = skip_init(nn.Linear, width, width, device=head.weight.device, dtype=head.weight.dtype)
-    elif isinstance(head, nn.Conv2d) and head.kernel_size == (1, 1) and head.groups == 1:
-        width = head.in_channels
-        projection = skip_init(
-            nn.Conv2d, width, width, kernel_size=1, device=head.weight.device, dtype=head.weight.dtype
-        )
+        projection: nn.Module = skip_init(nn.Linear, head.in_features, head.in_features, **where)
+    elif map_width is not None or (isinstance(head, nn.Conv2d) and head.kernel_size == (1, 1) and head.groups == 1):
+        width = map_width or head.in_channels
+        projection = skip_init(nn.Conv2d, width, width, kernel_size=1, **where)
     else:
-        raise UsageError(f"dropout replicas attach before a Linear or a 1x1 convolution, not before {head}")
-    for parameter in projection.parameters():
-        nn.init.zeros_(parameter)
+        raise UsageError(
+            f"dropout replicas attach before a Linear or a 1x1 convolution, not before {head}",
+            hint="before a head of several layers that reads a map: Place(module, width=D)",
+        )
+    for new in projection.parameters():
+        nn.init.zeros_(new)
     return projection

@@ -13,55 +13,58 @@ import torch
 from torch import Tensor, nn
 
 from spgsurgeon.errors import UsageError, VerificationError, did_you_mean
+from spgsurgeon.trp.depth import depth_replicas
 from spgsurgeon.trp.dropout import dropout_replicas
+from spgsurgeon.trp.outputs import joined
+from spgsurgeon.trp.places import Place
+from spgsurgeon.trp.stacking import (
+    Hook,
+    PerStep,
+    ReplicaChain,
+    SequentialHead,
+    StackedInput,
+    StackedOutput,
+    per_step_modules,
+)
 
-ReplicaMaker = Callable[..., list[Any]]
+ReplicaMaker = Callable[..., list[nn.Module]]
 
 
-def no_replicas(head: nn.Module) -> list[nn.Module]:
+def no_replicas(module: nn.Module, place: Place) -> list[nn.Module]:
     """Return nothing: plain retraining, the control, by the same loop and the same loss."""
     return []
 
 
 REPLICAS: dict[str, ReplicaMaker] = {
     "dropout": dropout_replicas,
+    "depth": depth_replicas,
     "none": no_replicas,
 }
-
-
-class ReplicaChain(nn.ModuleList):
-    """The replicas 1..T of one site, each fed by the one before it."""
-
-    def stack_steps(self, head: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        """Put the hidden states of steps 0..T, stacked on the first dimension, in the place of `head`'s input."""
-        if not self.training or not len(self):
-            return None
-        hidden, *rest = inputs
-        states = [hidden]
-        for replica in self:
-            states.append(replica(states[-1]))
-        return (torch.cat(states), *rest)
+HEAD_BATCHES = ("stacked", "sequential")
 
 
 class GraftedModel(nn.Module):
-    """A base model with replicas at the input of its heads `sites`. Made by `attach`, taken apart by `detach`.
+    """A base model with replicas at its `places`. Made by `attach`, taken apart by `detach`.
 
-    `replicas` holds one chain a site, in that order. They run while `replicas` is in train mode; the output then has
+    `replicas` holds one chain a place, in that order. They run while `replicas` is in train mode; the output then has
     (T+1)*N rows, step-major. In eval mode the model is the base. `base` keeps its own keys, its own forward and its own
     mode, so freezing it is `grafted.base.eval()`.
     """
 
-    def __init__(self, base: nn.Module, chains: Sequence[ReplicaChain], sites: Sequence[str]) -> None:
+    def __init__(
+        self, base: nn.Module, chains: Sequence[ReplicaChain], places: Sequence[Place], head_batch: str
+    ) -> None:
         super().__init__()
         self.base = base
         self.replicas = nn.ModuleList(chains)
-        self.sites = tuple(sites)
+        self.places = tuple(places)
         self.layout = layout_of(base)
-        # Bound methods, not closures: deepcopy (moving averages) then binds the copy's hooks to the copy's chains.
-        self._hooks = [
-            base.get_submodule(site).register_forward_pre_hook(chain.stack_steps)
-            for site, chain in zip(sites, chains, strict=True)
-        ]
+        self._hooks = [handle for hook in _hooks(base, chains, places, head_batch) for handle in hook.register(base)]
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The names of the places."""
+        return tuple(place.name for place in self.places)
 
     @property
     def steps(self) -> int:
@@ -69,34 +72,65 @@ class GraftedModel(nn.Module):
         return len(cast(ReplicaChain, self.replicas[0])) + 1
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
-        """Return the base's output: N rows in eval mode, (T+1)*N rows in train mode.
+        """Return the base's output in eval mode, N rows; in train mode one tensor of (T+1)*N rows.
 
-        Where the base has K outputs in train mode (auxiliary heads), they come stacked: [(T+1)*N, C, K].
+        Where the base has K outputs in train mode (auxiliary heads), they come stacked: [(T+1)*N, C, ..., K].
         """
         output = self.base(*inputs, **options)
-        return torch.stack(list(output), dim=-1) if self.replicas.training and isinstance(output, tuple) else output
+        return joined(output) if self.replicas.training else output
+
+    def hidden_states(self, *inputs: Any) -> tuple[dict[str, Tensor], Any]:
+        """Return the hidden states [T+1, N, ...] by place, and the output, of one forward pass as the modes are.
+
+        Without replicas in train mode there are no states.
+        """
+        seen: dict[str, Tensor] = {}
+
+        def probe(name: str) -> Callable[..., None]:
+            return lambda chain, hidden, states: seen.update({name: torch.stack(states)})
+
+        handles = [
+            chain.register_forward_hook(probe(name)) for name, chain in zip(self.sites, self.replicas, strict=True)
+        ]
+        try:
+            return seen, self(*inputs)
+        finally:
+            for handle in handles:
+                handle.remove()
 
 
-def attach(base: nn.Module, sites: str | Sequence[str], kind: str = "dropout", **settings: Any) -> GraftedModel:
-    """Return `base` grafted with the replicas of `kind` at the input of each of its submodules `sites`.
+def attach(
+    base: nn.Module,
+    places: str | Place | Sequence[str | Place],
+    kind: str = "dropout",
+    *,
+    head_batch: str = "stacked",
+    **settings: Any,
+) -> GraftedModel:
+    """Return `base` grafted with the replicas of `kind` at each of the `places` (a path: the input of that submodule).
 
-    `settings` are those of the kind: `replicas` and `rate` for dropout. The base is held, not copied; its state dict
-    and its outputs in eval mode stay as they are. Raises UsageError for settings or a site that can't be.
+    `settings` are those of the kind, see `REPLICAS`: `replicas` and `rate` for dropout. `head_batch` "sequential" takes
+    the steps through a head that is entered one after the other, in the memory of one. The base is held, not copied;
+    its state dict and its outputs in eval mode stay as they are. Raises UsageError for what can't be.
     """
     if kind not in REPLICAS:
         raise UsageError(
             f"unknown kind of replica {kind!r}; there is {', '.join(REPLICAS)}", hint=did_you_mean(kind, REPLICAS)
         )
+    if head_batch not in HEAD_BATCHES:
+        raise UsageError(f"head_batch is {' or '.join(HEAD_BATCHES)}, not {head_batch!r}")
     if any(isinstance(m, GraftedModel) for m in base.modules()) or _grafts_of(base):
         raise UsageError("the model is grafted already", hint="strip it first")
-    sites = [sites] if isinstance(sites, str) else list(sites)
-    if not sites or len(set(sites)) != len(sites):
-        raise UsageError(f"replicas attach to one submodule or several different ones, not to {sites}")
-    names = dict(base.named_modules())
-    for site in sites:
-        if site not in names:
-            raise UsageError(f"the model has no submodule {site!r}", hint=did_you_mean(site, names))
-    grafted = GraftedModel(base, [ReplicaChain(REPLICAS[kind](names[site], **settings)) for site in sites], sites)
+    given = [places] if isinstance(places, str | Place) else list(places)
+    settled = [Place(place) if isinstance(place, str) else place for place in given]
+    _check_places(base, settled)
+    if head_batch == "sequential" and any(place.side == "output" for place in settled):
+        raise UsageError(
+            "head_batch sequential is for heads that are entered, as those of segmentation models",
+            hint="leave it at stacked for replicas of depth",
+        )
+    chains = [ReplicaChain(REPLICAS[kind](base.get_submodule(p.module), p, **settings)) for p in settled]
+    grafted = GraftedModel(base, chains, settled, head_batch)
     grafted.replicas.train(base.training)
     grafted.training = base.training
     return grafted
@@ -125,6 +159,39 @@ def layout_of(module: nn.Module) -> list[tuple[str, tuple[int, ...], torch.dtype
     return [(key, tuple(value.shape), value.dtype) for key, value in module.state_dict().items()]
 
 
+def _check_places(base: nn.Module, places: Sequence[Place]) -> None:
+    if not places or len({place.name for place in places}) != len(places):
+        raise UsageError(
+            f"replicas attach to one submodule or several different ones, not to {[place.name for place in places]}"
+        )
+    names = dict(base.named_modules())
+    for place in places:
+        if place.module not in names:
+            raise UsageError(f"the model has no submodule {place.module!r}", hint=did_you_mean(place.module, names))
+
+
+def _hooks(base: nn.Module, chains: Sequence[ReplicaChain], places: Sequence[Place], head_batch: str) -> list[Hook]:
+    """Return what must be registered, in this order: hidden states are stacked before a batch norm takes them apart."""
+    pairs = list(zip(chains, places, strict=True))
+    hooks: list[Hook] = []
+    for module in dict.fromkeys(place.module for place in places if place.side == "input"):
+        entering = {place.key: chain for chain, place in pairs if place.module == module}
+        if head_batch == "sequential":
+            hooks.append(SequentialHead(entering, module))
+            continue
+        hooks += [StackedInput(chain, module, key) for key, chain in entering.items()]
+        chain = next(iter(entering.values()))
+        hooks += [PerStep(chain, path) for path in per_step_modules(base.get_submodule(module), module)]
+    for chain, place in pairs:
+        if place.side == "output":
+            hooks += [StackedOutput(chain, place.module), *(PerStep(chain, path) for path in place.normalisations)]
+    return hooks
+
+
 def _grafts_of(base: nn.Module) -> list[Any]:
-    hooks = (hook for module in base.modules() for hook in module._forward_pre_hooks.values())
-    return [hook for hook in hooks if isinstance(getattr(hook, "__self__", None), ReplicaChain)]
+    hooks = (
+        hook
+        for module in base.modules()
+        for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
+    )
+    return [hook for hook in hooks if isinstance(getattr(hook, "__self__", None), Hook)]

@@ -201,14 +201,14 @@ def test_it_compiles_to_one_graph(base):
         ({"rate": 1.0}, "outside"),
         ({"rate": -0.1}, "outside"),
         ({"replicas": 0}, "at least one"),
-        ({"sites": "haed"}, "no submodule"),
-        ({"sites": "body"}, "before a Linear"),
-        ({"kind": "depth"}, "unknown kind"),
+        ({"places": "haed"}, "no submodule"),
+        ({"places": "body"}, "before a Linear"),
+        ({"kind": "depht"}, "unknown kind"),
     ],
 )
 def test_what_can_not_be_is_refused(settings, message):
     with pytest.raises(UsageError, match=message):
-        attach(Flat(), **({"sites": "head", "replicas": 3, "rate": 0.2} | settings))
+        attach(Flat(), **({"places": "head", "replicas": 3, "rate": 0.2} | settings))
 
 
 def test_grafting_twice_is_refused(base):

@@ -1,0 +1,30 @@
+"""Where replicas attach: to what enters a module of the base, or to what leaves it.
+
+D = width of the hidden state there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Place:
+    """What enters (`side` "input") or leaves ("output") the submodule `module` of a base: the hidden state.
+
+    Of several maps that enter by name, `key` is the name of this one. `width` is D where the hidden state is a map
+    [N, D, H, W]; it may be left out where the module is the layer that makes the logits, whose own width it is.
+    `normalisations` are the batch norms after an output; those inside a module that is entered are found.
+    """
+
+    module: str
+    side: Literal["input", "output"] = "input"
+    key: str | None = None
+    width: int | None = None
+    normalisations: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What to call it: `fc`, or `classifier[low]`."""
+        return self.module if self.key is None else f"{self.module}[{self.key}]"

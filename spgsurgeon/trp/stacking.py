@@ -1,0 +1,180 @@
+"""One forward pass for a whole episode: the hooks that take the hidden states of all steps through the shared head.
+
+Shapes: N pictures, T replicas; stacked tensors are [(T+1)*N, ...], step-major. Hooks are bound methods of objects that
+hold their chain, not closures: deepcopy (moving averages) then binds the copy's hooks to the copy's chains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+from torch.utils.checkpoint import checkpoint
+from torch.utils.hooks import RemovableHandle
+
+Inputs = tuple[Any, ...]
+
+
+class ReplicaChain(nn.ModuleList):
+    """The replicas 1..T of one place, each fed by the one before it."""
+
+    @property
+    def active(self) -> bool:
+        """Whether there are steps after the base's."""
+        return self.training and len(self) > 0
+
+    def forward(self, hidden: Tensor) -> tuple[Tensor, ...]:
+        """Return the hidden states of steps 0..T."""
+        states = [hidden]
+        for replica in self:
+            states.append(replica(states[-1]))
+        return tuple(states)
+
+
+class Hook:
+    """Something of a graft that is registered on the base; `_grafts_of` knows them by this class."""
+
+    def register(self, base: nn.Module) -> list[RemovableHandle]:
+        """Register on `base` and return what takes it off again."""
+        raise NotImplementedError
+
+
+class StackedInput(Hook):
+    """Puts the hidden states of all steps in the place of what enters a module (of its entry `key`)."""
+
+    def __init__(self, chain: ReplicaChain, module: str, key: str | None) -> None:
+        self.chain, self.module, self.key = chain, module, key
+
+    def register(self, base: nn.Module) -> list[RemovableHandle]:
+        """See `Hook`."""
+        return [base.get_submodule(self.module).register_forward_pre_hook(self.enter)]
+
+    def enter(self, module: nn.Module, inputs: Inputs) -> Inputs | None:
+        """The forward pre-hook."""
+        if not self.chain.active:
+            return None
+        return _with_hidden(inputs, self.key, torch.cat(self.chain(_hidden(inputs, self.key))))
+
+
+class StackedOutput(Hook):
+    """Puts the hidden states of all steps in the place of what leaves a module."""
+
+    def __init__(self, chain: ReplicaChain, module: str) -> None:
+        self.chain, self.module = chain, module
+
+    def register(self, base: nn.Module) -> list[RemovableHandle]:
+        """See `Hook`."""
+        return [base.get_submodule(self.module).register_forward_hook(self.leave)]
+
+    def leave(self, module: nn.Module, inputs: Inputs, output: Tensor) -> Tensor | None:
+        """The forward hook."""
+        return torch.cat(self.chain(output)) if self.chain.active else None
+
+
+class PerStep(Hook):
+    """Runs a batch norm (or dropout) of the shared head on each step by itself.
+
+    Each step is normalised by its own statistics, and only those of step 0, which is what inference will see, enter the
+    running ones.
+    """
+
+    def __init__(self, chain: ReplicaChain, module: str) -> None:
+        self.chain, self.module = chain, module
+        self._later: tuple[Tensor, ...] = ()
+
+    def register(self, base: nn.Module) -> list[RemovableHandle]:
+        """See `Hook`."""
+        module = base.get_submodule(self.module)
+        return [module.register_forward_pre_hook(self.enter), module.register_forward_hook(self.leave)]
+
+    def enter(self, module: nn.Module, inputs: Inputs) -> Inputs | None:
+        """The forward pre-hook: step 0 goes the usual way."""
+        if not (self.chain.active and module.training):
+            return None
+        first, *later = inputs[0].chunk(len(self.chain) + 1)
+        self._later = tuple(later)
+        return (first,)
+
+    def leave(self, module: nn.Module, inputs: Inputs, output: Tensor) -> Tensor | None:
+        """The forward hook: the other steps follow."""
+        later, self._later = self._later, ()
+        return torch.cat([output, *(run_untracked(module, step) for step in later)]) if later else None
+
+
+class SequentialHead(Hook):
+    """Runs a whole head on one step after the other, and again in the backward pass instead of keeping what it made.
+
+    That takes the memory of one step, and for each further one the time of another forward pass of the head. `chains`
+    are those of the maps that enter by these names (None: all that enters).
+    """
+
+    def __init__(self, chains: Mapping[str | None, ReplicaChain], module: str) -> None:
+        self.chains, self.module = dict(chains), module
+        self._later: list[Inputs] = []
+
+    def register(self, base: nn.Module) -> list[RemovableHandle]:
+        """See `Hook`."""
+        module = base.get_submodule(self.module)
+        return [module.register_forward_pre_hook(self.enter), module.register_forward_hook(self.leave)]
+
+    def enter(self, module: nn.Module, inputs: Inputs) -> None:
+        """The forward pre-hook: step 0 goes the usual way, the states of the others are made."""
+        chains = list(self.chains.values())
+        if not all(chain.active for chain in chains):
+            return
+        steps = [inputs] * (len(chains[0]) + 1)
+        for key, chain in self.chains.items():
+            states = chain(_hidden(inputs, key))
+            steps = [_with_hidden(step, key, state) for step, state in zip(steps, states, strict=True)]
+        self._later = steps[1:]
+
+    def leave(self, module: nn.Module, inputs: Inputs, output: Tensor) -> Tensor | None:
+        """The forward hook: the other steps follow."""
+        later, self._later = self._later, []
+        if not later:
+            return None
+        return torch.cat([output, *(checkpoint(run_untracked, module, *step, use_reentrant=False) for step in later)])
+
+
+def per_step_modules(head: nn.Module, path: str) -> list[str]:
+    """Return the paths of what inside `head`, itself at `path`, must see each step for itself.
+
+    Batch norms, for their statistics; dropouts, so that the order of random numbers is that of `SequentialHead`.
+    """
+    inside = [name for name, part in head.named_modules() if isinstance(part, _BatchNorm | _DropoutNd)]
+    return [".".join(filter(None, (path, name))) for name in inside]
+
+
+def run_untracked(module: nn.Module, *inputs: Any) -> Any:
+    """Return `module.forward(*inputs)`, its own hooks left out, with running statistics kept as they are."""
+    with _untracked(module):
+        return module.forward(*inputs)
+
+
+@contextmanager
+def _untracked(module: nn.Module) -> Iterator[None]:
+    norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+def _hidden(inputs: Inputs, key: str | None) -> Tensor:
+    """Return the hidden state among a module's inputs."""
+    hidden: Tensor = inputs[0] if key is None else inputs[0][key]
+    return hidden
+
+
+def _with_hidden(inputs: Inputs, key: str | None, hidden: Tensor) -> Inputs:
+    """Return a module's inputs with another hidden state among them."""
+    first, *rest = inputs
+    return (hidden if key is None else {**first, key: hidden}, *rest)
