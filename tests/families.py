@@ -32,11 +32,20 @@ class Family:
         """Whether even this member takes more than a second or two, and the library has no way to make it smaller."""
         return self.name in SLOW
 
+    @property
+    def segments(self) -> bool:
+        """Whether it predicts a class for each pixel."""
+        return self in SEGMENTATION
+
 
 SLOW = {
     "timm/pnasnet5large",
+    "torchvision/deeplabv3_resnet50",
+    "torchvision/efficientnet_v2_s",
+    "torchvision/fcn_resnet50",
     "torchvision/inception_v3",
     "torchvision/maxvit_t",
+    "torchvision/swin_v2_t",
     "torchvision/vgg11",
     "torchvision/vit_b_32",
 }
@@ -196,7 +205,56 @@ TORCHVISION = [
     _torchvision("vit_b_32", image_size=32),
 ]
 
-SUPPORTED = TIMM + TORCHVISION
+SEGMENTATION = [
+    _torchvision("deeplabv3_mobilenet_v3_large", 64),
+    _torchvision("deeplabv3_resnet50", 64),
+    _torchvision("fcn_resnet50", 64),
+    _torchvision("fcn_resnet50", 64, aux_loss=False),
+    _torchvision("lraspp_mobilenet_v3_large", 64),
+]
+
+SUPPORTED = TIMM + TORCHVISION + SEGMENTATION
+
+SHALLOW = {"layers": [1, 1, 1, 1]}
+
+# 64 pixels where there are batch norms: of two numbers a channel, a 1x1 map of two pictures, no gradient comes back.
+DEPTH = [
+    _timm("convnextv2_atto"),
+    _timm("deit_tiny_distilled_patch16_224", img_size=32, **NARROW),
+    _timm("deit3_small_patch16_224", img_size=32, **NARROW),
+    _timm("efficientnet_b0", 64),
+    _timm("lcnet_035", 64),
+    _timm("mobilenetv2_035", 64),
+    _timm("mobilenetv3_small_050", 64),
+    _timm("mobilenetv4_conv_small_035", 64),
+    _timm("res2net50_48w_2s", 64, base_width=8, **SHALLOW),
+    _timm("resnest14d", 64, base_width=8),
+    _timm("resnet18", 64, **SHALLOW),
+    _timm("resnet18", 64, act_layer="silu", **SHALLOW),  # silu(silu(x)) is not silu(x)
+    _timm("resnet26", 64, **SHALLOW),
+    _timm("resnet50_gn", **SHALLOW),
+    _timm("resnet26d", 64, act_layer="leaky_relu", **SHALLOW),
+    _timm("resnext50_32x4d", 64, **SHALLOW),
+    _timm("seresnet50", 64, **SHALLOW),
+    _timm("skresnet18", 64, **SHALLOW),
+    _timm("swin_tiny_patch4_window7_224", img_size=32, embed_dim=24, depths=[2, 2], num_heads=[2, 4]),
+    _timm("swinv2_tiny_window8_256", img_size=32, embed_dim=24, depths=[2, 2], num_heads=[2, 4]),
+    _timm("test_convnext"),
+    _timm("test_efficientnet", 64),
+    _timm("test_resnet", 64),
+    _timm("test_vit", img_size=32),
+    _timm("tf_efficientnetv2_b0", 64),
+    _timm("wide_resnet50_2", 64, **SHALLOW),
+    _torchvision("convnext_tiny"),
+    _torchvision("efficientnet_b0", 64),
+    _torchvision("efficientnet_v2_s", 64),
+    _torchvision("mobilenet_v2", 64),
+    _torchvision("mobilenet_v3_small", 64),
+    _torchvision("resnet18", 64),
+    _torchvision("swin_t"),
+    _torchvision("swin_v2_t"),
+    _torchvision("vit_b_32", image_size=32),
+]
 
 # What is refused, by the reason that the message gives: encoders, in which nothing makes logits.
 _NO_CLASSIFIER = "the model has no classifier"

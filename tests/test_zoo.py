@@ -7,16 +7,18 @@ from spgsurgeon.models.catalogue import catalogue, layout
 
 LIGHT = 8_000_000  # parameters
 SAMPLE = [name for name, entry in sorted(catalogue().entries.items()) if entry.parameters(layout(entry)) < LIGHT][::20]
+SEGMENTATION = "torchvision/lraspp_mobilenet_v3_large"
 
 
-@pytest.mark.parametrize("name", SAMPLE)
+@pytest.mark.parametrize("name", sorted({*SAMPLE, SEGMENTATION}))
 def test_a_sample_of_the_zoo(name: str) -> None:
     row = examine(*name.split("/"))
     assert row.get("reason") is None
     assert row["identified"] == "yes" or row["identified"].startswith("one of ")
     assert (row["forward"], row["laws"]) == ("real", "1 2 3 4")
     entry = catalogue().entries[name]
-    assert row["head"] == [head.module for head in entry.heads]
+    assert row["head"] == list(dict.fromkeys(head.module for head in entry.heads))
+    assert row["depth"] == (entry.depth and entry.depth.family)
 
 
 def test_what_can_not_be_grafted_stands_in_the_table_with_its_reason() -> None:

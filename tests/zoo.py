@@ -1,11 +1,12 @@
 """The zoo table: every architecture of both libraries, recognised by its keys and shapes, grafted, proven, stripped.
 
-    python tests/zoo.py -o zoo.jsonl --jobs 2        # goes on where it was stopped; an hour on two cores
+    python tests/zoo.py -o zoo.jsonl --jobs 2        # goes on where it was stopped; two hours on two cores
     python tests/zoo.py -o zoo.jsonl --table         # the table so far
 
 Each architecture is built with an unusual number of classes, so that recognition is not by the default one. The laws
 are checked with real numbers (random weights, two pictures) where the model is small enough for that, at the smallest
-size of picture that it takes; else shapes and keys are checked on the meta device, and the table says so.
+size of picture that it takes; else shapes and keys are checked on the meta device, and the table says so. All of that
+for replicas of dropout, and for those of depth where the family has them.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from torch import nn
 from spgsurgeon.errors import SurgeonError
 from spgsurgeon.exporting.proof import example_images, fingerprint, prove_graft, prove_strip
 from spgsurgeon.models.building import build, build_for_loading
+from spgsurgeon.models.depth import find_depth_site
+from spgsurgeon.models.heads import DepthSite
 from spgsurgeon.models.identification import identify
 from spgsurgeon.models.identity import Identity
 from spgsurgeon.models.libraries import LIBRARIES, library
@@ -83,9 +86,27 @@ def _operate(identity: Identity, on_meta: nn.Module) -> dict[str, Any]:
     small = sum(p.numel() for p in on_meta.parameters()) <= LARGEST
     size = _smallest(on_meta, own) if small else own
     if small and size[1] * size[2] <= PIXELS:
-        module = build(identity)
-        return {"forward": "real", "size": size[1]} | _with_numbers(module, size)
-    return {"forward": "meta", "size": size[1]} | _without_numbers(on_meta, size)
+        module, forward, check = build(identity), "real", _with_numbers
+    else:
+        module, forward, check = on_meta, "meta", _without_numbers
+    row = {"forward": forward, "size": size[1]} | check(module, size, "dropout")
+    site = _depth_site(on_meta, size)
+    if site is None:
+        return row | {"depth": None}
+    found, expected = check(module, size, "depth")["temporary"], site.temporary_parameters(REPLICAS)
+    if found != expected:
+        raise AssertionError(f"replicas of depth have {found} parameters, expected {expected}")
+    return row | {"depth": site.family}
+
+
+def _depth_site(module: nn.Module, size: tuple[int, int, int]) -> DepthSite | None:
+    """Return where replicas of depth attach; None where they are not known for the family."""
+    try:
+        return find_depth_site(module, torch.empty(1, *size, device="meta"))
+    except SurgeonError as error:
+        if "not known" in error.message:
+            return None
+        raise
 
 
 def _smallest(module: nn.Module, own: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -98,10 +119,10 @@ def _smallest(module: nn.Module, own: tuple[int, int, int]) -> tuple[int, int, i
     return own
 
 
-def _with_numbers(module: nn.Module, size: tuple[int, int, int]) -> dict[str, Any]:
+def _with_numbers(module: nn.Module, size: tuple[int, int, int], kind: str) -> dict[str, Any]:
     images = example_images(module, size)
     before, layout = fingerprint(module, images), layout_of(module)
-    grafted = graft(module, replicas=REPLICAS, example=images[:1]).eval()
+    grafted = graft(module, kind, replicas=REPLICAS, example=images[:1]).eval()
     row = _sites(grafted)
     prove_graft(grafted, before, images)  # laws 1 and 2
     prove_strip(before.outputs, strip(grafted), layout, images)  # laws 3 and 4
@@ -110,9 +131,9 @@ def _with_numbers(module: nn.Module, size: tuple[int, int, int]) -> dict[str, An
     return row | {"laws": "1 2 3 4"}
 
 
-def _without_numbers(module: nn.Module, size: tuple[int, int, int]) -> dict[str, Any]:
+def _without_numbers(module: nn.Module, size: tuple[int, int, int], kind: str) -> dict[str, Any]:
     images, layout = torch.empty(2, *size, device="meta"), layout_of(module)
-    grafted = graft(module, replicas=REPLICAS, example=images[:1])
+    grafted = graft(module, kind, replicas=REPLICAS, example=images[:1])
     row = _sites(grafted)
     rows = grafted.train()(images).shape[0]
     if rows != (REPLICAS + 1) * 2:
@@ -123,7 +144,8 @@ def _without_numbers(module: nn.Module, size: tuple[int, int, int]) -> dict[str,
 
 
 def _sites(grafted: GraftedModel) -> dict[str, Any]:
-    return {"head": list(grafted.sites)}
+    modules = dict.fromkeys(place.module for place in grafted.places)
+    return {"head": list(modules), "temporary": sum(p.numel() for p in grafted.replicas.parameters())}
 
 
 @contextmanager
@@ -175,10 +197,11 @@ def rows_of(output: Path) -> list[dict[str, Any]]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the zoo table as Markdown, and the sums below it."""
-    lines = ["| architecture | identified | head | proven | reason if not |", "|---|---|---|---|---|"]
+    lines = ["| architecture | identified | head | depth | proven | reason if not |", "|---|---|---|---|---|---|"]
     for row in rows:
         proven = f"{row['laws']} ({row['forward']}, {row['size']} px)" if "laws" in row else ""
-        cells = (f"{row['library']}/{row['architecture']}", row.get("identified", ""), " ".join(row.get("head", [])))
+        name, head = f"{row['library']}/{row['architecture']}", " ".join(row.get("head", []))
+        cells = (name, row.get("identified", ""), head, row.get("depth") or "")
         lines.append(f"| {' | '.join(cells)} | {proven} | {row.get('reason', '')} |")
     identified = Counter(
         "one of several" if str(r.get("identified")).startswith("one") else r.get("identified") for r in rows

@@ -12,13 +12,16 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from spgsurgeon.errors import ArchitectureError
-from spgsurgeon.models.heads import Site
+from spgsurgeon.models.depth import find_depth_site
+from spgsurgeon.models.fingerprints import Shape
+from spgsurgeon.models.heads import DepthSite, Site
 from spgsurgeon.models.identity import Identity
 from spgsurgeon.models.libraries import library
+from spgsurgeon.models.places import number_at, places_between
 from spgsurgeon.models.sites import find_sites
 
 _SHOWN = 5
-_ANY_CLASSES = 1000  # to see where the head of a model would be that comes without one
+_CLASSES = 1000, 13  # two numbers that have nothing in common, to see what follows the number of classes
 
 
 def build(identity: Identity) -> nn.Module:
@@ -63,29 +66,46 @@ def sites_of(identity: Identity, module: nn.Module) -> tuple[Site, ...]:
 
     Raises ArchitectureError where there is no classifier, or none that can be grafted.
     """
+    return find_sites(module, _example(identity, module))
+
+
+def depth_site_of(identity: Identity, module: nn.Module) -> DepthSite:
+    """Return where depth replicas attach (see `find_depth_site`), traced at the model's own input size.
+
+    Raises ArchitectureError where there is no classifier, or where the family of the model has no such replicas.
+    """
+    return find_depth_site(module, _example(identity, module))
+
+
+def _example(identity: Identity, module: nn.Module) -> Tensor:
+    """Return a picture as the model wants it, which holds no numbers; models without a classifier are refused."""
     if identity.num_classes == 0:
         raise ArchitectureError(f"{identity.name} has no classifier here", hint="give it one: --num-classes N")
     size = library(identity.library).preprocessing(identity, module).input_size
     parameter = next(module.parameters())
-    return find_sites(module, torch.empty(1, *size, dtype=parameter.dtype, device="meta"))
+    return torch.empty(1, *size, dtype=parameter.dtype, device="meta")
 
 
 def fit_identity(identity: Identity, tensors: Mapping[str, Tensor], classes: int | None = None) -> Identity:
     """Return `identity` with the input channels, heads and number of classes that the checkpoint's shapes call for.
 
-    `classes` is their number where it is known already. A checkpoint with nothing at the places of the heads has no
-    classifier: 0 classes.
+    `classes` is their number where it is known already. A checkpoint with nothing that follows that number has no
+    classifier: 0 classes. Where its shapes contradict each other, the identity's own number stays.
     """
     args = library(identity.library).args_from_tensors(identity, tensors)
     identity = replace(identity, model_args=identity.model_args | args)
     if classes is not None:
         return replace(identity, num_classes=classes)
-    with_head = identity if identity.num_classes else replace(identity, num_classes=_ANY_CLASSES)
-    module = build_for_loading(with_head)
-    if getattr(module, "num_classes", None) == 0:
+    shapes, other = (_shapes(replace(identity, num_classes=number)) for number in _CLASSES)
+    places = places_between(shapes, other, *_CLASSES)
+    if not places:
         return identity  # an encoder, which has no classes to count
-    heads = [tensors[key] for site in sites_of(with_head, module) if (key := f"{site.module}.weight") in tensors]
-    return replace(identity, num_classes=int(heads[0].shape[0]) if heads else 0)
+    found = number_at({key: tuple(value.shape) for key, value in tensors.items()}, places, otherwise=0)
+    return identity if found is None else replace(identity, num_classes=found)
+
+
+def _shapes(identity: Identity) -> dict[str, Shape]:
+    return {key: tuple(value.shape) for key, value in build_for_loading(identity).state_dict().items()}
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> list[str]:

@@ -16,26 +16,29 @@ from pathlib import Path
 from typing import Any
 
 from spgsurgeon.models.fingerprints import COUNTER, Places, Shape, Shapes
+from spgsurgeon.models.heads import DepthSite
 
 FILE = Path(__file__).with_name("catalogue.zip")
 
 
 @dataclass(frozen=True)
 class Head:
-    """A layer that makes logits: its path in the model, the name of its class, the width of its input."""
+    """What makes logits: its path in the model, the name of its class, the width of its input (see `heads.Site`)."""
 
     module: str
     type: str
     width: int
+    key: str | None = None
 
 
 @dataclass(frozen=True)
 class Entry:
     """An architecture as its library builds it, and how to recognise its weights.
 
-    `family` is the library's module that holds it; `classes` (0: no classifier) and `channels` are the library's
-    defaults, `input_size` is (channels, height, width) in pixels. `heads` is empty where replicas can't attach, and
-    `refusal` then says why; for an architecture without a classifier it is the one that the library gives on request.
+    `family` is the library's module that holds it, `task` what it predicts (see `identity.Task`); `classes` (0: no
+    classifier) and `channels` are the library's defaults, `input_size` is (channels, height, width) in pixels. `heads`
+    is empty where dropout replicas can't attach, and `refusal` then says why; for an architecture without a classifier
+    it is the one that the library gives on request. `depth` is None where depth replicas can't attach.
     `buffers` are the last parts of the keys that are no parameters. `head_keys` go when the classifier goes; the hashes
     (see `fingerprints.py`) of an architecture without a classifier are of the model with one, if it can have one.
     `model_args` are arguments of the library's factory for a variant of the architecture; mostly there are none.
@@ -44,11 +47,13 @@ class Entry:
     library: str
     architecture: str
     family: str
+    task: str
     classes: int
     channels: int
     input_size: tuple[int, int, int]
     heads: tuple[Head, ...]
     refusal: str | None
+    depth: DepthSite | None
     buffers: tuple[str, ...]
     class_places: Places
     channel_places: Places
@@ -124,8 +129,12 @@ class Catalogue:
         frozen = {
             field: ([_frozen(value) for value in pool], places) for field, (pool, places) in self._columns.items()
         }
-        heads, places = frozen["heads"]
-        return frozen | {"heads": ([tuple(Head(*head) for head in some) for some in heads], places)}
+        heads, places_of_heads = frozen["heads"]
+        depths, places_of_depths = frozen["depth"]
+        return frozen | {
+            "heads": ([tuple(Head(*head) for head in some) for some in heads], places_of_heads),
+            "depth": ([DepthSite(*depth) if depth else None for depth in depths], places_of_depths),
+        }
 
     @cached_property
     def entries(self) -> dict[str, Entry]:

@@ -1,4 +1,4 @@
-"""Builds the catalogue: every image classifier of both libraries, on the meta device.
+"""Builds the catalogue: every image classifier and segmentation model of both libraries, on the meta device.
 
 `python -m spgsurgeon.models.cataloguing [-o FILE] [--jobs N]`. What follows the number of classes or of input channels,
 and what goes with the classifier, is found by building each model with other numbers and comparing: nothing goes by
@@ -25,18 +25,26 @@ from torch.overrides import TorchFunctionMode
 from spgsurgeon.errors import ArchitectureError
 from spgsurgeon.models.catalogue import FILE, Entry, Head, Record, installed_version
 from spgsurgeon.models.catalogue_file import write
+from spgsurgeon.models.depth import find_depth_site
 from spgsurgeon.models.fingerprints import Places, Shape, Shapes, key_hash, order_hash, shape_hash, without_counters
+from spgsurgeon.models.heads import DepthSite
 from spgsurgeon.models.identity import Identity
 from spgsurgeon.models.libraries import LIBRARIES, library
+from spgsurgeon.models.places import places_between
 from spgsurgeon.models.sites import find_sites
 
 _CLASSES, _CHANNELS = 13, 5  # no default, and prime: a size that changes by another ratio is not taken for them
 _USUAL_CLASSES = 1000
 
-# Files of either may lack the auxiliary heads; torchvision takes GoogLeNet's off when it loads its own weights.
+# Files of these may lack the auxiliary heads; torchvision takes GoogLeNet's off when it loads its own weights.
 _VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "torchvision/googlenet": ({"aux_logits": False},),
     "torchvision/inception_v3": ({"aux_logits": False},),
+    "torchvision/deeplabv3_mobilenet_v3_large": ({"aux_loss": False},),
+    "torchvision/deeplabv3_resnet101": ({"aux_loss": False},),
+    "torchvision/deeplabv3_resnet50": ({"aux_loss": False},),
+    "torchvision/fcn_resnet101": ({"aux_loss": False},),
+    "torchvision/fcn_resnet50": ({"aux_loss": False},),
 }
 
 
@@ -65,6 +73,7 @@ def describe(library_name: str, architecture: str, model_args: Mapping[str, Any]
         input_size=size,
         heads=heads,
         refusal=refusal,
+        depth=_depth(model, size) if heads else None,
         buffers=_buffers(model),
         class_places=classes,
         channel_places=channels,
@@ -117,23 +126,7 @@ def _shapes(module: nn.Module) -> dict[str, Shape]:
 
 
 def _places(shapes: Shapes, other: Shapes | None, number: int, other_number: int) -> Places:
-    """Return where the shapes are a multiple of `number`, and the other's the same multiple of `other_number`.
-
-    Nowhere, where the two differ in another way too.
-    """
-    if other is None or other.keys() != shapes.keys():
-        return ()
-    places = []
-    for key, shape in shapes.items():
-        if len(shape) != len(other[key]):
-            return ()
-        for dimension, (size, other_size) in enumerate(zip(shape, other[key], strict=True)):
-            factor = size // number
-            if size != other_size and (factor * number, factor * other_number) != (size, other_size):
-                return ()
-            if size != other_size:
-                places.append((key, dimension, factor))
-    return tuple(places)
+    return () if other is None else places_between(shapes, other, number, other_number)
 
 
 def _head_keys(shapes: Shapes, headless: Shapes | None, class_places: Places) -> tuple[str, ...]:
@@ -150,7 +143,14 @@ def _heads(model: nn.Module, size: tuple[int, int, int]) -> tuple[tuple[Head, ..
         sites = find_sites(model, torch.zeros(1, *size, device="meta"))
     except ArchitectureError as error:
         return (), error.message
-    return tuple(Head(site.module, site.type, site.width) for site in sites), None
+    return tuple(Head(site.module, site.type, site.width, site.key) for site in sites), None
+
+
+def _depth(model: nn.Module, size: tuple[int, int, int]) -> DepthSite | None:
+    try:
+        return find_depth_site(model, torch.zeros(1, *size, device="meta"))
+    except ArchitectureError:
+        return None
 
 
 def _buffers(model: nn.Module) -> tuple[str, ...]:
@@ -179,6 +179,7 @@ def _entry(identity: Identity, **known: Any) -> Entry:
         "input_size": (3, 224, 224),
         "heads": (),
         "refusal": None,
+        "depth": None,
         "buffers": (),
         "class_places": (),
         "channel_places": (),
@@ -190,6 +191,7 @@ def _entry(identity: Identity, **known: Any) -> Entry:
         library=identity.library,
         architecture=identity.architecture,
         family=_family(identity),
+        task=library(identity.library).task(identity.architecture),
         classes=identity.num_classes,
         model_args=identity.model_args,
         **empty | known,
@@ -203,7 +205,7 @@ def _family(identity: Identity) -> str:
 
 
 def describe_all(jobs: int) -> Iterator[Record]:
-    """Yield a record for every image classifier of both libraries, and for the variants, by library and name."""
+    """Yield a record for every architecture of both libraries, and for the variants, by library and name."""
     work = [
         (name, architecture, args)
         for name in LIBRARIES

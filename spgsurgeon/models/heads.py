@@ -1,4 +1,4 @@
-"""What is known of the layers that make logits, where dropout replicas attach.
+"""What is known of the places where replicas attach: shared heads, for dropout, and last stages, for depth.
 
 Shapes: D = width of a hidden state; C = number of classes; T replicas.
 """
@@ -12,16 +12,58 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Site:
-    """The input of a layer that makes logits, where dropout replicas attach.
+    """The input of a shared head, where dropout replicas attach.
 
-    `module` is its path in the model, `type` Linear or Conv2d, `width` the D of its input, `classes` its C.
+    `module` is its path in the model; `type` is Linear or Conv2d, or the class of a segmentation head (then the hidden
+    state is a map); `width` is the D of its input, `classes` its C. Where a head reads several maps by name, `key` is
+    the name of this one.
     """
 
     module: str
     type: str
     width: int
     classes: int
+    key: str | None = None
     side: str = "input"
+
+
+@dataclass(frozen=True)
+class DepthSite:
+    """The output of the last stage, where depth replicas attach; all that follows it is the shared head.
+
+    `family` names the entry of the family table (`models/depth.py`), `block` the kind of block that a replica appends
+    and `blocks` how many of them by default. `depth` is the base's own, counted in `unit` ("layers" with weights on the
+    main path, or "blocks"), and `block_depth` how much a block adds to it; `block_parameters` is one block's number of
+    parameters. `normalisations` are the batch norms after the site.
+
+    `template` is the path of the base's last block; `last` are the paths in it of what ends its residual branches, and
+    `scales` of what scales them, where new blocks are of its kind. `activated`: the hidden state is an activation's.
+    """
+
+    module: str
+    width: int
+    family: str
+    block: str
+    blocks: int
+    block_parameters: int
+    depth: int
+    block_depth: int
+    unit: str
+    template: str
+    last: tuple[str, ...] = ()
+    scales: tuple[str, ...] = ()
+    activated: bool = False
+    normalisations: tuple[str, ...] = ()
+    side: str = "output"
+
+    def depths(self, replicas: int, blocks: int | None = None) -> list[int]:
+        """Return the depth that each of `replicas` reaches, for `blocks` (default: the family's) in each."""
+        step = (blocks or self.blocks) * self.block_depth
+        return [self.depth + t * step for t in range(1, replicas + 1)]
+
+    def temporary_parameters(self, replicas: int, blocks: int | None = None) -> int:
+        """Return how many parameters `replicas` of `blocks` blocks each have."""
+        return replicas * (blocks or self.blocks) * self.block_parameters
 
 
 def temporary_parameters(sites: Iterable[Site], replicas: int) -> int:

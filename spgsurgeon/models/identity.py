@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from spgsurgeon.models.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+Task = Literal["classification", "segmentation"]
+"""What a model predicts: a class for an image, or one for each of its pixels."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,11 @@ class Library(Protocol):
     name: str
 
     def architectures(self) -> list[str]:
-        """Return the names of all image classifiers, sorted."""
+        """Return the names of all image classifiers and segmentation models, sorted."""
+        ...
+
+    def task(self, architecture: str) -> Task:
+        """Return what the architecture is for."""
         ...
 
     def default_classes(self, architecture: str) -> int:

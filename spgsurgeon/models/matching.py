@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from spgsurgeon.models.catalogue import Entry, counters_of
-from spgsurgeon.models.fingerprints import COUNTER, Places, Shape, Shapes, masked
+from spgsurgeon.models.fingerprints import COUNTER, Shape, Shapes, masked
 from spgsurgeon.models.parts import Part
+from spgsurgeon.models.places import number_at
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,8 @@ def exact_match(entry: Entry, part: Part) -> Match | None:
         absent = entry.head_keys if entry.classes else ()
     else:
         return None
-    classes = _number(part.shapes, entry.class_places, 0)
-    channels = _number(part.shapes, entry.channel_places, entry.channels)
+    classes = number_at(part.shapes, entry.class_places, 0)
+    channels = number_at(part.shapes, entry.channel_places, entry.channels)
     if classes is None or channels is None:
         return None
     expected = dict.fromkeys(counters_of(part.weights), ())
@@ -117,8 +118,8 @@ def _numbers_of_similar(entry: Entry, full_layout: Shapes, shapes: Shapes) -> tu
     similar = {key: shapes[key] for key, shape in known.items() if found.get(key) == shape}
     has_head = any(key in shapes for key, *_ in entry.class_places)
     has_stem = any(key in shapes for key, *_ in entry.channel_places)
-    classes = _number(similar, entry.class_places, None if has_head else 0)
-    return classes, _number(similar, entry.channel_places, None if has_stem else entry.channels)
+    classes = number_at(similar, entry.class_places, None if has_head else 0)
+    return classes, number_at(similar, entry.channel_places, None if has_stem else entry.channels)
 
 
 def _is_full(entry: Entry, part: Part) -> bool:
@@ -147,16 +148,3 @@ def _compare(
 
 def _counters(part: Part) -> dict[str, Shape]:
     return {key: shape for key, shape in part.shapes.items() if key not in part.weights}
-
-
-def _number(shapes: Shapes, places: Places, otherwise: int | None) -> int | None:
-    """Return the number that the sizes at these places follow; `otherwise` where the file has no such place."""
-    found = {
-        divmod(shapes[key][dimension], factor)
-        for key, dimension, factor in places
-        if key in shapes and dimension < len(shapes[key])
-    }
-    if not found:
-        return otherwise
-    [(number, remainder), *others] = found
-    return number if number > 0 and not remainder and not others else None

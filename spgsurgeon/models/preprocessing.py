@@ -10,7 +10,7 @@ class Preprocessing:
     """What happens to a picture before the model sees it.
 
     `input_size` is (channels, height, width) in pixels; `mean` and `std` are per channel on the 0..1 scale; evaluation
-    resizes the shorter edge to height / `crop_pct` and takes the centre crop.
+    resizes the shorter edge to height / `crop_pct` and takes the centre crop; for segmentation it crops nothing.
     """
 
     input_size: tuple[int, int, int] = (3, 224, 224)

@@ -1,11 +1,10 @@
-"""Where replicas attach: the layers that make the logits, found by tracing and without guessing at names.
+"""Where dropout replicas attach: the layers that make the logits, found by tracing and without guessing at names.
 
 Shapes: N pictures; C = number of classes.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,12 +14,15 @@ from torch.autograd.graph import Node
 
 from spgsurgeon.errors import ArchitectureError
 from spgsurgeon.models.heads import Site
+from spgsurgeon.models.segmentation_sites import find_segmentation_sites, is_segmentation_model
+from spgsurgeon.models.tracing import meta_twin, run_twin
 
 
 def find_sites(model: nn.Module, example: Tensor) -> tuple[Site, ...]:
     """Return the layers that make the logits of `model`, an image classifier; the first makes those of its main output.
 
-    These are the layers whose output reaches the model's in train mode through no further layer: distilled and
+    Segmentation models of torchvision are replicated before their whole heads: see `find_segmentation_sites`. Otherwise
+    these are the layers whose output reaches the model's in train mode through no further layer: distilled and
     two-branch models have several, which they combine, others an auxiliary head. They are found in the autograd graph
     of one pass on the meta device, so nothing is computed and the model stays as it is; of `example`
     [N, channels, H, W] only the size and type matter.
@@ -29,7 +31,9 @@ def find_sites(model: nn.Module, example: Tensor) -> tuple[Site, ...]:
     """
     if getattr(model, "num_classes", None) == 0:
         raise ArchitectureError("the model has no classifier", hint="give it one: --num-classes N")
-    twin = _meta_twin(model)
+    if is_segmentation_model(model):
+        return find_segmentation_sites(model, example)
+    twin = meta_twin(model)
     outputs, makers = _trace(twin, example)
     names = {module: name for name, module in twin.named_modules()}
     calls = list(makers.values())
@@ -43,15 +47,6 @@ def find_sites(model: nn.Module, example: Tensor) -> tuple[Site, ...]:
     return tuple(sites)
 
 
-def _meta_twin(model: nn.Module) -> nn.Module:
-    """Return a copy of `model` in train mode whose parameters, all trainable, and buffers hold no numbers."""
-    memo: dict[int, Any] = {
-        id(p): nn.Parameter(p.detach().to("meta"), requires_grad=p.is_floating_point()) for p in model.parameters()
-    }
-    memo |= {id(buffer): buffer.detach().to("meta") for buffer in model.buffers()}
-    return copy.deepcopy(model, memo).train()
-
-
 def _trace(twin: nn.Module, example: Tensor) -> tuple[list[Tensor], dict[Node, nn.Module]]:
     """Return the outputs [2, C] of a pass, and which layer made what in their autograd graph."""
     makers: dict[Node, nn.Module] = {}
@@ -63,16 +58,7 @@ def _trace(twin: nn.Module, example: Tensor) -> tuple[list[Tensor], dict[Node, n
     for layer in twin.modules():
         if not any(layer.children()) and any(True for _ in layer.parameters()):
             layer.register_forward_hook(note)
-    images = torch.empty(2, *example.shape[1:], dtype=example.dtype, device="meta")  # batch norms refuse one picture
-    try:
-        with torch.inference_mode(False), torch.enable_grad():
-            output = twin(images)
-    except Exception as error:  # a stranger's model, on a device that it may not have met
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise ArchitectureError(
-            f"the heads can't be found: on pictures of {list(example.shape[1:])} the model fails: {reason}",
-            hint="in Python, name them: graft(model, site=...)",
-        ) from error
+    output = run_twin(twin, example)
     outputs = list(output) if isinstance(output, (tuple, list)) else [output]
     if not outputs or any(not isinstance(o, Tensor) or o.dim() != 2 or o.shape != outputs[0].shape for o in outputs):
         raise ArchitectureError(f"the model is no image classifier: its output is {_describe_output(output)}")

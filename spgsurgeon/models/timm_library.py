@@ -18,7 +18,7 @@ from timm.models._hub import save_config_for_hf
 from torch import Tensor, nn
 
 from spgsurgeon.errors import ArchitectureError, SurgeonError, did_you_mean
-from spgsurgeon.models.identity import Identity
+from spgsurgeon.models.identity import Identity, Task
 from spgsurgeon.models.preprocessing import Preprocessing
 
 _DATA_ARGUMENTS = ("mean", "std", "interpolation", "crop_pct")  # of train.py, named as in timm's pretrained_cfg
@@ -32,6 +32,10 @@ class TimmLibrary:
     def architectures(self) -> list[str]:
         """Return the names of all architectures, without weights tags."""
         return sorted(timm.list_models())
+
+    def task(self, architecture: str) -> Task:
+        """Return `classification`: that is what timm's models are for."""
+        return "classification"
 
     def default_classes(self, architecture: str) -> int:
         """Return the number of classes of the architecture's default weights."""

@@ -25,6 +25,8 @@ VIT = Identity("timm", "test_vit", 7, {"img_size": 32})
 SQUEEZENET = Identity("torchvision", "squeezenet1_1", 7)
 LEVIT = Identity("timm", "levit_128s", 7, {"img_size": 32})
 GOOGLENET = Identity("torchvision", "googlenet", 7)
+DEEPLAB = Identity("torchvision", "deeplabv3_mobilenet_v3_large", 7)
+LRASPP = Identity("torchvision", "lraspp_mobilenet_v3_large", 7)
 
 
 def weights(identity: Identity, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
@@ -98,6 +100,17 @@ def test_the_classes_of_several_heads_and_which_of_them_there_are_is_read_from_t
     assert fit_identity(Identity("timm", "levit_128s", 1000, {"img_size": 32}), weights(LEVIT)) == LEVIT
 
 
+@pytest.mark.parametrize("found", [DEEPLAB, replace(DEEPLAB, model_args={"aux_loss": False}), LRASPP], ids=str)
+def test_the_heads_and_classes_of_a_segmentation_model_are_read_from_the_shapes(found):
+    assert fit_identity(replace(found, num_classes=21, model_args={}), weights(found)) == found
+    assert fit_identity(replace(found, num_classes=21, model_args={}), weights(found), 7) == found
+
+
+def test_numbers_of_classes_that_disagree_leave_the_identity_as_it_was():
+    tensors = weights(RESNET) | {"fc.bias": torch.zeros(9)}
+    assert fit_identity(Identity("timm", "test_resnet", 1000), tensors).num_classes == 1000
+
+
 @pytest.mark.parametrize("said", [0, 1000])
 def test_a_checkpoint_without_a_head_is_of_a_model_without_a_classifier(said):
     headless = replace(RESNET, num_classes=0)
@@ -128,6 +141,25 @@ def test_another_number_of_classes_keeps_everything_but_the_heads(identity, head
         assert value.dtype == before[key].dtype
         assert value.shape[0] == 4 if key.startswith(heads) else torch.equal(value, before[key])
     assert other(torch.zeros(2, 3, 64, 64, dtype=dtype)[..., :32, :32]).shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("identity", "heads"),
+    [
+        (DEEPLAB, ("classifier.4.", "aux_classifier.4.")),
+        (replace(DEEPLAB, model_args={"aux_loss": False}), ("classifier.4.",)),
+        (LRASPP, ("classifier.low_classifier.", "classifier.high_classifier.")),
+    ],
+    ids=str,
+)
+def test_another_number_of_classes_of_pixels_keeps_everything_but_the_last_layers(identity, heads):
+    module = build(identity)
+    before = module.state_dict()
+    other, renamed = with_classes(module, identity, 4)
+    assert renamed == replace(identity, num_classes=4)
+    for key, value in other.state_dict().items():
+        assert value.shape[0] == 4 if key.startswith(heads) else torch.equal(value, before[key])
+    assert other(torch.zeros(1, 3, 64, 64))["out"].shape == (1, 4, 64, 64)
 
 
 def test_another_number_of_classes_drops_the_names_of_the_old_ones():

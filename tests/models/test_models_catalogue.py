@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from spgsurgeon.models import catalogue as catalogue_module
-from spgsurgeon.models import cataloguing
-from spgsurgeon.models.catalogue import Catalogue, catalogue, full_layout, installed_version, layout
+from spgsurgeon.models.catalogue import Catalogue, Head, catalogue, full_layout, installed_version, layout
 from spgsurgeon.models.catalogue_file import write
 from spgsurgeon.models.cataloguing import build_on_meta, describe
 from spgsurgeon.models.identity import Identity
@@ -27,7 +26,9 @@ SAMPLE = [  # every kind: without a classifier by default, with several heads, w
     "timm/test_vit",
     "timm/tresnet_m",
     "timm/vit_small_patch14_dinov2",
+    "torchvision/deeplabv3_mobilenet_v3_large",
     "torchvision/googlenet",
+    "torchvision/lraspp_mobilenet_v3_large",
     "torchvision/regnet_x_400mf",
     "torchvision/squeezenet1_1",
 ]
@@ -68,6 +69,12 @@ def test_the_layout_is_that_of_the_default_model_in_the_order_of_its_state_dict(
         ("timm/volo_d1_224", [("head", "Linear", 384), ("aux_head", "Linear", 384)], 1000),
         ("torchvision/squeezenet1_1", [("classifier.1", "Conv2d", 512)], 1000),
         ("timm/gemma4_vit_167m_enc", [], 0),
+        ("torchvision/fcn_resnet50", [("aux_classifier", "FCNHead", 1024), ("classifier", "FCNHead", 2048)], 21),
+        (
+            "torchvision/deeplabv3_resnet101",
+            [("aux_classifier", "FCNHead", 1024), ("classifier", "DeepLabHead", 2048)],
+            21,
+        ),
     ],
 )
 def test_heads_are_those_that_make_logits(name, heads, classes):
@@ -77,20 +84,44 @@ def test_heads_are_those_that_make_logits(name, heads, classes):
     assert (entry.refusal is None) == bool(heads)
 
 
+def test_maps_that_enter_a_head_by_name_are_told_apart():
+    entry = catalogue().entries["torchvision/lraspp_mobilenet_v3_large"]
+    assert entry.heads == (Head("classifier", "LRASPPHead", 40, "low"), Head("classifier", "LRASPPHead", 960, "high"))
+
+
+def test_tasks_are_those_of_the_libraries():
+    segmentation = [name for name, entry in catalogue().entries.items() if entry.task == "segmentation"]
+    assert [name.partition("/")[2] for name in segmentation] == [
+        "deeplabv3_mobilenet_v3_large",
+        "deeplabv3_resnet101",
+        "deeplabv3_resnet50",
+        "fcn_resnet101",
+        "fcn_resnet50",
+        "lraspp_mobilenet_v3_large",
+    ]
+    assert all(library("torchvision").task(name.partition("/")[2]) == "segmentation" for name in segmentation)
+
+
+@pytest.mark.parametrize(
+    ("name", "depths"),
+    [("resnet18", [27, 36, 45]), ("resnet34", [40, 46, 52]), ("resnet50", [53, 56, 59])],  # arXiv 2506.15051, table 4
+)
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+def test_depths_are_those_of_the_paper(library, name, depths):
+    depth = catalogue().entries[f"{library}/{name}"].depth
+    assert depth.depths(3) == depths
+    assert (depth.module, depth.depth) == ("layer4", int(name.removeprefix("resnet")))
+
+
+@pytest.mark.parametrize("name", ["timm/levit_128s", "torchvision/alexnet", "torchvision/fcn_resnet50"])
+def test_other_families_have_no_site_for_depth(name):
+    assert catalogue().entries[name].depth is None
+
+
 def test_places_follow_the_number_of_classes_and_of_input_channels():
     entry = catalogue().entries["timm/tresnet_m"]
     assert entry.class_places == (("head.fc.weight", 0, 1), ("head.fc.bias", 0, 1))
     assert entry.channel_places == (("body.conv1.conv.weight", 1, 16),)  # of four by four pixels at once
-
-
-def test_a_place_is_none_where_shapes_differ_in_another_way():
-    def places(shape, other):
-        return cataloguing._places({"a": shape}, {"a": other}, 10, 13)
-
-    assert places((20, 4), (26, 4)) == (("a", 0, 2),)
-    assert places((20, 4), (26, 5)) == ()
-    assert places((21, 4), (27, 4)) == ()
-    assert places((20, 4), (26, 4, 1)) == ()
 
 
 def test_parameters_of_a_file_are_counted_without_its_buffers():
@@ -106,7 +137,8 @@ def test_what_cannot_be_built_is_in_it_with_the_reason():
 
 
 def test_the_same_records_are_written_as_the_same_bytes_and_read_back_as_they_were(tmp_path, monkeypatch):
-    records = [describe("timm", "test_vit"), describe("torchvision", "alexnet"), describe("timm", "levit_128s")]
+    names = ("timm/test_vit", "torchvision/alexnet", "timm/levit_128s", "torchvision/lraspp_mobilenet_v3_large")
+    records = [describe(*name.split("/")) for name in names]
     for path in (tmp_path / "one.zip", tmp_path / "two.zip"):
         write(path, records, {"timm": "1"})
     assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()

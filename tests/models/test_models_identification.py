@@ -49,6 +49,10 @@ def resnet():
         ("torchvision", "googlenet", 11, {}),
         ("torchvision", "googlenet", 11, {"aux_logits": False}),
         ("torchvision", "mobilenet_v3_small", 3, {}),
+        ("torchvision", "fcn_resnet50", 2, {}),
+        ("torchvision", "fcn_resnet50", 2, {"aux_loss": False}),
+        ("torchvision", "deeplabv3_mobilenet_v3_large", 32, {"aux_loss": False}),
+        ("torchvision", "lraspp_mobilenet_v3_large", 11, {}),
     ],
 )
 def test_any_number_of_classes_and_input_channels_is_recognised(library, architecture, classes, args):
@@ -237,6 +241,14 @@ def test_variants_without_auxiliary_heads_say_how_they_are_built():
         "fc.weight": (4, 1024),
         "fc.bias": (4,),
     }
+
+
+def test_a_segmentation_model_is_not_taken_for_its_backbone():
+    shapes = shapes_of("torchvision", "fcn_resnet50", 5)
+    assert names(identify(under("net.", shapes))) == ["torchvision/fcn_resnet50"]
+    own = without(shapes, "classifier.4.") | {"classifier.5.weight": (5, 512, 1, 1), "classifier.5.bias": (5,)}
+    assert names(identify(own)) == []
+    assert identify(own).nearest[0].entry.name == "torchvision/fcn_resnet50"
 
 
 def test_identifying_imports_no_library_but_to_build_what_a_newer_one_has():

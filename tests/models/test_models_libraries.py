@@ -38,6 +38,7 @@ def test_anything_else_is_an_existing_path(tmp_path, monkeypatch):
     [
         ("resnet18", "did you mean timm/resnet18 or torchvision/resnet18?"),
         ("test_vit", "did you mean timm/test_vit?"),
+        ("deeplabv3_resnet50", "did you mean torchvision/deeplabv3_resnet50?"),
         ("test_vitt", "timm/test_vit"),
         ("weights/none.pth", "a weights file or a folder"),
         ("local-dir:missing/folder", "a weights file or a folder"),
@@ -58,6 +59,8 @@ def test_what_is_neither_is_refused_with_what_may_have_been_meant(text, hint):
         ("timm:resnet18.a1_in1k", ("timm", "resnet18")),
         ("tv/resnet18.IMAGENET1K_V1", ("torchvision", "resnet18")),
         ("resnet18d.ra2_in1k", ("timm", "resnet18d")),
+        ("fcn_resnet50", ("torchvision", "fcn_resnet50")),
+        ("tv/lraspp_mobilenet_v3_large.COCO_WITH_VOC_LABELS_V1", ("torchvision", "lraspp_mobilenet_v3_large")),
     ],
 )
 def test_an_architecture_is_found_in_the_library_that_has_it(text, expected):
@@ -91,4 +94,5 @@ def test_architectures_are_sorted_and_without_tags(name):
     assert names == sorted(set(names))
     assert "resnet18" in names
     assert not [n for n in names if "." in n]
-    assert "fcn_resnet50" not in names  # no classifier
+    assert ("fcn_resnet50" in names) == (name == "torchvision")
+    assert "fasterrcnn_resnet50_fpn" not in names  # no classes of pictures or pixels

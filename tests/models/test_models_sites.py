@@ -146,3 +146,24 @@ def test_tracing_leaves_the_model_as_it_is():
     assert all(torch.equal(value, state[key]) for key, value in net.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
     assert torch.equal(torch.random.get_rng_state(), numbers)
+
+
+@pytest.mark.parametrize("name", ["fcn_resnet50", "fcn_resnet101", "deeplabv3_resnet50", "deeplabv3_resnet101"])
+def test_segmentation_heads_are_shared_whole_before_the_backbones_two_outputs(name):
+    identity = Identity("torchvision", name, 21)
+    with torch.device("meta"):
+        module = build(identity)
+    main, auxiliary = sites = sites_of(identity, module)
+    head = "FCNHead" if name.startswith("fcn") else "DeepLabHead"
+    assert main == Site("classifier", head, 2048, 21)
+    assert auxiliary == Site("aux_classifier", "FCNHead", 1024, 21)
+    assert temporary_parameters(sites, 3) == 15_737_856  # 15.74 M: table 2 of arXiv 2506.15051
+
+
+def test_lraspp_reads_two_maps_by_name():
+    identity = Identity("torchvision", "lraspp_mobilenet_v3_large", 21)
+    with torch.device("meta"):
+        module = build(identity)
+    low, high = sites_of(identity, module)
+    assert low == Site("classifier", "LRASPPHead", 40, 21, key="low")
+    assert high == Site("classifier", "LRASPPHead", 960, 21, key="high")

@@ -133,6 +133,60 @@ def test_pretrained_weights_are_loaded_as_tensors_only_and_against_their_hash(mo
     assert all(torch.equal(value, state[key]) for key, value in module.state_dict().items())
 
 
+def test_segmentation_models_are_built_as_their_published_weights_are(monkeypatch):
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", _refuse)  # of the backbone neither
+    module = build(Identity("torchvision", "deeplabv3_mobilenet_v3_large", 5))
+    images = torch.rand(2, 3, 32, 48)
+    assert {name: list(output.shape) for name, output in module(images).items()} == {
+        "out": [2, 5, 32, 48],
+        "aux": [2, 5, 32, 48],
+    }
+    without = build(Identity("torchvision", "deeplabv3_mobilenet_v3_large", 5, {"aux_loss": False}))
+    assert (
+        list(without(images)) == list(build(Identity("torchvision", "lraspp_mobilenet_v3_large", 5))(images)) == ["out"]
+    )
+
+
+def _refuse(*args, **options):
+    raise AssertionError("nothing may be downloaded")
+
+
+@pytest.mark.parametrize("architecture", ["fcn_resnet50", "lraspp_mobilenet_v3_large"])
+def test_what_torchvision_would_silently_drop_is_refused(architecture):
+    with pytest.raises(ArchitectureError, match="unexpected arguments in_chans"):
+        build(Identity("torchvision", architecture, 5, {"in_chans": 1}))
+
+
+def test_pretrained_segmentation_weights_come_with_their_preset_and_the_names_of_their_classes(monkeypatch):
+    name, tag = "deeplabv3_mobilenet_v3_large", "COCO_WITH_VOC_LABELS_V1"
+    state = build(Identity("torchvision", name, 21)).state_dict()
+    asked = {}
+
+    def download(url, **options):
+        asked.update(options)
+        return state
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", download)
+    module, identity = TORCHVISION.pretrained(name, tag)
+    assert (asked["weights_only"], asked["check_hash"]) == (True, True)
+    assert all(torch.equal(value, state[key]) for key, value in module.state_dict().items())
+    assert (identity.num_classes, identity.pretrained_cfg["tag"]) == (21, tag)
+    config = json.loads(json.dumps(TORCHVISION.config(identity, module, None)))
+    assert config["label_names"][:3] == ["__background__", "aeroplane", "bicycle"]
+    assert len(config["label_names"]) == 21
+    assert TORCHVISION.identity_from_config(config) == identity
+    found = TORCHVISION.preprocessing(identity, module)
+    assert (found.input_size, found.crop_pct, found.interpolation) == ((3, 520, 520), 1.0, "bilinear")
+    assert found == TORCHVISION.preprocessing(Identity("torchvision", name, 21), module)
+
+
+def test_the_task_is_told_by_the_name():
+    tasks = {name: TORCHVISION.task(name) for name in ("resnet18", "fcn_resnet50")}
+    assert tasks == {"resnet18": "classification", "fcn_resnet50": "segmentation"}
+    assert TORCHVISION.default_classes("fcn_resnet50") == 21
+    assert library("timm").task("resnet18") == "classification"
+
+
 def test_a_training_checkpoint_settles_no_more_than_the_classes():
     says = {"num_classes": 5, "in_chans": 1, "img_size": 64, "model_kwargs": {"depth": 3}}
     assert TORCHVISION.identity_from_checkpoint("resnet18", says) == Identity("torchvision", "resnet18", 5)

@@ -1,0 +1,37 @@
+"""One pass of a model on the meta device: nothing is computed, and the model stays as it is."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spgsurgeon.errors import ArchitectureError
+
+
+def meta_twin(model: nn.Module) -> nn.Module:
+    """Return a copy of `model` in train mode whose parameters, all trainable, and buffers hold no numbers."""
+    memo: dict[int, Any] = {
+        id(p): nn.Parameter(p.detach().to("meta"), requires_grad=p.is_floating_point()) for p in model.parameters()
+    }
+    memo |= {id(buffer): buffer.detach().to("meta") for buffer in model.buffers()}
+    return copy.deepcopy(model, memo).train()
+
+
+def run_twin(twin: nn.Module, example: Tensor) -> Any:
+    """Return the output of a meta twin on 2 pictures of the size and type of `example` [N, channels, H, W].
+
+    Raises ArchitectureError where the model can't take such pictures.
+    """
+    images = torch.empty(2, *example.shape[1:], dtype=example.dtype, device="meta")  # batch norms refuse one picture
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            return twin(images)
+    except Exception as error:  # a stranger's model, on a device that it may not have met
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ArchitectureError(
+            f"the sites can't be found: on pictures of {list(example.shape[1:])} the model fails: {reason}",
+            hint="in Python, name them: graft(model, site=...)",
+        ) from error
