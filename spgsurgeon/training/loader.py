@@ -1,15 +1,16 @@
 """Batches whose content depends on the seed, the epoch and the sample alone, never on workers or interruptions.
 
-Shapes: B pictures of C x H x W in a batch; W processes, each one's rank r < W. A *joined batch* is the W * B samples
-that all processes read for one step.
+Shapes: B pictures of C x H x W in a batch, with labels [B] or masks [B, H, W]; W processes, each one's rank r < W. A
+*joined batch* is the W * B samples that all processes read for one step.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,9 +18,12 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from spgsurgeon.errors import DataError, SurgeonError, UsageError
 from spgsurgeon.training.augmentation import Transform
+from spgsurgeon.training.joint_augmentation import JointTransform
 from spgsurgeon.training.seeds import derive_seed, isolated_generator
-from spgsurgeon.training.sources import ImageSource
+from spgsurgeon.training.sources import Source
 
+AnyTransform = Transform | JointTransform
+"""The second for sources of masks: it takes the mask too, and gives both."""
 Key = tuple[int, int]  # epoch, index of the sample
 Batch = tuple[Tensor, Tensor]
 
@@ -38,8 +42,8 @@ class TrainingBatches:
 
     def __init__(
         self,
-        source: ImageSource,
-        transform: Transform,
+        source: Source[Any],
+        transform: AnyTransform,
         *,
         batch_size: int,
         workers: int,
@@ -61,7 +65,7 @@ class TrainingBatches:
         self._feed = _Feed(_Samples(source, transform, seed), workers, pin_memory)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Return images float32 [B, C, H, W] and labels int64 [B] of the epoch's batches from number `start` on.
+        """Return images float32 [B, C, H, W] and labels or masks, int64, of the epoch's batches from `start` on.
 
         Starting an epoch ends the iterator of the one before. Raises DataError at a sample that can't be read.
         """
@@ -83,13 +87,15 @@ class TrainingBatches:
 class EvaluationBatches:
     """Every sample exactly once over all processes, in order: each rank reads one contiguous part.
 
-    The last batch may be smaller, and ranks may differ by a batch (or, with few samples, have none).
+    The last batch may be smaller, and ranks may differ by a batch (or, with few samples, have none). Where pictures
+    come in several sizes, a batch is given out in parts, one for each size: nothing is padded, so no score depends on
+    which pictures share a batch.
     """
 
     def __init__(
         self,
-        source: ImageSource,
-        transform: Transform,
+        source: Source[Any],
+        transform: AnyTransform,
         *,
         batch_size: int,
         workers: int,
@@ -101,9 +107,6 @@ class EvaluationBatches:
         part = range(samples * rank // world_size, samples * (rank + 1) // world_size)
         self._parts = [part[first : first + batch_size] for first in range(0, len(part), batch_size)]
         self._feed = _Feed(_Samples(source, transform, seed=0), workers, pin_memory)
-
-    def __len__(self) -> int:
-        return len(self._parts)
 
     def __iter__(self) -> Iterator[Batch]:
         return self._feed.run([(0, index) for index in part] for part in self._parts)
@@ -119,15 +122,16 @@ class _Unusable:
 
     index: int
     reason: str
+    hint: str | None = None
 
 
-_Item = tuple[Tensor, int] | _Unusable
+_Item = tuple[Tensor, int | Tensor] | _Unusable
 
 
 class _Samples(Dataset[_Item]):
-    def __init__(self, source: ImageSource, transform: Transform, seed: int) -> None:
+    def __init__(self, source: Source[Any], transform: AnyTransform, seed: int) -> None:
         self.source = source
-        self._transform = transform
+        self._transform: Callable[..., Any] = transform
         self._seed = seed
 
     def __getitem__(self, key: Key) -> _Item:
@@ -136,7 +140,10 @@ class _Samples(Dataset[_Item]):
             try:
                 image, label = self.source.read(index)
             except Exception as error:  # decoders raise much more than OSError on damaged files
-                return _Unusable(index, str(error) or type(error).__name__)
+                return _Unusable(index, str(error) or type(error).__name__, getattr(error, "hint", None))
+            if isinstance(label, Tensor):  # a mask, whose source knows its classes
+                picture, mask = self._transform(image, label)
+                return picture, mask
             if not 0 <= label < len(self.source.classes):
                 return _Unusable(index, f"its label {label} is not one of the {len(self.source.classes)} classes")
             return self._transform(image), label
@@ -182,21 +189,20 @@ class _Feed:
 
     def _batches(self) -> Generator[Batch, None, None]:
         try:
-            for batch in self._start():
-                if isinstance(batch, _Unusable):
+            for loaded in self._start():
+                if isinstance(loaded, _Unusable):
                     raise DataError(
-                        f"can't use {self._samples.source.describe(batch.index)}: {batch.reason}",
-                        hint="repair or remove it, then run the command again (train: with --resume)",
+                        f"can't use {self._samples.source.describe(loaded.index)}: {loaded.reason}",
+                        hint=loaded.hint or "repair or remove it, then run the command again (train: with --resume)",
                     )
-                images, labels = batch
-                yield images, labels
+                yield from ((images, labels) for images, labels in loaded)  # pinned, they come as lists
         except Exception as error:
             if not _tells_of_a_dead_worker(error):
                 raise
             hint = "often the memory ran out: lower data.workers, or give the machine more (shared) memory"
             raise SurgeonError(f"a loader worker died: {str(error) or type(error).__name__}", hint=hint) from error
 
-    def _start(self) -> Iterator[Batch | _Unusable]:
+    def _start(self) -> Iterator[list[Batch] | _Unusable]:
         """Start the loader on the plan.
 
         torch's SIGCHLD handler raises in whatever the main thread is doing when a worker dies, be it half an optimizer
@@ -205,7 +211,7 @@ class _Feed:
         if self._loader is None:
             self._loader = self._new_loader()
         handler = signal.getsignal(signal.SIGCHLD)
-        batches: Iterator[Batch | _Unusable] = iter(self._loader)
+        batches: Iterator[list[Batch] | _Unusable] = iter(self._loader)
         if signal.getsignal(signal.SIGCHLD) is not handler:
             signal.signal(signal.SIGCHLD, handler)
         return batches
@@ -223,12 +229,14 @@ class _Feed:
         )
 
 
-def _collate(items: list[_Item]) -> Batch | _Unusable:
+def _collate(items: list[_Item]) -> list[Batch] | _Unusable:
+    """Return a batch for each size of picture (in training there is one), or the first sample that can't be used."""
+    sizes: dict[torch.Size, list[tuple[Tensor, int | Tensor]]] = {}
     for item in items:
         if isinstance(item, _Unusable):
             return item
-    images, labels = default_collate(items)
-    return images, labels
+        sizes.setdefault(item[0].shape, []).append(item)
+    return [default_collate(alike) for alike in sizes.values()]
 
 
 def _tells_of_a_dead_worker(error: Exception) -> bool:

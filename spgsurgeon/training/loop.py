@@ -30,27 +30,26 @@ from spgsurgeon.training.cold_start import (
     parameter_hash,
     running_statistics_frozen,
 )
-from spgsurgeon.training.evaluation import Scores, evaluate
+from spgsurgeon.training.evaluation import evaluate
 from spgsurgeon.training.interruption import InterruptedRunError, StopRequest, stop_on_signals
 from spgsurgeon.training.loader import Batch, EvaluationBatches, TrainingBatches
-from spgsurgeon.training.mixing import BatchMixer
+from spgsurgeon.training.mixing import make_mixer
 from spgsurgeon.training.optimization import learning_rate, make_optimizer, make_schedule
 from spgsurgeon.training.processes import Processes, autocast, choose_precision, peak_memory
 from spgsurgeon.training.progress import Progress
 from spgsurgeon.training.run_folder import RunFolder
+from spgsurgeon.training.scoring import METRIC, Scores
 from spgsurgeon.training.seeds import derive_seed
 from spgsurgeon.training.settings import Settings
 from spgsurgeon.training.state import Counters, TrainingState
 from spgsurgeon.training.statistics import EpisodeStatistics, summarize
 from spgsurgeon.trp.grafted import GraftedModel
 
-METRIC = "top1"
-
 
 class Retraining:
     """One retraining from its first step, or from its last checkpoint, to its end.
 
-    Without a `run` folder nothing is written. `cumulative_rates` has one entry a step (T+1); see `summarize`.
+    Without a `run` folder nothing is written. `step_labels` has one entry a step (T+1); see `summarize`.
     """
 
     def __init__(
@@ -62,7 +61,7 @@ class Retraining:
         evaluation: EvaluationBatches,
         *,
         num_classes: int,
-        cumulative_rates: Sequence[float],
+        step_labels: Sequence[str],
         run: RunFolder | None = None,
         progress: Progress | None = None,
     ) -> None:
@@ -74,9 +73,9 @@ class Retraining:
             )
         self.grafted = grafted.to(processes.device)
         self.settings, self.processes, self.run_folder, self.progress = settings, processes, run, progress
-        self._training, self._evaluation, self._rates = training, evaluation, cumulative_rates
+        self._training, self._evaluation, self._labels = training, evaluation, step_labels
         self._precision = choose_precision(settings.precision, processes.device)
-        self._mixer = BatchMixer(settings.mixup, settings.cutmix, num_classes)
+        self._mixer = make_mixer(settings, num_classes)
         self._stop = StopRequest()
         self.optimizer = make_optimizer(grafted, settings.optimizer)
         self.schedule = make_schedule(self.optimizer, settings.schedule, settings.epochs, self.steps_per_epoch)
@@ -169,7 +168,8 @@ class Retraining:
         metrics = self._epoch("train")
         counters, ema = self.counters, self.state.ema
         counters.last = self._evaluate(ema.module if ema else self.grafted)
-        better = counters.best is None or counters.last[METRIC] > counters.best[METRIC]
+        metric = METRIC[self.settings.task]
+        better = counters.best is None or counters.last[metric] > counters.best[metric]
         if better:
             counters.best = counters.last
         self._finish_epoch(metrics | {"evaluation": counters.last}, best=better)
@@ -191,7 +191,7 @@ class Retraining:
         self._stop_if_asked(statistics)
         counters.statistics = statistics.totals()  # waits for the device, so it comes before the clock is read
         seconds = time.perf_counter() - started
-        summary = summarize(counters.statistics, self._rates)
+        summary = summarize(counters.statistics, self._labels)
         if not math.isfinite(summary["loss"]):
             raise SurgeonError(
                 f"the loss of epoch {counters.epoch + 1} is {summary['loss']}: training diverged",
@@ -222,7 +222,7 @@ class Retraining:
     def _evaluate(self, model: nn.Module) -> Scores:
         self.processes.share_buffers(model)
         try:
-            return evaluate(model, self._evaluation, self.processes, self._precision)
+            return evaluate(model, self._evaluation, self.processes, self._precision, self.settings.task)
         except SurgeonError:
             if self._stop.number is not None:  # loader workers die of a signal to the whole process group
                 self._leave(self._stop.number)

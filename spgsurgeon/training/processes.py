@@ -110,6 +110,11 @@ def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
     return torch.autocast(device.type, dtype=precision if enabled else torch.bfloat16, enabled=enabled)
 
 
+def sum_dtype(device: torch.device) -> torch.dtype:
+    """Return the type to add many numbers up in: float64, but float32 on MPS devices, which have no other."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def peak_memory(device: torch.device) -> int:
     """Return the most bytes this process held: on a CUDA device its allocator's, else resident memory."""
     if device.type == "cuda":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from spgsurgeon.training.scoring import Scores
+
 
 class Progress(Protocol):
     """Who is told how a run goes."""
@@ -11,7 +13,7 @@ class Progress(Protocol):
     def start(self, steps: int, done: int) -> None:
         """A run of at most `steps` steps begins, `done` of them behind it."""
 
-    def original(self, scores: dict[str, float]) -> None:
+    def original(self, scores: Scores) -> None:
         """The model was scored before the first step."""
 
     def advance(self) -> None:

@@ -208,12 +208,13 @@ def _point(link: Path, target: Path) -> None:
 
 
 def _scalars(metrics: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    """Return the numbers and their tags. A list has an entry a step; within scores it has one a class, too many."""
     found: list[tuple[str, float]] = []
     for key, value in metrics.items():
         tag = f"{prefix}{key}"
         if isinstance(value, Mapping):
             found += _scalars(value, f"{tag}/")
-        elif isinstance(value, list):
+        elif isinstance(value, list) and not prefix:
             found += _scalars({str(i): entry for i, entry in enumerate(value)}, f"{tag}/")
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             found.append((tag, float(value)))

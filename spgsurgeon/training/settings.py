@@ -57,9 +57,13 @@ class ColdStart:
 
 @dataclass(frozen=True)
 class Settings:
-    """One retraining by the loop. `batch` sizes are per process; `accumulate` batches make an optimizer step."""
+    """One retraining by the loop. `batch` sizes are per process; `accumulate` batches make an optimizer step.
+
+    `task` is "classification" (a label a picture) or "segmentation" (a mask, without mixup and cutmix).
+    """
 
     epochs: int
+    task: str = "classification"
     objective: Objective = field(default_factory=Objective)
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)

@@ -1,6 +1,6 @@
 """Where labelled pictures come from: the built-in digits, image-folder trees, and the data sets that timm reads.
 
-A new kind of source is one `_open_*` function and one line in `open_source`.
+A new kind of source is one `_open_*` function and one line in `open_source`. Pictures with masks: `mask_sources`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +25,11 @@ _STREAMS = ("wds", "tfds", "hfids")
 _EVALUATION_SPLITS = ("val", "valid", "validation", "eval", "evaluation", "test")
 
 
-class ImageSource(Protocol):
-    """Labelled pictures that can be read in any order."""
+Target = TypeVar("Target", covariant=True)
+
+
+class Source(Protocol[Target]):
+    """Pictures that can be read in any order, each with its target: a label, or a mask of the picture's size."""
 
     @property
     def name(self) -> str:
@@ -38,11 +41,14 @@ class ImageSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, index: int) -> tuple[Image.Image, int]:
-        """Return the decoded RGB picture and its label; raises what the decoder raises where that fails."""
+    def read(self, index: int) -> tuple[Image.Image, Target]:
+        """Return the decoded RGB picture and its target; raises what the decoder raises where that fails."""
 
     def describe(self, index: int) -> str:
         """Return where a sample is, for messages: its file's path where it has one."""
+
+
+ImageSource = Source[int]
 
 
 def open_source(source: str, path: str | Path | None, split: str) -> ImageSource:
@@ -70,16 +76,14 @@ def open_source(source: str, path: str | Path | None, split: str) -> ImageSource
     raise UsageError(f"unknown data source {source!r}", hint=f"{near + ' ' if near else ''}known forms: {FORMS}")
 
 
-def check_same_classes(train: ImageSource, evaluation: ImageSource) -> None:
+def check_same_classes(train: Source[Any], evaluation: Source[Any]) -> None:
     """Raise UsageError naming the differences unless both sources give each class the same label."""
     if train.classes == evaluation.classes:
         return
     missing = [name for name in train.classes if name not in evaluation.classes]
     extra = [name for name in evaluation.classes if name not in train.classes]
     found = [
-        f"only in {where}: {_listing(names)}"
-        for where, names in (("training", missing), ("evaluation", extra))
-        if names
+        f"only in {where}: {listing(names)}" for where, names in (("training", missing), ("evaluation", extra)) if names
     ]
     raise UsageError(
         f"the classes of {train.name} (training) and {evaluation.name} (evaluation) differ: "
@@ -88,12 +92,31 @@ def check_same_classes(train: ImageSource, evaluation: ImageSource) -> None:
     )
 
 
-def _listing(names: Sequence[str], limit: int = 5) -> str:
+def listing(names: Sequence[str], limit: int = 5) -> str:
+    """Return the first names, quoted, and how many more there are."""
     shown = ", ".join(repr(name) for name in names[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
+def existing_folder(path: str | Path | None, source: str) -> Path:
+    """Return the folder `path` that `source` is to read from. Raises UsageError where there is none."""
+    if path is None:
+        raise UsageError(f"data source {source!r} needs a path", hint="set data.path to the folder that holds the data")
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        found = "is a file" if root.exists() else "does not exist"
+        raise UsageError(f"data path {root} {found}", hint="set data.path to the folder that holds the data")
+    return root
+
+
+def nearby_folders(parent: Path, name: str) -> str:
+    """Return a hint naming the sub-folders of `parent` that `name` may be a slip for, else those that there are."""
+    present = sorted(entry.name for entry in parent.iterdir() if entry.is_dir()) if parent.is_dir() else []
+    return did_you_mean(name, present) or f"sub-folders there: {listing(present, 10) if present else 'none'}"
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Return the decoded picture in RGB."""
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
@@ -157,7 +180,7 @@ class _TorchvisionSource:
 
     def read(self, index: int) -> tuple[Image.Image, int]:
         image, label = self.dataset[index]
-        return _as_rgb(image), int(label)
+        return as_rgb(image), int(label)
 
     def describe(self, index: int) -> str:
         samples = getattr(self.dataset, "samples", None)  # (path, label) pairs of those that are kept as files
@@ -165,13 +188,9 @@ class _TorchvisionSource:
 
 
 def _open_folder(path: str | Path | None, split: str) -> ImageSource:
-    root = _existing(path, "folder") / split
+    root = existing_folder(path, "folder") / split
     if not root.is_dir():
-        present = (
-            sorted(entry.name for entry in root.parent.iterdir() if entry.is_dir()) if root.parent.is_dir() else []
-        )
-        hint = did_you_mean(split, present) or f"sub-folders there: {_listing(present, 10) if present else 'none'}"
-        raise UsageError(f"no folder {root} for the split {split!r}", hint=hint)
+        raise UsageError(f"no folder {root} for the split {split!r}", hint=nearby_folders(root.parent, split))
     try:
         dataset = ImageFolder(str(root))
     except FileNotFoundError as error:
@@ -180,18 +199,8 @@ def _open_folder(path: str | Path | None, split: str) -> ImageSource:
     return _TorchvisionSource(str(root), tuple(dataset.classes), dataset)
 
 
-def _existing(path: str | Path | None, source: str) -> Path:
-    if path is None:
-        raise UsageError(f"data source {source!r} needs a path", hint="set data.path to the folder that holds the data")
-    root = Path(path).expanduser()
-    if not root.is_dir():
-        found = "is a file" if root.exists() else "does not exist"
-        raise UsageError(f"data path {root} {found}", hint="set data.path to the folder that holds the data")
-    return root
-
-
 def _open_torchvision(source: str, path: str | Path | None, split: str) -> ImageSource:
-    dataset = _create(source, _existing(path, source), split)
+    dataset = _create(source, existing_folder(path, source), split)
     if getattr(dataset, "train", None) is False and split not in _EVALUATION_SPLITS:
         # timm gives the test pictures for any split that it does not know
         raise UsageError(
@@ -215,7 +224,7 @@ class _ReaderSource:
     def read(self, index: int) -> tuple[Image.Image, int]:
         stream, label, *_ = self.dataset.reader[index]
         with stream, Image.open(stream) as image:
-            return _as_rgb(image), int(label)
+            return as_rgb(image), int(label)
 
     def describe(self, index: int) -> str:
         return f"{self.name}, sample {index}"

@@ -9,9 +9,9 @@ import torch
 from timm.utils import ModelEmaV3
 
 from spgsurgeon.training.cold_start import Moments
-from spgsurgeon.training.evaluation import Scores
 from spgsurgeon.training.optimization import optimizer_state, restore_optimizer
 from spgsurgeon.training.run_folder import Checkpoint
+from spgsurgeon.training.scoring import Scores
 from spgsurgeon.trp.grafted import GraftedModel
 
 _COLD = "cold::"

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 
 from spgsurgeon.objective.loss import SPGLoss
-from spgsurgeon.training.processes import Processes
+from spgsurgeon.training.processes import Processes, sum_dtype
 
 
 class EpisodeStatistics:
     """Sums over the batches of an epoch; `saved` is what `totals` returned. Adding does not wait for the device."""
 
     def __init__(self, steps: int, processes: Processes, saved: Sequence[Sequence[float]] | None = None) -> None:
-        dtype = torch.float32 if processes.device.type == "mps" else torch.float64
+        dtype = sum_dtype(processes.device)
         self._processes = processes
         # Rows: the loss and the number of batches; units valid at each step; their summed cross entropy.
         sums = torch.zeros((3, max(steps, 2)), dtype=dtype)
@@ -41,20 +41,19 @@ class EpisodeStatistics:
         return rows
 
 
-def summarize(totals: Sequence[Sequence[float]], cumulative_rates: Sequence[float]) -> dict[str, Any]:
-    """Return an epoch's means. `cumulative_rates` has one entry a step, the share of the hidden state dropped there.
+def summarize(totals: Sequence[Sequence[float]], labels: Sequence[str]) -> dict[str, Any]:
+    """Return an epoch's means. `labels` names each step by what it accepts, a cumulative dropout rate or a depth.
 
-    `valid_share` and `step_cross_entropy` have one entry a step; `accepted_units` counts, for each cumulative rate,
-    the units whose episode ended there.
+    `valid_share` and `step_cross_entropy` have one entry a step; `accepted_units` counts, for each label, the units
+    whose episode ended there.
     """
-    steps = len(cumulative_rates)
+    steps = len(labels)
     loss, batches = totals[0][:2]
     valid, entropy = totals[1][:steps], totals[2][:steps]
     units = valid[0] or 1.0
-    accepted: dict[str, int] = {}
-    for rate, here, later in zip(cumulative_rates, valid, [*valid[1:], 0.0], strict=True):
-        key = f"{rate:.4g}"  # the same for all steps where the rate is 0
-        accepted[key] = accepted.get(key, 0) + round(here - later)
+    accepted = dict.fromkeys(labels, 0)  # steps may share one, as where the rate is 0
+    for label, here, later in zip(labels, valid, [*valid[1:], 0.0], strict=True):
+        accepted[label] += round(here - later)
     return {
         "loss": loss / batches,
         "step_cross_entropy": [e / v if v else None for e, v in zip(entropy, valid, strict=True)],

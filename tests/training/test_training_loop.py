@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny_runs import (
+    CLASSES,
     EVERYTHING,
     SETTINGS,
     CrashError,
@@ -29,13 +30,16 @@ from tiny_runs import (
     train,
     weights_hash,
 )
+from torch import nn
 
 from spgsurgeon.errors import DataError, SurgeonError, UsageError
 from spgsurgeon.training.interruption import InterruptedRunError, stop_on_signals
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.plan import plan
 from spgsurgeon.training.settings import ColdStart, Objective, Optimizer, Schedule
+from spgsurgeon.trp.blocks import ConvolutionalBlock, bottleneck, zero_last
 from spgsurgeon.trp.grafted import GraftedModel, attach
+from spgsurgeon.trp.places import Place
 from spgsurgeon.workflows import train as workflow
 
 PLAIN = replace(SETTINGS, objective=Objective(), optimizer=Optimizer(lr=0.1, momentum=0.0, weight_decay=0.0))
@@ -141,6 +145,31 @@ def test_a_scaled_run_resumes_too(tmp_path: Path) -> None:
     resumed = train(tiny_retraining(settings, path=tmp_path / "run", grafted=tiny_grafted(seed=9)), resume=True)
     assert weights_hash(resumed) == weights_hash(whole)
     assert resumed.state.scaler.state_dict() == whole.state.scaler.state_dict()
+
+
+def tiny_deeper(seed: int = 0) -> GraftedModel:
+    """Return a tiny model with replicas of depth after its maps, a batch norm behind them."""
+    torch.manual_seed(seed)
+    body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
+    base = nn.Sequential(
+        body, nn.Conv2d(8, 6, 1), nn.BatchNorm2d(6), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, CLASSES)
+    )
+    place = Place("0", "output", width=8, normalisations=("2",))
+
+    def block() -> nn.Module:
+        return zero_last(bottleneck(8, body, activated=True), ConvolutionalBlock.last)
+
+    return attach(base, place, "depth", replicas=2, blocks=2, make_block=block)
+
+
+def test_replicas_of_depth_resume_too(tmp_path: Path) -> None:
+    settings = replace(EVERYTHING, objective=replace(EVERYTHING.objective, form="episode"))
+    whole = train(tiny_retraining(settings, grafted=tiny_deeper()))
+    assert weights_hash(whole) != weights_hash(tiny_retraining(settings, grafted=tiny_deeper()))
+    with pytest.raises(InterruptedRunError):
+        train(tiny_retraining(settings, path=tmp_path / "run", grafted=tiny_deeper(), progress=signal_at(3)))
+    resumed = train(tiny_retraining(settings, path=tmp_path / "run", grafted=tiny_deeper(seed=9)), resume=True)
+    assert weights_hash(resumed) == weights_hash(whole)
 
 
 @pytest.mark.parametrize("kind", ["dropout", "none"])

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from spgsurgeon.objective.loss import spg_loss
 from spgsurgeon.training.statistics import EpisodeStatistics, summarize
-from spgsurgeon.trp.dropout import cumulative_rates
 
-RATES = (0.0, 0.2, 0.36, 0.488)
+LABELS = ("0", "0.2", "0.36", "0.488")
 WEIGHTS = (0.4, 0.2, 0.1)
 
 
@@ -41,7 +40,7 @@ def slow(data: list[tuple[Tensor, Tensor]]) -> dict[str, Any]:
         "step_cross_entropy": [sum(values) / len(values) for values in entropies],
         "valid_share": [len(values) / len(lengths) for values in entropies],
         "mean_episode_length": sum(lengths) / len(lengths),
-        "accepted_units": {f"{rate:.4g}": ended[step + 1] for step, rate in enumerate(RATES)},
+        "accepted_units": {label: ended[step + 1] for step, label in enumerate(LABELS)},
     }
 
 
@@ -54,7 +53,7 @@ def added(data: list[tuple[Tensor, Tensor]], statistics: EpisodeStatistics | Non
 
 def test_it_agrees_with_a_slow_count() -> None:
     data = batches()
-    found = summarize(added(data).totals(), RATES)
+    found = summarize(added(data).totals(), LABELS)
     by_hand = slow(data)
     assert found.pop("loss") == pytest.approx(
         sum(spg_loss(*batch, weights=WEIGHTS, form="episode").loss.item() for batch in data) / 5
@@ -75,7 +74,7 @@ def test_steps_that_nobody_reached() -> None:
     wrong = torch.tensor([[5.0, 0.0], [5.0, 0.0]])
     statistics = EpisodeStatistics(2, ONE_PROCESS)
     statistics.add(spg_loss(wrong, torch.tensor([1]), weights=(0.4,)))
-    summary = summarize(statistics.totals(), (0.0, 0.2))
+    summary = summarize(statistics.totals(), ("0", "0.2"))
     assert summary["valid_share"] == [1.0, 0.0]
     assert summary["step_cross_entropy"][1] is None
     assert summary["accepted_units"] == {"0": 1, "0.2": 0}
@@ -84,14 +83,15 @@ def test_steps_that_nobody_reached() -> None:
 def test_plain_retraining_has_episodes_of_one_step() -> None:
     statistics = EpisodeStatistics(1, ONE_PROCESS)
     statistics.add(spg_loss(torch.zeros(3, 2), torch.tensor([0, 1, 1]), weights=()))
-    summary = summarize(statistics.totals(), cumulative_rates(0.0, 0))
+    summary = summarize(statistics.totals(), ("0",))
     assert (summary["valid_share"], summary["mean_episode_length"]) == ([1.0], 1.0)
     assert summary["accepted_units"] == {"0": 3}
 
 
-def test_without_dropout_every_step_has_the_same_rate() -> None:
-    statistics = added(batches())
-    assert summarize(statistics.totals(), cumulative_rates(0.0, 3))["accepted_units"] == {"0": 35}
+def test_steps_of_the_same_label_are_added_up() -> None:
+    totals = added(batches()).totals()
+    ended = list(summarize(totals, LABELS)["accepted_units"].values())
+    assert summarize(totals, ("27", "27", "36", "36"))["accepted_units"] == {"27": sum(ended[:2]), "36": sum(ended[2:])}
 
 
 def test_an_epochs_line_counts_each_picture_once() -> None:

@@ -22,13 +22,13 @@ from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.processes import Processes
 from spgsurgeon.training.run_folder import RunFolder
 from spgsurgeon.training.settings import ColdStart, Objective, Optimizer, Settings
-from spgsurgeon.trp.dropout import cumulative_rates
 from spgsurgeon.trp.grafted import GraftedModel, attach
 
 CLASSES = 4
 ONE_PROCESS = Processes(0, 1, torch.device("cpu"))
 PREPROCESSING = Preprocessing(input_size=(3, 8, 8), crop_pct=1.0)
 WEIGHTS = (0.4, 0.2)
+LABELS = ("0", "0.2", "0.36")
 ADAMW = Optimizer(name="adamw", lr=3e-3, weight_decay=1e-2)
 SETTINGS = Settings(epochs=2, objective=Objective(weights=WEIGHTS), optimizer=Optimizer(lr=0.05))
 EVERYTHING = replace(
@@ -182,7 +182,7 @@ def tiny_retraining(
         ),
         EvaluationBatches(Noise(11), evaluation_transform(PREPROCESSING), batch_size=4, workers=workers, **share),
         num_classes=CLASSES,
-        cumulative_rates=cumulative_rates(0.2, grafted.steps - 1),
+        step_labels=LABELS[: grafted.steps],
         run=tiny_run_folder(path) if path else None,
         progress=progress,
     )
