@@ -5,16 +5,18 @@ Shapes: N batch, K classes; logits are [N, K], or [N, K, height, width] where ev
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from spgsurgeon.errors import VerificationError
 
 HINT = "try another opset, or export safetensors instead"
+
+Pair = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,17 @@ class Agreement:
 
 
 def run_both(
-    reference: nn.Module, draft: Path, input_size: tuple[int, int, int], batch_sizes: Sequence[int], seed: int
-) -> list[tuple[Tensor, Tensor]]:
-    """Return (torch's logits, ONNX Runtime's logits) for one seeded random batch of each size."""
+    reference: Callable[[Tensor], Sequence[Tensor]],
+    draft: Path,
+    names: Sequence[str],
+    input_size: tuple[int, int, int],
+    batch_sizes: Sequence[int],
+    seed: int,
+) -> dict[str, list[Pair]]:
+    """Return (torch's logits, ONNX Runtime's logits) of each output, for one seeded random batch of each size.
+
+    `reference` gives its outputs in the order of `names`, which are those of the graph in `draft`.
+    """
     import onnxruntime  # here: its import already writes warnings to stderr on some machines
 
     options = onnxruntime.SessionOptions()
@@ -39,20 +49,21 @@ def run_both(
     except Exception as error:
         raise VerificationError(f"ONNX Runtime refuses the exported graph: {reason(error)}", hint=HINT) from error
     generator = torch.Generator().manual_seed(seed)
-    pairs = []
+    pairs: dict[str, list[Pair]] = {name: [] for name in names}
     for size in batch_sizes:
         images = torch.randn(size, *input_size, generator=generator)
         expected = reference(images)
         try:
-            (actual,) = session.run(["logits"], {"images": images.numpy()})
+            actual = session.run(list(names), {"images": images.numpy()})
         except Exception as error:
             raise _miss(f"at batch size {size} ONNX Runtime fails: {reason(error)}") from error
-        pairs.append((expected, torch.from_numpy(actual)))
+        for name, ours, theirs in zip(names, expected, actual, strict=True):
+            pairs[name].append((ours, torch.from_numpy(theirs)))
     return pairs
 
 
-def compare(pairs: Sequence[tuple[Tensor, Tensor]], tolerance: float) -> Agreement:
-    """Return how well the (expected, actual) logits agree, or raise VerificationError at the first miss of law 9.
+def compare(name: str, pairs: Sequence[Pair], tolerance: float) -> Agreement:
+    """Return how well the (expected, actual) logits of the output `name` agree, or raise VerificationError.
 
     Law 9: the largest difference is at most `tolerance` times the largest absolute expected logit of all pairs, and
     top-1 is identical wherever the expected margin is above that.
@@ -63,13 +74,13 @@ def compare(pairs: Sequence[tuple[Tensor, Tensor]], tolerance: float) -> Agreeme
     for expected, actual in pairs:
         place = f"at batch size {len(expected)}"
         if expected.shape != actual.shape:
-            raise _miss(f"{place} its shape is {tuple(actual.shape)}, not {tuple(expected.shape)}")
+            raise _miss(f"{place} the shape of {name!r} is {tuple(actual.shape)}, not {tuple(expected.shape)}")
         difference = (expected - actual).abs().max().item()
         if not difference <= allowed:  # so that a NaN is a miss
-            raise _miss(f"{place} the largest difference is {difference:.3g}, allowed is {allowed:.3g}")
+            raise _miss(f"{place} the largest difference of {name!r} is {difference:.3g}, allowed is {allowed:.3g}")
         decided = _margin(expected) > allowed
         if not torch.equal(expected.argmax(1)[decided], actual.argmax(1)[decided]):
-            raise _miss(f"{place} top-1 differs where the margin is above {allowed:.3g}")
+            raise _miss(f"{place} top-1 of {name!r} differs where the margin is above {allowed:.3g}")
         largest, compared = max(largest, difference), compared + int(decided.sum())
     return Agreement(largest, scale, compared)
 

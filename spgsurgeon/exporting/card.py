@@ -38,6 +38,10 @@ model.load_state_dict(load_file("model.safetensors"))
 model.eval()
 """
 
+_SEGMENTATION_USAGE = """\
+# model(images)["out"] is [N, classes, height, width]
+"""
+
 
 def model_card(
     *,
@@ -53,16 +57,19 @@ def model_card(
     scores: Mapping[str, Mapping[str, float]] | None = None,
     proof: Mapping[str, bool | str] | None = None,
     model_args: Mapping[str, Any] | None = None,
-    pipeline_tag: str = "image-classification",
+    trp: Mapping[str, Any] | None = None,
+    task: str = "classification",
 ) -> str:
     """Return the README.md of a Hub folder: YAML front matter, then Markdown. The same arguments give the same text.
 
     `library` is timm or torchvision; `model_args` are what its builder needs beyond the number of classes. `recipe` is
     the resolved recipe as YAML; without one the weights were not retrained. `base_notes` say what was done to the base
     before it was grafted, such as a new head. `scores` holds `original` (before retraining) and `best`, each
-    {metric: value}. `proof` says of each law whether it holds, or how far. What is None is named as missing; nothing
-    else is claimed.
+    {metric: value}. `proof` says of each law whether it holds, or how far. `trp` is the `kind` of the temporary modules
+    and their settings, `task` classification or segmentation. What is None is named as missing; nothing else is
+    claimed.
     """
+    pipeline_tag = f"image-{task}"
     method = (
         "none"
         if recipe is None
@@ -74,8 +81,9 @@ def model_card(
         _front_matter(library, pipeline_tag),
         f"# {architecture}{_RETRAINED[method][0]}\n",
         _summary(_RETRAINED[method][1], base_notes),
-        _identity_table(architecture, library, num_classes, base_source, base_content_hash, content_hash),
-        "## Use\n\nIn this folder:\n\n" + _fenced("python", _usage(architecture, library, num_classes, model_args)),
+        _identity_table(architecture, library, num_classes, base_source, base_content_hash, content_hash, trp),
+        "## Use\n\nIn this folder:\n\n"
+        + _fenced("python", _usage(architecture, library, num_classes, model_args, task)),
         "## Scores\n\n" + _scores(scores),
         "## Proof\n\n" + _proof(proof),
         "## Recipe\n\n" + (_fenced("yaml", recipe) if recipe else "No recipe was recorded.\n"),
@@ -103,7 +111,13 @@ def _summary(method: str, base_notes: Sequence[str]) -> str:
 
 
 def _identity_table(
-    architecture: str, library: str, num_classes: int, base_source: str, base_content_hash: str, content_hash: str
+    architecture: str,
+    library: str,
+    num_classes: int,
+    base_source: str,
+    base_content_hash: str,
+    content_hash: str,
+    trp: Mapping[str, Any] | None,
 ) -> str:
     rows = {
         "architecture": f"`{architecture}` ({library})",
@@ -112,15 +126,28 @@ def _identity_table(
         "base": f"`{base_source}`",
         "base content hash": f"`{base_content_hash}`",
     }
+    if trp is not None and trp["kind"] != "none":
+        rows["temporary modules, gone"] = _replicas(trp)
     return _table(("", ""), list(rows.items()))
 
 
-def _usage(architecture: str, library: str, num_classes: int, model_args: Mapping[str, Any] | None) -> str:
+def _replicas(trp: Mapping[str, Any]) -> str:
+    """Return the kind of the replicas and their settings: `3 dropout replicas: rate 0.2`."""
+    settings = {key: value for key, value in trp.items() if key not in ("kind", "replicas")}
+    words = [f"{name} {' '.join(map(str, v)) if isinstance(v, (list, tuple)) else v}" for name, v in settings.items()]
+    return f"{trp['replicas']} {trp['kind']} replicas" + (f": {', '.join(words)}" if words else "")
+
+
+def _usage(architecture: str, library: str, num_classes: int, model_args: Mapping[str, Any] | None, task: str) -> str:
     if library == "timm":
         return _TIMM_USAGE
-    keywords = {"weights": None, "num_classes": num_classes, **(model_args or {})}
+    keywords: dict[str, Any] = {"weights": None, "num_classes": num_classes}
+    if task == "segmentation":
+        keywords["weights_backbone"] = None  # left out, torchvision downloads those of the classifier
+    keywords |= model_args or {}
     arguments = ", ".join([f'"{architecture}"', *(f"{name}={value!r}" for name, value in keywords.items())])
-    return _TORCHVISION_USAGE.format(arguments=arguments)
+    usage = _TORCHVISION_USAGE.format(arguments=arguments)
+    return usage + _SEGMENTATION_USAGE if task == "segmentation" else usage
 
 
 def _scores(scores: Mapping[str, Mapping[str, float]] | None) -> str:

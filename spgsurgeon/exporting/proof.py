@@ -5,44 +5,56 @@ Each check returns the laws that hold, by name, and raises VerificationError on 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from spgsurgeon.checkpoint.hashing import content_hash
 from spgsurgeon.errors import ArchitectureError, UsageError, VerificationError
 from spgsurgeon.trp.grafted import GraftedModel, layout_of
+from spgsurgeon.trp.outputs import outputs_of
 
 Layout = list[tuple[str, tuple[int, ...], torch.dtype]]
+
+LARGEST_MAP = 128  # pixels
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What must not change: the outputs in eval mode on one batch, and the weights."""
+    """What must not change: all outputs in eval mode on one batch, that of inference first, and the weights."""
 
-    outputs: Tensor
+    outputs: tuple[Tensor, ...]
     content_hash: str
 
 
-def example_images(module: nn.Module, input_size: tuple[int, int, int], batch: int = 2) -> Tensor:
-    """Return normal noise [batch, channels, H, W], the same on every call, where and as the module's weights are."""
+def example_images(
+    module: nn.Module, input_size: tuple[int, int, int], batch: int = 2, *, task: str = "classification"
+) -> Tensor:
+    """Return normal noise [batch, channels, H, W], the same on every call, where and as the module's weights are.
+
+    For `task` "segmentation" the pictures have at most `LARGEST_MAP` pixels a side: such models take any size, and the
+    laws compare two runs of the same layers, none of whose weights depend on it. At full size a proof would take
+    seconds and gigabytes.
+    """
+    channels, *sides = input_size
+    if task == "segmentation":
+        sides = [min(side, LARGEST_MAP) for side in sides]
     generator = torch.Generator().manual_seed(0)
     parameter = next(module.parameters())
-    return torch.randn(batch, *input_size, generator=generator).to(parameter.device, parameter.dtype)
+    return torch.randn(batch, channels, *sides, generator=generator).to(parameter.device, parameter.dtype)
 
 
 def fingerprint(module: nn.Module, images: Tensor) -> Fingerprint:
     """Return the fingerprint of a module on `images` [N, channels, H, W]. Its mode is kept.
 
-    Raises VerificationError where the outputs are NaN, which equals nothing.
+    Raises VerificationError where an output is NaN somewhere, which equals nothing.
     """
     outputs = _eval_outputs(module, images)
-    if outputs.isnan().any():
+    if any(output.isnan().any() for output in outputs):
         raise VerificationError(
             "the model gives NaN on pictures of noise, so no law can be proven on it",
             hint="do its half-precision weights overflow? cast them to float32 first",
@@ -57,7 +69,7 @@ def prove_graft(grafted: GraftedModel, base: Fingerprint, images: Tensor) -> dic
     """
     if content_hash(grafted.base.state_dict()) != base.content_hash:
         raise VerificationError("grafting changed the base's state dict (law 1)")
-    if not torch.equal(_eval_outputs(grafted, images), base.outputs):
+    if not _equal(_eval_outputs(grafted, images), base.outputs):
         raise VerificationError("the grafted model's outputs in eval mode differ from the base's (law 1)")
     for site, states in _training_states(grafted, images).items():
         for t in range(1, grafted.steps):
@@ -66,22 +78,30 @@ def prove_graft(grafted: GraftedModel, base: Fingerprint, images: Tensor) -> dic
     return {"state_dict_unchanged": True, "eval_outputs_equal": True, "replicas_start_as_identity": True}
 
 
-def prove_strip(grafted_outputs: Tensor, stripped: nn.Module, layout: Layout, images: Tensor) -> dict[str, bool]:
-    """Prove laws 3 and 4: the stripped module has the original's layout, no hook, and the grafted model's outputs."""
+def prove_strip(grafted_output: Any, stripped: nn.Module, layout: Layout, images: Tensor) -> dict[str, bool]:
+    """Prove laws 3 and 4: the stripped module has the original's layout, no hook, and the grafted model's outputs.
+
+    `grafted_output` is what the grafted model gave on `images` in eval mode: a tensor, a mapping or a tuple of them.
+    """
     if layout_of(stripped) != layout:
         raise VerificationError("the stripped model's keys, order, shapes or dtypes are not the base's (law 3)")
     if hooks := _hooked_modules(stripped):
         raise VerificationError(f"hooks are left on {', '.join(hooks)} (law 3)")
-    if not torch.equal(_eval_outputs(stripped, images), grafted_outputs):
+    if not _equal(_eval_outputs(stripped, images), outputs_of(grafted_output)):
         raise VerificationError("the stripped model's outputs differ from the grafted model's in eval mode (law 4)")
     return {"layout_equal": True, "no_hooks_left": True, "eval_outputs_equal": True}
 
 
+def _equal(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> bool:
+    """Return whether two models' outputs are the same, bit for bit."""
+    return len(found) == len(expected) and all(map(torch.equal, found, expected))
+
+
 @torch.no_grad()
-def _eval_outputs(module: nn.Module, images: Tensor) -> Tensor:
+def _eval_outputs(module: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
     try:
         with _modes_kept(module):
-            outputs: Any = module.eval()(images)
+            output: Any = module.eval()(images)
     except (AssertionError, RuntimeError, ValueError) as error:
         hint = (
             None if images.dtype == torch.float32 else f"its weights are {images.dtype}: convert them to float32 first"
@@ -89,25 +109,18 @@ def _eval_outputs(module: nn.Module, images: Tensor) -> Tensor:
         raise UsageError(
             f"the model can't take pictures of {list(images.shape[1:])}: {_first_line(error)}", hint=hint
         ) from error
-    if not isinstance(outputs, Tensor):
-        raise ArchitectureError(f"the model's output is a {type(outputs).__name__}, not a tensor of logits")
-    return outputs
+    try:
+        return outputs_of(output)
+    except TypeError as error:
+        raise ArchitectureError(f"no law can be proven: {error}") from error
 
 
 @torch.no_grad()
 def _training_states(grafted: GraftedModel, images: Tensor) -> dict[str, Tensor]:
-    """Return what enters each head in train mode, [T+1, N, ...] by site, with the replicas' dropout off.
+    """Return the hidden states in train mode, [T+1, N, ...] by place, with the replicas' dropout off.
 
     Running statistics and random numbers are put back.
     """
-    seen: dict[str, Tensor] = {}
-
-    def watch(site: str) -> RemovableHandle:
-        # Registered after the graft's own hook, so it sees what that one made.
-        head = grafted.base.get_submodule(site)
-        return head.register_forward_pre_hook(lambda _, inputs: seen.update({site: inputs[0]}))
-
-    probes = [watch(site) for site in grafted.sites]
     buffers = {name: buffer.clone() for name, buffer in grafted.named_buffers()}
     try:
         with _modes_kept(grafted), torch.random.fork_rng(devices=[]):
@@ -115,30 +128,27 @@ def _training_states(grafted: GraftedModel, images: Tensor) -> dict[str, Tensor]
             for module in grafted.replicas.modules():
                 if isinstance(module, nn.Dropout):
                     module.eval()
-            outputs: Any = grafted(images)
-    except (RuntimeError, ValueError) as error:
+            states, logits = grafted.hidden_states(images)
+    except (RuntimeError, TypeError, ValueError) as error:
         raise ArchitectureError(
             f"in train mode the model grafted at {', '.join(grafted.sites)} fails: {_first_line(error)}",
             hint="are these all of the layers that make its logits? are the pictures large enough in train mode?",
         ) from error
     finally:
-        for probe in probes:
-            probe.remove()
         for name, buffer in grafted.named_buffers():
             buffer.copy_(buffers[name])
-    _check_stacked(outputs, seen, grafted, images)
-    return {site: torch.unflatten(states, 0, (grafted.steps, -1)) for site, states in seen.items()}
+    _check_stacked(grafted, states, rows=logits.shape[0], pictures=images.shape[0])
+    return states
 
 
-def _check_stacked(outputs: Any, seen: Mapping[str, Tensor], grafted: GraftedModel, images: Tensor) -> None:
-    rows = grafted.steps * images.shape[0]
-    if not isinstance(outputs, Tensor):
-        raise ArchitectureError(f"in train mode the model gives a {type(outputs).__name__}, not logits")
-    if unused := [site for site in grafted.sites if site not in seen]:
+def _check_stacked(grafted: GraftedModel, states: dict[str, Tensor], *, rows: int, pictures: int) -> None:
+    unused = [site for site in grafted.sites if site not in states]
+    if unused and grafted.steps > 1:
         raise ArchitectureError(f"in train mode nothing passes through {', '.join(unused)}")
-    if outputs.shape[0] != rows:
+    if rows != grafted.steps * pictures:
         raise ArchitectureError(
-            f"{', '.join(grafted.sites)} is not what makes the logits: {outputs.shape[0]} rows came out for {rows}"
+            f"{', '.join(grafted.sites)} is not what makes the logits: {rows} rows came out for "
+            f"{grafted.steps * pictures}"
         )
 
 

@@ -115,3 +115,35 @@ def test_the_card_says_how_the_weights_were_made(recipe, title, sentence):
     assert title in card
     assert sentence in card
     assert f"- {note}\n" in card
+
+
+@pytest.mark.parametrize("auxiliary", [True, False])
+def test_the_snippet_loads_a_segmentation_model_and_fetches_no_backbone(tmp_path, monkeypatch, auxiliary):
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", None)
+    name = "deeplabv3_mobilenet_v3_large"
+    model = torchvision.models.get_model(name, weights_backbone=None, num_classes=4, aux_loss=auxiliary)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    monkeypatch.chdir(tmp_path)
+    facts = FACTS | {"library": "torchvision", "architecture": name, "num_classes": 4}
+    card = model_card(**facts, model_args={"aux_loss": auxiliary}, task="segmentation")
+    assert yaml.safe_load(card.split("---\n")[1])["pipeline_tag"] == "image-segmentation"
+    loaded = run_snippet(card)
+    assert (loaded.aux_classifier is not None) is auxiliary
+    assert torch.equal(loaded.classifier[4].weight, model.classifier[4].weight)
+
+
+@pytest.mark.parametrize(
+    ("trp", "row"),
+    [
+        ({"kind": "dropout", "replicas": 3, "rate": 0.2}, "3 dropout replicas: rate 0.2"),
+        (
+            {"kind": "depth", "replicas": 2, "blocks": 3, "depth in layers": ["18", "27", "36"]},
+            "2 depth replicas: blocks 3, depth in layers 18 27 36",
+        ),
+        ({"kind": "none"}, None),
+    ],
+)
+def test_the_card_says_what_the_temporary_modules_were(trp, row):
+    card = model_card(**FACTS, trp=trp)
+    assert ("temporary modules, gone" in card) is (row is not None)
+    assert row is None or f"| temporary modules, gone | {row} |" in card

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from spgsurgeon.errors import SurgeonError, UsageError, VerificationError
 from spgsurgeon.exporting.onnx_file import export_onnx
+from spgsurgeon.models.building import build
+from spgsurgeon.models.identity import Identity
 
 SIZE = (3, 16, 16)
 
@@ -111,6 +113,66 @@ def test_nothing_is_printed_whether_the_export_works_or_fails(tmp_path, capfd):
     assert capfd.readouterr().err == "heard\n"
 
 
+def test_both_outputs_of_a_segmentation_model_are_exported_named_and_compared(tmp_path):
+    model, path = Segmentation(), tmp_path / "model.onnx"
+    report = export_onnx(model, path, SIZE, outputs="all")
+    assert report.batch_sizes == (1, 2, 3)
+    assert list(report.outputs) == ["logits", "auxiliary"]
+    assert report.top1_compared == sum(agreement.top1_compared for agreement in report.outputs.values())
+
+    images = torch.randn(5, *SIZE)
+    session = onnxruntime.InferenceSession(path)
+    assert [value.name for value in session.get_outputs()] == ["logits", "auxiliary"]
+    with torch.no_grad():
+        expected = model(images)
+    for found, key in zip(session.run(None, {"images": images.numpy()}), ("out", "aux"), strict=True):
+        torch.testing.assert_close(torch.from_numpy(found), expected[key], rtol=0, atol=1e-4 * report.logits_scale)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lraspp_mobilenet_v3_large",
+        "deeplabv3_mobilenet_v3_large",
+        pytest.param("deeplabv3_resnet50", marks=pytest.mark.slow),
+        pytest.param("fcn_resnet50", marks=pytest.mark.slow),
+    ],
+)
+def test_torchvisions_segmentation_models_agree_in_every_output(tmp_path, name):
+    torch.manual_seed(0)
+    has_one = not name.startswith("lraspp")
+    model = build(Identity("torchvision", name, 5))
+    report = export_onnx(model, tmp_path / "model.onnx", (3, 64, 64), outputs="all" if has_one else "main")
+    assert list(report.outputs) == ["logits", "auxiliary"][: 1 + has_one]
+    for agreement in report.outputs.values():
+        assert agreement.largest_difference <= 1e-4 * agreement.logits_scale
+        assert agreement.top1_compared > 0
+
+
+def test_an_auxiliary_output_that_is_off_fails_the_proof(tmp_path, monkeypatch):
+    real_export = torch.onnx.export
+
+    def export_other_weights(reference, *args, **kwargs):
+        other = copy.deepcopy(reference)
+        other.model.auxiliary.bias.data[1] += 1e-2
+        return real_export(other, *args, **kwargs)
+
+    monkeypatch.setattr(torch.onnx, "export", export_other_weights)
+    with pytest.raises(VerificationError, match=r"at batch size 1 the largest difference of 'auxiliary' is 0\.01"):
+        export_onnx(Segmentation(), tmp_path / "model.onnx", SIZE, outputs="all")
+    assert export_onnx(Segmentation(), tmp_path / "model.onnx", SIZE).top1_equal
+
+
+@pytest.mark.parametrize(
+    ("model", "outputs", "words"),
+    [(tiny, "all", "the model has one only"), (Segmentation, "auxiliary", "main or all, not 'auxiliary'")],
+)
+def test_outputs_that_there_are_not_are_refused(tmp_path, model, outputs, words):
+    with pytest.raises(UsageError, match=words):
+        export_onnx(model(), tmp_path / "model.onnx", SIZE, outputs=outputs)
+    assert list(tmp_path.iterdir()) == []
+
+
 BAD = {
     "a branch on a tensor": (
         lambda _, x: x.flatten(1) if x.sum() > 0 else -x.flatten(1),
@@ -120,9 +182,14 @@ BAD = {
     "an operator ONNX lacks": (lambda _, x: torch.special.bessel_j0(x).flatten(1), SurgeonError, "bessel_j0"),
     "a fixed batch": (lambda _, x: x.reshape(2, -1), VerificationError, "fixes the batch of 'logits' to 2"),
     "dropout in eval mode": (lambda _, x: F.dropout(x.flatten(1)), VerificationError, "Dropout"),
-    "no tensor": (lambda _, x: [x], SurgeonError, "returns a list"),
+    "no tensor": (lambda _, x: [x, None], SurgeonError, "a list of a tensor [1, 3, 16, 16], a NoneType"),
+    "another picture size": (lambda _, x: F.linear(x.flatten(1), torch.ones(2, 700)), SurgeonError, "[3, 16, 16]"),
     "no class dimension": (lambda _, x: x.sum((1, 2, 3)), SurgeonError, "a tensor of 1 dimensions"),
-    "logits that are not numbers": (lambda _, x: (x * torch.nan).flatten(1), VerificationError, "difference is nan"),
+    "logits that are not numbers": (
+        lambda _, x: (x * torch.nan).flatten(1),
+        VerificationError,
+        "difference of 'logits' is nan",
+    ),
 }
 
 
@@ -151,7 +218,7 @@ def test_a_graph_that_is_off_fails_the_proof_and_leaves_the_older_file(tmp_path,
     path.write_bytes(b"older")
     with pytest.raises(VerificationError) as caught:
         export_onnx(tiny(), path, SIZE)
-    assert "at batch size 1 the largest difference is 0.001, allowed is " in caught.value.message
+    assert "at batch size 1 the largest difference of 'logits' is 0.001, allowed is " in caught.value.message
     assert caught.value.exit_code == 3
     assert path.read_bytes() == b"older"
     assert list(tmp_path.iterdir()) == [path]

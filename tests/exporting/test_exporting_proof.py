@@ -1,15 +1,19 @@
 """The proofs must fail where a law is broken, and disturb nothing."""
 
+import re
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from spgsurgeon.errors import ArchitectureError, UsageError, VerificationError
-from spgsurgeon.exporting.proof import example_images, fingerprint, prove_graft, prove_strip
+from spgsurgeon.exporting.proof import Fingerprint, example_images, fingerprint, prove_graft, prove_strip
 from spgsurgeon.models.building import build
 from spgsurgeon.models.identity import Identity
 from spgsurgeon.models.sites import run_in_eval
 from spgsurgeon.trp.grafted import GraftedModel, attach, detach, layout_of
+from spgsurgeon.trp.places import Place
+from spgsurgeon.workflows.surgery import graft
 
 T = 2
 
@@ -101,6 +105,128 @@ def test_a_site_that_train_mode_does_not_reach_is_refused():
         prove_graft(attach(module, ["fc", "spare"], replicas=T, rate=0.1), before, images)
 
 
+def segmentation() -> tuple[nn.Module, Tensor]:
+    """A model of two outputs, whose head reads two maps by name, and batch norms in it."""
+    module = Segmentation().eval()
+    return module, example_images(module, (3, 16, 16), task="segmentation")
+
+
+class Segmentation(nn.Module):
+    """As torchvision's: a mapping of outputs, from heads that read maps of different widths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.low, self.high = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 6, 3, padding=1)
+        self.classifier = TwoMaps()
+        self.aux_classifier = nn.Sequential(nn.BatchNorm2d(4), nn.Conv2d(4, 5, 1))
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        maps = {"low": self.low(images), "high": self.high(images)}
+        return {"aux": self.aux_classifier(maps["low"]), "out": self.classifier(maps)}
+
+
+class TwoMaps(nn.Module):
+    """A head as LR-ASPP's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.low, self.high = nn.Conv2d(4, 5, 1), nn.Sequential(nn.Conv2d(6, 5, 1), nn.BatchNorm2d(5))
+
+    def forward(self, maps: dict[str, Tensor]) -> Tensor:
+        total: Tensor = self.low(maps["low"]) + self.high(maps["high"])
+        return total
+
+
+PLACES = [
+    Place("classifier", key="low", width=4),
+    Place("classifier", key="high", width=6),
+    Place("aux_classifier", width=4),
+]
+
+
+def test_laws_1_and_2_are_proven_of_every_output_and_every_map():
+    module, images = segmentation()
+    before = fingerprint(module, images)
+    assert [tuple(output.shape) for output in before.outputs] == [(2, 5, 16, 16)] * 2
+    assert torch.equal(before.outputs[0], run_in_eval(module, images)["out"])
+    grafted = attach(module, PLACES, replicas=T, rate=0.1)
+    assert all(prove_graft(grafted, before, images).values())
+    assert fingerprint(module, images).content_hash == before.content_hash
+    for chain, name in zip(grafted.replicas, ("classifier[low]", "classifier[high]", "aux_classifier"), strict=True):
+        chain[1].projection.bias.data[0] = 1e-3
+        with pytest.raises(VerificationError, match=re.escape(f"replica 2 at {name!r} does not start")):
+            prove_graft(grafted, before, images)
+        chain[1].projection.bias.data[0] = 0
+
+
+def other_auxiliary_output(module: nn.Module) -> None:
+    module.aux_classifier.register_forward_hook(lambda module, inputs, output: output + 1e-6)
+
+
+def no_auxiliary_output(module: nn.Module) -> None:
+    module.register_forward_hook(lambda module, inputs, output: {"out": output["out"]})
+
+
+@pytest.mark.parametrize("harm", [other_auxiliary_output, no_auxiliary_output])
+def test_law_1_is_proven_of_an_auxiliary_output(harm):
+    module, images = segmentation()
+    before = fingerprint(module, images)
+    harm(module)
+    with pytest.raises(VerificationError, match=r"outputs in eval mode differ .*\(law 1\)"):
+        prove_graft(attach(module, PLACES, replicas=T, rate=0.1), before, images)
+
+
+def test_law_4_is_proven_of_an_auxiliary_output():
+    module, images = segmentation()
+    outputs, layout = run_in_eval(module, images), layout_of(module)
+    assert all(prove_strip(outputs, module, layout, images).values())
+    module.aux_classifier[1].bias.data[0] += 1e-6
+    with pytest.raises(VerificationError, match=r"outputs differ .*\(law 4\)"):
+        prove_strip(outputs, module, layout, images)
+
+
+def test_a_nan_in_an_auxiliary_output_is_refused():
+    module, images = segmentation()
+    module.aux_classifier[1].weight.data[0] = torch.nan
+    with pytest.raises(VerificationError, match="gives NaN on pictures of noise"):
+        fingerprint(module, images)
+
+
+def deep() -> tuple[GraftedModel, Fingerprint, Tensor]:
+    module, images = resnet()
+    before = fingerprint(module, images)
+    return graft(module, "depth", replicas=T, blocks=2, example=images), before, images
+
+
+def test_law_2_is_proven_of_blocks_and_their_statistics_are_put_back():
+    grafted, before, images = deep()
+    for part in grafted.replicas.modules():
+        if isinstance(part, nn.Conv2d):
+            assert part.weight.any(), "blocks are the identity though their convolutions are not zero"
+    state = {key: value.clone() for key, value in grafted.state_dict().items()}
+    assert all(prove_graft(grafted, before, images).values())
+    assert all(torch.equal(value, state[key]) for key, value in grafted.state_dict().items())
+    next(reversed(list(grafted.replicas[0][1].parameters()))).data += 1e-3
+    with pytest.raises(VerificationError, match=r"replica 2 at 'layer4' does not start as the identity"):
+        prove_graft(grafted, before, images)
+
+
+def test_a_depth_graft_leaves_no_forward_hook():
+    grafted, _, images = deep()
+    outputs = run_in_eval(grafted, images)
+    layout = layout_of(grafted.base)
+    with pytest.raises(VerificationError, match=r"hooks are left on layer4 \(law 3\)"):
+        prove_strip(outputs, grafted.base, layout, images)
+    assert all(prove_strip(outputs, detach(grafted), layout, images).values())
+
+
+def test_a_plain_retraining_has_no_replicas_to_prove():
+    module, images = resnet()
+    before = fingerprint(module, images)
+    assert all(prove_graft(attach(module, "fc", "none"), before, images).values())
+
+
 def other_layout(module: nn.Module) -> None:
     module.register_buffer("leftover", torch.zeros(1))
 
@@ -160,6 +286,11 @@ def test_example_images_are_the_same_on_every_call_and_of_the_models_dtype():
     assert torch.equal(example_images(module, (3, 32, 48), batch=4), images)
 
 
+@pytest.mark.parametrize(("task", "size"), [("classification", (520, 64)), ("segmentation", (128, 64))])
+def test_maps_are_proven_on_smaller_pictures(task, size):
+    assert example_images(resnet()[0], (3, 520, 64), task=task).shape == (2, 3, *size)
+
+
 def test_a_picture_the_model_can_not_take_is_said_so():
     with pytest.raises(UsageError, match=r"can't take pictures of \[4, 32, 32\]: Given groups=1"):
         fingerprint(resnet()[0], torch.zeros(2, 4, 32, 32))
@@ -167,6 +298,6 @@ def test_a_picture_the_model_can_not_take_is_said_so():
 
 def test_a_model_that_gives_no_tensor_is_refused():
     module, images = resnet()
-    module.register_forward_hook(lambda module, inputs, output: {"out": output})
-    with pytest.raises(ArchitectureError, match="output is a dict"):
+    module.register_forward_hook(lambda module, inputs, output: {"out": output, "names": None})
+    with pytest.raises(ArchitectureError, match=r"gives tensors, not a dict of out, names"):
         fingerprint(module, images)
