@@ -75,3 +75,19 @@ def make_image_folder(
             for number in range(each):
                 Image.new("RGB", (8, 8), (label % 256, 40 * number % 256, 128)).save(folder / f"{number}.png")
     return root
+
+
+def make_mask_folder(
+    root: Path, *, splits: tuple[str, ...] = ("train", "val"), classes: int = 3, each: int = 2, side: int = 64
+) -> Path:
+    """Make pictures with masks, `side` pixels square: vertical stripes of grey, a class each; return their path."""
+    for split in splits:
+        (root / split / "images").mkdir(parents=True)
+        (root / split / "masks").mkdir()
+        for number in range(each):
+            mask = Image.new("L", (side, side))
+            mask.putdata([(x * classes // side + number) % classes for _ in range(side) for x in range(side)])
+            mask.save(root / split / "masks" / f"{number}.png")
+            picture = mask.point(lambda label: label * 255 // classes).convert("RGB")
+            picture.save(root / split / "images" / f"{number}.png")
+    return root

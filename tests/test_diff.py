@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+import torchvision
 from command_line import DIGITS, TINY, spgsurgeon, succeed
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -24,7 +25,9 @@ from spgsurgeon.workflows import comparison
 from spgsurgeon.workflows import diff as diff_workflow
 from spgsurgeon.workflows.comparison import distance, drift
 from spgsurgeon.workflows.diff import diff
+from spgsurgeon.workflows.graft import graft_folder
 from spgsurgeon.workflows.opening import open_model, state_of
+from spgsurgeon.workflows.replicas import Replicas
 
 State = dict[str, Tensor]
 
@@ -299,6 +302,22 @@ def test_the_head_of_a_known_model_is_compared(models: Path, tmp_path: Path) -> 
     torch.save(state, tmp_path / "same_head.pth")
     document = diff(str(models / "model.pth"), str(tmp_path / "same_head.pth"))
     assert document["head"] == {"module": "fc", "identical": True}
+
+
+def test_what_replicas_of_depth_attach_to_is_not_taken_for_the_head(models: Path, tmp_path: Path) -> None:
+    graft_folder(str(models / "model.pth"), tmp_path / "grafted", replicas=Replicas("depth"))
+    head = diff(str(tmp_path / "grafted"), str(models / "model.pth"))["head"]
+    assert head == {"module": "fc", "identical": True}
+
+
+def test_a_head_that_reads_two_maps_is_named_once(tmp_path: Path) -> None:
+    model = torchvision.models.get_model("lraspp_mobilenet_v3_large", weights=None, weights_backbone=None)
+    torch.save(model.state_dict(), tmp_path / "before.pth")
+    with torch.no_grad():
+        model.classifier.low_classifier.bias += 1
+    torch.save(model.state_dict(), tmp_path / "after.pth")
+    head = diff(str(tmp_path / "before.pth"), str(tmp_path / "after.pth"))["head"]
+    assert head == {"module": "classifier", "identical": False}
 
 
 def test_state_dicts_of_no_known_model_have_no_head(base: State, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from spgsurgeon.workflows.graft import graft_folder, regraft
 from spgsurgeon.workflows.inspect import inspect
 from spgsurgeon.workflows.opening import open_model
+from spgsurgeon.workflows.replicas import Replicas
 from spgsurgeon.workflows.surgery import graft, strip
 
 SEVERAL = [
@@ -23,7 +24,7 @@ SEVERAL = [
 def test_a_grafted_folder_keeps_every_site_and_its_replicas(
     name: str, modules: list[str], widths: list[int], tmp_path: Path
 ):
-    document = graft_folder(name, tmp_path / "grafted", replicas=2, num_classes=5, random_seed=0)
+    document = graft_folder(name, tmp_path / "grafted", replicas=Replicas(replicas=2), num_classes=5, random_seed=0)
     expected = sum(2 * (width**2 + width) for width in widths)
     assert document["temporary_parameters"] == expected
     assert document["base"]["sites"]["dropout"]["temporary_parameters"] == expected * 3 // 2  # told for three replicas

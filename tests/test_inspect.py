@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ import pytest
 import timm
 import torch
 from command_line import spgsurgeon, succeed
+from inspect_cost import sparse_file
 from safetensors.torch import save_file
 from torch import Tensor
 
 from spgsurgeon.errors import ArchitectureError, DamagedFileError
+from spgsurgeon.models.building import build
+from spgsurgeon.models.identity import Identity
 from spgsurgeon.workflows.graft import graft_folder
-from spgsurgeon.workflows.inspect import inspect
+from spgsurgeon.workflows.inspect import describe, inspect
 from spgsurgeon.workflows.opening import open_model
 
 CLASSES = 7
@@ -48,12 +52,88 @@ def test_a_bare_state_dict_is_recognised(tmp_path: Path) -> None:
     assert "error" not in document
 
 
-def test_the_light_document_says_what_the_built_model_says(tmp_path: Path) -> None:
-    path = saved(prefixed("module.backbone.", resnet()), tmp_path / "weights.pth")
-    light = inspect(path)
-    assert light["prefixes"] == ["module.", "backbone."]
-    built = graft_folder(path, tmp_path / "grafted")["base"]
+@pytest.mark.parametrize(
+    ("library", "architecture", "args"),
+    [
+        ("timm", "test_resnet", {}),
+        ("timm", "test_vit", {}),
+        ("torchvision", "squeezenet1_1", {}),
+        ("torchvision", "mobilenet_v3_small", {}),
+        ("torchvision", "lraspp_mobilenet_v3_large", {}),
+        ("torchvision", "deeplabv3_mobilenet_v3_large", {}),
+        ("torchvision", "deeplabv3_mobilenet_v3_large", {"aux_loss": False}),
+    ],
+)
+def test_the_light_document_says_what_the_built_model_says(
+    library: str, architecture: str, args: dict[str, Any], tmp_path: Path
+) -> None:
+    state = build(Identity(library, architecture, CLASSES, args)).state_dict()
+    path = saved(prefixed("module.net.", state), tmp_path / "weights.pth")
+    light = inspect(path, arch=f"{library}/{architecture}", values=True)
+    assert light["prefixes"] == ["module.", "net."]
+    built = describe(open_model(path, arch=f"{library}/{architecture}"))
     assert {key: light[key] for key in built} == built
+
+
+@pytest.mark.parametrize("architecture", ["fcn_resnet50", "fcn_resnet101", "deeplabv3_resnet50", "deeplabv3_resnet101"])
+def test_a_segmentation_model_is_replicated_before_both_of_its_heads(architecture: str, tmp_path: Path) -> None:
+    document = inspect(str(sparse_file(f"torchvision/{architecture}", tmp_path)), values=False)
+    assert (document["task"], document["architecture"]) == ("segmentation", architecture)
+    assert document["head"]["module"] == ["classifier", "aux_classifier"]
+    assert document["head"]["width"] == [2048, 1024]
+    assert document["head"]["classes"] == 21
+    temporary = document["sites"]["dropout"]["temporary_parameters"]
+    assert f"{temporary / 1e6:.2f}" == "15.74"  # arXiv 2506.15051, table 2
+    assert "depth" not in document["sites"]
+
+
+def test_a_head_that_reads_two_maps_names_them(tmp_path: Path) -> None:
+    path = sparse_file("torchvision/lraspp_mobilenet_v3_large", tmp_path)
+    site = inspect(str(path), values=False)["sites"]["dropout"]
+    assert (site["module"], site["key"], site["width"]) == (["classifier"] * 2, ["low", "high"], [40, 960])
+    assert "at the input of low, high of classifier: 2.77 M temporary" in succeed("inspect", path, "--no-values").out
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [  # the depths are those of arXiv 2506.15051, table 4
+        ("torchvision/resnet18", "depth 18 -> 27, 36, 45 layers: at the output of layer4, 2.52 M temporary"),
+        ("torchvision/resnet34", "depth 34 -> 40, 46, 52 layers: at the output of layer4, 1.68 M temporary"),
+        ("timm/resnet50", "depth 50 -> 53, 56, 59 layers: at the output of layer4, 13.39 M temporary"),
+        ("timm/vit_tiny_patch16_224", "depth 12 -> 13, 14, 15 blocks: at the output of blocks, 1.33 M temporary"),
+    ],
+)
+def test_depths_that_replicas_would_reach_are_shown(name: str, line: str, tmp_path: Path) -> None:
+    path = sparse_file(name, tmp_path)
+    assert line in succeed("inspect", path, "--no-values", "--arch", name).out
+    site = inspect(str(path), values=False, arch=name)["sites"]["depth"]
+    assert ", ".join(map(str, site["depths"])) in line
+    assert set(site) == {
+        *("module", "width", "side", "family", "block", "blocks", "depth", "depths", "unit", "temporary_parameters")
+    }
+
+
+def test_a_checkpoint_of_torchvisions_segmentation_reference_opens(tmp_path: Path) -> None:
+    model = build(Identity("torchvision", "deeplabv3_mobilenet_v3_large", CLASSES, {"aux_loss": False}))
+    args = Namespace(model="deeplabv3_mobilenet_v3_large", dataset="coco", aux_loss=False, weights=None)
+    document = {"model": model.state_dict(), "optimizer": {}, "epoch": 3, "args": args}
+    path = saved(document, tmp_path / "model_3.pth")
+    light = inspect(path)
+    assert (light["producer"], light["library"], light["head"]["module"]) == (
+        "torchvision",
+        "torchvision",
+        "classifier",
+    )
+    opened = open_model(path)
+    assert opened.identity.model_args == {"aux_loss": False}
+    images = torch.rand(1, 3, 32, 32)
+    assert torch.equal(opened.module(images)["out"], model(images)["out"])
+
+
+def test_models_by_name_have_the_same_document_as_files() -> None:
+    document = inspect("torchvision/lraspp_mobilenet_v3_large", random_seed=0)
+    assert (document["task"], document["head"]["classes"]) == ("segmentation", 21)
+    assert inspect("timm/test_resnet", random_seed=0)["sites"]["depth"]["module"] == "layer4"
 
 
 @pytest.mark.parametrize(

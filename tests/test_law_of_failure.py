@@ -40,7 +40,7 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, stage: str) -> Callable[[], None]:
     "stage",
     [
         "workflows.graft.open_model",
-        "workflows.graft.attach",
+        "workflows.graft.attach_replicas",
         "workflows.graft.prove_graft",
         "checkpoint.writing.write_safetensors",
         "checkpoint.writing.write_json",

@@ -1,6 +1,7 @@
 """The laws of grafting, stripping and exporting, over every model family: `families.py` lists them.
 
-Each family is operated on once; what was seen on the way is kept, and each law is a test on that.
+Each family is operated on once with each kind of replica that it can have; what was seen on the way is kept, and each
+law is a test on that.
 Shapes: N = 2 pictures, T = 2 replicas, K = outputs in train mode where there are several.
 """
 
@@ -9,9 +10,8 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from families import CLASSES, SUPPORTED, UNSUPPORTED, Family, require
+from families import CLASSES, DEPTH, SUPPORTED, UNSUPPORTED, Family, require
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from spgsurgeon.errors import ArchitectureError
 from spgsurgeon.exporting.onnx_file import export_onnx
@@ -19,9 +19,11 @@ from spgsurgeon.exporting.proof import Layout, example_images, fingerprint, prov
 from spgsurgeon.models.building import build, build_for_loading, load_weights
 from spgsurgeon.models.identity import Identity
 from spgsurgeon.models.libraries import library
-from spgsurgeon.models.sites import find_sites, run_in_eval
+from spgsurgeon.models.sites import run_in_eval
 from spgsurgeon.objective.loss import spg_loss
-from spgsurgeon.trp.grafted import GraftedModel, attach, detach, layout_of
+from spgsurgeon.trp.grafted import GraftedModel, detach, layout_of
+from spgsurgeon.trp.outputs import outputs_of
+from spgsurgeon.workflows.surgery import graft
 
 N, T = 2, 2
 
@@ -33,7 +35,7 @@ class Seen:
     state: dict[str, Tensor]
     layout: Layout
     hooks: int
-    outputs: Tensor
+    outputs: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,10 @@ class Surgery:
     grafted: Seen
     graft_proof: dict[str, bool]
     hidden: dict[str, Tensor]  # [T+1, N, ...] by site, in train mode, dropout off
-    logits: Tensor  # [(T+1)*N, CLASSES] or [(T+1)*N, CLASSES, K], likewise
+    logits: Tensor  # [(T+1)*N, CLASSES, ...] or [(T+1)*N, CLASSES, ..., K], likewise
     stripped: Seen
     without_gradient: list[str]  # replica parameters whose gradient is zero or missing in both steps
-    moved: list[bool]  # of each site: whether the first replica's projection is no longer zero after two steps
+    moved: list[bool]  # of each site: whether the first replica is no longer the identity after two steps
     trained: Seen
     strip_proof: dict[str, bool]
     trained_and_stripped: Seen
@@ -57,12 +59,12 @@ class Surgery:
 def see(module: nn.Module, images: Tensor) -> Seen:
     hooks = sum(len(part._forward_pre_hooks) + len(part._forward_hooks) for part in module.modules())
     state = {key: value.detach().clone() for key, value in module.state_dict().items()}
-    return Seen(state, layout_of(module), hooks, run_in_eval(module, images))
+    return Seen(state, layout_of(module), hooks, outputs_of(run_in_eval(module, images)))
 
 
 def see_grafted(grafted: GraftedModel, images: Tensor) -> Seen:
     base = see(grafted.base, images)
-    return Seen(base.state, base.layout, base.hooks, run_in_eval(grafted, images))
+    return Seen(base.state, base.layout, base.hooks, outputs_of(run_in_eval(grafted, images)))
 
 
 def open_family(family: Family) -> tuple[Identity, nn.Module, Tensor]:
@@ -73,21 +75,20 @@ def open_family(family: Family) -> tuple[Identity, nn.Module, Tensor]:
     return identity, module, example_images(module, (3, family.size, family.size), batch=N)
 
 
-def operate(family: Family) -> Surgery:
+def operate(family: Family, kind: str) -> Surgery:
     identity, module, images = open_family(family)
     base, before = see(module, images), fingerprint(module, images)
-    sites = [site.module for site in find_sites(module, images)]
 
-    fresh = attach(module, sites, replicas=T, rate=0.0)
+    fresh = graft(module, kind, replicas=T, rate=0.0, example=images)
     grafted, graft_proof = see_grafted(fresh, images), prove_graft(fresh, before, images)
     hidden, logits = run_in_train(fresh, images)
     for key, value in module.state_dict().items():
         value.copy_(grafted.state[key])  # train mode moved the running statistics
     stripped = see(detach(fresh), images)
 
-    again = attach(module, sites, replicas=T, rate=0.0)
-    without_gradient = train_two_steps(again, images, auxiliary=logits.dim() > 2)
-    moved = [bool(chain[0].projection.weight.any()) for chain in again.replicas]
+    again = graft(module, kind, replicas=T, rate=0.0, example=images)
+    without_gradient = train_two_steps(again, images, kind, auxiliary=logits.dim() > base.outputs[0].dim())
+    moved = [changes(chain[0], hidden[site][0]) for site, chain in zip(again.sites, again.replicas, strict=True)]
     trained = see_grafted(again, images)
     strip_proof = prove_strip(trained.outputs, detach(again), base.layout, images)
     return Surgery(
@@ -108,35 +109,42 @@ def operate(family: Family) -> Surgery:
 
 @torch.no_grad()
 def run_in_train(grafted: GraftedModel, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-    """Return the hidden states by site, and the logits, of one pass in train mode, base included."""
-    seen: dict[str, Tensor] = {}
-
-    def watch(site: str) -> RemovableHandle:
-        head = grafted.base.get_submodule(site)
-        return head.register_forward_pre_hook(lambda _, inputs: seen.update({site: inputs[0]}))
-
-    probes = [watch(site) for site in grafted.sites]
-    logits = grafted.train()(images)
-    for probe in probes:
-        probe.remove()
-    return {site: hidden.unflatten(0, (T + 1, N)) for site, hidden in seen.items()}, logits
+    """Return the hidden states by site, and the logits, of one pass in train mode, without the base's own dropout."""
+    grafted.train()
+    for part in grafted.base.modules():
+        if isinstance(part, nn.Dropout):
+            part.eval()
+    return grafted.hidden_states(images)
 
 
-def train_two_steps(grafted: GraftedModel, images: Tensor, *, auxiliary: bool) -> list[str]:
-    """Train heads and replicas by small steps, with the base right from the start, so that episodes run to their end.
+@torch.no_grad()
+def changes(replica: nn.Module, hidden: Tensor) -> bool:
+    return not torch.equal(replica.eval()(hidden), hidden)
 
-    Two steps, since replicas have no gradient in the first where the head starts at zero; label smoothing, since an
-    untrained model may be certain of its answer, and then has none at all. The base is in eval mode, all but its own
-    flag where it has `auxiliary` outputs.
+
+def train_two_steps(grafted: GraftedModel, images: Tensor, kind: str, *, auxiliary: bool) -> list[str]:
+    """Train heads and replicas by small steps, with the base right each time, so that episodes run to their end.
+
+    Two steps, since replicas have no gradient in the first where the head, or the end of a block, starts at zero; label
+    smoothing, since an untrained model may be certain of its answer, and then has none at all. The base is in eval
+    mode, all but its own flag where it has `auxiliary` outputs. For depth it trains with the rest, and its batch norms
+    normalise: hidden states of an untrained model vanish on their way through it else.
     """
-    grafted.train().base.eval().requires_grad_(False)
-    grafted.base.training = auxiliary
-    for site in grafted.sites:
-        grafted.base.get_submodule(site).requires_grad_(True)
+    grafted.train().base.eval()
+    if kind == "depth":
+        for part in grafted.base.modules():
+            part.training = isinstance(part, nn.BatchNorm2d)
+            if isinstance(part, nn.Linear) and not part.weight.any():
+                nn.init.normal_(part.weight, std=0.1)  # some heads start at zero, and let nothing through
+    else:
+        grafted.base.requires_grad_(False)
+        grafted.base.training = auxiliary
+        for place in grafted.places:
+            grafted.base.get_submodule(place.module).requires_grad_(True)
     optimizer = torch.optim.SGD([p for p in grafted.parameters() if p.requires_grad], lr=1e-3)
     without_gradient = dict(grafted.replicas.named_parameters())
-    labels = grafted(images)[:N].detach().argmax(1)
     for _ in range(2):
+        labels = grafted(images)[:N].detach().argmax(1)
         optimizer.zero_grad()
         spg_loss(grafted(images), labels, weights=(0.4, 0.2), label_smoothing=0.1).loss.backward()
         optimizer.step()
@@ -154,11 +162,22 @@ def rebuild(identity: Identity, module: nn.Module) -> nn.Module:
     return rebuilt
 
 
-@pytest.fixture(
-    scope="module", params=[pytest.param(f, id=f.name, marks=[pytest.mark.slow] * f.slow) for f in SUPPORTED]
-)
+def case(family: Family, kind: str, number: int):
+    """Return one operation; the number tells members of a family with different arguments apart."""
+    name = family.name if kind == "dropout" else f"{family.name}-{kind}"
+    marks = [pytest.mark.slow] * family.slow
+    return pytest.param((family, kind), id=f"{name}-{number}" if family.args and kind == "depth" else name, marks=marks)
+
+
+CASES = [
+    *(case(family, "dropout", number) for number, family in enumerate(SUPPORTED)),
+    *(case(family, "depth", number) for number, family in enumerate(DEPTH)),
+]
+
+
+@pytest.fixture(scope="module", params=CASES)
 def surgery(request):
-    return operate(request.param)
+    return operate(*request.param)
 
 
 def assert_same_state(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
@@ -166,10 +185,13 @@ def assert_same_state(found: dict[str, Tensor], expected: dict[str, Tensor]) -> 
     assert [key for key, value in expected.items() if not torch.equal(found[key], value)] == []
 
 
+def equal(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> bool:
+    return len(found) == len(expected) and all(map(torch.equal, found, expected))
+
+
 def test_law_1_a_fresh_graft_in_eval_mode_is_the_base_bit_for_bit(surgery):
-    assert surgery.base.outputs.shape == (N, CLASSES)
-    assert torch.isfinite(surgery.base.outputs).all()
-    assert torch.equal(surgery.grafted.outputs, surgery.base.outputs)
+    assert all(output.shape[:2] == (N, CLASSES) and torch.isfinite(output).all() for output in surgery.base.outputs)
+    assert equal(surgery.grafted.outputs, surgery.base.outputs)
     assert_same_state(surgery.grafted.state, surgery.base.state)
 
 
@@ -190,7 +212,7 @@ def test_law_3_stripping_a_fresh_graft_gives_the_base_back(surgery):
     assert surgery.stripped.layout == surgery.base.layout
     assert surgery.stripped.hooks == surgery.base.hooks
     assert_same_state(surgery.stripped.state, surgery.base.state)
-    assert torch.equal(surgery.stripped.outputs, surgery.base.outputs)
+    assert equal(surgery.stripped.outputs, surgery.base.outputs)
 
 
 def test_law_3_stripping_after_training_changes_only_values(surgery):
@@ -201,8 +223,8 @@ def test_law_3_stripping_after_training_changes_only_values(surgery):
 
 
 def test_law_4_the_stripped_model_is_the_grafted_one_in_eval_mode_bit_for_bit(surgery):
-    assert not torch.equal(surgery.trained.outputs, surgery.base.outputs)
-    assert torch.equal(surgery.trained_and_stripped.outputs, surgery.trained.outputs)
+    assert not equal(surgery.trained.outputs, surgery.base.outputs)
+    assert equal(surgery.trained_and_stripped.outputs, surgery.trained.outputs)
     assert_same_state(surgery.trained_and_stripped.state, surgery.trained.state)
 
 
@@ -217,13 +239,12 @@ def test_every_replica_learns(surgery):
 
 def test_config_and_weights_rebuild_the_model_bit_for_bit(surgery):
     assert surgery.rebuilt.layout == surgery.base.layout
-    assert torch.equal(surgery.rebuilt.outputs, surgery.trained_and_stripped.outputs)
+    assert equal(surgery.rebuilt.outputs, surgery.trained_and_stripped.outputs)
 
 
 def graft_and_prove(module: nn.Module, images: Tensor) -> None:
-    sites = [site.module for site in find_sites(module, images)]
     before = fingerprint(module, images)
-    prove_graft(attach(module, sites, replicas=T, rate=0.0), before, images)
+    prove_graft(graft(module, replicas=T, rate=0.0, example=images), before, images)
 
 
 @pytest.mark.parametrize(("family", "reason"), [pytest.param(*case, id=case[0].name) for case in UNSUPPORTED])
@@ -242,6 +263,8 @@ EXPORTED = [
     "timm/test_efficientnet",
     "timm/test_mambaout",
     "timm/test_vit",
+    "torchvision/deeplabv3_mobilenet_v3_large",
+    "torchvision/lraspp_mobilenet_v3_large",
     "torchvision/mobilenet_v3_small",
     "torchvision/shufflenet_v2_x0_5",
 ]
@@ -252,8 +275,7 @@ EXPORTED = [
 def test_law_9_the_exported_graph_agrees_on_inputs_it_was_not_exported_with(name, tmp_path):
     family = next(family for family in SUPPORTED if family.name == name)
     _, module, images = open_family(family)
-    sites = [site.module for site in find_sites(module, images)]
-    stripped = detach(attach(module, sites, replicas=T, rate=0.1))
+    stripped = detach(graft(module, replicas=T, rate=0.1, example=images))
     report = export_onnx(stripped, tmp_path / "model.onnx", (3, family.size, family.size), batch_sizes=(1, 3))
     assert report.top1_equal
     assert report.top1_compared > 0

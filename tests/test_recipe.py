@@ -17,12 +17,23 @@ from spgsurgeon.recipe.writing import dump_recipe
 from spgsurgeon.workflows.recipes import check_recipe, copy_recipe, list_recipes, show_recipe
 
 SHIPPED = (
+    "camvid-lraspp-base",
+    "camvid-lraspp-dropout",
     "cifar10-resnet-base",
+    "cifar10-resnet-depth",
     "cifar10-resnet-dropout",
+    "coco-deeplabv3-resnet101-dropout",
+    "coco-deeplabv3-resnet50-dropout",
+    "coco-fcn-resnet101-dropout",
+    "coco-fcn-resnet50-dropout",
     "digits-dropout",
     "imagenet-efficientnet-v2-m-dropout",
     "imagenet-mobilenet-v2-dropout",
+    "imagenet-resnet18-depth",
+    "imagenet-resnet34-depth",
+    "imagenet-resnet50-depth",
     "imagenet-resnet50-dropout",
+    "imagenet-vit-b-16-depth",
     "imagenet-vit-b-16-dropout",
 )
 MINIMAL = "data: {source: digits}\n"
@@ -73,7 +84,7 @@ def test_text_that_looks_like_something_else_survives_writing(write):
 
 def test_all_faults_come_at_once_in_order_with_their_lines(write):
     source = write("""\
-trp: {kind: depth, replicas: 0, rate: 1.0}
+trp: {kind: width, replicas: 0, rate: 1.0}
 objective:
   weights: [0.4, -1, .nan]
 data:
@@ -91,7 +102,7 @@ training:
 xyz: red
 """)
     assert faults_of(source, ("training.epoch=3", "data.augment.flip=2")) == [
-        "recipe.yaml:1: trp.kind: 'depth' is refused, it must be 'dropout' or 'none'",
+        "recipe.yaml:1: trp.kind: 'width' is refused, it must be 'dropout', 'depth' or 'none'",
         "recipe.yaml:1: trp.replicas: 0 is refused, it must be 1 or more",
         "recipe.yaml:1: trp.rate: 1.0 is refused, it must be less than 1",
         "recipe.yaml:3: objective.weights[1]: -1 is refused, it must be 0 or more",
@@ -141,7 +152,25 @@ def test_the_default_weights_are_counted_too(write):
     [
         ("trp: {}", "recipe.yaml: data: missing; it says: The pictures."),
         ("", "recipe.yaml: data: missing; it says: The pictures."),
-        ("data:\n  source: folder", "recipe.yaml:1: data.path: source: folder needs the path of an image-folder tree"),
+        ("data:\n  source: folder", "recipe.yaml:1: data.path: source: folder needs the path of the folder that holds"),
+        ("data: {source: masks}", "recipe.yaml:1: data.path: source: masks needs the path"),
+        ("data: {source: folder, path: x, ignore: [3]}", "recipe.yaml:1: data.ignore: ignore is for pictures with mas"),
+        ("data: {source: coco, path: x, classes: 3}", "recipe.yaml:1: data.classes: classes is for source: masks"),
+        (
+            "data: {source: masks, path: x, augment: {crop: pad}}",
+            "recipe.yaml:1: data.augment: crop 'pad' does not go with source: masks",
+        ),
+        (
+            "data: {source: digits, augment: {crop: random-scale}}",
+            "recipe.yaml:1: data.augment: crop 'random-scale' does not go with source: digits",
+        ),
+        (
+            "data: {source: masks, path: x, augment: {mixup: 0.2}}",
+            "recipe.yaml:1: data.augment: mixup is for whole images",
+        ),
+        (MINIMAL + "trp: {kind: depth, rate: 0.1}", "recipe.yaml:2: trp.rate: rate is not a setting of depth replicas"),
+        (MINIMAL + "trp: {blocks: 2}", "recipe.yaml:2: trp.blocks: blocks is not a setting of dropout replicas"),
+        (MINIMAL + "trp: {kind: depth, blocks: 0}", "recipe.yaml:2: trp.blocks: 0 is refused, it must be 1 or more"),
         ("data: {source: wds/x}", "recipe.yaml:1: data.source: 'wds/x' is a stream, and streams can't be resumed"),
         ("data: {source: mnist}", "recipe.yaml:1: data.source: 'mnist' is not a data source"),
         ("data: {source: torch/}", "recipe.yaml:1: data.source: 'torch/' is not a data source"),
@@ -164,6 +193,23 @@ def test_a_fault_says_where_and_what(text, fault, write):
     faults = faults_of(write(text))
     assert len(faults) == 1
     assert faults[0].startswith(fault)
+
+
+def test_the_form_of_the_loss_goes_by_the_kind_of_replica_unless_it_is_said(write):
+    assert read_recipe(write(MINIMAL)).objective.form == "step"
+    assert read_recipe(write(MINIMAL + "trp: {kind: depth}")).objective.form == "episode"
+    assert read_recipe(write(MINIMAL + "trp: {kind: depth}\nobjective: {form: step}")).objective.form == "step"
+    shown = dump_recipe(read_recipe(write(MINIMAL + "trp: {kind: depth}")))
+    assert read_recipe(write(shown)).objective.form == "episode"
+
+
+def test_pictures_with_masks_are_cropped_at_random_scales_unless_it_is_said(write):
+    masks = "data: {source: masks, path: x, classes: [a, b], ignore: [11]}"
+    recipe = read_recipe(write(masks))
+    assert recipe.data.augment.crop == "random-scale"
+    assert read_recipe(write(dump_recipe(recipe))) == recipe
+    assert read_recipe(write(masks), ["data.augment.crop=resize"]).data.augment.crop == "resize"
+    assert read_recipe(write(masks), ["data.classes=11"]).data.classes == 11
 
 
 def test_python_tags_are_refused_and_never_run(write, tmp_path):

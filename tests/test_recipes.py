@@ -10,16 +10,31 @@ from pathlib import Path
 
 import pytest
 import typer
-from command_line import make_image_folder, succeed
+from command_line import make_image_folder, make_mask_folder, succeed
 
 from spgsurgeon.cli.app import app
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.recipe.shipped import shipped_recipes
 
 RECIPES = shipped_recipes()
-LARGE = {"imagenet-efficientnet-v2-m-dropout", "imagenet-vit-b-16-dropout"}
+LARGE = {
+    "coco-deeplabv3-resnet101-dropout",
+    "coco-deeplabv3-resnet50-dropout",
+    "coco-fcn-resnet101-dropout",
+    "coco-fcn-resnet50-dropout",
+    "imagenet-efficientnet-v2-m-dropout",
+    "imagenet-vit-b-16-depth",
+    "imagenet-vit-b-16-dropout",
+}
+SEGMENTATION = ("camvid", "coco")
+LRASPP = "torchvision/lraspp_mobilenet_v3_large"
 # For recipes that leave the model to the command.
-BASES = {"cifar10-resnet-dropout": "timm/test_resnet", "digits-dropout": "timm/test_resnet"}
+BASES = {
+    "camvid-lraspp-dropout": LRASPP,
+    "cifar10-resnet-depth": "timm/test_resnet",
+    "cifar10-resnet-dropout": "timm/test_resnet",
+    "digits-dropout": "timm/test_resnet",
+}
 
 
 @pytest.fixture(scope="session")
@@ -39,19 +54,31 @@ def two_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_image_folder(tmp_path_factory.mktemp("two"), splits=("train", "val", "test"), classes=2, each=2)
 
 
+@pytest.fixture(scope="session")
+def masks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two batches of two pictures with masks of the fewest classes that a segmentation recipe has."""
+    return make_mask_folder(tmp_path_factory.mktemp("masks"), splits=("train", "val"), classes=11, each=4)
+
+
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in LARGE else []) for n in RECIPES])
-def test_a_dry_run_with_the_recipes_own_model(name: str, imagenet: Path, cifar10: Path, tmp_path: Path) -> None:
+def test_a_dry_run_with_the_recipes_own_model(
+    name: str, imagenet: Path, cifar10: Path, masks: Path, tmp_path: Path
+) -> None:
     overrides = ["training.batch_size=2", "training.device=cpu", "data.workers=0"]
     if name.startswith("imagenet"):
         overrides += [f"data.path={imagenet}", "data.eval=train"]
     elif name.startswith("cifar10"):
         overrides += [f"data.path={cifar10}"]
+    elif name.startswith("camvid"):
+        overrides += [f"data.path={masks}"]
+    elif name.startswith("coco"):
+        overrides += [f"data.path={masks}", "data.source=masks", "data.classes=21", "data.image_size=64"]
     model = [BASES[name]] if name in BASES else []
     command = ("train", *model, "--random-weights", "--recipe", name, *overrides, "-o", tmp_path / "run")
     plan = succeed(*command, "--dry-run", "--json").document
 
     recipe = read_recipe(name)
-    pictures = {"imagenet": 1000, "cifar10": 10, "digits": 600}[name.partition("-")[0]]
+    pictures = {"imagenet": 1000, "cifar10": 10, "digits": 600, "camvid": 4, "coco": 4}[name.partition("-")[0]]
     steps = pictures // 2 // recipe.training.accumulate
     assert plan["steps_per_epoch"] == steps
     assert plan["steps"] == steps * (recipe.training.epochs + recipe.cold_start.epochs)
@@ -63,15 +90,23 @@ def test_a_dry_run_with_the_recipes_own_model(name: str, imagenet: Path, cifar10
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_two_steps_with_the_recipes_settings_on_a_tiny_model(name: str, two_classes: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
+def test_two_steps_with_the_recipes_settings_on_a_tiny_model(
+    name: str, two_classes: Path, masks: Path, tmp_path: Path
+) -> None:
+    run, model = tmp_path / "run", "timm/test_resnet"
     overrides = ["training.epochs=1", "training.batch_size=2", "training.accumulate=1", "training.device=cpu"]
     overrides += ["data.image_size=32", "data.eval_image_size=null", "data.workers=0"]
-    if not name.startswith("digits"):
-        overrides += [f"data.path={two_classes}"]
-    else:
+    if name.startswith("digits"):
         overrides += ["training.batch_size=300"]
-    command = ("train", "timm/test_resnet", "--random-weights", "--recipe", name, *overrides, "-o", run)
+    elif name.startswith(SEGMENTATION):
+        model = LRASPP
+        overrides += [f"data.path={masks}", "data.source=masks", "data.classes=11", "data.image_size=64"]
+    else:
+        overrides += [f"data.path={two_classes}"]
+    if "vit" in name and name.endswith("depth"):
+        model, size = "timm/test_vit", "data.image_size=160"  # the only size that it takes
+        overrides += [size]
+    command = ("train", model, "--random-weights", "--recipe", name, *overrides, "-o", run)
     trained = succeed(*command, "--json").document
 
     recipe = read_recipe(name)

@@ -180,6 +180,15 @@ def proof_lines(proof: Mapping[str, bool]) -> str:
     return ", ".join(law.replace("_", " ") for law, holds in proof.items() if holds)
 
 
+METRICS = {"top1": "top-1", "mean_iou": "mean IoU"}
+"""The score that runs are compared by, by task, and how people call it."""
+
+
+def main_metric(scores: Mapping[str, Any]) -> str:
+    """Return which of `METRICS` is among the scores."""
+    return next(metric for metric in METRICS if metric in scores)
+
+
 def gigabytes(size: int) -> str:
     """Return a number of bytes as people write it."""
     return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

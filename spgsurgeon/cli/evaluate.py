@@ -7,17 +7,27 @@ from typing import Annotated, Any
 
 import typer
 
-from spgsurgeon.cli.console import emit, pairs
+from spgsurgeon.cli.console import columns, emit, pairs
 from spgsurgeon.cli.options import Arch, Model, Weights, check_weights
 
 
 def command(
     model: Model,
-    data: Annotated[str, typer.Option("--data", help="An image-folder tree, digits, torch/NAME or hfds/NAME.")],
-    data_path: Annotated[Path | None, typer.Option("--data-path", help="Where torch/ and hfds/ data lies.")] = None,
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data",
+            help="An image-folder tree, digits, torch/NAME or hfds/NAME; for segmentation a folder with SPLIT/images "
+            "and SPLIT/masks, voc or coco.",
+        ),
+    ],
+    data_path: Annotated[Path | None, typer.Option("--data-path", help="Where data given by name lies.")] = None,
     split: Annotated[str, typer.Option("--split", help="Split or sub-folder.")] = "val",
     image_size: Annotated[
         int | None, typer.Option("--image-size", min=1, help="Pixels; the model's own if left out.")
+    ] = None,
+    ignore: Annotated[
+        list[int] | None, typer.Option("--ignore", min=0, help="A mask value that is not scored, besides 255.")
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 64,
     workers: Annotated[int | None, typer.Option("--workers", min=0, help="Loader processes; by the machine.")] = None,
@@ -28,7 +38,7 @@ def command(
 ) -> None:
     """Score a model on a data set.
 
-    Top-1, top-5, loss and throughput, loading included.
+    Top-1, top-5, loss and throughput, loading included; mean IoU and pixel accuracy of a segmentation model.
 
     Example: `spgsurgeon eval better/ --data /data/imagenet --split val`
     """
@@ -43,6 +53,7 @@ def command(
         weights=weights,
         arch=arch,
         image_size=image_size,
+        ignore=ignore or (),
         batch_size=batch_size,
         workers=workers,
         device=device,
@@ -52,13 +63,39 @@ def command(
 
 
 def _render(document: dict[str, Any]) -> Any:
+    return _render_segmentation(document) if "mean_iou" in document else _render_classification(document)
+
+
+def _render_classification(document: dict[str, Any]) -> Any:
     height, width = document["image_size"]
     return pairs(
         [
             ("data", f"{document['data']}, {document['samples']} pictures at {height} x {width} pixels"),
             ("top-1", f"{document['top1']:.3f} %"),
             ("top-5", f"{document['top5']:.3f} %"),
-            ("loss", f"{document['loss']:.4f}"),
-            ("speed", f"{document['images_per_second']:.0f} images/s, loading included"),
+            *_loss_and_speed(document),
         ]
     )
+
+
+def _render_segmentation(document: dict[str, Any]) -> Any:
+    from rich.console import Group
+
+    edge = document["shorter_edge"]
+    summary = pairs(
+        [
+            ("data", f"{document['data']}, {document['samples']} pictures, shorter edge {edge} pixels"),
+            ("mean IoU", f"{document['mean_iou']:.3f} %"),
+            ("pixels right", f"{document['pixel_accuracy']:.3f} %"),
+            *_loss_and_speed(document),
+        ]
+    )
+    rows = [(name, "not there" if iou is None else f"{iou:.3f}") for name, iou in document["class_iou"].items()]
+    return Group(summary, columns(("class", "IoU %"), rows))
+
+
+def _loss_and_speed(document: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        ("loss", f"{document['loss']:.4f}"),
+        ("speed", f"{document['images_per_second']:.0f} images/s, loading included"),
+    ]

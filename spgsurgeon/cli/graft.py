@@ -9,14 +9,28 @@ import typer
 
 from spgsurgeon.cli.console import emit, millions, pairs, proof_lines, several, working
 from spgsurgeon.cli.options import Arch, Force, Model, Output, RandomWeights, Weights, check_weights
+from spgsurgeon.errors import did_you_mean
+
+_KINDS: dict[str, tuple[str, ...]] = {"dropout": ("rate",), "depth": ("blocks", "block", "init")}
 
 
 def command(
     model: Model,
     output: Output,
-    trp: Annotated[str, typer.Option("--trp", help="Kind of replica: dropout.")] = "dropout",
+    trp: Annotated[str, typer.Option("--trp", help="Kind of replica: dropout (at the head), depth.")] = "dropout",
     replicas: Annotated[int, typer.Option("--replicas", help="How many, T; an episode has T + 1 steps.")] = 3,
-    rate: Annotated[float, typer.Option("--rate", help="Dropout rate of each replica, 0 <= rate < 1.")] = 0.2,
+    rate: Annotated[
+        float | None, typer.Option("--rate", help="Dropout: rate of each replica, 0 <= rate < 1.  [default: 0.2]")
+    ] = None,
+    blocks: Annotated[
+        int | None, typer.Option("--blocks", help="Depth: blocks of each replica; by the architecture if left out.")
+    ] = None,
+    block: Annotated[
+        str | None, typer.Option("--block", help="Depth: kind of block; by the architecture if left out.")
+    ] = None,
+    init: Annotated[
+        str | None, typer.Option("--init", help="Depth: how blocks start: identity, all-zero.  [default: identity]")
+    ] = None,
     num_classes: Annotated[
         int | None, typer.Option("--num-classes", min=1, help="Give the model a new, untrained head.")
     ] = None,
@@ -30,23 +44,31 @@ def command(
     Nothing is written before it is proven that outputs and weights are the base's, bit for bit.
 
     Example: `spgsurgeon graft timm/resnet50.a1_in1k -o grafted/`
+
+    Deeper: `spgsurgeon graft torchvision/resnet18 --trp depth -o grafted/`
     """
     from spgsurgeon.workflows.graft import graft_folder
+    from spgsurgeon.workflows.replicas import Replicas
 
     check_weights(weights)
-    if not 0 <= rate < 1:
+    if trp not in _KINDS:
+        near = did_you_mean(trp, _KINDS) or f"there are {' and '.join(_KINDS)}"
+        raise typer.BadParameter(f"{trp!r} is not a kind of replica; {near}", param_hint="'--trp'")
+    given = {"rate": rate, "blocks": blocks, "block": block, "init": init}
+    settings: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if foreign := [f"--{key}" for key in settings if key not in _KINDS[trp]]:
+        raise typer.BadParameter(f"not a setting of {trp} replicas", param_hint=f"'{foreign[0]}'")
+    if rate is not None and not 0 <= rate < 1:
         raise typer.BadParameter(f"rate {rate} is outside [0, 1)", param_hint="'--rate'")
     if replicas < 1:
         raise typer.BadParameter(f"{replicas} replicas: at least one is needed", param_hint="'--replicas'")
-    if trp != "dropout":
-        raise typer.BadParameter(f"{trp!r} is not a kind of replica; there is dropout", param_hint="'--trp'")
+    if blocks is not None and blocks < 1:
+        raise typer.BadParameter(f"{blocks} blocks: a replica has at least one", param_hint="'--blocks'")
     with working("grafting, proving, writing"):
         document = graft_folder(
             model,
             output,
-            trp=trp,
-            replicas=replicas,
-            rate=rate,
+            replicas=Replicas(trp, replicas, **settings),
             num_classes=num_classes,
             weights=weights,
             arch=arch,
@@ -57,18 +79,25 @@ def command(
 
 
 def _render(document: dict[str, Any]) -> Any:
-    trp, base = document["trp"], document["base"]
-    site = several(base["head"]["module"])
+    base = document["base"]
     return pairs(
         [
             ("base", f"{base['library']}/{base['architecture']}, {millions(base['parameters'])} parameters"),
-            (
-                "grafted",
-                f"{trp['replicas']} {trp['kind']} replicas, rate {trp['rate']}, before {site}",
-            ),
+            ("grafted", _replicas(document)),
             ("temporary", f"{millions(document['temporary_parameters'])} parameters"),
             ("proof", proof_lines(document["proof"])),
             ("written to", document["output"]),
             ("next", f"spgsurgeon train {quote(document['output'])} --recipe RECIPE -o RUN/"),
         ]
     )
+
+
+def _replicas(document: dict[str, Any]) -> str:
+    trp, base = document["trp"], document["base"]
+    if trp["kind"] == "dropout":
+        modules = base["head"]["module"]
+        head = several(list(dict.fromkeys(modules)) if isinstance(modules, list) else modules)
+        return f"{trp['replicas']} dropout replicas, rate {trp['rate']}, before {head}"
+    site = base["sites"]["depth"]
+    blocks = f"{trp['blocks']} {trp['block']} block{'s' if trp['blocks'] > 1 else ''}"
+    return f"{trp['replicas']} depth replicas, {blocks} each, after {site['module']}"

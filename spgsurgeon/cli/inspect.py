@@ -60,13 +60,15 @@ def _rows(document: dict[str, Any]) -> list[tuple[str, str | None]]:
         ("format", _format(document)),
         ("prefixes", " ".join(document["prefixes"])),
         ("architecture", _architecture(document)),
+        ("task", document["task"]),
         ("evidence", document.get("evidence")),
         ("head", _head(document["head"])),
         ("parameters", _size(document)),
         ("dtypes", ", ".join(f"{count} {dtype}" for dtype, count in document["dtypes"].items())),
         ("beside it", ", ".join(document.get("unexpected", []))),
         ("content hash", "the weights were not read (--values)" if unread else document["content_hash"]),
-        ("dropout-TRP", _site(document["sites"].get("dropout"))),
+        ("dropout-TRP", _dropout(document["sites"].get("dropout"))),
+        ("depth-TRP", _depth(document["sites"].get("depth"))),
         ("NaN or infinity", ", ".join(bad or [])),
         ("next", document["next"]),
     ]
@@ -93,10 +95,25 @@ def _size(document: dict[str, Any]) -> str:
 def _head(head: dict[str, Any] | None) -> str | None:
     if head is None:
         return None
-    return f"{several(head['module'])} ({several(head['type'])}, {several(head['width'])} -> {head['classes']} classes)"
+    module, kind, width = (_each_once(head[key]) for key in ("module", "type", "width"))
+    return f"{module} ({kind}, {width} -> {head['classes']} classes)"
 
 
-def _site(site: dict[str, Any] | None) -> str | None:
+def _each_once(value: Any) -> str:
+    return several(list(dict.fromkeys(value)) if isinstance(value, list) else value)
+
+
+def _dropout(site: dict[str, Any] | None) -> str | None:
     if site is None:
         return None
-    return f"at the input of {several(site['module'])}: {millions(site['temporary_parameters'])} temporary"
+    places = _each_once(site["module"])
+    if "key" in site:
+        places = f"{several(site['key'])} of {places}"
+    return f"at the input of {places}: {millions(site['temporary_parameters'])} temporary"
+
+
+def _depth(site: dict[str, Any] | None) -> str | None:
+    if site is None:
+        return None
+    depths = f"depth {site['depth']} -> {several(site['depths'])} {site['unit']}"
+    return f"{depths}: at the output of {site['module']}, {millions(site['temporary_parameters'])} temporary"

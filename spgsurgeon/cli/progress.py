@@ -14,7 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from spgsurgeon.cli.console import console, speaks, verbosity
+from spgsurgeon.cli.console import METRICS, console, main_metric, speaks, verbosity
 
 
 class RunProgress:
@@ -49,10 +49,10 @@ class RunProgress:
         if self._bar:
             self._task = self._bar.add_task("training", total=steps, completed=done)
 
-    def original(self, scores: dict[str, float]) -> None:
+    def original(self, scores: dict[str, Any]) -> None:
         """Print the score that the run is measured against."""
         if not self._silent:
-            console(stderr=True).print(f"original   top-1 {scores['top1']:.2f} %")
+            console(stderr=True).print(f"original   {_score(scores)}")
 
     def advance(self) -> None:
         """Move the bar by a step."""
@@ -66,6 +66,11 @@ class RunProgress:
         shares = " ".join(f"{100 * share:.1f}" for share in metrics["valid_share"][1:])
         parts = [f"epoch {metrics['epoch'] + 1:3d}", f"loss {metrics['loss']:.4f}"]
         parts += [f"valid {shares} %"] if shares else []
-        parts += [f"top-1 {metrics['evaluation']['top1']:.2f} %"] if metrics["evaluation"] else ["cold start"]
+        parts += [_score(metrics["evaluation"]) if metrics["evaluation"] else "cold start"]
         parts += [f"lr {metrics['learning_rate']:.3g}", f"{metrics['images_per_second']:.0f} images/s"]
         console(stderr=True).print("  ".join(parts))
+
+
+def _score(scores: dict[str, Any]) -> str:
+    metric = main_metric(scores)
+    return f"{METRICS[metric]} {scores[metric]:.2f} %"

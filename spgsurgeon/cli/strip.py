@@ -27,6 +27,13 @@ def command(
     opset: Annotated[
         int | None, typer.Option("--opset", help="ONNX opset; the exporter's default if left out.")
     ] = None,
+    image_size: Annotated[
+        int | None, typer.Option("--image-size", min=1, help="Pixels of an ONNX file's pictures; the model's own.")
+    ] = None,
+    onnx_outputs: Annotated[
+        str | None,
+        typer.Option("--onnx-outputs", metavar="main|all", help="Logits alone, or the auxiliary head's too."),
+    ] = None,
     force: Force = False,
 ) -> None:
     """Write the base without replicas, proven.
@@ -40,7 +47,15 @@ def command(
     check_weights(weights)
     with working("stripping, proving, writing"):
         document = strip_folder(
-            source, output, exports=export or [], weights=weights, reference=reference, opset=opset, force=force
+            source,
+            output,
+            exports=export or [],
+            weights=weights,
+            reference=reference,
+            opset=opset,
+            image_size=image_size,
+            onnx_outputs=onnx_outputs,
+            force=force,
         )
     emit(document, _render)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from spgsurgeon.cli.console import columns, emit, gigabytes, millions, pairs
+from spgsurgeon.cli.console import METRICS, columns, emit, gigabytes, main_metric, millions, pairs
 from spgsurgeon.cli.options import Arch, Force, RandomWeights, Weights, check_weights
 
 
@@ -68,21 +68,27 @@ def split_arguments(arguments: list[str]) -> tuple[str | None, list[str]]:
     return (models[0] if models else None), overrides
 
 
+_OTHERS = {"top1": {"top5": "top-5"}, "mean_iou": {"pixel_accuracy": "pixel accuracy"}}
+
+
 def _render(document: dict[str, Any]) -> Any:
     from rich.console import Group
 
+    metric = main_metric(document["original"])
+    names = {metric: METRICS[metric], **_OTHERS[metric]}
     rows = [
-        (when, f"{scores['top1']:.3f}", f"{scores['top5']:.3f}", f"{scores['loss']:.4f}")
+        (when, *(f"{scores[key]:.3f}" for key in names), f"{scores['loss']:.4f}")
         for when in ("original", "best", "last")
         if (scores := document[when])
     ]
-    gain = document["best"]["top1"] - document["original"]["top1"]
-    verdict = f"{gain:+.3f} points of top-1 over the original" if gain > 0 else f"no gain ({gain:+.3f} points of top-1)"
+    gain = document["best"][metric] - document["original"][metric]
+    points = f"points of {METRICS[metric]}"
+    verdict = f"{gain:+.3f} {points} over the original" if gain > 0 else f"no gain ({gain:+.3f} {points})"
     caution = (
         "one run; the best checkpoint was chosen by these scores. The control: the same command with trp.kind=none"
     )
     summary = pairs([("result", verdict), ("", caution), ("run", document["run"])])
-    return Group(columns(("", "top-1 %", "top-5 %", "loss"), rows), summary)
+    return Group(columns(("", *(f"{name} %" for name in names.values()), "loss"), rows), summary)
 
 
 def _replicas(trp: dict[str, Any]) -> str:

@@ -32,6 +32,7 @@ BelowOne = Annotated[float, Field(ge=0, lt=1)]
 Decay = Annotated[float, Field(gt=0, lt=1)]
 
 READABLE = ("torch/", "hfds/")
+MASKS = ("masks", "voc", "coco")
 STREAMS = ("wds/", "tfds/", "hfids/")
 
 
@@ -40,9 +41,12 @@ def _known_source(source: str) -> str:
         raise ValueError(
             f"{source!r} is a stream, and streams can't be resumed exactly yet; use a folder, torch/, hfds/"
         )
-    if source in ("folder", "digits") or any(source.startswith(p) and source != p for p in READABLE):
+    if source in ("folder", "digits", *MASKS) or any(source.startswith(p) and source != p for p in READABLE):
         return source
-    raise ValueError(f"{source!r} is not a data source; it must be folder, digits, torch/NAME or hfds/NAME")
+    raise ValueError(
+        f"{source!r} is not a data source; it must be folder, digits, torch/NAME or hfds/NAME, "
+        f"or, with a mask for each picture, {', '.join(MASKS)}"
+    )
 
 
 def _known_device(device: str) -> str:
@@ -67,19 +71,38 @@ class Section(BaseModel):
 class TrpSection(Section):
     """The temporary replicas."""
 
-    kind: Literal["dropout", "none"] = "dropout"
+    kind: Literal["dropout", "depth", "none"] = "dropout"
     """Which replicas are grafted; `none` is plain retraining by the same loop, the control."""
     replicas: Count = 3
     """How many replicas, T; an episode has T + 1 steps."""
     rate: BelowOne = 0.2
-    """Dropout rate of each step; after t steps it has added up to 1 - (1 - rate)^t (eq. 4)."""
+    """Dropout rate of each step; after t steps it has added up to 1 - (1 - rate)^t (eq. 4). Dropout only."""
+    blocks: Count | None = None
+    """How many blocks each replica is deeper than the one before; null goes by the architecture. Depth only."""
+    block: Literal["bottleneck", "inverted-residual", "transformer", "convnext", "swin"] | None = None
+    """What these blocks are; null goes by the architecture. Depth only."""
+    init: Literal["identity", "all-zero"] = "identity"
+    """How blocks start; `all-zero` also zeroes all of their convolutions, which then never learn. Depth only."""
+    head_batch: Literal["stacked", "sequential"] = "stacked"
+    """Whether all steps go through a segmentation model's heads at once, or one by one, in less memory."""
+
+    @model_validator(mode="after")
+    def _settings_of_the_kind(self) -> Self:
+        others = {"dropout": ("blocks", "block", "init"), "depth": ("rate", "head_batch")}.get(self.kind, ())
+        for key in others:
+            if key in self.model_fields_set and getattr(self, key) != type(self).model_fields[key].default:
+                raise _fault_at(key, f"{key} is not a setting of {self.kind} replicas")
+        return self
 
 
 class ObjectiveSection(Section):
     """The loss."""
 
     form: Literal["episode", "episode-mean", "step"] = "step"
-    """How the loss is summed: over whole episodes (eq. 11), over episodes divided by their length, or step by step."""
+    """How the loss is summed: over whole episodes (eq. 11), over episodes divided by their length, or step by step.
+
+    Left out, it is `episode` for depth replicas.
+    """
     weights: Annotated[tuple[NonNegative, ...], Strict(False)] = (0.4, 0.2, 0.1)
     """Weight of each replica in the return (lambda 1 to T); the base itself has 1."""
     loss_normalization: bool = False
@@ -112,8 +135,9 @@ class ColdStartSection(Section):
 class AugmentSection(Section):
     """What happens to training pictures."""
 
-    crop: Literal["random-resized", "pad", "resize"] = "random-resized"
-    """A random resized crop, a random crop after padding, or only a resize."""
+    crop: Literal["random-resized", "random-scale", "pad", "resize"] = "random-resized"
+    """A random resized crop, a random crop after padding, or only a resize. For pictures with masks: `random-scale`,
+    half to twice the size, then a random crop (their default), or `resize`."""
     flip: Probability = 0.5
     """Probability of a horizontal flip."""
     policy: Literal["autoaugment", "randaugment", "trivialaugment-wide", "augmix"] | None = None
@@ -130,13 +154,18 @@ class DataSection(Section):
     """The pictures."""
 
     source: Annotated[str, AfterValidator(_known_source)] = "folder"
-    """`folder` (a tree with one folder a class), `digits` (built in), or a name timm reads: torch/NAME, hfds/NAME."""
+    """`folder` (a tree with one folder a class), `digits` (built in), or a name timm reads: torch/NAME, hfds/NAME. For
+    segmentation `masks` (SPLIT/images and SPLIT/masks), `voc` or `coco`."""
     path: str | None = None
     """The folder that holds the data; `folder` needs it."""
     train: str = "train"
     """Split or sub-folder to train on."""
     eval: str = "val"
     """Split or sub-folder to evaluate on."""
+    classes: Annotated[tuple[str, ...], Strict(False)] | Count | None = None
+    """Names of the classes by mask value, or their number; null reads classes.txt beside the pictures. `masks` only."""
+    ignore: Annotated[tuple[NonNegativeInt, ...], Strict(False)] = ()
+    """Mask values that are not scored and teach nothing, besides 255."""
     image_size: Count | None = None
     """Height and width of training pictures, in pixels; null is the model's own."""
     eval_image_size: Count | None = None
@@ -148,8 +177,25 @@ class DataSection(Section):
 
     @model_validator(mode="after")
     def _folder_has_a_path(self) -> Self:
-        if self.source == "folder" and not self.path:
-            raise _fault_at("path", "source: folder needs the path of an image-folder tree")
+        if self.source in ("folder", *MASKS) and not self.path:
+            raise _fault_at("path", f"source: {self.source} needs the path of the folder that holds the data")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_the_source(self) -> Self:
+        if self.source != "masks" and self.classes is not None:
+            raise _fault_at("classes", f"classes is for source: masks; {self.source} has its own")
+        if self.source not in MASKS and self.ignore:
+            raise _fault_at("ignore", f"ignore is for pictures with masks; source: {self.source} has none")
+        if self.source in MASKS:
+            for key in ("policy", "mixup", "cutmix", "erase"):
+                if getattr(self.augment, key):
+                    raise _fault_at("augment", f"{key} is for whole images; pictures with masks have crop and flip")
+            if "crop" not in self.augment.model_fields_set:
+                object.__setattr__(self, "augment", self.augment.model_copy(update={"crop": "random-scale"}))
+        crops = ("random-scale", "resize") if self.source in MASKS else ("random-resized", "pad", "resize")
+        if self.augment.crop not in crops:
+            raise _fault_at("augment", f"crop {self.augment.crop!r} does not go with source: {self.source}")
         return self
 
 
@@ -237,8 +283,10 @@ class Recipe(Section):
     # On the field, not the whole recipe: so it is reported together with the faults of other sections.
     @field_validator("objective")
     @classmethod
-    def _a_weight_for_each_replica(cls, objective: ObjectiveSection, info: ValidationInfo) -> ObjectiveSection:
+    def _fits_the_replicas(cls, objective: ObjectiveSection, info: ValidationInfo) -> ObjectiveSection:
         trp = info.data.get("trp")
+        if trp is not None and trp.kind == "depth" and "form" not in objective.model_fields_set:
+            objective = objective.model_copy(update={"form": "episode"})
         if trp is not None and trp.kind != "none" and len(objective.weights) != trp.replicas:
             reason = f"{len(objective.weights)} weights for {trp.replicas} replicas (trp.replicas); each needs one"
             raise _fault_at("weights", reason)

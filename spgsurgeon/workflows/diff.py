@@ -114,11 +114,11 @@ def _edited(located: Located, found: str) -> list[str]:
 
 
 def _recorded_head(located: Located) -> tuple[str, ...] | None:
-    """Return the modules that make the logits, as the manifest of a grafted folder names them."""
-    if located.manifest is None:
+    """Return the modules that make the logits, as the manifest of a grafted folder names them; depth's does not."""
+    if located.manifest is None or located.manifest.site.get("side") == "output":
         return None
     module = located.manifest.site["module"]
-    return (module,) if isinstance(module, str) else tuple(module)
+    return (module,) if isinstance(module, str) else tuple(dict.fromkeys(module))
 
 
 def _known_head(layout: Layout) -> tuple[str, ...] | None:
@@ -126,7 +126,7 @@ def _known_head(layout: Layout) -> tuple[str, ...] | None:
     known = catalogue()
     for part in main_parts({key: shape for key, (_, shape) in layout.items()}):
         entries = [known.entry(row) for row in known.rows_with("key_hash", part.key_hash)]
-        heads = {tuple(part.prefix + head.module for head in entry.heads) for entry in entries}
+        heads = {tuple(dict.fromkeys(part.prefix + head.module for head in entry.heads)) for entry in entries}
         if heads:
             return (heads.pop() or None) if len(heads) == 1 else None
     return None

@@ -1,8 +1,9 @@
-"""`spgsurgeon eval`: accuracy and throughput of a base on a split of a data set."""
+"""`spgsurgeon eval`: scores and throughput of a base on a split of a data set."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -11,10 +12,12 @@ from spgsurgeon.errors import UsageError
 from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.training.augmentation import evaluation_transform
 from spgsurgeon.training.evaluation import evaluate
+from spgsurgeon.training.joint_augmentation import joint_evaluation_transform
 from spgsurgeon.training.loader import EvaluationBatches, default_workers
+from spgsurgeon.training.mask_sources import CLASS_NAMES, MASK_SOURCES, holds_masks, open_mask_source
 from spgsurgeon.training.processes import Processes, choose_precision, join_processes
-from spgsurgeon.training.sources import ImageSource, open_source
-from spgsurgeon.workflows.opening import open_model
+from spgsurgeon.training.sources import Source, open_source
+from spgsurgeon.workflows.opening import OpenedModel, open_model
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
@@ -28,56 +31,93 @@ def evaluate_model(
     weights: str | None = None,
     arch: str | None = None,
     image_size: int | None = None,
+    ignore: Sequence[int] = (),
     batch_size: int = 64,
     workers: int | None = None,
     device: str = "auto",
     precision: str = "auto",
 ) -> dict[str, Any]:
-    """Return the document of `eval --json`: top1, top5 (percent), loss, samples, images_per_second.
+    """Return the document of `eval --json`: scores, loss, samples, images_per_second.
 
-    `data` is an image-folder tree, `digits`, or a data-set name that timm reads (then `path` is where it lies);
-    `image_size` in pixels (None: the model's own). Raises UsageError where data and model have other classes.
+    The scores are top1 and top5; of a segmentation model mean_iou, pixel_accuracy and class_iou by name (all percent).
+
+    `data` is an image-folder tree, `digits`, or a data-set name that timm reads (then `path` is where it lies); for a
+    segmentation model a folder of images and masks, `voc` or `coco`. `image_size` in pixels (None: the model's own) is
+    what the shorter edge is resized to there. Mask values in `ignore` are not scored. Raises UsageError where data and
+    model have other classes, or the one has masks and the other has no use for them.
     """
     _check_computation(device, precision)
-    source = open_data(data, path, split)
+    form, root = _find_data(data, path)
     opened = open_model(model, weights=weights, arch=arch)
+    source = _open_data(form, root, split, opened, ignore)
     check_classes(source, opened.identity.num_classes, model, hint="score it on data with the classes it was made for")
     preprocessing = opened.preprocessing.at(image_size)
     with join_processes(device) as processes:
-        batches = evaluation_batches(source, preprocessing, batch_size, workers, processes)
+        batches = evaluation_batches(source, preprocessing, batch_size, workers, processes, task=opened.task)
         try:
             module = opened.module.to(processes.device)
-            scores = evaluate(module, batches, processes, choose_precision(precision, processes.device))
+            scores = evaluate(module, batches, processes, choose_precision(precision, processes.device), opened.task)
         finally:
             batches.close()
+    if "class_iou" in scores:
+        scores["class_iou"] = dict(zip(source.classes, scores["class_iou"], strict=True))
     return {
         **scores,
-        "samples": round(scores["samples"]),
-        "image_size": list(preprocessing.input_size[1:]),
+        **_size(preprocessing, opened.task),
         "model": model,
         "data": source.name,
         "notes": opened.notes,
     }
 
 
-def open_data(data: str, path: Path | None, split: str) -> ImageSource:
-    """Return the source that `--data` names: a folder's path, or the name of a data set."""
+def _find_data(data: str, path: Path | None) -> tuple[str | None, Path | None]:
+    """Return the form of the data that `--data` names, None for a folder's path, and the folder that it lies in."""
     if path is None and Path(data).expanduser().is_dir():
-        return open_source("folder", data, split)
+        return None, Path(data)
     if path is None and data != "digits" and "/" in data and not data.startswith(("torch/", "hfds/")):
-        raise UsageError(f"there is no folder {data}", hint="--data is a folder, digits, torch/NAME or hfds/NAME")
-    if path is None and data.startswith("torch/"):
+        raise UsageError(
+            f"there is no folder {data}",
+            hint="--data is a folder, digits, torch/NAME or hfds/NAME; voc or coco for segmentation",
+        )
+    if path is None and (data.startswith("torch/") or data in MASK_SOURCES):
         raise UsageError(f"--data {data} needs the folder it lies in", hint="--data-path FOLDER")
-    return open_source(data, path, split)
+    return data, path
+
+
+def _open_data(
+    form: str | None, root: Path | None, split: str, opened: OpenedModel, ignore: Sequence[int]
+) -> Source[Any]:
+    """Open the data in the form that the model's task calls for."""
+    if form is None:
+        assert root is not None
+        if opened.task == "classification" and holds_masks(root, split):
+            check_task(opened.task, True, opened.source)
+        form = "masks" if opened.task == "segmentation" else "folder"
+    check_task(opened.task, form in MASK_SOURCES, opened.source)
+    if form not in MASK_SOURCES:
+        if ignore:
+            raise UsageError("mask values are ignored in segmentation only", hint="leave --ignore out")
+        return open_source(form, root, split)
+    classes = None
+    if form == "masks" and root is not None and not (root.expanduser() / CLASS_NAMES).is_file():
+        classes = opened.config().get("label_names") or opened.identity.num_classes
+    return open_mask_source(form, root, split, classes=classes, ignore=ignore)
 
 
 def evaluation_batches(
-    source: ImageSource, preprocessing: Preprocessing, batch_size: int, workers: int | None, processes: Processes
+    source: Source[Any],
+    preprocessing: Preprocessing,
+    batch_size: int,
+    workers: int | None,
+    processes: Processes,
+    *,
+    task: str,
 ) -> EvaluationBatches:
     """Return the batches of one evaluation, this process's share of them."""
+    transform = joint_evaluation_transform if task == "segmentation" else evaluation_transform
     return EvaluationBatches(
         source,
-        evaluation_transform(preprocessing),
+        transform(preprocessing),
         batch_size=batch_size,
         workers=default_workers() if workers is None else workers,
         rank=processes.rank,
@@ -86,13 +126,32 @@ def evaluation_batches(
     )
 
 
-def check_classes(source: ImageSource, num_classes: int, model: str, hint: str | None = None) -> None:
+def check_task(task: str, has_masks: bool, model: str) -> None:
+    """Raise UsageError where a segmentation model is given data without masks, or another model data with them."""
+    if task == "segmentation" and not has_masks:
+        raise UsageError(
+            f"{model} predicts a class for each pixel, and the data has one for each picture",
+            hint="give pictures with masks: a folder with SPLIT/images and SPLIT/masks, voc or coco",
+        )
+    if task != "segmentation" and has_masks:
+        raise UsageError(
+            f"{model} predicts a class for each picture, and the data has masks",
+            hint="give labelled pictures, such as a folder SPLIT/CLASS/PICTURE, or a segmentation model",
+        )
+
+
+def check_classes(source: Source[Any], num_classes: int, model: str, hint: str | None = None) -> None:
     """Raise UsageError where the data has other classes than the model; the hint is how to train it all the same."""
     if len(source.classes) != num_classes:
         graft = f"give it a new head first: spgsurgeon graft {quote(model)} --num-classes {len(source.classes)} -o DIR"
         raise UsageError(
             f"{source.name} has {len(source.classes)} classes, {model} has {num_classes}", hint=hint or graft
         )
+
+
+def _size(preprocessing: Preprocessing, task: str) -> dict[str, Any]:
+    _, height, width = preprocessing.input_size
+    return {"shorter_edge": height} if task == "segmentation" else {"image_size": [height, width]}
 
 
 def _check_computation(device: str, precision: str) -> None:

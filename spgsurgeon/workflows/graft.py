@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from spgsurgeon import __version__
@@ -14,11 +15,10 @@ from spgsurgeon.checkpoint.hashing import layout_hash
 from spgsurgeon.checkpoint.writing import atomic_folder, refuse_existing, refuse_overwriting_input
 from spgsurgeon.errors import SurgeonError, UsageError
 from spgsurgeon.exporting.proof import example_images, fingerprint, prove_graft
-from spgsurgeon.models.heads import sites_document
-from spgsurgeon.trp.grafted import GraftedModel, attach
+from spgsurgeon.trp.grafted import GraftedModel
 from spgsurgeon.workflows.inspect import describe
 from spgsurgeon.workflows.opening import OpenedModel, non_finite, open_model, state_of
-from spgsurgeon.workflows.surgery import replica_settings
+from spgsurgeon.workflows.replicas import DROPOUT, Replicas, attach_replicas, replicas_from, site_document
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,7 @@ def graft_folder(
     model: str,
     output: Path,
     *,
-    trp: str = "dropout",
-    replicas: int = 3,
-    rate: float = 0.2,
+    replicas: Replicas = DROPOUT,
     num_classes: int | None = None,
     weights: str | None = None,
     arch: str | None = None,
@@ -52,7 +50,7 @@ def graft_folder(
     if opened.has_replicas:
         raise UsageError(f"{model} is grafted already", hint="strip it first, or give its base")
     refuse_overwriting_input(output, opened.paths())
-    proven = graft_proven(opened, trp, replicas=replicas, rate=rate)
+    proven = graft_proven(opened, replicas)
     with atomic_folder(output, force=force) as folder:
         write_grafted_folder(
             folder,
@@ -71,18 +69,22 @@ def graft_folder(
     }
 
 
-def graft_proven(opened: OpenedModel, trp: str, *, replicas: int, rate: float) -> ProvenGraft:
-    """Graft an opened base and prove it. Raises VerificationError or ArchitectureError where that fails."""
+def graft_proven(opened: OpenedModel, replicas: Replicas, *, head_batch: str = "stacked", seed: int = 0) -> ProvenGraft:
+    """Graft an opened base and prove it; new weights are a function of `seed`.
+
+    Raises VerificationError, ArchitectureError or UsageError where that fails.
+    """
     if bad := non_finite(state_of(opened.module)):
         raise SurgeonError(
             f"{len(bad)} tensors hold NaN or infinity: {', '.join(bad[:5])}",
             hint="such weights can't be retrained; was the checkpoint written by a run that diverged?",
         )
-    images = example_images(opened.module, opened.preprocessing.input_size)
-    sites = opened.sites
+    replicas = replicas.settled(opened)
+    images = example_images(opened.module, opened.preprocessing.input_size, task=opened.task)
     before = fingerprint(opened.module, images)
-    settings = replica_settings(trp, replicas, rate)
-    grafted = attach(opened.module, [site.module for site in sites], trp, **settings).eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        grafted = attach_replicas(opened.module, opened, replicas, head_batch).eval()
     proof = prove_graft(grafted, before, images)
     identity, state = opened.identity, state_of(opened.module)
     manifest = GraftManifest(
@@ -98,19 +100,18 @@ def graft_proven(opened: OpenedModel, trp: str, *, replicas: int, rate: float) -
             "layout": layout_hash(state),
             "notes": opened.notes,
         },
-        trp={"kind": trp, **settings},
-        site=sites_document(sites, "module", "width") | {"side": sites[0].side},
+        trp=replicas.document(),
+        site=site_document(opened, replicas),
         temporary_parameters=sum(p.numel() for p in grafted.replicas.parameters()),
     )
     return ProvenGraft(grafted, manifest, proof)
 
 
-def regraft(opened: OpenedModel, temporary: dict[str, Tensor] | None) -> GraftedModel:
+def regraft(opened: OpenedModel, temporary: dict[str, Tensor] | None, *, head_batch: str = "stacked") -> GraftedModel:
     """Return the grafted model of an opened grafted folder, with its replicas' weights where they are given."""
     assert opened.manifest is not None
-    trp, site = opened.manifest.trp, opened.manifest.site
-    settings = {key: value for key, value in trp.items() if key != "kind"}
-    grafted = attach(opened.module, site["module"], trp["kind"], **settings).eval()
+    with torch.random.fork_rng(devices=[]):
+        grafted = attach_replicas(opened.module, opened, replicas_from(opened.manifest.trp), head_batch).eval()
     if temporary is not None:
         grafted.replicas.load_state_dict(temporary)
     return grafted

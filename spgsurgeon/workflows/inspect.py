@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from spgsurgeon.checkpoint.folders import read_grafted_folder
 from spgsurgeon.checkpoint.values import content_hash_of, non_finite_of
 from spgsurgeon.errors import ArchitectureError, SurgeonError
-from spgsurgeon.models.heads import Site, sites_document, temporary_parameters
+from spgsurgeon.models.heads import DepthSite, Site, sites_document, temporary_parameters
 from spgsurgeon.models.libraries import NamedModel, parse_model
 from spgsurgeon.workflows.locating import Located, locate
 from spgsurgeon.workflows.recognising import Recognition, recognize, refusal
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from spgsurgeon.models.identification import Match
     from spgsurgeon.workflows.opening import OpenedModel
 
+_T = TypeVar("_T")
 DEFAULT_REPLICAS = 3
 
+_DEPTH_FIELDS = ("module", "width", "side", "family", "block", "blocks", "depth", "unit")
 _READ_UNASKED = 64_000_000  # bytes of weights: as many as are read and hashed in the blink of an eye
 
 
@@ -69,7 +71,9 @@ def describe(opened: OpenedModel, known_hash: str | None = None) -> dict[str, An
         library=opened.identity.library,
         architecture=opened.identity.architecture,
         candidates=[opened.identity.name],
+        task=opened.task,
         sites=opened.sites,
+        depth=_depth_site(opened),
         parameters=sum(p.numel() for p in opened.module.parameters()),
         tensors=[(key, DTYPE_NAMES[value.dtype], tuple(value.shape)) for key, value in state.items()],
         located=located,
@@ -78,6 +82,13 @@ def describe(opened: OpenedModel, known_hash: str | None = None) -> dict[str, An
     document["non_finite"] = [] if known_hash else non_finite(state)
     del document["tensor_list"]
     return document
+
+
+def _depth_site(opened: OpenedModel) -> DepthSite | None:
+    try:
+        return opened.depth_site
+    except ArchitectureError:
+        return None
 
 
 def _inspect_opened(model: str, weights: str | None, arch: str | None, random_seed: int | None) -> dict[str, Any]:
@@ -108,17 +119,17 @@ def _recognized(located: Located, recognition: Recognition) -> dict[str, Any]:
     matches = recognition.fits.matches
     entries = recognition.entries
     shapes = {key: spec.shape for key, spec in entries.items()}
-    libraries = {match.entry.library for match in matches}
-    heads = {_sites(match) for match in matches}
     settled = matches[0].entry if len(matches) == 1 else None
     document = _document(
         source=located.source,
         format=located.format,
         producer=located.producer,
-        library=libraries.pop() if len(libraries) == 1 else None,
+        library=_common(match.entry.library for match in matches),
         architecture=settled.architecture if settled else None,
         candidates=list(dict.fromkeys(match.entry.name for match in matches or recognition.fits.nearest)),
-        sites=heads.pop() if len(heads) == 1 else (),
+        task=_common(match.entry.task for match in matches),
+        sites=_common(_sites(match) for match in matches) or (),
+        depth=_common(match.entry.depth if match.classes else None for match in matches),
         parameters=matches[0].entry.parameters(shapes) if matches else None,
         tensors=[(key, spec.dtype, spec.shape) for key, spec in entries.items()],
         located=located,
@@ -141,7 +152,9 @@ def _document(
     library: str | None,
     architecture: str | None,
     candidates: list[str],
+    task: str | None,
     sites: Sequence[Site],
+    depth: DepthSite | None,
     parameters: int | None,
     tensors: Iterable[tuple[str, str, tuple[int, ...]]],
     located: Located | None,
@@ -157,7 +170,8 @@ def _document(
         "library": library,
         "architecture": architecture,
         "candidates": candidates,
-        "head": sites_document(sites, "module", "type", "width") | {"classes": sites[0].classes} if sites else None,
+        "task": task,
+        "head": _head(sites) if sites else None,
         "parameters": parameters,
         "tensors": len(listed),
         "dtypes": dict(Counter(tensor["dtype"] for tensor in listed)),
@@ -166,19 +180,40 @@ def _document(
         "content_hash": None,
         "unsafe": [],
         "non_finite": None,
-        "sites": {"dropout": _dropout_site(sites)} if sites else {},
+        "sites": _replica_sites(sites, depth),
         "grafted": trp if trp and trp["kind"] != "none" else None,
         "notes": list(located.notes) if located else [],
         "tensor_list": listed,
     }
 
 
-def _dropout_site(sites: Sequence[Site]) -> dict[str, Any]:
-    return {
-        **sites_document(sites, "module", "width"),
-        "side": sites[0].side,
-        "temporary_parameters": temporary_parameters(sites, DEFAULT_REPLICAS),
-    }
+def _head(sites: Sequence[Site]) -> dict[str, Any]:
+    return sites_document(sites, "module", "type", "width") | {"classes": sites[0].classes}
+
+
+def _replica_sites(sites: Sequence[Site], depth: DepthSite | None) -> dict[str, Any]:
+    """Return where each kind of replica attaches and what it would cost, by its kind."""
+    found: dict[str, Any] = {}
+    if sites:
+        by_name = ("key",) if any(site.key for site in sites) else ()
+        found["dropout"] = {
+            **sites_document(sites, "module", "width", *by_name),
+            "side": sites[0].side,
+            "temporary_parameters": temporary_parameters(sites, DEFAULT_REPLICAS),
+        }
+    if depth:
+        found["depth"] = {
+            **{field: getattr(depth, field) for field in _DEPTH_FIELDS},
+            "depths": depth.depths(DEFAULT_REPLICAS),
+            "temporary_parameters": depth.temporary_parameters(DEFAULT_REPLICAS),
+        }
+    return found
+
+
+def _common(values: Iterable[_T]) -> _T | None:
+    """Return the value that all of them are; None where they differ, or there is none."""
+    distinct = set(values)
+    return distinct.pop() if len(distinct) == 1 else None
 
 
 def _tensor_list(tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> list[dict[str, Any]]:
@@ -188,7 +223,9 @@ def _tensor_list(tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> list[di
 def _sites(match: Match) -> tuple[Site, ...]:
     """Return where replicas attach, with the classes that the file has; nowhere where it has no classifier."""
     classes = match.classes
-    return tuple(Site(head.module, head.type, head.width, classes) for head in match.entry.heads) if classes else ()
+    if not classes:
+        return ()
+    return tuple(Site(head.module, head.type, head.width, classes, head.key) for head in match.entry.heads)
 
 
 def _evidence(recognition: Recognition) -> str | None:

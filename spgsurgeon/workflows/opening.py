@@ -14,10 +14,18 @@ from torch import Tensor, nn
 from spgsurgeon.checkpoint.folders import GraftManifest
 from spgsurgeon.checkpoint.tensors import load_tensors
 from spgsurgeon.errors import UsageError
-from spgsurgeon.models.building import build, build_for_loading, fit_identity, load_weights, sites_of, with_classes
-from spgsurgeon.models.heads import Site
+from spgsurgeon.models.building import (
+    build,
+    build_for_loading,
+    depth_site_of,
+    fit_identity,
+    load_weights,
+    sites_of,
+    with_classes,
+)
+from spgsurgeon.models.heads import DepthSite, Site
 from spgsurgeon.models.identification import Match
-from spgsurgeon.models.identity import Identity
+from spgsurgeon.models.identity import Identity, Task
 from spgsurgeon.models.libraries import NamedModel, library, parse_model, resolve_architecture
 from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.workflows.locating import Located, locate
@@ -63,6 +71,16 @@ class OpenedModel:
     def sites(self) -> tuple[Site, ...]:
         """Where dropout replicas attach. Raises ArchitectureError for heads that are not supported."""
         return sites_of(self.identity, self.module)
+
+    @cached_property
+    def depth_site(self) -> DepthSite:
+        """Where replicas of depth attach. Raises ArchitectureError for families that they are not known for."""
+        return depth_site_of(self.identity, self.module)
+
+    @property
+    def task(self) -> Task:
+        """What the model predicts: "classification" or "segmentation"."""
+        return library(self.identity.library).task(self.identity.architecture)
 
     def config(self) -> dict[str, Any]:
         """Return the `config.json` that belongs beside these weights."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +25,31 @@ from spgsurgeon.checkpoint.writing import (
 )
 from spgsurgeon.errors import UsageError, VerificationError, did_you_mean
 from spgsurgeon.exporting.card import model_card
-from spgsurgeon.exporting.onnx_file import export_onnx
+from spgsurgeon.exporting.onnx_file import check_outputs, export_onnx
 from spgsurgeon.exporting.proof import Layout, example_images, prove_strip
 from spgsurgeon.models.building import build_for_loading, load_weights
 from spgsurgeon.models.identity import Identity
 from spgsurgeon.models.sites import run_in_eval
 from spgsurgeon.training.run_folder import recipe_of
 from spgsurgeon.trp.grafted import detach, layout_of
+from spgsurgeon.trp.outputs import outputs_of
 from spgsurgeon.workflows.graft import regraft
 from spgsurgeon.workflows.locating import resolve_folder
-from spgsurgeon.workflows.opening import open_model, state_of
+from spgsurgeon.workflows.opening import OpenedModel, open_model, state_of
+from spgsurgeon.workflows.replicas import replicas_from, step_labels
 from spgsurgeon.workflows.surgery import FORMATS, SUFFIXES, format_of
 
+METRICS = ("top1", "top5", "mean_iou", "pixel_accuracy")  # percentages that a card shows
 _FILES = {"safetensors": "model.safetensors", "pt": "model.pt", "onnx": "model.onnx"}
+
+
+@dataclass(frozen=True)
+class _OnnxOptions:
+    """What was asked of the ONNX file; None is left to the exporter, to the model, and is `main`."""
+
+    opset: int | None
+    image_size: int | None
+    outputs: str | None
 
 
 @dataclass(frozen=True)
@@ -45,12 +57,14 @@ class _Patient:
     """What is known of a base whose replicas were taken down, apart from its weights."""
 
     identity: Identity
+    task: str
     manifest: GraftManifest
+    trp: dict[str, Any]
     config: dict[str, Any]
     input_size: tuple[int, int, int]
     notes: list[str]
     content_hash: str
-    grafted_outputs: Tensor
+    grafted_outputs: tuple[Tensor, ...]
     images: Tensor
     layout: Layout
 
@@ -63,19 +77,25 @@ def strip_folder(
     weights: str | None = None,
     reference: str | None = None,
     opset: int | None = None,
+    image_size: int | None = None,
+    onnx_outputs: str | None = None,
     force: bool = False,
 ) -> dict[str, Any]:
     """Strip the grafted folder or run `source` and write it to `output`, proven.
 
     `output` is a folder, or a single file where it ends in .safetensors, .pt or .onnx; `exports` names the formats
-    (default: safetensors, or the file's own). The proof: the layout is the original's (and that of the model
-    `reference`, if given), nothing of the graft is left, and the model read back from the written file gives the
-    grafted model's outputs bit for bit; an ONNX file agrees with it to float rounding. Returns the document of
-    `strip --json`; raises VerificationError, and writes nothing, where any of it fails.
+    (default: safetensors, or the file's own). Of an ONNX file, `opset`, the height and width `image_size` of its
+    pictures in pixels (default: the model's own) and its outputs, "main" or "all", can be chosen. The proof: the layout
+    is the original's (and that of the model `reference`, if given), nothing of the graft is left, and the model read
+    back from the written file gives the grafted model's outputs bit for bit; an ONNX file agrees with it to float
+    rounding. Returns the document of `strip --json`; raises VerificationError, and writes nothing, where any of it
+    fails.
     """
     formats, single = _formats(output, exports)
-    if opset is not None and "onnx" not in formats:
-        raise UsageError("--opset is for --export onnx")
+    onnx = _OnnxOptions(opset, image_size, onnx_outputs)
+    if "onnx" not in formats:
+        _refuse_options(onnx)
+    check_outputs(onnx.outputs or "main")
     document = output.with_name(output.name + ".json") if single and formats == ["onnx"] else None
     for written in (output, document) if document else (output,):
         refuse_overwriting_input(written, [source])
@@ -91,7 +111,7 @@ def strip_folder(
         beside = atomic_file(document, force=force)
     with beside as proof_file, target as temporary:
         paths = {kind: temporary if single else temporary / _FILES[kind] for kind in formats}
-        reports = {kind: _write(kind, path, module, patient, opset) for kind, path in paths.items()}
+        reports = {kind: _write(kind, path, module, patient, onnx) for kind, path in paths.items()}
         del module  # so that a large model is not in memory twice when the written files are read back
         outputs = []
         for kind, path in paths.items():
@@ -123,6 +143,13 @@ def _formats(output: Path, exports: Sequence[str]) -> tuple[list[str], bool]:
     return [kind], True
 
 
+def _refuse_options(onnx: _OnnxOptions) -> None:
+    given = {"--opset": onnx.opset, "--image-size": onnx.image_size, "--onnx-outputs": onnx.outputs}
+    for name, value in given.items():
+        if value is not None:
+            raise UsageError(f"{name} is for --export onnx")
+
+
 def _take_down(source: Path, weights: str | None) -> tuple[nn.Module, _Patient]:
     """Return the base of a grafted folder or run, and what must be true of it."""
     if not source.exists():
@@ -136,15 +163,17 @@ def _take_down(source: Path, weights: str | None) -> tuple[nn.Module, _Patient]:
     opened = open_model(str(folder), weights=weights)
     assert opened.manifest is not None
     grafted = regraft(opened, read_safetensors(folder / "temporary.safetensors")[0])
-    images = example_images(opened.module, opened.preprocessing.input_size)
-    outputs: Tensor = run_in_eval(grafted, images)
+    images = example_images(opened.module, opened.preprocessing.input_size, task=opened.task)
+    outputs = outputs_of(run_in_eval(grafted, images))
     base = detach(grafted)
     state = state_of(base)
     if layout_hash(state) != opened.manifest.base["layout"]:
         raise VerificationError("keys, order, shapes or dtypes are not those of the model that was grafted (law 3)")
     return base, _Patient(
         identity=opened.identity,
+        task=opened.task,
         manifest=opened.manifest,
+        trp=_replicas(opened, opened.manifest.trp),
         config=opened.config(),
         input_size=opened.preprocessing.input_size,
         notes=opened.notes,
@@ -153,6 +182,13 @@ def _take_down(source: Path, weights: str | None) -> tuple[nn.Module, _Patient]:
         images=images,
         layout=layout_of(base),
     )
+
+
+def _replicas(opened: OpenedModel, trp: dict[str, Any]) -> dict[str, Any]:
+    """Return what the replicas were, and for those of depth also how deep the base and each of them is."""
+    if trp["kind"] != "depth":
+        return trp
+    return trp | {f"depth in {opened.depth_site.unit}": step_labels(opened, replicas_from(trp))}
 
 
 def _compare_layout(patient: _Patient, reference: str, output: Path) -> None:
@@ -168,15 +204,19 @@ def _compare_layout(patient: _Patient, reference: str, output: Path) -> None:
     )
 
 
-def _write(kind: str, path: Path, module: nn.Module, patient: _Patient, opset: int | None) -> dict[str, Any] | None:
+def _write(kind: str, path: Path, module: nn.Module, patient: _Patient, onnx: _OnnxOptions) -> dict[str, Any] | None:
     """Write one format; return its report if writing proved it, as it does for ONNX."""
     if kind == "onnx":
-        report = export_onnx(module, path, patient.input_size, opset=opset)
+        channels, height, width = patient.input_size
+        size = (channels, onnx.image_size or height, onnx.image_size or width)
+        report = export_onnx(module, path, size, outputs=onnx.outputs or "main", opset=onnx.opset)
         return {
             "largest_difference": report.largest_difference,
             "logits_scale": report.logits_scale,
             "opset": report.opset,
             "batch_sizes": list(report.batch_sizes),
+            "image_size": list(size[1:]),
+            "graph_outputs": {name: asdict(agreement) for name, agreement in report.outputs.items()},
             "proof": {"onnx_agrees": True},
         }
     (write_safetensors if kind == "safetensors" else write_torch)(path, state_of(module))
@@ -187,8 +227,8 @@ def _prove(path: Path, patient: _Patient) -> dict[str, Any]:
     """Read a written file back and prove it; return its report."""
     stripped = _read_back(path, patient)
     proof = prove_strip(patient.grafted_outputs, stripped, patient.layout, patient.images)
-    difference = (run_in_eval(stripped, patient.images) - patient.grafted_outputs).abs().max().item()
-    return {"largest_difference": difference, "proof": proof}
+    outputs = zip(outputs_of(run_in_eval(stripped, patient.images)), patient.grafted_outputs, strict=True)
+    return {"largest_difference": max((a - b).abs().max().item() for a, b in outputs), "proof": proof}
 
 
 def _read_back(path: Path, patient: _Patient) -> nn.Module:
@@ -203,8 +243,14 @@ def _public_name(source: str) -> str:
     return Path(source).name if Path(source).is_absolute() else source
 
 
-def _percentages(scores: dict[str, float]) -> dict[str, float]:
-    return {metric: scores[metric] for metric in ("top1", "top5")}
+def _percentages(scores: dict[str, Any]) -> dict[str, float]:
+    return {metric: scores[metric] for metric in METRICS if metric in scores}
+
+
+def _builder_arguments(patient: _Patient) -> dict[str, Any]:
+    """Return what the library's own builder needs to be told, where its defaults are others than ours."""
+    auxiliary = patient.task == "segmentation" and len(patient.grafted_outputs) > 1
+    return ({"aux_loss": True} if auxiliary else {}) | patient.identity.model_args
 
 
 def _card(patient: _Patient, source: Path, proof: dict[str, bool]) -> str:
@@ -218,7 +264,9 @@ def _card(patient: _Patient, source: Path, proof: dict[str, bool]) -> str:
         architecture=identity.architecture,
         library=identity.library,
         num_classes=identity.num_classes,
-        model_args=identity.model_args,
+        model_args=_builder_arguments(patient),
+        trp=patient.trp,
+        task=patient.task,
         recipe=recipe,
         scores=scores,
         proof=dict(proof),

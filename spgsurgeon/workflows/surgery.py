@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,12 @@ from torch import Tensor, nn
 from spgsurgeon.checkpoint.writing import atomic_file, write_safetensors, write_torch
 from spgsurgeon.errors import UsageError, did_you_mean
 from spgsurgeon.exporting.onnx_file import export_onnx
+from spgsurgeon.models.depth import find_depth_site
+from spgsurgeon.models.heads import DepthSite, Site
 from spgsurgeon.models.sites import find_sites
 from spgsurgeon.trp.grafted import GraftedModel, attach, detach
+from spgsurgeon.trp.places import Place
+from spgsurgeon.workflows.replicas import Replicas, attach_replicas
 
 FORMATS = ("safetensors", "pt", "onnx")
 SUFFIXES = {".safetensors": "safetensors", ".pt": "pt", ".pth": "pt", ".onnx": "onnx"}
@@ -25,25 +30,52 @@ def graft(
     *,
     replicas: int = 3,
     rate: float = 0.2,
-    site: str | Sequence[str] | None = None,
+    blocks: int | None = None,
+    block: str | None = None,
+    init: str = "identity",
+    head_batch: str = "stacked",
+    site: str | Place | Sequence[str | Place] | None = None,
     example: Tensor | None = None,
 ) -> GraftedModel:
-    """Return `model`, an image classifier, with temporary replicas at the input of each of its heads.
+    """Return `model` with temporary replicas: at the input of its heads (dropout) or after its last stage (depth).
 
     In train mode the grafted model gives (T+1)*N rows of logits, step-major, for `spg_loss`; in eval mode it is the
-    base, bit for bit. The base is held, not copied. `site` is the path of the layer that makes the logits, or a list of
-    paths where there are several; left out, they are found by tracing the model on pictures as large as those of
-    `example` ([N, channels, H, W], default 224 pixels), which computes nothing.
+    base, bit for bit. The base is held, not copied. `rate` is dropout's; `blocks`, `block` and `init` are depth's, see
+    `Replicas`; `head_batch` "sequential" takes the steps through a segmentation model's heads one after the other.
 
-    Raises ArchitectureError where a head is no Linear or 1x1 convolution, UsageError for settings that can't be.
+    `site` is the path of the layer that makes the logits, or a list of paths where there are several; a head of several
+    layers that reads a map is a `Place(path, width=D)`. Left out, sites are found by tracing the model on pictures as
+    large as those of `example` ([N, channels, H, W], default 224 pixels), which computes nothing. Replicas of depth are
+    known for some families, whose last stage is found; `site` is not for them.
+
+    Raises ArchitectureError where a head is no Linear or 1x1 convolution or a family has no known depth, UsageError for
+    settings that can't be.
     """
     if not isinstance(model, nn.Module):
         raise UsageError(f"graft takes a module, not a {type(model).__name__}", hint="spgsurgeon.load(path) gives one")
-    if site is None:
-        parameter = next(model.parameters())
-        images = torch.empty(1, 3, 224, 224, device="meta") if example is None else example
-        site = [found.module for found in find_sites(model, images.to(parameter.dtype))]
-    return attach(model, site, trp, **replica_settings(trp, replicas, rate))
+    asked = Replicas(trp, replicas, rate, blocks, block, init)
+    if site is not None and trp != "depth":
+        return attach(model, site, trp, head_batch=head_batch, **asked.settings())
+    if site is not None:
+        raise UsageError("replicas of depth attach after the last stage, which is found", hint="leave site out")
+    images = torch.empty(1, 3, 224, 224, device="meta") if example is None else example
+    found = _FoundSites(model, images.to(next(model.parameters()).dtype))
+    return attach_replicas(model, found, asked.settled(found), head_batch)
+
+
+class _FoundSites:
+    """Where replicas can attach to a module."""
+
+    def __init__(self, model: nn.Module, example: Tensor) -> None:
+        self._model, self._example = model, example
+
+    @cached_property
+    def sites(self) -> Sequence[Site]:
+        return find_sites(self._model, self._example)
+
+    @cached_property
+    def depth_site(self) -> DepthSite:
+        return find_depth_site(self._model, self._example)
 
 
 def strip(grafted: GraftedModel) -> nn.Module:
@@ -62,13 +94,15 @@ def export(
     *,
     input_size: tuple[int, int, int] = (3, 224, 224),
     opset: int | None = None,
+    onnx_outputs: str = "main",
     force: bool = False,
 ) -> dict[str, Any]:
     """Write `model` to `path`, atomically, in the format its suffix names: .safetensors, .pt, .onnx.
 
     An ONNX file has a dynamic batch of pictures of `input_size` (channels, height, width) and is compared with the
-    model in onnxruntime first; a miss raises VerificationError and leaves no file. Returns path, format and, for ONNX,
-    the largest difference of the logits.
+    model in onnxruntime first; a miss raises VerificationError and leaves no file. Of a segmentation model,
+    `onnx_outputs` "all" also writes the auxiliary output. Returns path, format and, for ONNX, the largest difference of
+    the logits.
     """
     if isinstance(model, GraftedModel):
         raise UsageError("the model is grafted", hint="export strip(grafted)")
@@ -77,7 +111,7 @@ def export(
     document: dict[str, Any] = {"path": str(path), "format": kind}
     with atomic_file(path, force=force) as temporary:
         if kind == "onnx":
-            report = export_onnx(model, temporary, input_size, opset=opset)
+            report = export_onnx(model, temporary, input_size, outputs=onnx_outputs, opset=opset)
             document["largest_difference"] = report.largest_difference
         elif kind == "pt":
             write_torch(temporary, model.state_dict())
@@ -93,8 +127,3 @@ def format_of(path: Path) -> str:
         near = did_you_mean(path.suffix, SUFFIXES)
         raise UsageError(f"{path.name} has none of the suffixes {', '.join(SUFFIXES)}", hint=near)
     return kind
-
-
-def replica_settings(kind: str, replicas: int, rate: float) -> dict[str, Any]:
-    """Return the settings that replicas of `kind` have."""
-    return {} if kind == "none" else {"replicas": replicas, "rate": rate}

@@ -13,30 +13,33 @@ from spgsurgeon.checkpoint.hashing import layout_hash
 from spgsurgeon.checkpoint.tensors import read_safetensors
 from spgsurgeon.checkpoint.writing import refuse_overwriting_input
 from spgsurgeon.errors import UsageError
+from spgsurgeon.models.identity import Task
 from spgsurgeon.recipe.reading import read_recipe
-from spgsurgeon.recipe.schema import Recipe
+from spgsurgeon.recipe.schema import MASKS, DataSection, Recipe
 from spgsurgeon.recipe.writing import dump_recipe
 from spgsurgeon.training.augmentation import Augmentation, training_transform
+from spgsurgeon.training.joint_augmentation import joint_training_transform
 from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches, default_workers
 from spgsurgeon.training.loop import Retraining
+from spgsurgeon.training.mask_sources import open_mask_source
 from spgsurgeon.training.plan import plan
 from spgsurgeon.training.processes import Processes, join_processes
 from spgsurgeon.training.progress import Progress
 from spgsurgeon.training.run_folder import RunFolder, last_of, recipe_of
 from spgsurgeon.training.settings import ColdStart, Objective, Optimizer, Schedule, Settings
-from spgsurgeon.training.sources import ImageSource, check_same_classes, open_source
+from spgsurgeon.training.sources import Source, check_same_classes, open_source
 from spgsurgeon.training.state import Counters
-from spgsurgeon.trp.dropout import cumulative_rates
 from spgsurgeon.trp.grafted import GraftedModel
-from spgsurgeon.workflows.evaluate import check_classes, evaluation_batches
+from spgsurgeon.workflows.evaluate import check_classes, check_task, evaluation_batches
 from spgsurgeon.workflows.graft import graft_proven, regraft
 from spgsurgeon.workflows.opening import OpenedModel, open_model, state_of
+from spgsurgeon.workflows.replicas import Replicas, replicas_from, step_labels
 
 
 @dataclass(frozen=True)
 class _Data:
-    train: ImageSource
-    evaluation: ImageSource
+    train: Source[Any]
+    evaluation: Source[Any]
 
 
 @dataclass(frozen=True)
@@ -144,24 +147,23 @@ def _prepare(
 ) -> _Case:
     """Open the data and the model, check them against each other, and graft the model unless it is grafted."""
     section = recipe.data
-    data = _Data(
-        open_source(section.source, section.path, section.train),
-        open_source(section.source, section.path, section.eval),
-    )
+    data = _Data(_open_source(section, section.train), _open_source(section, section.eval))
     check_same_classes(data.train, data.evaluation)
     classes = len(data.train.classes)
     wanted = classes if random_seed is not None else None
     opened = _in_float32(open_model(model, weights=weights, arch=arch, num_classes=wanted, random_seed=random_seed))
+    check_task(opened.task, section.source in MASKS, model)
     check_classes(data.train, opened.identity.num_classes, model)
     opened = replace(opened, label_names=list(data.train.classes))
     if not (resumes or opened.has_replicas):
-        proven = graft_proven(opened, recipe.trp.kind, replicas=recipe.trp.replicas, rate=recipe.trp.rate)
+        proven = graft_proven(opened, _replicas(recipe), head_batch=recipe.trp.head_batch, seed=recipe.training.seed)
         grafted, manifest = proven.grafted, proven.manifest
     else:
         assert opened.manifest is not None
         assert opened.folder is not None
         _check_agreement(recipe, opened.manifest, model)
-        grafted = regraft(opened, read_safetensors(opened.folder / "temporary.safetensors")[0])
+        temporary = read_safetensors(opened.folder / "temporary.safetensors")[0]
+        grafted = regraft(opened, temporary, head_batch=recipe.trp.head_batch)
         manifest = opened.manifest
     manifest = replace(manifest, base=manifest.base | {"layout": layout_hash(state_of(grafted.base))})
     config = opened.config()
@@ -172,6 +174,12 @@ def _prepare(
     return _Case(recipe, data, opened, grafted, manifest, config)
 
 
+def _open_source(section: DataSection, split: str) -> Source[Any]:
+    if section.source in MASKS:
+        return open_mask_source(section.source, section.path, split, classes=section.classes, ignore=section.ignore)
+    return open_source(section.source, section.path, split)
+
+
 def _in_float32(opened: OpenedModel) -> OpenedModel:
     """Return the model with float32 weights: updates of half-precision ones would round to nothing."""
     kinds = {str(p.dtype).removeprefix("torch.") for p in opened.module.parameters()} - {"float32"}
@@ -180,11 +188,14 @@ def _in_float32(opened: OpenedModel) -> OpenedModel:
     return replace(opened, notes=[*opened.notes, note]) if kinds else opened
 
 
+def _replicas(recipe: Recipe) -> Replicas:
+    return Replicas(**recipe.trp.model_dump(exclude={"head_batch"}))
+
+
 def _check_agreement(recipe: Recipe, manifest: GraftManifest, model: str) -> None:
     """Raise UsageError where the recipe says of the replicas what the grafted folder contradicts."""
-    said = {key: getattr(recipe.trp, key) for key in recipe.trp.model_fields_set}
-    if recipe.trp.kind == "none":
-        said = {"kind": "none"}
+    asked = _replicas(recipe).document()
+    said = {key: value for key, value in asked.items() if key in recipe.trp.model_fields_set and value is not None}
     wrong = [f"trp.{k} is {v}, grafted was {manifest.trp.get(k)}" for k, v in said.items() if manifest.trp.get(k) != v]
     if wrong:
         raise UsageError(
@@ -194,15 +205,14 @@ def _check_agreement(recipe: Recipe, manifest: GraftManifest, model: str) -> Non
 
 
 def _retraining(case: _Case, processes: Processes, run: RunFolder, progress: Progress | None) -> Retraining:
-    recipe, trp = case.recipe, case.manifest.trp
     return Retraining(
         case.grafted,
-        settings_of(recipe, case.grafted.steps - 1),
+        settings_of(case.recipe, case.grafted.steps - 1, case.opened.task),
         processes,
         _training_batches(case, processes),
         _evaluation_batches(case, processes),
         num_classes=len(case.data.train.classes),
-        cumulative_rates=cumulative_rates(trp.get("rate", 0.0), case.grafted.steps - 1),
+        step_labels=step_labels(case.opened, replicas_from(case.manifest.trp)),
         run=run,
         progress=progress,
     )
@@ -210,13 +220,12 @@ def _retraining(case: _Case, processes: Processes, run: RunFolder, progress: Pro
 
 def _training_batches(case: _Case, processes: Processes) -> TrainingBatches:
     data, training = case.recipe.data, case.recipe.training
+    make = joint_training_transform if case.opened.task == "segmentation" else training_transform
     augment = data.augment
+    augmentation = Augmentation(crop=augment.crop, flip=augment.flip, policy=augment.policy, erase=augment.erase)
     return TrainingBatches(
         case.data.train,
-        training_transform(
-            case.opened.preprocessing.at(data.image_size),
-            Augmentation(crop=augment.crop, flip=augment.flip, policy=augment.policy, erase=augment.erase),
-        ),
+        make(case.opened.preprocessing.at(data.image_size), augmentation),
         batch_size=training.batch_size,
         workers=default_workers() if data.workers is None else data.workers,
         seed=training.seed,
@@ -234,15 +243,17 @@ def _evaluation_batches(case: _Case, processes: Processes) -> EvaluationBatches:
         training.eval_batch_size or training.batch_size,
         data.workers,
         processes,
+        task=case.opened.task,
     )
 
 
-def settings_of(recipe: Recipe, replicas: int) -> Settings:
-    """Return what the loop is told, from what the recipe says, for a model with that many replicas."""
+def settings_of(recipe: Recipe, replicas: int, task: Task = "classification") -> Settings:
+    """Return what the loop is told, from what the recipe says, for a model of `task` with that many replicas."""
     training, objective, cold = recipe.training, recipe.objective, recipe.cold_start
     if replicas and len(objective.weights) != replicas:
         raise UsageError(f"objective.weights has {len(objective.weights)} entries for {replicas} replicas")
     return Settings(
+        task=task,
         epochs=training.epochs,
         objective=Objective(
             form=objective.form,

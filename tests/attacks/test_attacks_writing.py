@@ -28,6 +28,7 @@ from spgsurgeon.workflows import graft as grafting
 from spgsurgeon.workflows import strip as stripping
 from spgsurgeon.workflows.graft import graft_folder
 from spgsurgeon.workflows.opening import open_model
+from spgsurgeon.workflows.replicas import Replicas
 from spgsurgeon.workflows.strip import strip_folder
 
 Job = Callable[[Path], object]
@@ -55,7 +56,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     graft_folder("timm/test_resnet", inputs / "grafted", num_classes=7, random_seed=0)
     strip_folder(inputs / "grafted", inputs / "base")
     opened = open_model(str(inputs / "base"))
-    proven = grafting.graft_proven(opened, "dropout", replicas=3, rate=0.2)
+    proven = grafting.graft_proven(opened, Replicas())
     taken_down = stripping._take_down(inputs / "grafted", None)
     onnx = stripping.export_onnx(taken_down[0], inputs / "model.onnx", taken_down[1].input_size, opset=None)
 

@@ -1,0 +1,87 @@
+"""What a training step takes in memory and time: plain, grafted, and with the steps taken through the heads in turn.
+
+No test but a measurement, each arm in a process of its own (Linux; on a GPU the allocator's own count):
+
+    python tests/step_memory.py torchvision/fcn_resnet50 --size 240 --batch 4
+    python tests/step_memory.py torchvision/resnet18 --trp depth --size 128 --batch 16
+
+Prints the peak above the model itself, of the second of two steps, and the seconds of the third.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+import warnings
+
+import torch
+
+from spgsurgeon import graft, spg_loss
+from spgsurgeon.models.building import build
+from spgsurgeon.models.identity import Identity
+from spgsurgeon.models.libraries import library, resolve_architecture
+
+WEIGHTS = (0.4, 0.2, 0.1)
+ARMS = {"plain": ("none", "stacked"), "stacked": (None, "stacked"), "sequential": (None, "sequential")}
+
+
+def resident(device: str) -> float:
+    """Return the largest memory so far, in MB."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def measure(model: str, trp: str, head_batch: str, size: int, batch: int) -> dict[str, float]:
+    """Return the peak in MB above the model and its input, and a step's seconds."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    owner, architecture = resolve_architecture(model)
+    torch.manual_seed(0)
+    module = build(Identity(owner, architecture, 21)).to(device)
+    images = torch.randn(batch, 3, size, size, device=device)
+    maps = (size, size) if library(owner).task(architecture) == "segmentation" else ()
+    labels = torch.randint(0, 21, (batch, *maps), device=device)
+    grafted = graft(module, trp, replicas=len(WEIGHTS), rate=0.1, head_batch=head_batch, example=images).train()
+    optimizer = torch.optim.SGD(grafted.parameters(), lr=1e-4, momentum=0.9)
+    weights = WEIGHTS if trp != "none" else ()
+    before = resident(device)
+    for _ in range(3):
+        started = time.perf_counter()
+        optimizer.zero_grad(set_to_none=True)
+        spg_loss(grafted(images), labels, weights, "step").loss.backward()
+        optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - started
+    return {"megabytes": resident(device) - before, "seconds": seconds}
+
+
+def main() -> None:
+    """Measure every arm, each in a process of its own."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--trp", default="dropout", choices=("dropout", "depth"))
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--arm", choices=ARMS)
+    options = parser.parse_args()
+    if options.arm:
+        warnings.simplefilter("ignore")
+        kind, head_batch = ARMS[options.arm]
+        print(json.dumps(measure(options.model, kind or options.trp, head_batch, options.size, options.batch)))
+        return
+    plain = None
+    for arm in ARMS if options.trp == "dropout" else ("plain", "stacked"):
+        command = [sys.executable, __file__, *sys.argv[1:], "--arm", arm]
+        found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        plain = plain or found
+        ratios = f"{found['megabytes'] / plain['megabytes']:.2f} and {found['seconds'] / plain['seconds']:.2f} x plain"
+        print(f"{arm:10}  {found['megabytes']:7.0f} MB  {found['seconds']:6.2f} s  {ratios}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

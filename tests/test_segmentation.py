@@ -1,0 +1,159 @@
+"""The whole job on pictures with masks, through the real entry point, and what is refused on the way."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from command_line import Outcome, make_image_folder, make_mask_folder, snapshot, spgsurgeon, succeed
+from PIL import Image
+
+LRASPP = "torchvision/lraspp_mobilenet_v3_large"
+DEEPLAB = "torchvision/deeplabv3_mobilenet_v3_large"
+RECIPE = """\
+data: {{source: masks, path: {path}, classes: [a, b, c], image_size: 64, workers: 0, augment: {{crop: resize}}}}
+training: {{epochs: 1, batch_size: 2, device: cpu, optimizer: {{lr: 0.01}}}}
+"""
+
+
+@pytest.fixture(scope="module")
+def masks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_mask_folder(tmp_path_factory.mktemp("masks"), classes=3, each=4)
+
+
+def write_recipe(folder: Path, data: Path) -> Path:
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(RECIPE.format(path=data))
+    return recipe
+
+
+@pytest.fixture(scope="module", params=[LRASPP, DEEPLAB])
+def job(request: pytest.FixtureRequest, masks: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    """Every step of the job, in order."""
+    root = tmp_path_factory.mktemp("job")
+    recipe, grafted, run, out = write_recipe(root, masks), root / "grafted", root / "run", root / "out"
+    shutil.copyfile(masks / "train" / "images" / "0.png", root / "0.png")
+    return {
+        "graft": succeed("graft", request.param, "--random-weights", "--num-classes", 3, "-o", grafted, "--json"),
+        "inspect": succeed("inspect", grafted, "--json"),
+        "plan": succeed("train", grafted, "--recipe", recipe, "-o", run, "--dry-run", "--json"),
+        "train": succeed("train", grafted, "--recipe", recipe, "-o", run, "--json"),
+        "again": succeed("train", "--resume", "-o", run, "--json"),
+        "strip": succeed("strip", run, "-o", out, "--export", "safetensors", "--json"),
+        "eval": succeed("eval", out, "--data", masks, "--image-size", 64, "--workers", 0, "--json"),
+        "seen": succeed("inspect", out, "--json"),
+    }
+
+
+def test_scores_are_of_pixels(job: dict[str, Outcome]) -> None:
+    trained, scored = job["train"].document, job["eval"].document
+    for scores in (trained["original"], trained["best"], trained["last"], scored):
+        assert 0 <= scores["mean_iou"] <= 100
+        assert 0 <= scores["pixel_accuracy"] <= 100
+    assert scored["mean_iou"] == pytest.approx(trained["best"]["mean_iou"])
+    assert list(scored["class_iou"]) == ["a", "b", "c"]
+    assert (scored["samples"], scored["shorter_edge"]) == (4, 64)
+    assert trained["steps"] == 2
+
+
+def test_every_output_is_grafted_and_comes_back(job: dict[str, Outcome]) -> None:
+    grafted, stripped = job["graft"].document, job["strip"].document
+    assert set(grafted["proof"].values()) == {True}
+    assert set(stripped["proof"].values()) == {True}
+    two = isinstance(grafted["base"]["head"]["module"], list)
+    assert two
+    assert job["inspect"].document["grafted"] == {"kind": "dropout", "replicas": 3, "rate": 0.2}
+    assert job["seen"].document["head"]["classes"] == 3
+    assert job["seen"].document["grafted"] is None
+    assert job["plan"].document["temporary_parameters"] == grafted["temporary_parameters"]
+
+
+def test_a_finished_run_resumes_to_the_same_weights(job: dict[str, Outcome]) -> None:
+    assert job["again"].document["content_hash"] == job["train"].document["content_hash"]
+
+
+def refused(code: int, *arguments: object) -> dict[str, str]:
+    outcome = spgsurgeon(*arguments, "--json")
+    assert outcome.code == code, outcome.out + outcome.err
+    error: dict[str, str] = outcome.document["error"]
+    assert len(error["message"]) < 300
+    return error
+
+
+def broken(masks: Path, root: Path) -> Path:
+    return Path(shutil.copytree(masks, root / "data"))
+
+
+def change_mask_size(data: Path) -> None:
+    Image.new("L", (32, 64)).save(data / "train" / "masks" / "1.png")
+
+
+def write_strange_class(data: Path) -> None:
+    Image.new("L", (64, 64), 7).save(data / "train" / "masks" / "1.png")
+
+
+def remove_mask(data: Path) -> None:
+    (data / "train" / "masks" / "1.png").unlink()
+
+
+def remove_picture(data: Path) -> None:
+    (data / "train" / "images" / "1.png").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "code", "message"),
+    [
+        (change_mask_size, 1, "64 x 64 pixels, its mask"),
+        (write_strange_class, 1, "has the class id 7, classes are 0 to 2"),
+        (remove_mask, 2, "without a mask"),
+        (remove_picture, 2, "without an image"),
+    ],
+)
+def test_data_that_does_not_fit_together(damage, code: int, message: str, masks: Path, tmp_path: Path) -> None:
+    data = broken(masks, tmp_path)
+    damage(data)
+    recipe = write_recipe(tmp_path, data)
+    train = ("train", LRASPP, "--random-weights", "--recipe", recipe, "-o", tmp_path / "run")
+    error = refused(code, *train)
+    assert message in error["message"]
+    assert "1.png" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("model", "overrides", "message"),
+    [
+        ("timm/test_resnet", [], "predicts a class for each picture, and the data has masks"),
+        (LRASPP, ["data={source: folder, path: IMAGES}"], "predicts a class for each pixel"),
+        (LRASPP, ["data.augment.mixup=0.2"], "mixup is for whole images"),
+        (LRASPP, ["data.classes=null"], "nothing says which classes"),
+        (LRASPP, ["data.path=EMPTY"], "no folders"),
+        (LRASPP, ["data.train=trian"], "no folders"),
+    ],
+)
+def test_models_and_data_of_different_kinds(
+    model: str, overrides: list[str], message: str, masks: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    images = make_image_folder(tmp_path / "images", classes=3)
+    named = [text.replace("IMAGES", str(images)).replace("EMPTY", str(tmp_path / "empty")) for text in overrides]
+    recipe = write_recipe(tmp_path, masks)
+    before = snapshot(tmp_path)
+    error = refused(2, "train", model, "--random-weights", "--recipe", recipe, *named, "-o", tmp_path / "run")
+    assert message in error["message"]
+    assert error["hint"]
+    assert snapshot(tmp_path) == before
+
+
+def test_a_segmentation_model_has_no_depth(tmp_path: Path) -> None:
+    error = refused(5, "graft", LRASPP, "--random-weights", "--trp", "depth", "-o", tmp_path / "out")
+    assert "not known for a LRASPP" in error["message"]
+
+
+def test_sequential_heads_train_to_nearly_the_same_weights(masks: Path, tmp_path: Path) -> None:
+    losses = {}
+    for head_batch in ("stacked", "sequential"):
+        run = tmp_path / head_batch
+        recipe = ("--recipe", write_recipe(tmp_path, masks), f"trp.head_batch={head_batch}")
+        succeed("train", DEEPLAB, "--random-weights", *recipe, "-o", run)
+        losses[head_batch] = json.loads((run / "metrics.jsonl").read_text())["loss"]
+    assert losses["sequential"] == pytest.approx(losses["stacked"], rel=1e-3)
