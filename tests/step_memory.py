@@ -5,7 +5,8 @@ No test but a measurement, each arm in a process of its own (Linux; on a GPU the
     python tests/step_memory.py torchvision/fcn_resnet50 --size 240 --batch 4
     python tests/step_memory.py torchvision/resnet18 --trp depth --size 128 --batch 16
 
-Prints the peak above the model itself, of the second of two steps, and the seconds of the third.
+Prints what a step keeps for its backward pass (counted, the same on every machine), the peak of three steps above the
+model itself, and the seconds of the third.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
 
 import torch
+from torch import Tensor, nn
 
 from spgsurgeon import graft, spg_loss
 from spgsurgeon.models.building import build
@@ -37,7 +40,7 @@ def resident(device: str) -> float:
 
 
 def measure(model: str, trp: str, head_batch: str, size: int, batch: int) -> dict[str, float]:
-    """Return the peak in MB above the model and its input, and a step's seconds."""
+    """Return the peak in MB above the model and its input, what a step keeps, and its seconds."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     owner, architecture = resolve_architecture(model)
     torch.manual_seed(0)
@@ -57,7 +60,24 @@ def measure(model: str, trp: str, head_batch: str, size: int, batch: int) -> dic
         if device == "cuda":
             torch.cuda.synchronize()
         seconds = time.perf_counter() - started
-    return {"megabytes": resident(device) - before, "seconds": seconds}
+    peak = resident(device) - before
+    kept = kept_for_backward(lambda: spg_loss(grafted(images), labels, weights, "step").loss, grafted)
+    return {"kept": kept, "peak": peak, "seconds": seconds}
+
+
+def kept_for_backward(forward: Callable[[], Tensor], model: nn.Module) -> float:
+    """Return how many MB the graph of a forward pass keeps, shared memory once and parameters not at all."""
+    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, Tensor] = {}  # the tensors themselves: memory that is given back could be counted twice
+
+    def note(tensor: Tensor) -> Tensor:
+        if tensor.untyped_storage().data_ptr() not in parameters:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        forward()
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / 2**20
 
 
 def main() -> None:
@@ -79,8 +99,12 @@ def main() -> None:
         command = [sys.executable, __file__, *sys.argv[1:], "--arm", arm]
         found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         plain = plain or found
-        ratios = f"{found['megabytes'] / plain['megabytes']:.2f} and {found['seconds'] / plain['seconds']:.2f} x plain"
-        print(f"{arm:10}  {found['megabytes']:7.0f} MB  {found['seconds']:6.2f} s  {ratios}", flush=True)
+        ratios = {name: found[name] / plain[name] for name in found}
+        print(
+            f"{arm:10}  kept {found['kept']:6.0f} MB ({ratios['kept']:.2f})  peak {found['peak']:6.0f} MB "
+            f"({ratios['peak']:.2f})  step {found['seconds']:6.2f} s ({ratios['seconds']:.2f} x plain)",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

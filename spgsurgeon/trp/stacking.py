@@ -28,11 +28,12 @@ class ReplicaChain(nn.ModuleList):
         """Whether there are steps after the base's."""
         return self.training and len(self) > 0
 
-    def forward(self, hidden: Tensor) -> tuple[Tensor, ...]:
-        """Return the hidden states of steps 0..T."""
+    def forward(self, hidden: Tensor, recompute: bool = False) -> tuple[Tensor, ...]:
+        """Return the hidden states of steps 0..T; with `recompute` what lies between them is made again, not kept."""
         states = [hidden]
         for replica in self:
-            states.append(replica(states[-1]))
+            last = states[-1]
+            states.append(checkpoint(replica, last, use_reentrant=False) if recompute else replica(last))
         return tuple(states)
 
 
@@ -109,8 +110,8 @@ class PerStep(Hook):
 class SequentialHead(Hook):
     """Runs a whole head on one step after the other, and again in the backward pass instead of keeping what it made.
 
-    That takes the memory of one step, and for each further one the time of another forward pass of the head. `chains`
-    are those of the maps that enter by these names (None: all that enters).
+    Of a further step only its hidden state is kept; its price is another forward pass of replica and head. `chains` are
+    those of the maps that enter by these names (None: all that enters).
     """
 
     def __init__(self, chains: Mapping[str | None, ReplicaChain], module: str) -> None:
@@ -129,7 +130,7 @@ class SequentialHead(Hook):
             return
         steps = [inputs] * (len(chains[0]) + 1)
         for key, chain in self.chains.items():
-            states = chain(_hidden(inputs, key))
+            states = chain(_hidden(inputs, key), recompute=True)
             steps = [_with_hidden(step, key, state) for step, state in zip(steps, states, strict=True)]
         self._later = steps[1:]
 
