@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from spgsurgeon.objective.episode import Episode
     from spgsurgeon.objective.loss import spg_loss
     from spgsurgeon.trp.grafted import GraftedModel
+    from spgsurgeon.trp.places import Place
     from spgsurgeon.workflows.inspect import inspect
     from spgsurgeon.workflows.opening import load
     from spgsurgeon.workflows.surgery import export, graft, strip
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "Episode": "spgsurgeon.objective.episode",
     "GraftedModel": "spgsurgeon.trp.grafted",
+    "Place": "spgsurgeon.trp.places",
     "SurgeonError": "spgsurgeon.errors",
     "export": "spgsurgeon.workflows.surgery",
     "graft": "spgsurgeon.workflows.surgery",
@@ -36,6 +38,7 @@ _PUBLIC = {
 __all__ = [
     "Episode",
     "GraftedModel",
+    "Place",
     "SurgeonError",
     "__version__",
     "export",

@@ -61,7 +61,7 @@ def _zero_projection(head: nn.Module, map_width: int | None) -> nn.Module:
     else:
         raise UsageError(
             f"dropout replicas attach before a Linear or a 1x1 convolution, not before {head}",
-            hint="before a head of several layers that reads a map: Place(module, width=D)",
+            hint="before a head of several layers that reads a map: spgsurgeon.Place(module, width=D)",
         )
     for new in projection.parameters():
         nn.init.zeros_(new)

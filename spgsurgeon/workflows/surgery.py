@@ -44,9 +44,9 @@ def graft(
     `Replicas`; `head_batch` "sequential" takes the steps through a segmentation model's heads one after the other.
 
     `site` is the path of the layer that makes the logits, or a list of paths where there are several; a head of several
-    layers that reads a map is a `Place(path, width=D)`. Left out, sites are found by tracing the model on pictures as
-    large as those of `example` ([N, channels, H, W], default 224 pixels), which computes nothing. Replicas of depth are
-    known for some families, whose last stage is found; `site` is not for them.
+    layers that reads a map is a `spgsurgeon.Place(path, width=D)`. Left out, sites are found by tracing the model on
+    pictures as large as those of `example` ([N, channels, H, W], default 224 pixels), which computes nothing. Replicas
+    of depth are known for some families, whose last stage is found; `site` is not for them.
 
     Raises ArchitectureError where a head is no Linear or 1x1 convolution or a family has no known depth, UsageError for
     settings that can't be.
