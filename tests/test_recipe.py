@@ -168,6 +168,11 @@ def test_the_default_weights_are_counted_too(write):
             "data: {source: masks, path: x, augment: {mixup: 0.2}}",
             "recipe.yaml:1: data.augment: mixup is for whole images",
         ),
+        (
+            "data: {source: masks, path: x, classes: [road, 7]}",
+            'recipe.yaml:1: data.classes: ["road", 7] is refused, it must be a list of names',
+        ),
+        ("data: {source: masks, path: x, classes: 0}", "recipe.yaml:1: data.classes: 0 is refused"),
         (MINIMAL + "trp: {kind: depth, rate: 0.1}", "recipe.yaml:2: trp.rate: rate is not a setting of depth replicas"),
         (MINIMAL + "trp: {blocks: 2}", "recipe.yaml:2: trp.blocks: blocks is not a setting of dropout replicas"),
         (MINIMAL + "trp: {kind: depth, blocks: 0}", "recipe.yaml:2: trp.blocks: 0 is refused, it must be 1 or more"),

@@ -7,12 +7,14 @@ is its description, for people and for `recipe_keys`.
 
 from __future__ import annotations
 
+import json
 import re
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     Strict,
@@ -46,6 +48,16 @@ def _known_source(source: str) -> str:
     raise ValueError(
         f"{source!r} is not a data source; it must be folder, digits, torch/NAME or hfds/NAME, "
         f"or, with a mask for each picture, {', '.join(MASKS)}"
+    )
+
+
+def _known_classes(classes: Any) -> tuple[str, ...] | int | None:
+    if classes is None or (isinstance(classes, int) and not isinstance(classes, bool) and classes > 0):
+        return classes
+    if isinstance(classes, list | tuple) and classes and all(isinstance(name, str) and name for name in classes):
+        return tuple(classes)
+    raise ValueError(
+        f"{json.dumps(classes)} is refused, it must be a list of names (quoted, where needed) or their number"
     )
 
 
@@ -162,7 +174,7 @@ class DataSection(Section):
     """Split or sub-folder to train on."""
     eval: str = "val"
     """Split or sub-folder to evaluate on."""
-    classes: Annotated[tuple[str, ...], Strict(False)] | Count | None = None
+    classes: Annotated[tuple[str, ...] | int | None, BeforeValidator(_known_classes)] = None
     """Names of the classes by mask value, or their number; null reads classes.txt beside the pictures. `masks` only."""
     ignore: Annotated[tuple[NonNegativeInt, ...], Strict(False)] = ()
     """Mask values that are not scored and teach nothing, besides 255."""
