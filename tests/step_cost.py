@@ -1,7 +1,7 @@
 """What a training step costs with replicas against without, interleaved in one process.
 
-No test but a measurement: `python tests/step_cost.py NAME`, NAME one of timm's models. Prints the median ratio of 20
-blocks with its extremes, and how many operators a step runs.
+No test but a measurement: `python tests/step_cost.py NAME [dropout|depth]`, NAME one of timm's models. Prints the
+median ratio of 20 blocks with its extremes, and how many operators a step runs.
 """
 
 import statistics
@@ -12,9 +12,7 @@ import timm
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from spgsurgeon import spg_loss
-from spgsurgeon.models.sites import find_sites
-from spgsurgeon.trp.grafted import attach
+from spgsurgeon import graft, spg_loss
 
 BLOCKS, STEPS, WEIGHTS = 20, 3, (0.4, 0.2, 0.1)
 IMAGES = torch.randn(32, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -24,12 +22,10 @@ LABELS = torch.arange(32) % 10
 class Arm:
     """A model in training, grafted or plain."""
 
-    def __init__(self, name: str, weights: tuple[float, ...]) -> None:
+    def __init__(self, name: str, trp: str, weights: tuple[float, ...]) -> None:
         torch.manual_seed(0)
         base = timm.create_model(name, num_classes=10)
-        sites = [site.module for site in find_sites(base, IMAGES)]
-        kind = {"kind": "dropout", "replicas": len(weights), "rate": 0.2} if weights else {"kind": "none"}
-        self.model = attach(base, sites, **kind).train()
+        self.model = graft(base, trp, replicas=len(weights), rate=0.2, example=IMAGES).train()
         self.weights = weights
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9)
 
@@ -50,17 +46,17 @@ class Arm:
         return sum(event.count for event in profiler.key_averages())
 
 
-def main(name: str) -> None:
+def main(name: str, trp: str = "dropout") -> None:
     torch.set_num_threads(1)
-    plain, grafted = Arm(name, ()), Arm(name, WEIGHTS)
+    plain, grafted = Arm(name, "none", ()), Arm(name, trp, WEIGHTS)
     plain.seconds(), grafted.seconds()
     ratios = []
     for _ in range(BLOCKS):
         before = plain.seconds()
         ratios.append(grafted.seconds() / before)
-    print(f"{name}: grafted / plain {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
+    print(f"{name}, {trp}: grafted / plain {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
     print(f"operators a step: plain {plain.operators()}, grafted {grafted.operators()}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
