@@ -97,10 +97,10 @@ def test_a_head_that_reads_two_maps_names_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "line"),
     [  # the depths are those of arXiv 2506.15051, table 4
-        ("torchvision/resnet18", "depth 18 -> 27, 36, 45 layers: at the output of layer4, 2.52 M temporary"),
-        ("torchvision/resnet34", "depth 34 -> 40, 46, 52 layers: at the output of layer4, 1.68 M temporary"),
-        ("timm/resnet50", "depth 50 -> 53, 56, 59 layers: at the output of layer4, 13.39 M temporary"),
-        ("timm/vit_tiny_patch16_224", "depth 12 -> 13, 14, 15 blocks: at the output of blocks, 1.33 M temporary"),
+        ("torchvision/resnet18", "depth 18 -> 27, 36, 45 layers: at the output of layer4.1, 2.52 M temporary"),
+        ("torchvision/resnet34", "depth 34 -> 40, 46, 52 layers: at the output of layer4.2, 1.68 M temporary"),
+        ("timm/resnet50", "depth 50 -> 53, 56, 59 layers: at the output of layer4.2, 13.39 M temporary"),
+        ("timm/vit_tiny_patch16_224", "depth 12 -> 13, 14, 15 blocks: at the output of blocks.11, 1.33 M temporary"),
     ],
 )
 def test_depths_that_replicas_would_reach_are_shown(name: str, line: str, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_a_checkpoint_of_torchvisions_segmentation_reference_opens(tmp_path: Pat
 def test_models_by_name_have_the_same_document_as_files() -> None:
     document = inspect("torchvision/lraspp_mobilenet_v3_large", random_seed=0)
     assert (document["task"], document["head"]["classes"]) == ("segmentation", 21)
-    assert inspect("timm/test_resnet", random_seed=0)["sites"]["depth"]["module"] == "layer4"
+    assert inspect("timm/test_resnet", random_seed=0)["sites"]["depth"]["module"] == "layer4.0"
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from spgsurgeon.errors import ArchitectureError
 from spgsurgeon.models.heads import DepthSite
+from spgsurgeon.models.segmentation_sites import is_segmentation_model
 from spgsurgeon.models.tracing import meta_twin, run_twin
 
 _LAYERS_OUTSIDE_BLOCKS = 2  # the first convolution and the classifier, as the names of ResNets count
@@ -41,10 +42,14 @@ class Family:
 def find_depth_site(model: nn.Module, example: Tensor) -> DepthSite:
     """Return where replicas of depth attach to `model`, an image classifier: at the output of its last stage.
 
-    That is the outermost module whose output is the last residual block's, seen in one pass on the meta device on
-    pictures of the size and type of `example` [N, channels, H, W]. Raises ArchitectureError, naming the families that
-    work, for others.
+    That is the output of the last residual block: what holds the block may be passed over, as by timm's checkpointing.
+    Its width, and what follows it, are seen in one pass on the meta device on pictures of the size and type of
+    `example` [N, channels, H, W]. Raises ArchitectureError, naming the families that work, for others.
     """
+    if is_segmentation_model(model):
+        raise ArchitectureError(
+            f"replicas of depth are for classifiers, not for a {type(model).__name__}", hint="--trp dropout is for both"
+        )
     family, blocks = _family_of(model)
     template, block = list(blocks.items())[-1]
     if missing := [name for name in family.last if name not in dict(block.named_modules())]:
@@ -53,16 +58,12 @@ def find_depth_site(model: nn.Module, example: Tensor) -> DepthSite:
             + " and ".join(missing)
         )
     calls = _calls(model, example)
-    hidden = next(output for path, output in calls if path == template)
-    place = max(
-        index
-        for index, (path, output) in enumerate(calls)
-        if path and output is hidden and f"{template}.".startswith(f"{path}.")
-    )
+    place = next(index for index, (path, _) in enumerate(calls) if path == template)
+    hidden = calls[place][1]
     width = int(hidden.shape[-1 if family.channels_last else 1])
     in_layers = family.block == "bottleneck"
     return DepthSite(
-        module=calls[place][0],
+        module=template,
         width=width,
         family=family.name,
         block=family.block,
@@ -71,7 +72,6 @@ def find_depth_site(model: nn.Module, example: Tensor) -> DepthSite:
         depth=_layers(list(blocks.values())) if in_layers else len(blocks),
         block_depth=_BOTTLENECK_LAYERS if in_layers else 1,
         unit="layers" if in_layers else "blocks",
-        template=template,
         last=family.last,
         scales=family.scales,
         activated=in_layers,
@@ -91,8 +91,9 @@ def _family_of(model: nn.Module) -> tuple[Family, dict[str, nn.Module]]:
 
 def _unsupported(model: nn.Module) -> ArchitectureError:
     names = ", ".join(dict.fromkeys(family.name for family in FAMILIES))
+    blocks = " with blocks of its kind" if any(_is_one_of(model, family.models) for family in FAMILIES) else ""
     return ArchitectureError(
-        f"replicas of depth are not known for a {type(model).__name__}",
+        f"replicas of depth are not known for a {type(model).__name__}{blocks}",
         hint=f"they are for {names}; --trp dropout attaches to every classifier",
     )
 

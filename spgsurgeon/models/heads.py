@@ -31,13 +31,15 @@ class Site:
 class DepthSite:
     """The output of the last stage, where depth replicas attach; all that follows it is the shared head.
 
+    `module` is the path of the base's last residual block, `width` the D of what leaves it.
+
     `family` names the entry of the family table (`models/depth.py`), `block` the kind of block that a replica appends
     and `blocks` how many of them by default. `depth` is the base's own, counted in `unit` ("layers" with weights on the
     main path, or "blocks"), and `block_depth` how much a block adds to it; `block_parameters` is one block's number of
     parameters. `normalisations` are the batch norms after the site.
 
-    `template` is the path of the base's last block; `last` are the paths in it of what ends its residual branches, and
-    `scales` of what scales them, where new blocks are of its kind. `activated`: the hidden state is an activation's.
+    Where new blocks are of the kind of `module`, `last` are the paths in it of what ends its residual branches, and
+    `scales` of what scales them. `activated`: the hidden state is an activation's.
     """
 
     module: str
@@ -49,7 +51,6 @@ class DepthSite:
     depth: int
     block_depth: int
     unit: str
-    template: str
     last: tuple[str, ...] = ()
     scales: tuple[str, ...] = ()
     activated: bool = False

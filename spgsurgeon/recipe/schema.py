@@ -181,7 +181,7 @@ class DataSection(Section):
     image_size: Count | None = None
     """Height and width of training pictures, in pixels; null is the model's own."""
     eval_image_size: Count | None = None
-    """Height and width for evaluation, in pixels; null is `image_size`."""
+    """Height and width for evaluation, in pixels, where `image_size` is given; null is `image_size`."""
     augment: AugmentSection = AugmentSection()
     """What happens to training pictures."""
     workers: NonNegativeInt | None = None
@@ -191,6 +191,13 @@ class DataSection(Section):
     def _folder_has_a_path(self) -> Self:
         if self.source in ("folder", *MASKS) and not self.path:
             raise _fault_at("path", f"source: {self.source} needs the path of the folder that holds the data")
+        return self
+
+    @model_validator(mode="after")
+    def _both_sizes(self) -> Self:
+        if self.eval_image_size is not None and self.image_size is None:
+            # A run's checkpoints say the size that they were scored at, and a resumed run would train at that.
+            raise _fault_at("eval_image_size", "where eval_image_size is given, image_size must be too")
         return self
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -54,21 +54,45 @@ class _CocoMasks:
         return image, settle(torch.from_numpy(mask), len(self.classes), self.ignore, "its mask")
 
     def describe(self, index: int) -> str:
-        return str(Path(self.dataset.root) / self.dataset.coco.imgs[self.ids[index]]["file_name"])
+        return str(Path(self.dataset.root) / str(self.dataset.coco.imgs[self.ids[index]].get("file_name")))
 
     def _draw(self, index: int, image: Image.Image) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Return class ids [H, W], BORDER where instances overlap."""
         ids = np.zeros((image.height, image.width), dtype=np.int64)
         drawn = np.zeros_like(ids)
+        said = self.dataset.coco.imgs[self.ids[index]]
+        if (said["width"], said["height"]) != image.size:
+            found = f"{said['width']} x {said['height']}"
+            raise ValueError(f"it has {image.width} x {image.height} pixels, its annotations {found}")
         for annotation in _of_our_classes(self.dataset.coco, self.ids[index]):
+            _check_shape(annotation, *image.size)
             instance = self.dataset.coco.annToMask(annotation).astype(bool)
-            if instance.shape != ids.shape:
-                height, width = instance.shape
-                raise ValueError(f"it has {image.width} x {image.height} pixels, its annotations {width} x {height}")
             ids[instance] = _CLASS_OF[annotation["category_id"]]
             drawn += instance
         ids[drawn > 1] = BORDER
         return ids
+
+
+def _check_shape(annotation: dict[str, Any], width: int, height: int) -> None:
+    """Raise ValueError for an instance that pycocotools would draw outside its memory: it checks nothing itself."""
+    shape, name = annotation.get("segmentation"), f"its annotation {annotation.get('id')}"
+    if isinstance(shape, dict):
+        if list(shape.get("size", [])) != [height, width]:
+            raise ValueError(f"{name} is drawn for {shape.get('size')} pixels, not for {[height, width]}")
+    elif not isinstance(shape, list) or not shape:
+        raise ValueError(f"{name} has no segmentation")
+    elif any(not _is_polygon(polygon, limit=4 * max(width, height)) for polygon in shape):
+        raise ValueError(f"{name} has a polygon that is none, or lies far outside the picture")
+
+
+def _is_polygon(polygon: Any, limit: float) -> bool:
+    """Return whether these are at least three points x, y within the limit."""
+    return (
+        isinstance(polygon, list)
+        and len(polygon) >= 6
+        and len(polygon) % 2 == 0
+        and all(isinstance(number, int | float) and abs(number) <= limit for number in polygon)
+    )
 
 
 def open_coco(root: Path, split: str, ignore: Iterable[int] = ()) -> Source[Tensor]:
@@ -88,14 +112,26 @@ def open_coco(root: Path, split: str, ignore: Iterable[int] = ()) -> Source[Tens
     try:
         with redirect_stdout(io.StringIO()):  # which it tells how long it takes
             dataset = CocoDetection(str(folder), str(annotations))
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        ids = dataset.ids
+        if folder.name.startswith("train"):
+            ids = [number for number in ids if _area(dataset.coco, number) > _SMALLEST_AREA]
+        _check_names(dataset.coco, ids)
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError) as error:
         raise UsageError(f"{annotations} holds no instances as COCO's do: {error!r}") from error
-    ids = dataset.ids
-    if folder.name.startswith("train"):
-        ids = [number for number in ids if _area(dataset.coco, number) > _SMALLEST_AREA]
     if not ids:
         raise UsageError(f"{annotations} names no picture to use")
     return _CocoMasks(f"coco ({split})", dataset, tuple(ids), tuple(ignore))
+
+
+def _check_names(coco: Any, ids: Iterable[int]) -> None:
+    """Raise ValueError where a picture's name leads out of its folder, or its size is not said."""
+    for number in ids:
+        name, width, height = (coco.imgs[number][key] for key in ("file_name", "width", "height"))
+        path = PurePath(name)
+        if path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"{name!r} lies outside the folder of the pictures")
+        if not (isinstance(width, int) and isinstance(height, int)):
+            raise ValueError(f"{name!r} is {width!r} x {height!r} pixels large")
 
 
 def _of_our_classes(coco: Any, image: int) -> list[dict[str, Any]]:

@@ -68,11 +68,7 @@ class _MaskFiles:
         with Image.open(path) as opened:
             image = as_rgb(opened)
             image.load()
-        mask = read_mask(mask_path, len(self.classes), self.ignore)
-        height, width = mask.shape
-        if image.size != (width, height):
-            raise ValueError(f"it has {image.width} x {image.height} pixels, its mask {mask_path} {width} x {height}")
-        return image, mask
+        return image, read_mask(mask_path, len(self.classes), self.ignore, image.size)
 
     def describe(self, index: int) -> str:
         return str(self.pairs[index][0])

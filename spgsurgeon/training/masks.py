@@ -22,7 +22,7 @@ from spgsurgeon.errors import DataError
 IGNORED = -100
 """What cross entropy and `spg_loss` leave out unless they are told otherwise."""
 BORDER = 255
-"""The id that VOC gives to borders and unlabelled pixels, and most others after it."""
+"""The id that VOC gives to borders and unlabelled pixels, and most others after it, unless it is a class of theirs."""
 _SCALED = {"L;2": 85, "L;4": 17}  # how Pillow makes 8 bits of grey out of 2 or 4
 _INDEXED = ("P", "L", "1", "I;16", "I;16B", "I")
 
@@ -30,8 +30,8 @@ _INDEXED = ("P", "L", "1", "I;16", "I;16B", "I")
 class LabelMap(tv_tensors.Mask):  # type: ignore[misc]  # torchvision comes without types
     """A mask in the hands of torchvision's transforms. Resizing takes the nearest pixel, by pixel centres.
 
-    So does Pillow, hence torchvision's reference; for its own masks torchvision counts from the pixels' corners, which
-    moves them by half a pixel against the picture.
+    So does Pillow, hence torchvision's reference, up to pixels that are as far from one as from another; for its own
+    masks torchvision counts from the pixels' corners, which moves them by half a pixel against the picture.
     """
 
 
@@ -43,13 +43,19 @@ def _resize(mask: LabelMap, size: list[int] | None, max_size: int | None = None,
 F.register_kernel(F.resize, LabelMap)(_resize)
 
 
-def read_mask(path: Path, classes: int, ignore: Iterable[int] = ()) -> Tensor:
+def read_mask(path: Path, classes: int, ignore: Iterable[int] = (), size: tuple[int, int] | None = None) -> Tensor:
     """Return the class ids in an image file, those in `ignore` and `BORDER` as `IGNORED`.
 
     The file holds one number a pixel: grey of any depth, or indices into a palette. Raises DataError for colours,
-    and for an id that is none of the `classes`; what the decoder raises for a damaged file.
+    for an id that is none of the `classes`, and, before it is decoded, where the mask has not `size` (width, height)
+    pixels, those of its picture; what the decoder raises for a damaged file.
     """
     with Image.open(path) as image:
+        if size is not None and image.size != size:
+            raise DataError(
+                f"it has {size[0]} x {size[1]} pixels, its mask {path} {image.width} x {image.height}",
+                hint="repair or remove it: a mask has a class id for each pixel of its picture",
+            )
         if image.mode not in _INDEXED:
             raise DataError(
                 f"its mask {path} is a picture in {image.mode}",
@@ -69,7 +75,8 @@ def _raw_mode(image: Image.Image) -> str:
 
 def settle(ids: Tensor, classes: int, ignore: Iterable[int], name: str) -> Tensor:
     """Return the ids with those in `ignore` and `BORDER` as `IGNORED`. Raises DataError for one of no class."""
-    ids[torch.isin(ids, torch.tensor([BORDER, *ignore]))] = IGNORED
+    border = [BORDER] if classes <= BORDER else []
+    ids[torch.isin(ids, torch.tensor([*border, *ignore], dtype=ids.dtype))] = IGNORED
     strange = ids[((ids < 0) & (ids != IGNORED)) | (ids >= classes)]
     if len(strange):
         raise DataError(

@@ -73,9 +73,10 @@ class SegmentationTally:
     def add(self, logits: Tensor, target: Tensor) -> None:
         """Count a batch of pictures."""
         classes = logits.shape[1]
-        counted = target != IGNORED
-        pairs = target[counted] * classes + logits.argmax(1)[counted]
-        confusion = torch.bincount(pairs, minlength=classes**2).view(classes, classes)
+        # Ignored pixels go to a place of their own: to leave them out would wait for the device to count them.
+        pairs = torch.where(target == IGNORED, classes**2, target * classes + logits.argmax(1)).flatten()
+        counts = torch.zeros(classes**2 + 1, dtype=torch.int64, device=logits.device)
+        confusion = counts.index_add_(0, pairs, torch.ones_like(pairs))[:-1].view(classes, classes)
         self._confusion = confusion if self._confusion is None else self._confusion + confusion
         self._loss += cross_entropy(logits, target, reduction="sum", ignore_index=IGNORED)
         self._samples += len(target)

@@ -59,7 +59,9 @@ class GraftedModel(nn.Module):
         self.replicas = nn.ModuleList(chains)
         self.places = tuple(places)
         self.layout = layout_of(base)
-        self._hooks = [handle for hook in _hooks(base, chains, places, head_batch) for handle in hook.register(base)]
+        self._hooks = _hooks(base, chains, places, head_batch)
+        self._handles = [handle for hook in self._hooks for handle in hook.register(base)]
+        self._hooked = {hook.module: base.get_submodule(hook.module) for hook in self._hooks}
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -76,8 +78,28 @@ class GraftedModel(nn.Module):
 
         Where the base has K outputs in train mode (auxiliary heads), they come stacked: [(T+1)*N, C, ..., K].
         """
-        output = self.base(*inputs, **options)
+        try:
+            output = self.base(*inputs, **options)
+        except BaseException:
+            for hook in self._hooks:
+                hook.forget()
+            raise
         return joined(output) if self.replicas.training else output
+
+    def train(self, mode: bool = True) -> GraftedModel:
+        """Set the mode. Raises UsageError where a module with a hook of the graft was replaced since, as by SyncBN."""
+        self.check_hooked()
+        super().train(mode)
+        return self
+
+    def check_hooked(self) -> None:
+        """Raise UsageError where a module of the base with a hook of the graft is not the one it was."""
+        present = dict(self.base.named_modules())
+        if lost := [path for path, module in self._hooked.items() if present.get(path) is not module]:
+            raise UsageError(
+                f"modules of the base were replaced after it was grafted: {', '.join(lost)}",
+                hint="replace or convert modules (SyncBatchNorm) first, then graft",
+            )
 
     def hidden_states(self, *inputs: Any) -> tuple[dict[str, Tensor], Any]:
         """Return the hidden states [T+1, N, ...] by place, and the output, of one forward pass as the modes are.
@@ -140,15 +162,16 @@ def detach(grafted: GraftedModel) -> nn.Module:
     """Take the replicas down and return the base, with no hook of ours left and its keys as they were.
 
     The grafted model can't be used any more. Raises VerificationError if the base's keys, their order, shapes or dtypes
-    are no longer those it had when it was grafted.
+    are no longer those it had when it was grafted, UsageError if a module that it has hooks on was replaced.
     """
     if layout_of(grafted.base) != grafted.layout:
         raise VerificationError(
             "the base's keys, order, shapes or dtypes changed since it was grafted",
             hint="cast or edit the model before grafting or after stripping, not in between",
         )
-    for hook in grafted._hooks:
-        hook.remove()
+    grafted.check_hooked()
+    for handle in grafted._handles:
+        handle.remove()
     if _grafts_of(grafted.base):
         raise VerificationError("a hook of the graft is left on the base")
     return grafted.base

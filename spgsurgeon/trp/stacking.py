@@ -38,7 +38,12 @@ class ReplicaChain(nn.ModuleList):
 
 
 class Hook:
-    """Something of a graft that is registered on the base; `_grafts_of` knows them by this class."""
+    """Something of a graft that is registered on the submodule `module` of the base."""
+
+    module: str
+
+    def forget(self) -> None:
+        """Drop what a forward pass that failed has left."""
 
     def register(self, base: nn.Module) -> list[RemovableHandle]:
         """Register on `base` and return what takes it off again."""
@@ -88,6 +93,10 @@ class PerStep(Hook):
         self.chain, self.module = chain, module
         self._later: tuple[Tensor, ...] = ()
 
+    def forget(self) -> None:
+        """See `Hook`."""
+        self._later = ()
+
     def register(self, base: nn.Module) -> list[RemovableHandle]:
         """See `Hook`."""
         module = base.get_submodule(self.module)
@@ -95,11 +104,12 @@ class PerStep(Hook):
 
     def enter(self, module: nn.Module, inputs: Inputs) -> Inputs | None:
         """The forward pre-hook: step 0 goes the usual way."""
+        self.forget()
         if not (self.chain.active and module.training):
             return None
         first, *later = inputs[0].chunk(len(self.chain) + 1)
         self._later = tuple(later)
-        return (first,)
+        return _own(module, (first,))
 
     def leave(self, module: nn.Module, inputs: Inputs, output: Tensor) -> Tensor | None:
         """The forward hook: the other steps follow."""
@@ -118,21 +128,27 @@ class SequentialHead(Hook):
         self.chains, self.module = dict(chains), module
         self._later: list[Inputs] = []
 
+    def forget(self) -> None:
+        """See `Hook`."""
+        self._later = []
+
     def register(self, base: nn.Module) -> list[RemovableHandle]:
         """See `Hook`."""
         module = base.get_submodule(self.module)
         return [module.register_forward_pre_hook(self.enter), module.register_forward_hook(self.leave)]
 
-    def enter(self, module: nn.Module, inputs: Inputs) -> None:
+    def enter(self, module: nn.Module, inputs: Inputs) -> Inputs | None:
         """The forward pre-hook: step 0 goes the usual way, the states of the others are made."""
+        self.forget()
         chains = list(self.chains.values())
         if not all(chain.active for chain in chains):
-            return
+            return None
         steps = [inputs] * (len(chains[0]) + 1)
         for key, chain in self.chains.items():
             states = chain(_hidden(inputs, key), recompute=True)
             steps = [_with_hidden(step, key, state) for step, state in zip(steps, states, strict=True)]
-        self._later = steps[1:]
+        first, *self._later = steps
+        return _own(module, first)
 
     def leave(self, module: nn.Module, inputs: Inputs, output: Tensor) -> Tensor | None:
         """The forward hook: the other steps follow."""
@@ -154,7 +170,7 @@ def per_step_modules(head: nn.Module, path: str) -> list[str]:
 def run_untracked(module: nn.Module, *inputs: Any) -> Any:
     """Return `module.forward(*inputs)`, its own hooks left out, with running statistics kept as they are."""
     with _untracked(module):
-        return module.forward(*inputs)
+        return module.forward(*_own(module, inputs))
 
 
 @contextmanager
@@ -167,6 +183,15 @@ def _untracked(module: nn.Module) -> Iterator[None]:
     finally:
         for norm in norms:
             norm.track_running_stats = True
+
+
+def _own(module: nn.Module, inputs: Inputs) -> Inputs:
+    """Return the inputs, as copies where a part of `module` writes over what it reads: others read it too."""
+    if not any(getattr(part, "inplace", False) for part in module.modules()):
+        return inputs
+    first, *rest = inputs
+    copied = {key: value.clone() for key, value in first.items()} if isinstance(first, Mapping) else first.clone()
+    return (copied, *rest)
 
 
 def _hidden(inputs: Inputs, key: str | None) -> Tensor:

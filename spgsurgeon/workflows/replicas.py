@@ -129,7 +129,7 @@ def step_labels(sites: Sites, replicas: Replicas) -> list[str]:
 
 
 def _block_maker(base: nn.Module, site: DepthSite, block: str, init: str) -> Callable[[], nn.Module]:
-    template = base.get_submodule(site.template)
+    template = base.get_submodule(site.module)
 
     def make() -> nn.Module:
         new: nn.Module

@@ -40,9 +40,9 @@ def later_site_that_is_no_identity(grafted: GraftedModel) -> None:
 
 
 def replicas_that_run_in_eval_mode(grafted: GraftedModel) -> None:
-    grafted._hooks[0].remove()
+    grafted._handles[0].remove()
     head = grafted.base.get_submodule(grafted.sites[0])
-    grafted._hooks[0] = head.register_forward_pre_hook(lambda _, inputs: (inputs[0].repeat(T + 1, 1),))
+    grafted._handles[0] = head.register_forward_pre_hook(lambda _, inputs: (inputs[0].repeat(T + 1, 1),))
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_law_2_is_proven_of_blocks_and_their_statistics_are_put_back():
     assert all(prove_graft(grafted, before, images).values())
     assert all(torch.equal(value, state[key]) for key, value in grafted.state_dict().items())
     next(reversed(list(grafted.replicas[0][1].parameters()))).data += 1e-3
-    with pytest.raises(VerificationError, match=r"replica 2 at 'layer4' does not start as the identity"):
+    with pytest.raises(VerificationError, match=r"replica 2 at 'layer4\.[01]' does not start as the identity"):
         prove_graft(grafted, before, images)
 
 
@@ -216,7 +216,7 @@ def test_a_depth_graft_leaves_no_forward_hook():
     grafted, _, images = deep()
     outputs = run_in_eval(grafted, images)
     layout = layout_of(grafted.base)
-    with pytest.raises(VerificationError, match=r"hooks are left on layer4 \(law 3\)"):
+    with pytest.raises(VerificationError, match=r"hooks are left on layer4\.[01] \(law 3\)"):
         prove_strip(outputs, grafted.base, layout, images)
     assert all(prove_strip(outputs, detach(grafted), layout, images).values())
 

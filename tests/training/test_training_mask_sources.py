@@ -117,6 +117,11 @@ def test_more_than_256_classes(tmp_path: Path) -> None:
     assert source.read(0)[1].tolist() == [[256, 300]]
 
 
+def test_255_is_a_class_where_there_are_more(tmp_path: Path) -> None:
+    folder_of(tmp_path, a=np.array([[255, 256]], dtype=np.uint16))
+    assert open_mask_source("masks", tmp_path, "train", classes=300).read(0)[1].tolist() == [[255, 256]]
+
+
 def test_ids_to_ignore(tmp_path: Path) -> None:
     source = open_mask_source("masks", folder_of(tmp_path), "train", classes=2, ignore=[2])
     assert source.read(0)[1].tolist() == [[0, 1, IGNORED], [IGNORED, IGNORED, 1]]
@@ -315,6 +320,55 @@ def test_coco_refusals(tmp_path: Path) -> None:
         assert f"instances_val2017.json {words}" in refusal("coco", tmp_path, "val")[0]
     Image.new("RGB", (8, 6)).save(tmp_path / "train2017" / "1.jpg")
     assert "it has 8 x 6 pixels, its annotations 80 x 60" in unusable(open_mask_source("coco", tmp_path, "train"))
+
+
+def spoil(root: Path, **changes: Any) -> MaskSource:
+    """Change the first annotation of a val split (or, with `image`, the first picture's record), and open it."""
+    path = coco(root, "val2017") / "annotations" / "instances_val2017.json"
+    document = json.loads(path.read_text())
+    record = document["images" if changes.pop("image", False) else "annotations"][0]
+    record.update(changes)
+    for key in [key for key, value in changes.items() if value is None]:
+        del record[key]
+    path.write_text(json.dumps(document))
+    return open_mask_source("coco", root, "val")
+
+
+@needs_pycocotools
+@pytest.mark.parametrize(
+    ("segmentation", "message"),
+    [
+        ([[0, 0, 1e9, 0, 1e9, 1e9]], "its annotation 1 has a polygon that is none, or lies far outside"),
+        ([[0, 0, float("nan"), 0, 5, 5]], "its annotation 1 has a polygon"),
+        ([[0, 0, 5, 5]], "its annotation 1 has a polygon"),
+        ({"size": [100_000, 100_000], "counts": [5, 5]}, "its annotation 1 is drawn for [100000, 100000] pixels"),
+        ([], "its annotation 1 has no segmentation"),
+        (None, "its annotation 1 has no segmentation"),
+    ],
+)
+def test_instances_that_pycocotools_would_draw_outside_its_memory(
+    segmentation: Any, message: str, tmp_path: Path
+) -> None:
+    assert message in unusable(spoil(tmp_path, segmentation=segmentation))
+
+
+@needs_pycocotools
+def test_sizes_are_compared_before_anything_is_drawn(tmp_path: Path) -> None:
+    assert "annotations 500000 x 60" in unusable(spoil(tmp_path, image=True, width=500_000))
+
+
+@needs_pycocotools
+@pytest.mark.parametrize("name", ["../../secret.jpg", "/etc/passwd", None, 3])
+def test_names_that_lead_out_of_the_folder_or_nowhere(name: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no instances as COCO's do"):
+        spoil(tmp_path, image=True, file_name=name)
+
+
+@needs_pycocotools
+def test_annotations_without_an_area(tmp_path: Path) -> None:
+    path = coco(tmp_path) / "annotations" / "instances_train2017.json"
+    path.write_text(path.read_text().replace('"area"', '"aera"'))
+    assert "holds no instances" in refusal("coco", tmp_path)[0]
 
 
 def test_coco_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

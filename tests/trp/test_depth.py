@@ -131,6 +131,24 @@ def test_what_can_not_be_is_refused(settings, error, message):
         graft(timm.create_model("test_resnet"), "depth", example=IMAGES, **settings)
 
 
+def test_replicas_stay_on_when_the_base_checkpoints_its_activations():
+    torch.manual_seed(0)
+    grafted = graft(timm.create_model("test_resnet", num_classes=5), "depth", replicas=2, example=IMAGES).train()
+    expected = grafted(IMAGES)
+    grafted.base.set_grad_checkpointing(True)
+    logits = grafted(IMAGES)
+    torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-4)
+    spg_loss(logits, torch.arange(8) % 5, (0.4, 0.2), label_smoothing=0.1).loss.backward()
+    assert grafted.base.conv1[0].weight.grad.any()
+
+
+def test_a_family_whose_blocks_are_of_another_kind_is_refused_too():
+    with torch.device("meta"):
+        model = timm.create_model("vit_base_patch16_xp_224")
+    with pytest.raises(ArchitectureError, match="VisionTransformer with blocks of its kind"):
+        graft(model, "depth")
+
+
 def test_a_family_without_depth_is_refused_naming_those_that_have_it():
     with pytest.raises(ArchitectureError, match="not known for a VGG") as caught:
         graft(timm.create_model("vgg11", mlp_ratio=0.02), "depth", example=IMAGES)

@@ -4,6 +4,7 @@ Shapes: N = 4 pictures of 8 x 8, T = 2 replicas, C = 5 classes.
 """
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -191,6 +192,51 @@ def test_in_eval_mode_it_is_the_base_and_nothing_is_left_after_stripping(base, h
     detach(grafted)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in base.modules())
     assert base.train()(IMAGES)["out"].shape == (N, 5, 8, 8)
+
+
+@pytest.mark.parametrize("head_batch", ["stacked", "sequential"])
+def test_a_forward_that_failed_leaves_nothing_behind(base, head_batch):
+    grafted = moved(attach(base, base.places, replicas=T, rate=0.2, head_batch=head_batch))
+
+    def fail(*_):
+        raise MemoryError
+
+    norm = next(part for part in base.classifier.modules() if isinstance(part, nn.BatchNorm2d))
+    handle = norm.register_forward_hook(fail, prepend=True)
+    with pytest.raises(MemoryError):
+        grafted(IMAGES)
+    handle.remove()
+    assert not any(getattr(hook, "_later", ()) for hook in grafted._hooks)
+    handle = norm.register_forward_hook(fail, prepend=True)
+    with pytest.raises(MemoryError):
+        base(IMAGES)  # the base itself, as a notebook may call it
+    handle.remove()
+    first, second = (grafted.eval()(IMAGES)["out"] for _ in range(2))
+    assert first.shape[0] == N
+    assert torch.equal(first, second)
+
+
+def test_a_norm_that_was_replaced_after_grafting_is_noticed():
+    base = TwoHeads()
+    grafted = nn.SyncBatchNorm.convert_sync_batchnorm(attach(base, base.places, replicas=T, rate=0.2))
+    for refused in (grafted.train, lambda: detach(grafted)):
+        with pytest.raises(UsageError, match=r"replaced after it was grafted: classifier\.1"):
+            refused()
+
+
+@pytest.mark.parametrize("head_batch", ["stacked", "sequential"])
+@pytest.mark.parametrize("make", [nn.ReLU, partial(nn.Dropout, 0.0)])
+def test_heads_that_write_into_what_they_read(make, head_batch):
+    torch.manual_seed(0)
+    base = TwoHeads()
+    plain = copy.deepcopy(base)
+    results = []
+    for model, in_place, mode in ((base, True, head_batch), (plain, False, "stacked")):
+        model.classifier.insert(0, make(inplace=in_place))
+        grafted = moved(attach(model, model.places, replicas=T, rate=0.0, head_batch=mode))
+        spg_loss(grafted(IMAGES), LABELS, WEIGHTS).loss.backward()
+        results.append({name: parameter.grad for name, parameter in grafted.named_parameters()})
+    assert_same(*results)
 
 
 def test_a_frozen_base_keeps_its_running_statistics(base):
