@@ -25,7 +25,7 @@ class Arm:
     def __init__(self, name: str, trp: str, weights: tuple[float, ...]) -> None:
         torch.manual_seed(0)
         base = timm.create_model(name, num_classes=10)
-        self.model = graft(base, trp, replicas=len(weights), rate=0.2, example=IMAGES).train()
+        self.model = graft(base, trp, replicas=len(weights), example=IMAGES).train()
         self.weights = weights
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9)
 

@@ -48,7 +48,8 @@ def measure(model: str, trp: str, head_batch: str, size: int, batch: int) -> dic
     images = torch.randn(batch, 3, size, size, device=device)
     maps = (size, size) if library(owner).task(architecture) == "segmentation" else ()
     labels = torch.randint(0, 21, (batch, *maps), device=device)
-    grafted = graft(module, trp, replicas=len(WEIGHTS), rate=0.1, head_batch=head_batch, example=images).train()
+    rate = {"rate": 0.1} if trp == "dropout" else {}
+    grafted = graft(module, trp, replicas=len(WEIGHTS), head_batch=head_batch, example=images, **rate).train()
     optimizer = torch.optim.SGD(grafted.parameters(), lr=1e-4, momentum=0.9)
     weights = WEIGHTS if trp != "none" else ()
     before = resident(device)

@@ -26,6 +26,7 @@ from spgsurgeon.trp.outputs import outputs_of
 from spgsurgeon.workflows.surgery import graft
 
 N, T = 2, 2
+SETTINGS = {"dropout": {"rate": 0.0}, "depth": {}}
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,14 @@ def operate(family: Family, kind: str) -> Surgery:
     identity, module, images = open_family(family)
     base, before = see(module, images), fingerprint(module, images)
 
-    fresh = graft(module, kind, replicas=T, rate=0.0, example=images)
+    fresh = graft(module, kind, replicas=T, example=images, **SETTINGS[kind])
     grafted, graft_proof = see_grafted(fresh, images), prove_graft(fresh, before, images)
     hidden, logits = run_in_train(fresh, images)
     for key, value in module.state_dict().items():
         value.copy_(grafted.state[key])  # train mode moved the running statistics
     stripped = see(detach(fresh), images)
 
-    again = graft(module, kind, replicas=T, rate=0.0, example=images)
+    again = graft(module, kind, replicas=T, example=images, **SETTINGS[kind])
     without_gradient = train_two_steps(again, images, kind, auxiliary=logits.dim() > base.outputs[0].dim())
     moved = [changes(chain[0], hidden[site][0]) for site, chain in zip(again.sites, again.replicas, strict=True)]
     trained = see_grafted(again, images)

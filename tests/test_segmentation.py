@@ -72,6 +72,44 @@ def test_a_finished_run_resumes_to_the_same_weights(job: dict[str, Outcome]) -> 
     assert job["again"].document["content_hash"] == job["train"].document["content_hash"]
 
 
+def test_the_control_of_a_grafted_folder_trains_its_base_plainly(job, masks: Path, tmp_path: Path) -> None:
+    grafted, run = Path(job["graft"].document["output"]), tmp_path / "plain"
+    recipe = write_recipe(tmp_path, masks)
+    succeed("train", grafted, "--recipe", recipe, "trp.kind=none", "-o", run)
+    manifest = json.loads((run / "last" / "graft.json").read_text())
+    assert manifest["trp"] == {"kind": "none"}
+    assert manifest["base"]["content_hash"] == json.loads((grafted / "graft.json").read_text())["base"]["content_hash"]
+
+
+def test_a_base_with_other_classes_gets_a_new_head_when_it_is_told_to(masks: Path, tmp_path: Path) -> None:
+    succeed("graft", LRASPP, "--random-weights", "--num-classes", 7, "-o", tmp_path / "seven")
+    base = tmp_path / "seven" / "model.safetensors"
+    train = ("train", base, "--arch", LRASPP, "--recipe", write_recipe(tmp_path, masks), "-o", tmp_path / "run")
+    error = refused(2, *train)
+    assert "--num-classes 3" in error["hint"]
+    found = succeed(*train, "--num-classes", 3, "--json").document
+    assert any("new head for 3 classes" in note for note in found["notes"])
+
+
+def test_a_run_that_fails_before_its_first_step_leaves_the_way_free(masks: Path, tmp_path: Path) -> None:
+    data = broken(masks, tmp_path)
+    Image.new("L", (64, 64), 7).save(data / "val" / "masks" / "1.png")
+    train = ("train", LRASPP, "--random-weights", "--recipe", write_recipe(tmp_path, data), "-o", tmp_path / "run")
+    assert "class id 7" in refused(1, *train)["message"]
+    assert not (tmp_path / "run").exists()
+    shutil.copyfile(masks / "val" / "masks" / "1.png", data / "val" / "masks" / "1.png")
+    succeed(*train)
+
+
+def test_a_resumed_run_says_which_keys_differ(job, masks: Path, tmp_path: Path) -> None:
+    run = job["train"].document["run"]
+    recipe = ("--recipe", write_recipe(tmp_path, masks), "training.seed=3", "training.optimizer.lr=0.5")
+    grafted = job["graft"].document["output"]
+    error = refused(2, "train", grafted, *recipe, "--resume", "-o", run)
+    assert error["message"].endswith("in training.optimizer.lr, training.seed")
+    assert "no run" in refused(2, "train", "--resume", "-o", tmp_path / "nowhere")["message"]
+
+
 def refused(code: int, *arguments: object) -> dict[str, str]:
     outcome = spgsurgeon(*arguments, "--json")
     assert outcome.code == code, outcome.out + outcome.err
@@ -146,7 +184,7 @@ def test_models_and_data_of_different_kinds(
 
 def test_a_segmentation_model_has_no_depth(tmp_path: Path) -> None:
     error = refused(5, "graft", LRASPP, "--random-weights", "--trp", "depth", "-o", tmp_path / "out")
-    assert "not known for a LRASPP" in error["message"]
+    assert "for classifiers, not for a LRASPP" in error["message"]
 
 
 def test_sequential_heads_train_to_nearly_the_same_weights(masks: Path, tmp_path: Path) -> None:

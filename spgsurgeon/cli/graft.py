@@ -26,7 +26,10 @@ def command(
         int | None, typer.Option("--blocks", help="Depth: blocks of each replica; by the architecture if left out.")
     ] = None,
     block: Annotated[
-        str | None, typer.Option("--block", help="Depth: kind of block; by the architecture if left out.")
+        str | None,
+        typer.Option(
+            "--block", help="Depth: bottleneck or inverted-residual, for maps; by the architecture if left out."
+        ),
     ] = None,
     init: Annotated[
         str | None, typer.Option("--init", help="Depth: how blocks start: identity, all-zero.  [default: identity]")

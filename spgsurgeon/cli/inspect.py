@@ -66,12 +66,21 @@ def _rows(document: dict[str, Any]) -> list[tuple[str, str | None]]:
         ("parameters", _size(document)),
         ("dtypes", ", ".join(f"{count} {dtype}" for dtype, count in document["dtypes"].items())),
         ("beside it", ", ".join(document.get("unexpected", []))),
+        ("grafted", _grafted(document["grafted"])),
         ("content hash", "the weights were not read (--values)" if unread else document["content_hash"]),
         ("dropout-TRP", _dropout(document["sites"].get("dropout"))),
         ("depth-TRP", _depth(document["sites"].get("depth"))),
         ("NaN or infinity", ", ".join(bad or [])),
         ("next", document["next"]),
     ]
+
+
+def _grafted(trp: dict[str, Any] | None) -> str | None:
+    """Return the kind of the replicas that are there, and their settings."""
+    if trp is None:
+        return None
+    settings = ", ".join(f"{key} {value}" for key, value in trp.items() if key not in ("kind", "replicas"))
+    return f"{trp['replicas']} {trp['kind']} replicas, {settings}"
 
 
 def _format(document: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,7 +29,10 @@ def command(
         int | None, typer.Option("--opset", help="ONNX opset; the exporter's default if left out.")
     ] = None,
     image_size: Annotated[
-        int | None, typer.Option("--image-size", min=1, help="Pixels of an ONNX file's pictures; the model's own.")
+        str | None,
+        typer.Option(
+            "--image-size", metavar="N|HxW", help="Pixels of an ONNX file's pictures, which it fixes; the model's own."
+        ),
     ] = None,
     onnx_outputs: Annotated[
         str | None,
@@ -53,11 +57,21 @@ def command(
             weights=weights,
             reference=reference,
             opset=opset,
-            image_size=image_size,
+            image_size=_height_and_width(image_size),
             onnx_outputs=onnx_outputs,
             force=force,
         )
     emit(document, _render)
+
+
+def _height_and_width(text: str | None) -> tuple[int, int] | None:
+    """Return what `320` or `180x240` says."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", text)
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is neither N nor HxW, such as 320 or 180x240", param_hint="'--image-size'")
+    return int(found[1]), int(found[2] or found[1])
 
 
 def _render(document: dict[str, Any]) -> Any:

@@ -23,8 +23,13 @@ def command(
     recipe: Annotated[str | None, typer.Option("--recipe", help="A recipe file, or a shipped recipe's name.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Run folder (default: runs/RECIPE).")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of the run folder.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check recipe, model and data, take one batch through, print the plan.")
+    ] = False,
     random_weights: RandomWeights = False,
+    num_classes: Annotated[
+        int | None, typer.Option("--num-classes", min=1, help="Give the base a new, untrained head.")
+    ] = None,
     arch: Arch = None,
     weights: Weights = None,
     force: Force = False,
@@ -53,6 +58,7 @@ def command(
             random_weights=random_weights,
             weights=weights,
             arch=arch,
+            num_classes=num_classes,
             force=force,
             progress=progress,
         )
@@ -84,9 +90,9 @@ def _render(document: dict[str, Any]) -> Any:
     gain = document["best"][metric] - document["original"][metric]
     points = f"points of {METRICS[metric]}"
     verdict = f"{gain:+.3f} {points} over the original" if gain > 0 else f"no gain ({gain:+.3f} {points})"
-    caution = (
-        "one run; the best checkpoint was chosen by these scores. The control: the same command with trp.kind=none"
-    )
+    caution = "one run; the best checkpoint was chosen by these scores."
+    if document["trp"]["kind"] != "none":
+        caution += " The control: the same command with trp.kind=none and another -o"
     summary = pairs([("result", verdict), ("", caution), ("run", document["run"])])
     return Group(columns(("", *(f"{name} %" for name in names.values()), "loss"), rows), summary)
 
@@ -95,18 +101,31 @@ def _replicas(trp: dict[str, Any]) -> str:
     return "none: plain retraining" if trp["kind"] == "none" else ", ".join(f"{k} {v}" for k, v in trp.items())
 
 
+def _split(data: dict[str, Any]) -> str:
+    height, width = data["image_size"]
+    return f"{data['samples']} pictures of {data['name']} at {height} x {width}"
+
+
 def _render_plan(document: dict[str, Any]) -> Any:
     rates = document["learning_rates"]
     shown = [f"{rate:.3g}" for rate in rates]
     curve = " ".join(shown if len(shown) <= 12 else [*shown[:6], "...", *shown[-5:]])
-    memory = document["estimated_memory_bytes"]
+    memory, data = document["estimated_memory_bytes"], document["data"]
+    epochs = f"{document['epochs']} epochs"
     return pairs(
         [
             ("model", document["model"]),
             ("replicas", _replicas(document["trp"])),
+            ("data", f"{_split(data['train'])}; scored on {_split(data['eval'])}; {data['classes']} classes"),
+            ("on", f"{document['device']}, {document['precision']}, into {document['output']}"),
             ("steps", f"{document['steps']}, {document['steps_per_epoch']} an epoch"),
-            ("cold start", f"at most {cold} of them" if (cold := document["cold_start_steps"]) else "none"),
-            ("learning rate", f"at each epoch's start: {curve}"),
+            (
+                "cold start",
+                f"at most {cold} of them, which fill the optimizer's moments and move no weight"
+                if (cold := document["cold_start_steps"])
+                else "none",
+            ),
+            ("learning rate", f"at the start of each of {epochs} after the cold start: {curve}"),
             (
                 "parameters",
                 f"{millions(document['parameters'])} + {millions(document['temporary_parameters'])} temporary",

@@ -38,6 +38,14 @@ model.load_state_dict(load_file("model.safetensors"))
 model.eval()
 """
 
+_ONNX_USAGE = """\
+import onnxruntime
+
+session = onnxruntime.InferenceSession("model.onnx")
+print(session.get_inputs()[0].shape)  # of `images`: float32, normalised as pretrained_cfg in config.json says
+(logits,) = session.run(["logits"], {"images": images})
+"""
+
 _SEGMENTATION_USAGE = """\
 # model(images)["out"] is [N, classes, height, width]
 """
@@ -59,6 +67,7 @@ def model_card(
     model_args: Mapping[str, Any] | None = None,
     trp: Mapping[str, Any] | None = None,
     task: str = "classification",
+    formats: Sequence[str] = ("safetensors",),
 ) -> str:
     """Return the README.md of a Hub folder: YAML front matter, then Markdown. The same arguments give the same text.
 
@@ -66,8 +75,8 @@ def model_card(
     the resolved recipe as YAML; without one the weights were not retrained. `base_notes` say what was done to the base
     before it was grafted, such as a new head. `scores` holds `original` (before retraining) and `best`, each
     {metric: value}. `proof` says of each law whether it holds, or how far. `trp` is the `kind` of the temporary modules
-    and their settings, `task` classification or segmentation. What is None is named as missing; nothing else is
-    claimed.
+    and their settings, `task` classification or segmentation, `formats` what was written. What is None is named as
+    missing; nothing else is claimed.
     """
     pipeline_tag = f"image-{task}"
     method = (
@@ -83,7 +92,10 @@ def model_card(
         _summary(_RETRAINED[method][1], base_notes),
         _identity_table(architecture, library, num_classes, base_source, base_content_hash, content_hash, trp),
         "## Use\n\nIn this folder:\n\n"
-        + _fenced("python", _usage(architecture, library, num_classes, model_args, task)),
+        + _fenced(
+            "python",
+            _ONNX_USAGE if list(formats) == ["onnx"] else _usage(architecture, library, num_classes, model_args, task),
+        ),
         "## Scores\n\n" + _scores(scores),
         "## Proof\n\n" + _proof(proof),
         "## Recipe\n\n" + (_fenced("yaml", recipe) if recipe else "No recipe was recorded.\n"),
@@ -124,7 +136,7 @@ def _identity_table(
         "classes": str(num_classes),
         "content hash": f"`{content_hash}`",
         "base": f"`{base_source}`",
-        "base content hash": f"`{base_content_hash}`",
+        "content hash of the base that was grafted": f"`{base_content_hash}`",
     }
     if trp is not None and trp["kind"] != "none":
         rows["temporary modules, gone"] = _replicas(trp)

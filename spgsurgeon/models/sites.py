@@ -61,7 +61,13 @@ def _trace(twin: nn.Module, example: Tensor) -> tuple[list[Tensor], dict[Node, n
     output = run_twin(twin, example)
     outputs = list(output) if isinstance(output, (tuple, list)) else [output]
     if not outputs or any(not isinstance(o, Tensor) or o.dim() != 2 or o.shape != outputs[0].shape for o in outputs):
-        raise ArchitectureError(f"the model is no image classifier: its output is {_describe_output(output)}")
+        maps = isinstance(outputs[0], Tensor) and outputs[0].dim() == 4 if outputs else False
+        raise ArchitectureError(
+            f"the model is no image classifier: its output is {_describe_output(output)}",
+            hint="for maps, in Python, name its heads: graft(model, site=spgsurgeon.Place(PATH, width=D))"
+            if maps
+            else None,
+        )
     return outputs, makers
 
 

@@ -33,5 +33,5 @@ def run_twin(twin: nn.Module, example: Tensor) -> Any:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise ArchitectureError(
             f"the sites can't be found: on pictures of {list(example.shape[1:])} the model fails: {reason}",
-            hint="in Python, name them: graft(model, site=...)",
+            hint="in Python, give pictures that it takes, example=..., or name them, site=...",
         ) from error

@@ -55,6 +55,8 @@ def _known_classes(classes: Any) -> tuple[str, ...] | int | None:
     if classes is None or (isinstance(classes, int) and not isinstance(classes, bool) and classes > 0):
         return classes
     if isinstance(classes, list | tuple) and classes and all(isinstance(name, str) and name for name in classes):
+        if len(set(classes)) < len(classes):
+            raise ValueError("a class is named twice")
         return tuple(classes)
     raise ValueError(
         f"{json.dumps(classes)} is refused, it must be a list of names (quoted, where needed) or their number"
@@ -103,7 +105,8 @@ class TrpSection(Section):
         others = {"dropout": ("blocks", "block", "init"), "depth": ("rate", "head_batch")}.get(self.kind, ())
         for key in others:
             if key in self.model_fields_set and getattr(self, key) != type(self).model_fields[key].default:
-                raise _fault_at(key, f"{key} is not a setting of {self.kind} replicas")
+                whole = f"; to change the kind, replace the section: trp={{kind: {self.kind}}}"
+                raise _fault_at(key, f"{key} is not a setting of {self.kind} replicas{whole}")
         return self
 
 

@@ -60,6 +60,12 @@ class RunFolder:
         with atomic_folder(self.path, force=force) as folder:
             (folder / _RECIPE).write_text(recipe, encoding="utf-8")
 
+    def discard_unstarted(self) -> None:
+        """Remove the folder if there is no checkpoint in it yet: it would only be in the way of the next try."""
+        self.close()
+        if self.path.is_dir() and last_of(self.path) is None:
+            shutil.rmtree(self.path)
+
     def save(self, name: str, checkpoint: Checkpoint, *, best: bool) -> None:
         """Write the checkpoint as `checkpoints/NAME`, point `last` (and `best`) to it, drop what nothing points to."""
         name = self._unpointed(name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 from spgsurgeon.errors import UsageError
@@ -140,13 +139,10 @@ def check_task(task: str, has_masks: bool, model: str) -> None:
         )
 
 
-def check_classes(source: Source[Any], num_classes: int, model: str, hint: str | None = None) -> None:
-    """Raise UsageError where the data has other classes than the model; the hint is how to train it all the same."""
+def check_classes(source: Source[Any], num_classes: int, model: str, hint: str) -> None:
+    """Raise UsageError, with this hint, where the data has other classes than the model."""
     if len(source.classes) != num_classes:
-        graft = f"give it a new head first: spgsurgeon graft {quote(model)} --num-classes {len(source.classes)} -o DIR"
-        raise UsageError(
-            f"{source.name} has {len(source.classes)} classes, {model} has {num_classes}", hint=hint or graft
-        )
+        raise UsageError(f"{source.name} has {len(source.classes)} classes, {model} has {num_classes}", hint=hint)
 
 
 def _size(preprocessing: Preprocessing, task: str) -> dict[str, Any]:

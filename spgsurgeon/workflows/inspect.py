@@ -275,6 +275,8 @@ def _next_command(document: dict[str, Any], options: dict[str, str | None]) -> s
         return f"spgsurgeon inspect {model} --arch {candidates[0]}"
     if document["head"] is None:
         return f"spgsurgeon graft {model} --num-classes N -o grafted/"
+    if document["format"] == "run":
+        return f"spgsurgeon strip {quote(document['source'])} -o better/"
     if document["grafted"]:
         return f"spgsurgeon train {model} --recipe RECIPE -o RUN/"
     return f"spgsurgeon graft {model} -o grafted/"

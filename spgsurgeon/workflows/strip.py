@@ -48,7 +48,7 @@ class _OnnxOptions:
     """What was asked of the ONNX file; None is left to the exporter, to the model, and is `main`."""
 
     opset: int | None
-    image_size: int | None
+    image_size: tuple[int, int] | None
     outputs: str | None
 
 
@@ -77,14 +77,14 @@ def strip_folder(
     weights: str | None = None,
     reference: str | None = None,
     opset: int | None = None,
-    image_size: int | None = None,
+    image_size: tuple[int, int] | None = None,
     onnx_outputs: str | None = None,
     force: bool = False,
 ) -> dict[str, Any]:
     """Strip the grafted folder or run `source` and write it to `output`, proven.
 
     `output` is a folder, or a single file where it ends in .safetensors, .pt or .onnx; `exports` names the formats
-    (default: safetensors, or the file's own). Of an ONNX file, `opset`, the height and width `image_size` of its
+    (default: safetensors, or the file's own). Of an ONNX file, `opset`, the `image_size` (height, width) of its
     pictures in pixels (default: the model's own) and its outputs, "main" or "all", can be chosen. The proof: the layout
     is the original's (and that of the model `reference`, if given), nothing of the graft is left, and the model read
     back from the written file gives the grafted model's outputs bit for bit; an ONNX file agrees with it to float
@@ -102,6 +102,8 @@ def strip_folder(
     refuse_existing(output, force=force)
     module, patient = _take_down(source, weights)
     proof = {"layout_is_the_originals": True}
+    if formats == ["onnx"]:  # the others are proven on the file read back
+        proof |= prove_strip(patient.grafted_outputs, module, patient.layout, patient.images)
     if reference is not None:
         _compare_layout(patient, reference, output)
         proof["layout_is_the_references"] = True
@@ -121,11 +123,11 @@ def strip_folder(
             outputs.append({**named, "content_hash": patient.content_hash, **report})
         if not single:
             write_json(temporary / "config.json", patient.config)
-            card = _card(patient, source, proof)
+            card = _card(patient, source, proof, formats)
             (temporary / "README.md").write_text(card, encoding="utf-8")
         if proof_file is not None:
             write_json(proof_file, {**outputs[0], "proof": proof, "package_version": __version__})
-    return {"outputs": outputs, "proof": proof, "proven": True, "notes": patient.notes}
+    return {"outputs": outputs, "proof": proof, "proven": True, "notes": [*patient.notes, *_no_gain(source)]}
 
 
 def _formats(output: Path, exports: Sequence[str]) -> tuple[list[str], bool]:
@@ -208,7 +210,7 @@ def _write(kind: str, path: Path, module: nn.Module, patient: _Patient, onnx: _O
     """Write one format; return its report if writing proved it, as it does for ONNX."""
     if kind == "onnx":
         channels, height, width = patient.input_size
-        size = (channels, onnx.image_size or height, onnx.image_size or width)
+        size = (channels, *(onnx.image_size or (height, width)))
         report = export_onnx(module, path, size, outputs=onnx.outputs or "main", opset=onnx.opset)
         return {
             "largest_difference": report.largest_difference,
@@ -247,19 +249,33 @@ def _percentages(scores: dict[str, Any]) -> dict[str, float]:
     return {metric: scores[metric] for metric in METRICS if metric in scores}
 
 
+def _scores(source: Path) -> dict[str, dict[str, float]] | None:
+    """Return a run's percentages, original and best; None for a folder that was grafted only."""
+    if kind_of(source) != "run":
+        return None
+    counters = read_state(resolve_folder(source))["counters"]
+    return {when: _percentages(counters[when]) for when in ("original", "best")}
+
+
+def _no_gain(source: Path) -> list[str]:
+    """Return the note that the retraining has not helped by its own scores, where it has not."""
+    scores = _scores(source)
+    if scores is None:
+        return []
+    metric = next(iter(scores["best"]))
+    original, best = scores["original"][metric], scores["best"][metric]
+    return [] if best > original else [f"no gain: the run's best {metric} is {best:.3f}, the original's {original:.3f}"]
+
+
 def _builder_arguments(patient: _Patient) -> dict[str, Any]:
     """Return what the library's own builder needs to be told, where its defaults are others than ours."""
     auxiliary = patient.task == "segmentation" and len(patient.grafted_outputs) > 1
     return ({"aux_loss": True} if auxiliary else {}) | patient.identity.model_args
 
 
-def _card(patient: _Patient, source: Path, proof: dict[str, bool]) -> str:
+def _card(patient: _Patient, source: Path, proof: dict[str, bool], formats: Sequence[str]) -> str:
     manifest, identity = patient.manifest, patient.identity
-    recipe = scores = None
-    if kind_of(source) == "run":
-        recipe = recipe_of(source)
-        counters = read_state(resolve_folder(source))["counters"]
-        scores = {when: _percentages(counters[when]) for when in ("original", "best")}
+    recipe, scores = (recipe_of(source) if kind_of(source) == "run" else None), _scores(source)
     return model_card(
         architecture=identity.architecture,
         library=identity.library,

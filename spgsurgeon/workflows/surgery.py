@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from spgsurgeon.models.heads import DepthSite, Site
 from spgsurgeon.models.sites import find_sites
 from spgsurgeon.trp.grafted import GraftedModel, attach, detach
 from spgsurgeon.trp.places import Place
-from spgsurgeon.workflows.replicas import Replicas, attach_replicas
+from spgsurgeon.workflows.replicas import SETTINGS, Replicas, attach_replicas
 
 FORMATS = ("safetensors", "pt", "onnx")
 SUFFIXES = {".safetensors": "safetensors", ".pt": "pt", ".pth": "pt", ".onnx": "onnx"}
@@ -29,10 +29,10 @@ def graft(
     trp: str = "dropout",
     *,
     replicas: int = 3,
-    rate: float = 0.2,
+    rate: float | None = None,
     blocks: int | None = None,
     block: str | None = None,
-    init: str = "identity",
+    init: str | None = None,
     head_batch: str = "stacked",
     site: str | Place | Sequence[str | Place] | None = None,
     example: Tensor | None = None,
@@ -40,8 +40,9 @@ def graft(
     """Return `model` with temporary replicas: at the input of its heads (dropout) or after its last stage (depth).
 
     In train mode the grafted model gives (T+1)*N rows of logits, step-major, for `spg_loss`; in eval mode it is the
-    base, bit for bit. The base is held, not copied. `rate` is dropout's; `blocks`, `block` and `init` are depth's, see
-    `Replicas`; `head_batch` "sequential" takes the steps through a segmentation model's heads one after the other.
+    base, bit for bit. The base is held, not copied. `rate` (default 0.2) is dropout's; `blocks`, `block` and `init` are
+    depth's, see `Replicas`; `head_batch` "sequential" takes the steps through a segmentation model's heads one after
+    the other.
 
     `site` is the path of the layer that makes the logits, or a list of paths where there are several; a head of several
     layers that reads a map is a `spgsurgeon.Place(path, width=D)`. Left out, sites are found by tracing the model on
@@ -53,7 +54,7 @@ def graft(
     """
     if not isinstance(model, nn.Module):
         raise UsageError(f"graft takes a module, not a {type(model).__name__}", hint="spgsurgeon.load(path) gives one")
-    asked = Replicas(trp, replicas, rate, blocks, block, init)
+    asked = _asked(trp, replicas, {"rate": rate, "blocks": blocks, "block": block, "init": init})
     if site is not None and trp != "depth":
         return attach(model, site, trp, head_batch=head_batch, **asked.settings())
     if site is not None:
@@ -61,6 +62,17 @@ def graft(
     images = torch.empty(1, 3, 224, 224, device="meta") if example is None else example
     found = _FoundSites(model, images.to(next(model.parameters()).dtype))
     return attach_replicas(model, found, asked.settled(found), head_batch)
+
+
+def _asked(trp: str, replicas: int, settings: Mapping[str, Any]) -> Replicas:
+    """Return the replicas with the settings that are given. Raises UsageError for those of another kind."""
+    given = {key: value for key, value in settings.items() if value is not None}
+    foreign = [key for key in given if trp != "none" and trp in SETTINGS and key not in SETTINGS[trp]]
+    if foreign:
+        raise UsageError(
+            f"{foreign[0]} is not a setting of {trp} replicas", hint=f"these are {', '.join(SETTINGS[trp])}"
+        )
+    return Replicas(trp, replicas, **given)
 
 
 class _FoundSites:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from spgsurgeon.checkpoint.folders import GraftManifest
@@ -23,7 +24,7 @@ from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches, defau
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.mask_sources import open_mask_source
 from spgsurgeon.training.plan import plan
-from spgsurgeon.training.processes import Processes, join_processes
+from spgsurgeon.training.processes import Processes, choose_precision, join_processes
 from spgsurgeon.training.progress import Progress
 from spgsurgeon.training.run_folder import RunFolder, last_of, recipe_of
 from spgsurgeon.training.settings import ColdStart, Objective, Optimizer, Schedule, Settings
@@ -65,17 +66,22 @@ def train(
     random_weights: bool = False,
     weights: str | None = None,
     arch: str | None = None,
+    num_classes: int | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Retrain `model` (else the recipe's) by `recipe` with `overrides`, into the run folder `output`.
 
     `resume` goes on from the run's last checkpoint, or starts where there is none; its recipe is the run's own, and a
-    recipe given all the same must agree with it. `dry_run` checks everything and returns the plan. `random_weights`
-    starts a model by name from nothing, with as many classes as the data has. Under torchrun each process calls this.
+    recipe given all the same must agree with it. `dry_run` checks recipe, model and data against each other, takes one
+    batch through the model and returns the plan. `random_weights` starts a model by name from nothing, with as many
+    classes as the data has; `num_classes` gives a base with others a new head. A run that fails before its first
+    checkpoint leaves no folder. Under torchrun each process calls this.
     Returns the document of `train --json` (on processes other than the first: the same scores).
     """
     output = output or Path("runs") / (Path(recipe).stem if recipe else "run")
+    if resume and recipe is None and not output.exists():
+        raise UsageError(f"there is no run {output} to resume", hint="-o names the run folder")
     started = resume and output.exists()
     if started:
         settled = _recipe_of_run(output, model, recipe, overrides)
@@ -91,20 +97,28 @@ def train(
         else:
             assert settled.model is not None
             seed = settled.training.seed if random_weights else None
-            case = _prepare(settled, settled.model, weights=weights, arch=arch, random_seed=seed)
+            case = _prepare(
+                settled, settled.model, weights=weights, arch=arch, num_classes=num_classes, random_seed=seed
+            )
             own = [Path(recipe)] if recipe is not None and Path(recipe).is_file() else []
             refuse_overwriting_input(output, [*case.opened.paths(), *own])
         run = RunFolder(output, case.config, case.manifest)
         retraining = _retraining(case, processes, run, progress)
+        created = False
         try:
             if dry_run:
-                return plan(retraining) | {"model": settled.model, "trp": case.manifest.trp, "notes": case.opened.notes}
+                return plan(retraining) | _describe(case, processes, output)
             if started:
                 retraining.resume()
             elif processes.leads:
                 run.create(dump_recipe(settled), force=force)
+                created = True
             processes.wait()
             counters = retraining.run()
+        except Exception:
+            if created:
+                run.discard_unstarted()
+            raise
         finally:
             retraining.close()
         return _document(output, counters, run, case)
@@ -127,13 +141,27 @@ def _recipe_of_run(output: Path, model: str | None, recipe: str | Path | None, o
         given = read_recipe(recipe, overrides)
         given = given.model_copy(update={"model": model or given.model})
         if given != own:
+            keys = ", ".join(_differing(given, own))
             raise UsageError(
-                f"the recipe differs from the one that {output} was started with ({output / 'recipe.yaml'})",
+                f"the recipe differs from the one that {output} was started with, in {keys}",
                 hint="leave it out to resume, or start another run with -o",
             )
     elif overrides or (model is not None and model != own.model):
         raise UsageError("a resumed run keeps its model and its recipe", hint="start another run with -o")
     return own
+
+
+def _differing(given: Recipe, own: Recipe) -> list[str]:
+    """Return the dotted keys that two recipes have other values of."""
+
+    def values(section: dict[str, Any], path: str = "") -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in section.items():
+            found |= values(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}": value}
+        return found
+
+    one, other = values(given.model_dump()), values(own.model_dump())
+    return [key for key in one if one[key] != other[key]]
 
 
 def _prepare(
@@ -142,20 +170,24 @@ def _prepare(
     *,
     weights: str | None,
     arch: str | None = None,
+    num_classes: int | None = None,
     random_seed: int | None = None,
     resumes: bool = False,
 ) -> _Case:
-    """Open the data and the model, check them against each other, and graft the model unless it is grafted."""
+    """Open the data and the model, check them against each other, and graft the model unless it is grafted.
+
+    A plain retraining takes the base of a grafted folder: it is the control of the same command.
+    """
     section = recipe.data
     data = _Data(_open_source(section, section.train), _open_source(section, section.eval))
     check_same_classes(data.train, data.evaluation)
     classes = len(data.train.classes)
-    wanted = classes if random_seed is not None else None
+    wanted = classes if random_seed is not None and num_classes is None else num_classes
     opened = _in_float32(open_model(model, weights=weights, arch=arch, num_classes=wanted, random_seed=random_seed))
     check_task(opened.task, section.source in MASKS, model)
-    check_classes(data.train, opened.identity.num_classes, model)
+    check_classes(data.train, opened.identity.num_classes, model, hint=_new_head(opened, classes))
     opened = replace(opened, label_names=list(data.train.classes))
-    if not (resumes or opened.has_replicas):
+    if not resumes and (recipe.trp.kind == "none" or not opened.has_replicas):
         proven = graft_proven(opened, _replicas(recipe), head_batch=recipe.trp.head_batch, seed=recipe.training.seed)
         grafted, manifest = proven.grafted, proven.manifest
     else:
@@ -188,19 +220,32 @@ def _in_float32(opened: OpenedModel) -> OpenedModel:
     return replace(opened, notes=[*opened.notes, note]) if kinds else opened
 
 
+def _new_head(opened: OpenedModel, classes: int) -> str:
+    """Return how to train a model with other classes than the data has."""
+    if not opened.has_replicas:
+        return f"the same command with --num-classes {classes} gives it a new, untrained head"
+    assert opened.manifest is not None
+    base = quote(opened.manifest.base["source"])
+    return f"graft its base anew, with a new, untrained head: spgsurgeon graft {base} --num-classes {classes} ..."
+
+
 def _replicas(recipe: Recipe) -> Replicas:
     return Replicas(**recipe.trp.model_dump(exclude={"head_batch"}))
 
 
 def _check_agreement(recipe: Recipe, manifest: GraftManifest, model: str) -> None:
     """Raise UsageError where the recipe says of the replicas what the grafted folder contradicts."""
-    asked = _replicas(recipe).document()
+    asked, grafted = _replicas(recipe).document(), manifest.trp
     said = {key: value for key, value in asked.items() if key in recipe.trp.model_fields_set and value is not None}
-    wrong = [f"trp.{k} is {v}, grafted was {manifest.trp.get(k)}" for k, v in said.items() if manifest.trp.get(k) != v]
+    if said.get("kind", grafted["kind"]) != grafted["kind"]:
+        said = {"kind": said["kind"]}  # the settings of another kind are others too
+    wrong = {key: value for key, value in said.items() if grafted.get(key) != value}
     if wrong:
+        found = "; ".join(f"trp.{key} is {value}, grafted was {grafted.get(key)}" for key, value in wrong.items())
+        own = " ".join(f"trp.{key}={grafted[key]}" for key in wrong if key in grafted)
         raise UsageError(
-            f"the recipe contradicts {model}: {'; '.join(wrong)}",
-            hint="override the recipe, or give the base itself and let the recipe graft it",
+            f"the recipe contradicts {model}: {found}",
+            hint=f"go by what was grafted: {own}; or give the base itself and let the recipe graft it",
         )
 
 
@@ -282,9 +327,31 @@ def settings_of(recipe: Recipe, replicas: int, task: Task = "classification") ->
     )
 
 
+def _describe(case: _Case, processes: Processes, output: Path) -> dict[str, Any]:
+    """Return what a run would be of, beside its plan."""
+    recipe, data = case.recipe, case.data
+    size = case.opened.preprocessing.at(recipe.data.image_size).input_size[1:]
+    eval_size = case.opened.preprocessing.at(recipe.data.eval_image_size or recipe.data.image_size).input_size[1:]
+    return {
+        "model": recipe.model,
+        "trp": case.manifest.trp,
+        "data": {
+            "train": {"name": data.train.name, "samples": len(data.train), "image_size": list(size)},
+            "eval": {"name": data.evaluation.name, "samples": len(data.evaluation), "image_size": list(eval_size)},
+            "classes": len(data.train.classes),
+        },
+        "epochs": recipe.training.epochs,
+        "device": str(processes.device),
+        "precision": str(choose_precision(recipe.training.precision, processes.device)).removeprefix("torch."),
+        "output": str(output),
+        "notes": case.opened.notes,
+    }
+
+
 def _document(output: Path, counters: Counters, run: RunFolder, case: _Case) -> dict[str, Any]:
     return {
         "run": str(output),
+        "trp": case.manifest.trp,
         "original": counters.original,
         "best": counters.best,
         "last": counters.last,

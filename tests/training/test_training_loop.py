@@ -422,11 +422,15 @@ def test_a_run_killed_in_its_first_evaluation_starts_again(tmp_path: Path, monke
             **options,
         )
 
-    with monkeypatch.context() as patch:
-        patch.setattr("spgsurgeon.training.loop.evaluate", crash)
-        with pytest.raises(CrashError):
-            start()
-    assert (tmp_path / "run" / "recipe.yaml").exists()
+    def die(*arguments: Any) -> None:
+        raise KeyboardInterrupt  # nothing is tidied up after it, as after a kill
+
+    for end, leaves in ((crash, False), (die, True)):
+        with monkeypatch.context() as patch:
+            patch.setattr("spgsurgeon.training.loop.evaluate", end)
+            with pytest.raises(KeyboardInterrupt if leaves else CrashError):
+                start()
+        assert (tmp_path / "run" / "recipe.yaml").exists() == leaves
     assert start(resume=True)["steps"] == 3
 
 

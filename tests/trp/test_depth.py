@@ -131,6 +131,14 @@ def test_what_can_not_be_is_refused(settings, error, message):
         graft(timm.create_model("test_resnet"), "depth", example=IMAGES, **settings)
 
 
+def test_settings_of_another_kind_are_refused():
+    base = timm.create_model("test_resnet")
+    with pytest.raises(UsageError, match="rate is not a setting of depth replicas"):
+        graft(base, "depth", rate=0.2, example=IMAGES)
+    with pytest.raises(UsageError, match="blocks is not a setting of dropout replicas"):
+        graft(base, blocks=2, example=IMAGES)
+
+
 def test_replicas_stay_on_when_the_base_checkpoints_its_activations():
     torch.manual_seed(0)
     grafted = graft(timm.create_model("test_resnet", num_classes=5), "depth", replicas=2, example=IMAGES).train()
