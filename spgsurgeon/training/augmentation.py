@@ -99,7 +99,11 @@ def _resize(preprocessing: Preprocessing) -> list[Any]:
 
 
 def _random_scale(preprocessing: Preprocessing) -> list[Any]:
-    """As torchvision's segmentation reference, but what is too small gets the mean colour around it, not black."""
+    """As torchvision's segmentation reference, but for scales and colour.
+
+    They are of the crop's size, and what is too small gets the mean colour around it; the reference has a size of its
+    own for scales (520 pixels for crops of 480), and black.
+    """
     _, height, width = preprocessing.input_size
     mean = preprocessing.mean if len(preprocessing.mean) == 3 else preprocessing.mean[:1] * 3
     fill = {LabelMap: IGNORED, "others": [round(255 * channel) for channel in mean]}
