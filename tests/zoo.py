@@ -104,7 +104,7 @@ def _depth_site(module: nn.Module, size: tuple[int, int, int]) -> DepthSite | No
     try:
         return find_depth_site(module, torch.empty(1, *size, device="meta"))
     except SurgeonError as error:
-        if "not known" in error.message:
+        if "not known" in error.message or "are for classifiers" in error.message:
             return None
         raise
 
