@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 SHORT = 400  # characters, of one line of a message
 
 ARCH = ("--arch", "timm/test_resnet")
+TINY_VIT = ("train", "timm/test_vit", "--random-weights")
 FOLDER = ("--recipe", "cifar10-resnet-dropout", "data.eval=val", "training.batch_size=2", "data.workers=0")
 ON_CPU = ("--device", "cpu", "--workers", "0")
 
@@ -217,6 +218,11 @@ CASES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "no recipe": (train("better"), 2, ("no recipe", "spgsurgeon recipes ls")),
     "no model": (train("--recipe", "digits-dropout"), 2, ("names a model",)),
     "unknown key": (digits("better", "training.epohcs=3"), 2, ("training.epohcs", "'epochs'")),
+    "a picture size that the model can't take": (
+        (*TINY_VIT, *DIGITS, "data.image_size=33", "-o", "out"),
+        2,
+        ("data.image_size: the model can't take pictures of 33 x 33 pixels", "leave it out"),
+    ),
     "batch size zero": (digits("better", "training.batch_size=0"), 2, ("training.batch_size: 0", "1 or more")),
     "rate one in a recipe": (digits("better", "trp.rate=1.0"), 2, ("trp.rate: 1.0", "less than 1")),
     "unknown optimizer": (digits("better", "training.optimizer.name=sdg"), 2, ("'sdg'", "'sgd'")),

@@ -9,12 +9,15 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+import torch
+
 from spgsurgeon.checkpoint.folders import GraftManifest
 from spgsurgeon.checkpoint.hashing import layout_hash
 from spgsurgeon.checkpoint.tensors import read_safetensors
 from spgsurgeon.checkpoint.writing import refuse_overwriting_input
-from spgsurgeon.errors import UsageError
+from spgsurgeon.errors import ArchitectureError, UsageError
 from spgsurgeon.models.identity import Task
+from spgsurgeon.models.tracing import meta_twin, run_twin
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.recipe.schema import MASKS, DataSection, Recipe
 from spgsurgeon.recipe.writing import dump_recipe
@@ -186,6 +189,7 @@ def _prepare(
     opened = _in_float32(open_model(model, weights=weights, arch=arch, num_classes=wanted, random_seed=random_seed))
     check_task(opened.task, section.source in MASKS, model)
     check_classes(data.train, opened.identity.num_classes, model, hint=_new_head(opened, classes))
+    _check_sizes(section, opened)
     opened = replace(opened, label_names=list(data.train.classes))
     if not resumes and (recipe.trp.kind == "none" or not opened.has_replicas):
         proven = graft_proven(opened, _replicas(recipe), head_batch=recipe.trp.head_batch, seed=recipe.training.seed)
@@ -210,6 +214,23 @@ def _open_source(section: DataSection, split: str) -> Source[Any]:
     if section.source in MASKS:
         return open_mask_source(section.source, section.path, split, classes=section.classes, ignore=section.ignore)
     return open_source(section.source, section.path, split)
+
+
+def _check_sizes(section: DataSection, opened: OpenedModel) -> None:
+    """Raise UsageError for pictures of a size that the model can't take, as of a vision transformer's fixed one."""
+    channels, *own = opened.preprocessing.input_size
+    for key in ("image_size", "eval_image_size"):
+        size = getattr(section, key)
+        if size is None or [size, size] == own:
+            continue
+        try:
+            run_twin(meta_twin(opened.module), torch.empty(1, channels, size, size, device="meta"))
+        except ArchitectureError as error:
+            reason = error.message.partition("the model fails: ")[2]
+            raise UsageError(
+                f"data.{key}: the model can't take pictures of {size} x {size} pixels: {reason}",
+                hint=f"leave it out for the model's own {own[0]} x {own[1]}",
+            ) from error
 
 
 def _in_float32(opened: OpenedModel) -> OpenedModel:
