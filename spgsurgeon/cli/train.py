@@ -102,8 +102,8 @@ def _replicas(trp: dict[str, Any]) -> str:
 
 
 def _split(data: dict[str, Any]) -> str:
-    height, width = data["image_size"]
-    return f"{data['samples']} pictures of {data['name']} at {height} x {width}"
+    size = f"shorter edge {data['shorter_edge']}" if "shorter_edge" in data else "{} x {}".format(*data["image_size"])
+    return f"{data['samples']} pictures of {data['name']}, {size} pixels"
 
 
 def _render_plan(document: dict[str, Any]) -> Any:
@@ -111,7 +111,6 @@ def _render_plan(document: dict[str, Any]) -> Any:
     shown = [f"{rate:.3g}" for rate in rates]
     curve = " ".join(shown if len(shown) <= 12 else [*shown[:6], "...", *shown[-5:]])
     memory, data = document["estimated_memory_bytes"], document["data"]
-    epochs = f"{document['epochs']} epochs"
     return pairs(
         [
             ("model", document["model"]),
@@ -125,7 +124,7 @@ def _render_plan(document: dict[str, Any]) -> Any:
                 if (cold := document["cold_start_steps"])
                 else "none",
             ),
-            ("learning rate", f"at the start of each of {epochs} after the cold start: {curve}"),
+            ("learning rate", f"at each epoch's start, the cold start's left out: {curve}"),
             (
                 "parameters",
                 f"{millions(document['parameters'])} + {millions(document['temporary_parameters'])} temporary",

@@ -17,8 +17,8 @@ from spgsurgeon.models.fingerprints import Shape
 from spgsurgeon.models.heads import DepthSite, Site
 from spgsurgeon.models.identity import Identity
 from spgsurgeon.models.libraries import library
-from spgsurgeon.models.places import number_at, places_between
 from spgsurgeon.models.sites import find_sites
+from spgsurgeon.models.varying_shapes import number_at, places_between
 
 _SHOWN = 5
 _CLASSES = 1000, 13  # two numbers that have nothing in common, to see what follows the number of classes

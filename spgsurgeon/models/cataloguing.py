@@ -30,8 +30,8 @@ from spgsurgeon.models.fingerprints import Places, Shape, Shapes, key_hash, orde
 from spgsurgeon.models.heads import DepthSite
 from spgsurgeon.models.identity import Identity
 from spgsurgeon.models.libraries import LIBRARIES, library
-from spgsurgeon.models.places import places_between
 from spgsurgeon.models.sites import find_sites
+from spgsurgeon.models.varying_shapes import places_between
 
 _CLASSES, _CHANNELS = 13, 5  # no default, and prime: a size that changes by another ratio is not taken for them
 _USUAL_CLASSES = 1000

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from spgsurgeon.models.catalogue import Entry, counters_of
 from spgsurgeon.models.fingerprints import COUNTER, Shape, Shapes, masked
 from spgsurgeon.models.parts import Part
-from spgsurgeon.models.places import number_at
+from spgsurgeon.models.varying_shapes import number_at
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from spgsurgeon.checkpoint.hashing import content_hash
 from spgsurgeon.errors import UsageError, VerificationError
@@ -20,19 +19,6 @@ from spgsurgeon.errors import UsageError, VerificationError
 # What the optimizers of torch and timm call them.
 FIRST_MOMENTS = ("exp_avg", "momentum_buffer", "momentum", "s")
 SECOND_MOMENTS = ("exp_avg_sq", "square_avg", "sum", "exp_avg_var", "exp_inf", "grad_sum_sq")
-
-
-@contextmanager
-def running_statistics_frozen(module: nn.Module, frozen: bool = True) -> Iterator[None]:
-    """Normalise by the batch as in training, but leave running statistics (and their counter) as they are."""
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats] if frozen else []
-    for norm in norms:
-        norm.track_running_stats = False
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.track_running_stats = True
 
 
 @contextmanager

@@ -28,7 +28,6 @@ from spgsurgeon.training.cold_start import (
     learning_rate_zero,
     moments_of,
     parameter_hash,
-    running_statistics_frozen,
 )
 from spgsurgeon.training.evaluation import evaluate
 from spgsurgeon.training.interruption import InterruptedRunError, StopRequest, stop_on_signals
@@ -44,6 +43,7 @@ from spgsurgeon.training.settings import Settings
 from spgsurgeon.training.state import Counters, TrainingState
 from spgsurgeon.training.statistics import EpisodeStatistics, summarize
 from spgsurgeon.trp.grafted import GraftedModel
+from spgsurgeon.trp.stacking import running_statistics_kept
 
 
 class Retraining:
@@ -150,7 +150,7 @@ class Retraining:
     def _cold_epoch(self) -> None:
         settings, state, counters = self.settings.cold_start, self.state, self.counters
         counters.cold_hash = counters.cold_hash or parameter_hash(self.grafted)
-        frozen = running_statistics_frozen(self.grafted, settings.freeze_batch_norm)
+        frozen = running_statistics_kept(self.grafted) if settings.freeze_batch_norm else nullcontext()
         with learning_rate_zero(self.optimizer), frozen:
             metrics = self._epoch("cold")
         after = moments_of(self.optimizer)

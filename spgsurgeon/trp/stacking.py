@@ -169,12 +169,13 @@ def per_step_modules(head: nn.Module, path: str) -> list[str]:
 
 def run_untracked(module: nn.Module, *inputs: Any) -> Any:
     """Return `module.forward(*inputs)`, its own hooks left out, with running statistics kept as they are."""
-    with _untracked(module):
+    with running_statistics_kept(module):
         return module.forward(*_own(module, inputs))
 
 
 @contextmanager
-def _untracked(module: nn.Module) -> Iterator[None]:
+def running_statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Normalise by the batch as in training, but leave running statistics (and their counter) as they are."""
     norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
     for norm in norms:
         norm.track_running_stats = False

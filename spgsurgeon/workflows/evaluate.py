@@ -62,7 +62,7 @@ def evaluate_model(
         scores["class_iou"] = dict(zip(source.classes, scores["class_iou"], strict=True))
     return {
         **scores,
-        **_size(preprocessing, opened.task),
+        **size_document(preprocessing, opened.task),
         "model": model,
         "data": source.name,
         "notes": opened.notes,
@@ -145,7 +145,8 @@ def check_classes(source: Source[Any], num_classes: int, model: str, hint: str) 
         raise UsageError(f"{source.name} has {len(source.classes)} classes, {model} has {num_classes}", hint=hint)
 
 
-def _size(preprocessing: Preprocessing, task: str) -> dict[str, Any]:
+def size_document(preprocessing: Preprocessing, task: str) -> dict[str, Any]:
+    """Return the size, in pixels, that pictures are scored at: of maps only the shorter edge is given."""
     _, height, width = preprocessing.input_size
     return {"shorter_edge": height} if task == "segmentation" else {"image_size": [height, width]}
 

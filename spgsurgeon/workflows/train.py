@@ -23,7 +23,7 @@ from spgsurgeon.training.progress import Progress
 from spgsurgeon.training.run_folder import RunFolder, last_of, recipe_of
 from spgsurgeon.training.settings import ColdStart, Objective, Optimizer, Schedule, Settings
 from spgsurgeon.training.state import Counters
-from spgsurgeon.workflows.evaluate import evaluation_batches
+from spgsurgeon.workflows.evaluate import evaluation_batches, size_document
 from spgsurgeon.workflows.preparing import Case, prepare
 from spgsurgeon.workflows.replicas import replicas_from, step_labels
 
@@ -219,13 +219,14 @@ def _describe(case: Case, processes: Processes, output: Path) -> dict[str, Any]:
     """Return what a run would be of, beside its plan."""
     recipe, data = case.recipe, case.data
     size = case.opened.preprocessing.at(recipe.data.image_size).input_size[1:]
-    eval_size = case.opened.preprocessing.at(recipe.data.eval_image_size or recipe.data.image_size).input_size[1:]
+    scored = case.opened.preprocessing.at(recipe.data.eval_image_size or recipe.data.image_size)
+    task = case.opened.task
     return {
         "model": recipe.model,
         "trp": case.manifest.trp,
         "data": {
             "train": {"name": data.train.name, "samples": len(data.train), "image_size": list(size)},
-            "eval": {"name": data.evaluation.name, "samples": len(data.evaluation), "image_size": list(eval_size)},
+            "eval": {"name": data.evaluation.name, "samples": len(data.evaluation)} | size_document(scored, task),
             "classes": len(data.train.classes),
         },
         "epochs": recipe.training.epochs,
