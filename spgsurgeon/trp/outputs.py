@@ -24,7 +24,7 @@ def outputs_of(output: Any) -> tuple[Tensor, ...]:
     else:
         parts = list(output) if isinstance(output, (tuple, list)) else [output]
     if not parts or any(not isinstance(part, Tensor) for part in parts):
-        raise TypeError(f"a model gives tensors, not a {type(output).__name__}")
+        raise TypeError(f"a model gives tensors, not {describe_output(output)}")
     return tuple(parts)
 
 
@@ -37,3 +37,12 @@ def joined(output: Any) -> Tensor:
     """Return one tensor of logits: with K > 1 outputs, they are stacked on a new last dimension."""
     parts = outputs_of(output)
     return parts[0] if len(parts) == 1 else torch.stack(parts, dim=-1)
+
+
+def describe_output(output: object) -> str:
+    """Return what an output is, for messages."""
+    if isinstance(output, Mapping):
+        return f"a {type(output).__name__} of {', '.join(map(str, output))}"
+    if isinstance(output, (tuple, list)):
+        return f"a {type(output).__name__} of {', '.join(map(describe_output, output))}"
+    return f"a tensor {list(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
