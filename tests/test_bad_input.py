@@ -88,7 +88,8 @@ def _spoil_folders(shop: Path) -> None:
     (shop / "lacking" / "temporary.safetensors").unlink()
     (shop / "garbled" / "graft.json").write_text('{"format_version": 1')
     shutil.copytree(shop / "run", shop / "changed run", symlinks=True)
-    change_byte(shop / "changed run" / "last" / "optimizer.safetensors")
+    for checkpoint in (shop / "changed run" / "checkpoints").iterdir():
+        change_byte(checkpoint / "optimizer.safetensors")
 
 
 @pytest.fixture(scope="module")

@@ -113,15 +113,15 @@ def read_grafted_folder(folder: Path) -> GraftedFolder:
     a grafted one or a newer package wrote it, DamagedFileError naming the file that is missing or was changed.
     """
     manifest = read_manifest(folder)
-    _check_weights(folder / _BASE, manifest.weights_hash, _MANIFEST)
-    _check_weights(folder / _TEMPORARY, manifest.temporary_hash, _MANIFEST)
+    check_weights(folder / _BASE, manifest.weights_hash, _MANIFEST)
+    check_weights(folder / _TEMPORARY, manifest.temporary_hash, _MANIFEST)
     config = read_json_object(folder / _CONFIG)
     if document_hash(config) != manifest.config_hash:
         raise _changed(folder / _CONFIG, document_hash(config), manifest.config_hash, _MANIFEST)
     if (folder / _STATE).exists() or (folder / _AVERAGE).exists():
         average = read_state(folder)["hashes"].get("ema")
         if average is not None:
-            _check_weights(folder / _AVERAGE, average, _STATE)
+            check_weights(folder / _AVERAGE, average, _STATE)
     return GraftedFolder(folder, manifest, config)
 
 
@@ -231,7 +231,8 @@ def _check_fields(path: Path, document: Mapping[str, Any]) -> None:
             raise DamagedFileError(f"{path} is damaged: {section!r} lacks {', '.join(missing)}")
 
 
-def _check_weights(path: Path, expected: str, record: str) -> None:
+def check_weights(path: Path, expected: str, record: str) -> None:
+    """Raise DamagedFileError unless the tensors in `path` have the content hash that the document `record` says."""
     if not path.is_file():
         raise DamagedFileError(f"{path.parent} is damaged: {path.name} is missing")
     found = content_hash_of(read_header(path).entries)

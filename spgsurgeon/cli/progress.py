@@ -14,7 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from spgsurgeon.cli.console import METRICS, console, main_metric, speaks, verbosity
+from spgsurgeon.cli.console import METRICS, console, main_metric, note, speaks, verbosity
 
 
 class RunProgress:
@@ -69,6 +69,11 @@ class RunProgress:
         parts += [_score(metrics["evaluation"]) if metrics["evaluation"] else "cold start"]
         parts += [f"lr {metrics['learning_rate']:.3g}", f"{metrics['images_per_second']:.0f} images/s"]
         console(stderr=True).print("  ".join(parts))
+
+    def warning(self, text: str) -> None:
+        """Say what is not as it should be."""
+        if not self._silent:
+            note(text)
 
 
 def _score(scores: dict[str, Any]) -> str:

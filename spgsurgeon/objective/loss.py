@@ -31,6 +31,8 @@ class SPGLoss(NamedTuple):
     """float32 [T+1]: how many counted units are still valid at t, the denominators (over ranks: the mean)."""
     episode: Episode
     """The episodes; constants to autograd."""
+    cross_entropy: Tensor
+    """float32 [T+1, units]: CE_t of each unit, 0 for those that are not counted; constant to autograd."""
 
 
 class _Batch(NamedTuple):
@@ -111,7 +113,7 @@ def spg_loss(
         if loss_normalization:
             gap = (batch.step_losses[0] - loss).detach()
             loss = loss * (mean_over_ranks(gap) if mean_over_ranks else gap).exp()
-    return SPGLoss(loss, batch.step_losses, batch.step_sizes, batch.episode)
+    return SPGLoss(loss, batch.step_losses, batch.step_sizes, batch.episode, batch.cross_entropy.detach())
 
 
 def _read_batch(

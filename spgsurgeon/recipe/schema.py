@@ -187,6 +187,8 @@ class DataSection(Section):
     """Height and width for evaluation, in pixels, where `image_size` is given; null is `image_size`."""
     augment: AugmentSection = AugmentSection()
     """What happens to training pictures."""
+    unreadable: Literal["stop", "skip"] = "stop"
+    """What a picture that can't be used does: it ends the run, or is passed over, counted and listed."""
     workers: NonNegativeInt | None = None
     """Loader processes for each training process; null goes by the machine. The weights don't depend on it."""
 
@@ -255,6 +257,17 @@ class ScheduleSection(Section):
     """Where the curve ends."""
 
 
+class CheckpointSection(Section):
+    """Checkpoints to resume from, besides the one at each epoch's end."""
+
+    steps: Count | None = None
+    """Optimizer steps between two; null does not count them."""
+    minutes: Positive | None = 10.0
+    """Minutes between two; null does not look at the clock."""
+    keep: Count = 2
+    """How many of the newest are kept, besides the best; from 2 on, a damaged one has another behind it."""
+
+
 class TrainingSection(Section):
     """Optimisation and the run."""
 
@@ -280,8 +293,14 @@ class TrainingSection(Section):
     """auto, cpu, cuda, cuda:N or mps."""
     compile: bool = False
     """Whether the model goes through torch.compile."""
-    checkpoint_steps: Count | None = None
-    """Optimizer steps between two checkpoints; null writes one an epoch."""
+    checkpoints: CheckpointSection = CheckpointSection()
+    """When checkpoints are written besides each epoch's end, and how many are kept."""
+    non_finite: Literal["stop", "skip"] = "stop"
+    """What NaN or infinity in the loss, a gradient or a weight does: it ends the run, or its step is left out."""
+    max_skips: Count = 10
+    """The most steps that `skip` may leave out in a run."""
+    deterministic: bool = False
+    """Whether torch is held to its deterministic algorithms; slower, and an error where there is none."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of everything random."""
 

@@ -16,7 +16,7 @@ from spgsurgeon.trp.outputs import main_output
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[tuple[Tensor, ...]],
     processes: Processes,
     precision: torch.dtype,
     task: str = "classification",
@@ -29,7 +29,7 @@ def evaluate(
     model.eval()
     started = time.perf_counter()
     tally = TALLIES[task](processes)
-    for images, labels in batches:
+    for images, labels, *_ in batches:
         images = images.to(processes.device, non_blocking=True)
         labels = labels.to(processes.device, non_blocking=True)
         with autocast(processes.device, precision):

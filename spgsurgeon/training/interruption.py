@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from spgsurgeon.errors import SurgeonError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+# torchrun passes a signal on that may have come to the whole group already; that is no second one.
+_REPEAT_SECONDS = 1.0 if "TORCHELASTIC_RUN_ID" in os.environ else 0.0
 
 
 class InterruptedRunError(SurgeonError):
@@ -21,15 +28,42 @@ class InterruptedRunError(SurgeonError):
         self.exit_code = 128 + number
 
 
+class StopNow(BaseException):  # like KeyboardInterrupt: compilers catch every Exception and go on
+    """Raised where a signal comes inside `StopRequest.at_once`."""
+
+
 class StopRequest:
     """Holds the number of the first signal that came, None while there was none."""
 
-    number: int | None = None
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._interruptible = False
+        self._came = 0.0
+
+    @contextmanager
+    def at_once(self, wanted: bool = True) -> Iterator[None]:
+        """Let a signal raise StopNow inside the block: what is done there leaves nothing half done, and may last."""
+        self._interruptible = wanted
+        try:
+            if wanted and self.number is not None:
+                raise StopNow
+            yield
+        finally:
+            self._interruptible = False
+
+    def _receive(self, number: int) -> bool:
+        """Take note of a signal; return whether it is a second one."""
+        if self.number is not None:
+            return time.monotonic() - self._came >= _REPEAT_SECONDS
+        self.number, self._came = number, time.monotonic()
+        if self._interruptible:
+            raise StopNow
+        return False
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Catch the first SIGINT or SIGTERM into the request; restore the handlers at the first one and at the end.
+    """Catch the first SIGINT or SIGTERM into the request; a second one, and all after the block, go to who had them.
 
     Python allows handlers in the main thread only; elsewhere the request stays empty.
     """
@@ -37,18 +71,19 @@ def stop_on_signals() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: handler for number, handler in handlers.items() if handler != signal.SIG_IGN}  # as nohup has it
 
     def restore() -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
 
     def catch(number: int, frame: FrameType | None) -> None:
-        request.number = number
-        restore()
+        if request._receive(number):
+            restore()
+            signal.raise_signal(number)
 
-    for number in numbers:
+    for number in before:
         signal.signal(number, catch)
     try:
         yield request

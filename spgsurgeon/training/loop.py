@@ -13,15 +13,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from itertools import islice
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from timm.utils import ModelEmaV3
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import nn
 
 from spgsurgeon.errors import SurgeonError, UsageError
-from spgsurgeon.objective.loss import SPGLoss, spg_loss
+from spgsurgeon.objective.loss import SPGLoss
 from spgsurgeon.training.cold_start import (
     check_unchanged,
     drift,
@@ -30,24 +30,25 @@ from spgsurgeon.training.cold_start import (
     parameter_hash,
 )
 from spgsurgeon.training.evaluation import evaluate
-from spgsurgeon.training.interruption import InterruptedRunError, StopRequest, stop_on_signals
+from spgsurgeon.training.interruption import InterruptedRunError, StopNow, StopRequest, stop_on_signals
 from spgsurgeon.training.loader import Batch, EvaluationBatches, TrainingBatches
-from spgsurgeon.training.mixing import make_mixer
+from spgsurgeon.training.number_guard import NonFiniteError
 from spgsurgeon.training.optimization import learning_rate, make_optimizer, make_schedule
-from spgsurgeon.training.processes import Processes, autocast, choose_precision, peak_memory
+from spgsurgeon.training.processes import Processes, choose_precision, peak_memory
 from spgsurgeon.training.progress import Progress
 from spgsurgeon.training.run_folder import RunFolder
+from spgsurgeon.training.saving import CheckpointSaver
 from spgsurgeon.training.scoring import METRIC, Scores
-from spgsurgeon.training.seeds import derive_seed
 from spgsurgeon.training.settings import Settings
 from spgsurgeon.training.state import Counters, TrainingState
-from spgsurgeon.training.statistics import EpisodeStatistics, summarize
+from spgsurgeon.training.statistics import EpisodeStatistics, extremes, summarize
+from spgsurgeon.training.stepping import Stepper
 from spgsurgeon.trp.grafted import GraftedModel
 from spgsurgeon.trp.stacking import running_statistics_kept
 
 
 class Retraining:
-    """One retraining from its first step, or from its last checkpoint, to its end.
+    """One retraining from its first step, or from a checkpoint, to its end.
 
     Without a `run` folder nothing is written. `step_labels` has one entry a step (T+1); see `summarize`.
     """
@@ -73,10 +74,11 @@ class Retraining:
             )
         self.grafted = grafted.to(processes.device)
         self.settings, self.processes, self.run_folder, self.progress = settings, processes, run, progress
-        self._training, self._evaluation, self._labels = training, evaluation, step_labels
+        self._training, self._evaluation = training, evaluation
+        self._num_classes, self._labels = num_classes, step_labels
         self._precision = choose_precision(settings.precision, processes.device)
-        self._mixer = make_mixer(settings, num_classes)
         self._stop = StopRequest()
+        self._saver: CheckpointSaver | None = None
         self.optimizer = make_optimizer(grafted, settings.optimizer)
         self.schedule = make_schedule(self.optimizer, settings.schedule, settings.epochs, self.steps_per_epoch)
         self.state = TrainingState(
@@ -86,9 +88,10 @@ class Retraining:
             ema=ModelEmaV3(grafted, decay=settings.ema) if settings.ema else None,
             counters=Counters(cold_finished=settings.cold_start.most_epochs == 0),
         )
-        self._distributed = DistributedDataParallel(self.grafted) if processes.world_size > 1 else None
-        model: nn.Module = self._distributed or self.grafted
-        self._model: Any = torch.compile(model) if settings.compile else model
+        self._stepper = Stepper(
+            self.state, self.schedule, settings, processes, num_classes=num_classes, precision=self._precision
+        )
+        self._compiles = settings.compile  # until the first step is done
 
     @property
     def counters(self) -> Counters:
@@ -103,45 +106,57 @@ class Retraining:
     def run(self) -> Counters:
         """Train to the end and return the counters, scores included.
 
-        SIGINT and SIGTERM end it after the step, with a checkpoint, by InterruptedRunError.
+        SIGINT and SIGTERM end it after the step, with a checkpoint, by InterruptedRunError; NaN and infinity end it by
+        NonFiniteError, with the checkpoints from before.
         """
         counters = self.counters
         if self.progress:
             most = self.settings.cold_start.most_epochs * self.steps_per_epoch
             cold = counters.step - counters.update if counters.cold_finished else most
             self.progress.start(cold + self.updates, counters.step)
+        if self.run_folder and self.processes.leads:
+            every = self.settings.checkpoints
+            self._saver = CheckpointSaver(
+                self.run_folder, steps=every.steps, minutes=every.minutes, step=counters.step, warn=self._warn
+            )
         with stop_on_signals() as self._stop:
             if counters.original is None:
                 counters.original = self._evaluate(self.grafted)
                 if self.progress:
                     self.progress.original(counters.original)
-                self._save(best=False)  # so that a run killed in its first epoch can resume
+                self._save()  # so that a run killed in its first epoch can resume
             while not counters.cold_finished:
                 self._cold_epoch()
             while counters.epoch < counters.cold_epochs + self.settings.epochs:
                 self._training_epoch()
+            if self._saver:
+                self._saver.finish()
+            self.processes.wait()
         return counters
 
-    def resume(self) -> bool:
-        """Go back to where the run's last checkpoint was; False where it has none."""
-        checkpoint = self.run_folder.load() if self.run_folder else None
+    def resume(self, folder: Path | None = None) -> bool:
+        """Go back to where the checkpoint in `folder`, else the run's last one, was; False where it has none."""
+        checkpoint = self.run_folder.load(folder) if self.run_folder else None
         if self.run_folder is None or checkpoint is None:
             return False
         self.state.restore(checkpoint)
         if self.processes.leads:
+            if folder is not None:
+                self.run_folder.go_back_to(folder)
             self.run_folder.forget_metrics_from(self.counters.epoch)
         return True
 
     def try_batch(self) -> SPGLoss:
         """Run the first batch forward, as a step would."""
         self.grafted.train()
-        images, labels = next(self._training.epoch(0))
-        return self._forward(images, labels, 0)
+        return self._stepper.forward(next(self._training.epoch(0)))[0]
 
-    def close(self) -> None:
-        """End loader workers and close the metrics."""
+    def close(self, *, at_once: bool = False) -> None:
+        """End loader workers and, unless it must be `at_once`, wait for files that are being written."""
         self._training.close()
         self._evaluation.close()
+        if self._saver and not at_once:
+            self._saver.close()
         if self.run_folder:
             self.run_folder.close()
 
@@ -168,6 +183,11 @@ class Retraining:
         metrics = self._epoch("train")
         counters, ema = self.counters, self.state.ema
         counters.last = self._evaluate(ema.module if ema else self.grafted)
+        if math.isnan(counters.last["loss"]):
+            raise NonFiniteError(
+                f"the model after step {counters.step} scores a loss of NaN",
+                hint="lower training.optimizer.lr, or set training.gradient_clip; earlier checkpoints are kept",
+            )
         metric = METRIC[self.settings.task]
         better = counters.best is None or counters.last[metric] > counters.best[metric]
         if better:
@@ -177,135 +197,144 @@ class Retraining:
     def _epoch(self, phase: str) -> dict[str, Any]:
         """Do the steps that the epoch still has, and return its line of metrics."""
         counters = self.counters
-        statistics = EpisodeStatistics(self.grafted.steps, self.processes, counters.statistics)
+        statistics = EpisodeStatistics(self.grafted.steps, self._num_classes, self.processes, counters.statistics)
         batches = self._training.epoch(counters.epoch, counters.batch)
-        started, images = time.perf_counter(), 0
+        started, waited, images = time.perf_counter(), 0.0, 0
         self.grafted.train()
         while counters.batch < self.steps_per_epoch * self.settings.accumulate:
-            parts = self._read(batches, statistics)
-            images += self._step(parts, statistics, update=phase == "train")
+            asked = time.perf_counter()
+            parts = self._read(batches)
+            waited += time.perf_counter() - asked
+            self._between_steps(statistics)
+            assert len(parts) == self.settings.accumulate, "the epoch has fewer batches than the loader said"
+            self._step(parts, statistics, update=phase == "train")
+            images += sum(len(part.images) for part in parts)
             counters.batch += self.settings.accumulate
             if self.progress:
                 self.progress.advance()
-            self._save_if_due(statistics)
-        self._stop_if_asked(statistics)
-        counters.statistics = statistics.totals()  # waits for the device, so it comes before the clock is read
+        self._between_steps(statistics)
+        self._take_stock(statistics)  # waits for the device, so it comes before the clock is read
         seconds = time.perf_counter() - started
-        summary = summarize(counters.statistics, self._labels)
-        if not math.isfinite(summary["loss"]):
-            raise SurgeonError(
-                f"the loss of epoch {counters.epoch + 1} is {summary['loss']}: training diverged",
-                hint="lower training.optimizer.lr, or set training.gradient_clip; earlier checkpoints are kept",
-            )
+        assert counters.statistics is not None
         return {
             "epoch": counters.epoch,
             "phase": phase,
             "step": counters.step,
-            **summary,
+            **summarize(counters.statistics, self._labels),
+            "pictures": extremes(counters.statistics, self._training.source),
+            "skipped_steps": counters.skipped,
             "learning_rate": learning_rate(self.optimizer),
             "seconds": seconds,
+            "data_seconds": waited,
             "images_per_second": images * self.processes.world_size / seconds,
             "peak_memory_bytes": peak_memory(self.processes.device),
         }
 
     def _finish_epoch(self, metrics: dict[str, Any], *, best: bool) -> None:
-        self.counters.epoch += 1
-        self.counters.batch = 0
-        self.counters.statistics = None
-        if self.run_folder and self.processes.leads:
-            self.run_folder.add_metrics(metrics)
-        self._save(best=best)
+        counters = self.counters
+        counters.epoch += 1
+        counters.batch = 0
+        counters.statistics = None
+        metrics |= {"unreadable_pictures": len(counters.unreadable)}
+        self._save(best=best, line=metrics)
         if self.progress:
             self.progress.epoch(metrics)
         self.processes.wait()
 
     def _evaluate(self, model: nn.Module) -> Scores:
+        """Return the model's scores; a signal ends this as it ends training, between two batches at the latest."""
         self.processes.share_buffers(model)
+        batches = self._evaluation.run(self._stop_if_asked)
         try:
-            return evaluate(model, self._evaluation, self.processes, self._precision, self.settings.task)
-        except SurgeonError:
-            if self._stop.number is not None:  # loader workers die of a signal to the whole process group
-                self._leave(self._stop.number)
-            raise
+            with self._stop.at_once(self._alone):
+                scores = evaluate(model, batches, self.processes, self._precision, self.settings.task)
+        except StopNow:
+            self._leave(self._stop.number)
+        except SurgeonError as error:
+            if isinstance(error, InterruptedRunError) or self._stop.number is None:
+                raise
+            self._leave(self._stop.number)  # loader workers die of a signal to the whole process group
+        self._note_unreadable()
+        return scores
 
     # Steps
 
-    def _read(self, batches: Iterator[Batch], statistics: EpisodeStatistics) -> list[Batch]:
-        """Return the batches of one step: all of them, so that whatever ends a run here ends it between two steps."""
+    def _read(self, batches: Iterator[Batch]) -> list[Batch]:
+        """Return the batches of one step: all of them, so that whatever ends a run here ends it between two steps.
+
+        There may be fewer where the run was told to stop.
+        """
         try:
-            parts = list(islice(batches, self.settings.accumulate))
+            with self._stop.at_once(self._alone):
+                return list(islice(batches, self.settings.accumulate))
+        except StopNow:
+            return []
         except SurgeonError:
             if self._stop.number is None:  # loader workers die of a signal to the whole process group
                 raise
-            parts = []
-        self._stop_if_asked(statistics)
-        assert len(parts) == self.settings.accumulate, "the epoch has fewer batches than the loader said"
-        return parts
+            return []
 
-    def _step(self, parts: list[Batch], statistics: EpisodeStatistics, *, update: bool) -> int:
-        """Do one optimizer step; return how many pictures it saw."""
-        counters, scaler, clip = self.counters, self.state.scaler, self.settings.gradient_clip
-        if update:
-            self.schedule.step_update(counters.update)
-        self.optimizer.zero_grad(set_to_none=True)
-        for part, (images, labels) in enumerate(parts):
-            last = part + 1 == len(parts)
-            with self._distributed.no_sync() if self._distributed and not last else nullcontext():
-                result = self._forward(images, labels, part)
-                scaler.scale(result.loss / len(parts)).backward()
-            statistics.add(result)
-        if clip is not None:
-            scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.grafted.parameters(), clip)
-        scaler.step(self.optimizer)
-        scaler.update()
-        counters.step += 1
-        if update:
-            counters.update += 1
-            if self.state.ema:
-                self.state.ema.update(self.grafted)
-        return sum(len(images) for images, _ in parts)
+    def _step(self, parts: list[Batch], statistics: EpisodeStatistics, *, update: bool) -> None:
+        try:
+            with self._stop.at_once(self._compiles and self._alone):  # which may take minutes
+                results = self._stepper.accumulate(parts)
+        except StopNow:
+            self._leave(self._stop.number, save=False)  # nothing was done since the checkpoint that this started from
+        self._compiles = False
+        self._stepper.apply(results, statistics, update=update)
 
-    def _forward(self, images: Tensor, labels: Tensor, part: int) -> SPGLoss:
-        device, objective = self.processes.device, self.settings.objective
-        images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
-        torch.manual_seed(derive_seed(self.settings.seed, "step", self.counters.step, part, self.processes.rank))
-        if self._mixer.active:
-            images, labels = self._mixer(images, labels)
-        with autocast(device, self._precision):
-            logits = self._model(images)
-        return spg_loss(
-            logits,
-            labels,
-            weights=objective.weights,
-            form=objective.form,
-            label_smoothing=objective.label_smoothing,
-            loss_normalization=objective.loss_normalization,
-            mean_over_ranks=self.processes.mean if self.processes.world_size > 1 else None,
-        )
+    @property
+    def _alone(self) -> bool:
+        """Whether this process may leave without the others' knowing."""
+        return self.processes.world_size == 1
 
     # Checkpoints
 
-    def _stop_if_asked(self, statistics: EpisodeStatistics) -> None:
-        """Save and leave if any process was told to: all of them leave after the same step."""
+    def _between_steps(self, statistics: EpisodeStatistics) -> None:
+        """Save if it is time, leave if any process was told to: all processes do the same after the same step."""
+        due = self._saver is not None and self._saver.due(self.counters.step)
+        wanted = self.processes.largest(2 * (self._stop.number or 0) + due)
+        if not wanted:
+            return
+        self._take_stock(statistics)
+        if wanted > 1:
+            self._leave(wanted // 2)
+        self._save()
+
+    def _stop_if_asked(self) -> None:
         number = self.processes.largest(self._stop.number or 0)
         if number:
-            self.counters.statistics = statistics.totals()
             self._leave(number)
 
-    def _leave(self, number: int) -> NoReturn:
-        self._save(best=False)
+    def _take_stock(self, statistics: EpisodeStatistics) -> None:
+        """Bring the counters up to date with what is counted on the devices; waits for all of them."""
+        self._stepper.settle()
+        self.counters.statistics = statistics.totals()
+        self._note_unreadable()
+
+    def _note_unreadable(self) -> None:
+        found = self.processes.joined({**self._training.unusable, **self._evaluation.unusable})
+        if new := found.keys() - self.counters.unreadable.keys():
+            self.counters.unreadable |= found
+            self._warn(f"{len(new)} pictures can't be used and were passed over; {min(new)}: {found[min(new)]}")
+
+    def _save(self, *, best: bool = False, line: dict[str, Any] | None = None) -> None:
+        if self._saver:
+            self._saver.save(self.counters.step, self.state.checkpoint(), best=best, line=line)
+
+    def _leave(self, number: int | None, *, save: bool = True) -> NoReturn:
+        assert number is not None
         hint = "go on with the same command and --resume" if self.run_folder else None
-        raise InterruptedRunError(
-            f"stopped by signal {number} after step {self.counters.step}", hint=hint, number=number
-        )
+        message = f"stopped by signal {number} after step {self.counters.step}"
+        if self._saver:
+            try:
+                if save:
+                    self._save()
+                self._saver.finish()
+            except SurgeonError as error:
+                message += f"; that step could not be saved, an earlier one is: {error.message}"
+        raise InterruptedRunError(message, hint=hint, number=number)
 
-    def _save_if_due(self, statistics: EpisodeStatistics) -> None:
-        every = self.settings.checkpoint_steps
-        if every is not None and self.counters.step % every == 0:
-            self.counters.statistics = statistics.totals()
-            self._save(best=False)
-
-    def _save(self, *, best: bool) -> None:
-        if self.run_folder and self.processes.leads:
-            self.run_folder.save(f"{self.counters.step:08d}", self.state.checkpoint(), best=best)
+    def _warn(self, text: str) -> None:
+        if self.progress and self.processes.leads:
+            self.progress.warning(text)

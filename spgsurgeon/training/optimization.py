@@ -6,7 +6,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers, param_groups_weight_decay
+from timm.optim import (
+    create_optimizer_v2,
+    get_optimizer_class,
+    get_optimizer_info,
+    list_optimizers,
+    param_groups_weight_decay,
+)
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import Tensor
@@ -28,16 +34,28 @@ def make_optimizer(grafted: GraftedModel, settings: Optimizer) -> torch.optim.Op
     if name == "sgd":  # timm's own `sgd` is Nesterov's
         name = "nesterov" if settings.nesterov else "momentum"
     _check_usable(name)
+    options: dict[str, Any] = {"fused": True} if _can_be_fused(name) else {}
     try:
-        return create_optimizer_v2(
+        optimizer = create_optimizer_v2(
             _groups(grafted, settings),
             opt=name,
             lr=settings.lr,
             weight_decay=settings.weight_decay,
             momentum=settings.momentum,
+            **options,
         )
     except (AssertionError, ImportError) as error:  # timm asserts what some optimizers need: a GPU, another package
         raise UsageError(f"optimizer {settings.name!r} can't be used here: {error}") from error
+    if isinstance(optimizer, torch.optim.SGD) and settings.momentum:
+        # A first step that torch's fused SGD leaves out would leave it a momentum of uninitialised memory.
+        for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
+
+
+def _can_be_fused(name: str) -> bool:
+    """Return whether it is one of torch's that update all weights at once and take `found_inf`, see `number_guard`."""
+    return get_optimizer_class(name, bind_defaults=False) in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 
 
 def _check_usable(name: str) -> None:

@@ -40,6 +40,22 @@ class Processes:
         """Return the mean over processes."""
         return self.sum(tensor) / self.world_size
 
+    def gather(self, tensor: Tensor) -> list[Tensor]:
+        """Return every process's tensor, by rank; all are of one shape."""
+        if self.world_size == 1:
+            return [tensor]
+        everyone = [torch.empty_like(tensor) for _ in range(self.world_size)]
+        dist.all_gather(everyone, tensor)
+        return everyone
+
+    def joined(self, entries: dict[str, str]) -> dict[str, str]:
+        """Return the entries of all processes."""
+        if self.world_size == 1:
+            return entries
+        everyone: list[dict[str, str]] = [{}] * self.world_size
+        dist.all_gather_object(everyone, entries)
+        return {key: value for own in everyone for key, value in own.items()}
+
     def largest(self, number: int) -> int:
         """Return the largest of the processes' numbers, without waiting for their devices."""
         if self.world_size > 1:

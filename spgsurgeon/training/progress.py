@@ -21,3 +21,6 @@ class Progress(Protocol):
 
     def epoch(self, metrics: dict[str, Any]) -> None:
         """An epoch is done; `metrics` is its line."""
+
+    def warning(self, text: str) -> None:
+        """Something is not as it should be, and the run goes on."""

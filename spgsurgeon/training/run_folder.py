@@ -6,11 +6,13 @@ counters beside it. No file in it is a pickle.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,9 @@ from torch import Tensor
 from spgsurgeon.checkpoint.folders import (
     GraftManifest,
     best_of,
+    check_weights,
     read_grafted_folder,
+    read_json_object,
     read_manifest,
     read_state,
     write_grafted_folder,
@@ -29,9 +33,10 @@ from spgsurgeon.checkpoint.hashing import content_hash
 from spgsurgeon.checkpoint.sealing import sealed
 from spgsurgeon.checkpoint.tensors import read_safetensors
 from spgsurgeon.checkpoint.writing import atomic_file, atomic_folder, write_failures, write_json, write_safetensors
-from spgsurgeon.errors import DamagedFileError, UsageError
+from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
 
 _RECIPE, _METRICS, _STATE = "recipe.yaml", "metrics.jsonl", "state.json"
+_ENVIRONMENT, _UNREADABLE = "environment.json", "unreadable.json"
 _EXTRAS = ("optimizer", "ema")
 
 
@@ -44,15 +49,21 @@ class Checkpoint:
     optimizer: Mapping[str, Tensor]
     state: dict[str, Any]
     ema: Mapping[str, Tensor] = field(default_factory=dict)
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """Why pictures were passed over, for people; the run folder lists them."""
 
 
 class RunFolder:
-    """One run on disk. `config` and `manifest` describe the grafted model in every checkpoint."""
+    """One run on disk. `config` and `manifest` describe the grafted model in every checkpoint.
 
-    def __init__(self, path: Path, config: Mapping[str, Any], manifest: GraftManifest) -> None:
+    `keep` is how many of the newest checkpoints stay, besides the best.
+    """
+
+    def __init__(self, path: Path, config: Mapping[str, Any], manifest: GraftManifest, *, keep: int = 2) -> None:
         self.path = path
         self._config = config
         self._manifest = manifest
+        self._keep = keep
         self._board: Any = None
 
     def create(self, recipe: str, *, force: bool = False) -> None:
@@ -67,7 +78,7 @@ class RunFolder:
             shutil.rmtree(self.path)
 
     def save(self, name: str, checkpoint: Checkpoint, *, best: bool) -> None:
-        """Write the checkpoint as `checkpoints/NAME`, point `last` (and `best`) to it, drop what nothing points to."""
+        """Write the checkpoint as `checkpoints/NAME`, point `last` (and `best`) to it, drop the oldest."""
         name = self._unpointed(name)
         with atomic_folder(self.path / "checkpoints" / name, force=True) as folder:
             write_grafted_folder(
@@ -86,11 +97,14 @@ class RunFolder:
         # `best` first: killed in between, a run resumes from the older `last` and comes to the same best once more.
         for pointer in ("best", "last") if best else ("last",):
             _point(self.path / pointer, Path("checkpoints") / name)
-        self._drop_others()
+        if checkpoint.unreadable:
+            with atomic_file(self.path / _UNREADABLE, force=True) as temporary:
+                write_json(temporary, dict(sorted(checkpoint.unreadable.items())))
+        self._drop_oldest()
 
-    def load(self) -> Checkpoint | None:
-        """Return the last checkpoint, verified by its hashes; None where the run has none yet."""
-        folder = last_of(self.path)
+    def load(self, folder: Path | None = None) -> Checkpoint | None:
+        """Return the checkpoint in `folder`, else the last, verified by its hashes; None where there is none yet."""
+        folder = folder or last_of(self.path)
         if folder is None:
             return None
         state = read_state(folder)
@@ -110,16 +124,38 @@ class RunFolder:
         return averaged or read_manifest(folder).weights_hash
 
     def add_metrics(self, metrics: Mapping[str, Any]) -> None:
-        """Append one line to metrics.jsonl and the same numbers to the TensorBoard events."""
-        path = self.path / _METRICS
-        with write_failures(path), path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(metrics) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        board = self._events(metrics["epoch"])
-        for tag, value in _scalars(metrics):
-            board.add_scalar(tag, value, metrics["epoch"])
-        board.flush()
+        """Append one line to metrics.jsonl and the same numbers to the TensorBoard events; all of it or nothing."""
+        path, line = self.path / _METRICS, (json.dumps(metrics) + "\n").encode()
+        with write_failures(path), path.open("ab", buffering=0) as file:
+            size = file.tell()
+            try:
+                if file.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(file.fileno())
+                self._show(metrics)
+            except OSError:
+                self._board = None  # its thread does not outlive a failure
+                file.truncate(size)
+                raise
+
+    def add_start(self, environment: Mapping[str, Any]) -> None:
+        """Add to environment.json what a start of the run, or its resumption, stands on."""
+        path = self.path / _ENVIRONMENT
+        starts = []
+        if path.is_file():
+            with suppress(DamagedFileError):  # it is for people; nothing goes by it
+                starts = read_json_object(path).get("starts", [])
+        with atomic_file(path, force=True) as temporary:
+            write_json(temporary, {"starts": [*starts, environment]})
+
+    def go_back_to(self, folder: Path) -> None:
+        """Make `folder` the last checkpoint; drop those of later steps, but for the best, and what a kill left."""
+        _point(self.path / "last", Path("checkpoints") / folder.name)
+        for entry in (self.path / "checkpoints").iterdir():
+            if _step_of(entry) > _step_of(folder) and entry.resolve() != (self.path / "best").resolve():
+                shutil.rmtree(entry, ignore_errors=True)
+        for leftover in (*self.path.glob(".*.tmp"), *(self.path / "checkpoints").glob(".*.tmp")):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
     def forget_metrics_from(self, epoch: int) -> None:
         """Drop the lines of epochs that a resumed run is going to run again, and those that are damaged."""
@@ -134,6 +170,12 @@ class RunFolder:
         """Close the TensorBoard writer."""
         if self._board is not None:
             self._board.close()
+
+    def _show(self, metrics: Mapping[str, Any]) -> None:
+        board = self._events(metrics["epoch"])
+        for tag, value in _scalars(metrics):
+            board.add_scalar(tag, value, metrics["epoch"])
+        board.flush()
 
     def _events(self, epoch: int) -> Any:
         if self._board is None:
@@ -160,11 +202,47 @@ class RunFolder:
         taken = {(self.path / pointer).resolve().name for pointer in ("last", "best")}
         return next(n for n in (name, f"{name}-again", f"{name}-anew") if n not in taken)
 
-    def _drop_others(self) -> None:
-        kept = {(self.path / pointer).resolve() for pointer in ("last", "best")}
-        for folder in (self.path / "checkpoints").iterdir():
-            if folder.resolve() not in kept:
-                shutil.rmtree(folder, ignore_errors=True)
+    def _drop_oldest(self) -> None:
+        pointed = {(self.path / pointer).resolve() for pointer in ("last", "best")}
+        entries = list((self.path / "checkpoints").iterdir())
+        others = [entry for entry in entries if _step_of(entry) >= 0 and entry.resolve() not in pointed]
+        others.sort(key=_step_of, reverse=True)
+        kept = pointed | {entry.resolve() for entry in others[: self._keep - 1]}
+        for entry in entries:
+            if entry.resolve() not in kept:
+                shutil.rmtree(entry, ignore_errors=True)
+
+
+def newest_intact(run: Path, warn: Callable[[str], None]) -> Path | None:
+    """Return the folder of the newest checkpoint that is as its hashes say; None where the run has none yet.
+
+    `warn` is told of each that is not. Raises DamagedFileError, for the newest, where none is intact.
+    """
+    folders = [folder for folder in (run / "checkpoints").glob("*") if _step_of(folder) >= 0]
+    last = (run / "last").resolve()
+    candidates = sorted(folders, key=lambda folder: (folder.resolve() == last, _step_of(folder)), reverse=True)
+    failures: list[SurgeonError] = []
+    for folder in candidates:
+        try:
+            check_checkpoint(folder)
+        except SurgeonError as error:
+            failures.append(error)
+        else:
+            for failure in failures:
+                warn(f"a checkpoint is damaged, the one of step {_step_of(folder)} is taken: {failure.message}")
+            return folder.resolve()
+    if failures:
+        raise failures[0]
+    last_of(run)  # says so where there was one
+    return None
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Raise DamagedFileError unless every file of a checkpoint is as its hash says."""
+    read_grafted_folder(folder)
+    optimizer = read_state(folder)["hashes"].get("optimizer")
+    if optimizer is not None:
+        check_weights(folder / "optimizer.safetensors", optimizer, _STATE)
 
 
 def last_of(run: Path) -> Path | None:
@@ -189,6 +267,12 @@ def recipe_of(run: Path) -> str:
         return path.read_text(encoding="utf-8")
     except ValueError as error:
         raise DamagedFileError(f"{path} is damaged: it is no text ({error!s:.120})") from error
+
+
+def _step_of(folder: Path) -> int:
+    """Return the step of a checkpoint; -1 for what is none."""
+    step = folder.name.partition("-")[0]
+    return int(step) if step.isdecimal() else -1
 
 
 def _epoch_of(line: str) -> float:

@@ -56,10 +56,19 @@ class ColdStart:
 
 
 @dataclass(frozen=True)
+class Checkpoints:
+    """When checkpoints are written besides each epoch's end: every so many steps, every so many minutes."""
+
+    steps: int | None = None
+    minutes: float | None = None
+
+
+@dataclass(frozen=True)
 class Settings:
     """One retraining by the loop. `batch` sizes are per process; `accumulate` batches make an optimizer step.
 
-    `task` is "classification" (a label a picture) or "segmentation" (a mask, without mixup and cutmix).
+    `task` is "classification" (a label a picture) or "segmentation" (a mask, without mixup and cutmix). `non_finite`
+    and `max_skips` are the policy of `NumberGuard`.
     """
 
     epochs: int
@@ -75,5 +84,7 @@ class Settings:
     ema: float | None = None
     precision: str = "auto"
     compile: bool = False
-    checkpoint_steps: int | None = None
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    non_finite: str = "stop"
+    max_skips: int = 10
     seed: int = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from spgsurgeon.training.cold_start import Moments
 from spgsurgeon.training.optimization import optimizer_state, restore_optimizer
 from spgsurgeon.training.run_folder import Checkpoint
 from spgsurgeon.training.scoring import Scores
+from spgsurgeon.training.statistics import Totals
 from spgsurgeon.trp.grafted import GraftedModel
 
 _COLD = "cold::"
@@ -31,7 +32,11 @@ class Counters:
     original: Scores | None = None
     best: Scores | None = None
     last: Scores | None = None
-    statistics: list[list[float]] | None = None
+    skipped: int = 0
+    """Steps that were not applied, since their numbers were not finite."""
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Why pictures were passed over, by name, over all processes."""
+    statistics: Totals | None = None
     """The epoch's episodes so far, over all processes."""
 
 
@@ -59,6 +64,7 @@ class TrainingState:
             # The replicas' average is read by nobody, so only the base's is kept.
             ema=self.ema.module.base.state_dict() if self.ema else {},
             state=state | {"scaler": self.scaler.state_dict()},
+            unreadable=dict(self.counters.unreadable),
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:

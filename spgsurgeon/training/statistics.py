@@ -1,63 +1,132 @@
 """What an epoch's episodes looked like, summed on the device and read once at its end.
 
-Shapes: T replicas; every sum has T+1 entries, one a step.
+Shapes: N pictures, C classes, T replicas; every sum has T+1 entries, one a step. `units` as in `objective`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from spgsurgeon.objective.loss import SPGLoss
+from spgsurgeon.training.loader import Batch
 from spgsurgeon.training.processes import Processes, sum_dtype
+from spgsurgeon.training.sources import Source
+
+EXTREMES = 12
+"""How many pictures with the shortest episodes are remembered, and how many with the longest."""
+_WORST_KEY = {"shortest": math.inf, "longest": -math.inf}
+_COLUMNS = ("key", "sample", "label", "length", "cross_entropy")
+
+Totals = dict[str, list[list[float]]]
+"""Sums and tables over all processes; plain data, which a checkpoint keeps."""
 
 
 class EpisodeStatistics:
     """Sums over the batches of an epoch; `saved` is what `totals` returned. Adding does not wait for the device."""
 
-    def __init__(self, steps: int, processes: Processes, saved: Sequence[Sequence[float]] | None = None) -> None:
-        dtype = sum_dtype(processes.device)
-        self._processes = processes
+    def __init__(self, steps: int, classes: int, processes: Processes, saved: Totals | None = None) -> None:
+        self._processes, self._steps, self._dtype = processes, steps, sum_dtype(processes.device)
         # Rows: the loss and the number of batches; units valid at each step; their summed cross entropy.
-        sums = torch.zeros((3, max(steps, 2)), dtype=dtype)
+        sums = torch.zeros((3, max(steps, 2)), dtype=self._dtype)
+        by_class = torch.zeros((classes, steps), dtype=torch.int64)
+        extremes = {
+            name: torch.tensor([[worst, *[0.0] * (len(_COLUMNS) - 1)]] * EXTREMES, dtype=self._dtype)
+            for name, worst in _WORST_KEY.items()
+        }
         if saved is not None and processes.leads:  # totals are of all processes, so one goes on from them
-            sums = torch.tensor(saved, dtype=dtype)
-        self._sums = sums.to(processes.device)
-        self._steps = steps
+            sums, by_class = torch.tensor(saved["sums"], dtype=self._dtype), torch.tensor(saved["by_class"])
+            for name, table in extremes.items():
+                table[: len(saved[name])] = torch.tensor(saved[name], dtype=self._dtype).view(-1, len(_COLUMNS))
+        self._sums, self._by_class = sums.to(processes.device), by_class.to(processes.device)
+        self._extremes = {name: table.to(processes.device) for name, table in extremes.items()}
 
-    def add(self, result: SPGLoss) -> None:
-        """Count one batch."""
-        sizes = result.step_sizes.detach()
-        self._sums[0, 0] += result.loss.detach()
-        self._sums[0, 1] += 1
-        self._sums[1, : self._steps] += sizes
-        self._sums[2, : self._steps] += result.step_losses.detach() * sizes
+    def add(self, result: SPGLoss, batch: Batch, skipped: Tensor) -> None:
+        """Count one batch, whose targets may be soft, unless `skipped` (bool [])."""
+        lengths, sizes = result.episode.lengths, result.step_sizes.detach()
+        sums = torch.zeros_like(self._sums)
+        sums[0, 0] = result.loss.detach()
+        sums[0, 1] = 1
+        sums[1, : self._steps] = sizes
+        sums[2, : self._steps] = result.step_losses.detach() * sizes
+        self._sums += torch.where(skipped, 0, sums)
+        labels = _label_of_each_unit(batch.targets, lengths)
+        counted = result.episode.counted & ~skipped
+        cells = torch.where(counted, labels * self._steps + lengths - 1, 0)
+        self._by_class.view(-1).index_add_(0, cells.flatten(), counted.flatten().to(torch.int64))
+        if self._steps > 1 and batch.targets.dim() <= 2:  # of several outputs the first one's episodes
+            columns = (result.cross_entropy[0], lengths, labels, counted)
+            self._add_pictures(batch.samples, *(c if c.dim() == 1 else c[:, 0] for c in columns))
 
-    def totals(self) -> list[list[float]]:
-        """Return the sums over all processes, each of which must call it; waits for the device."""
-        rows: list[list[float]] = self._processes.sum(self._sums).tolist()
-        return rows
+    def totals(self) -> Totals:
+        """Return sums and tables over all processes, each of which must call it; waits for the device."""
+        tables = {name: torch.cat(self._processes.gather(table)) for name, table in self._extremes.items()}
+        best = {name: _best(table, name).tolist() for name, table in tables.items()}
+        return {
+            "sums": self._processes.sum(self._sums).tolist(),
+            "by_class": self._processes.sum(self._by_class).tolist(),
+            **{name: [row for row in rows if math.isfinite(row[0])] for name, rows in best.items()},
+        }
+
+    def _add_pictures(self, samples: Tensor, entropy: Tensor, lengths: Tensor, labels: Tensor, counted: Tensor) -> None:
+        """Remember the pictures whose episodes are shortest and longest; of equal ones the surer count as longer."""
+        key = lengths + 1 / (1 + entropy)
+        columns = [column.to(self._dtype) for column in (samples, labels, lengths, entropy)]
+        for name, worst in _WORST_KEY.items():
+            rows = torch.stack([torch.where(counted, key, worst).to(self._dtype), *columns], dim=1)
+            self._extremes[name] = _best(torch.cat([self._extremes[name], rows]), name)
 
 
-def summarize(totals: Sequence[Sequence[float]], labels: Sequence[str]) -> dict[str, Any]:
+def _best(rows: Tensor, name: str) -> Tensor:
+    return rows[rows[:, 0].topk(EXTREMES, largest=name == "longest").indices]
+
+
+def extremes(totals: Totals, source: Source[Any]) -> dict[str, list[dict[str, Any]]]:
+    """Return the `shortest` and the `longest` episodes' pictures: sample, name, label, length and cross entropy."""
+    return {
+        name: [
+            {
+                "sample": int(sample),
+                "name": source.describe(int(sample)),
+                "label": int(label),
+                "length": int(length),
+                "cross_entropy": entropy,
+            }
+            for _, sample, label, length, entropy in totals[name]
+        ]
+        for name in _WORST_KEY
+    }
+
+
+def summarize(totals: Totals, labels: Sequence[str]) -> dict[str, Any]:
     """Return an epoch's means. `labels` names each step by what it accepts, a cumulative dropout rate or a depth.
 
     `valid_share` and `step_cross_entropy` have one entry a step; `accepted_units` counts, for each label, the units
-    whose episode ended there.
+    whose episode ended there, `accepted_by_class` [C][T+1] the same by class and step. Means are over the steps that
+    were not skipped.
     """
     steps = len(labels)
-    loss, batches = totals[0][:2]
-    valid, entropy = totals[1][:steps], totals[2][:steps]
+    loss, batches = totals["sums"][0][:2]
+    valid, entropy = totals["sums"][1][:steps], totals["sums"][2][:steps]
     units = valid[0] or 1.0
     accepted = dict.fromkeys(labels, 0)  # steps may share one, as where the rate is 0
     for label, here, later in zip(labels, valid, [*valid[1:], 0.0], strict=True):
         accepted[label] += round(here - later)
     return {
-        "loss": loss / batches,
+        "loss": loss / (batches or 1.0),
         "step_cross_entropy": [e / v if v else None for e, v in zip(entropy, valid, strict=True)],
         "valid_share": [v / units for v in valid],
         "mean_episode_length": sum(valid) / units,
         "accepted_units": accepted,
+        "accepted_by_class": totals["by_class"],
     }
+
+
+def _label_of_each_unit(targets: Tensor, units: Tensor) -> Tensor:
+    """Return the label of each unit, whatever the number of outputs; of soft targets the arg-max."""
+    labels = targets.argmax(1) if targets.is_floating_point() else targets
+    return labels.reshape(*labels.shape, *[1] * (units.dim() - labels.dim())).expand_as(units)

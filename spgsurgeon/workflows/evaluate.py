@@ -111,6 +111,7 @@ def evaluation_batches(
     processes: Processes,
     *,
     task: str,
+    unreadable: str = "stop",
 ) -> EvaluationBatches:
     """Return the batches of one evaluation, this process's share of them."""
     transform = joint_evaluation_transform if task == "segmentation" else evaluation_transform
@@ -122,6 +123,7 @@ def evaluation_batches(
         rank=processes.rank,
         world_size=processes.world_size,
         pin_memory=processes.device.type == "cuda",
+        unreadable=unreadable,
     )
 
 

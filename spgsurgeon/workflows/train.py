@@ -14,14 +14,15 @@ from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.recipe.writing import dump_recipe
 from spgsurgeon.training.augmentation import Augmentation, training_transform
+from spgsurgeon.training.environment import deterministic_algorithms, environment
 from spgsurgeon.training.joint_augmentation import joint_training_transform
 from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches, default_workers
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.plan import plan
 from spgsurgeon.training.processes import Processes, choose_precision, join_processes
 from spgsurgeon.training.progress import Progress
-from spgsurgeon.training.run_folder import RunFolder, last_of, recipe_of
-from spgsurgeon.training.settings import ColdStart, Objective, Optimizer, Schedule, Settings
+from spgsurgeon.training.run_folder import RunFolder, newest_intact, recipe_of
+from spgsurgeon.training.settings import Checkpoints, ColdStart, Objective, Optimizer, Schedule, Settings
 from spgsurgeon.training.state import Counters
 from spgsurgeon.workflows.evaluate import evaluation_batches, size_document
 from spgsurgeon.workflows.preparing import Case, prepare
@@ -64,10 +65,12 @@ def train(
             raise UsageError(
                 f"{output} exists", hint="go on with --resume, give another output, or --force to replace it"
             )
-    with join_processes(settled.training.device) as processes:
-        if started and last_of(output):  # there is none if the run was killed in its first evaluation
-            case = prepare(settled, str(output / "last"), weights="raw", resumes=True)
-        else:
+    warn = progress.warning if progress else lambda text: None
+    with deterministic_algorithms(settled.training.deterministic), join_processes(settled.training.device) as processes:
+        checkpoint = newest_intact(output, warn) if started else None
+        if checkpoint is not None:
+            case = prepare(settled, str(checkpoint), weights="raw", resumes=True)
+        else:  # also if the run was killed in its first evaluation
             assert settled.model is not None
             seed = settled.training.seed if random_weights else None
             case = prepare(
@@ -75,26 +78,30 @@ def train(
             )
             own = [Path(recipe)] if recipe is not None and Path(recipe).is_file() else []
             refuse_overwriting_input(output, [*case.opened.paths(), *own])
-        run = RunFolder(output, case.config, case.manifest)
+        run = RunFolder(output, case.config, case.manifest, keep=settled.training.checkpoints.keep)
         retraining = _retraining(case, processes, run, progress)
         created = False
         try:
             if dry_run:
-                return plan(retraining) | _describe(case, processes, output)
-            if started:
-                retraining.resume()
-            elif processes.leads:
-                run.create(dump_recipe(settled), force=force)
-                created = True
-            processes.wait()
-            counters = retraining.run()
-        except Exception:
-            if created:
+                document = plan(retraining) | _describe(case, processes, output)
+            else:
+                if checkpoint is not None:
+                    retraining.resume(checkpoint)
+                if processes.leads:
+                    if not started:
+                        run.create(dump_recipe(settled), force=force)
+                        created = True
+                    run.add_start({"step": retraining.counters.step, **environment(processes)})
+                processes.wait()
+                document = _document(output, retraining.run(), run, case)
+        except BaseException as error:
+            at_once = not isinstance(error, Exception)
+            retraining.close(at_once=at_once)
+            if created and not at_once:
                 run.discard_unstarted()
             raise
-        finally:
-            retraining.close()
-        return _document(output, counters, run, case)
+        retraining.close()
+        return document
 
 
 def _settle_recipe(model: str | None, recipe: str | Path | None, overrides: Sequence[str]) -> Recipe:
@@ -165,6 +172,7 @@ def _training_batches(case: Case, processes: Processes) -> TrainingBatches:
         rank=processes.rank,
         world_size=processes.world_size,
         pin_memory=processes.device.type == "cuda",
+        unreadable=data.unreadable,
     )
 
 
@@ -177,6 +185,7 @@ def _evaluation_batches(case: Case, processes: Processes) -> EvaluationBatches:
         data.workers,
         processes,
         task=case.opened.task,
+        unreadable=data.unreadable,
     )
 
 
@@ -210,7 +219,9 @@ def settings_of(recipe: Recipe, replicas: int, task: Task = "classification") ->
         ema=training.ema,
         precision=training.precision,
         compile=training.compile,
-        checkpoint_steps=training.checkpoint_steps,
+        checkpoints=Checkpoints(steps=training.checkpoints.steps, minutes=training.checkpoints.minutes),
+        non_finite=training.non_finite,
+        max_skips=training.max_skips,
         seed=training.seed,
     )
 

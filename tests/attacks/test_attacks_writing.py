@@ -209,7 +209,7 @@ def checkpoint(step: int) -> Checkpoint:
 
 
 def run_at(path: Path, *steps: int) -> RunFolder:
-    run = RunFolder(path, {"architecture": "tiny"}, MANIFEST)
+    run = RunFolder(path, {"architecture": "tiny"}, MANIFEST, keep=1)
     run.create("model: tiny\n")
     for step in steps:
         run.save(str(step), checkpoint(step), best=step == 1)
@@ -239,7 +239,7 @@ def check_run(run: RunFolder, steps: set[int], best: set[int]) -> None:
 def test_a_training_checkpoint_is_whole_or_the_older_one(killed: bool, best: bool, tmp_path: Path) -> None:
     run_at(tmp_path / "before", 1, 2)
     for at in count():
-        run = RunFolder(tmp_path / str(at), {"architecture": "tiny"}, MANIFEST)
+        run = RunFolder(tmp_path / str(at), {"architecture": "tiny"}, MANIFEST, keep=1)
         shutil.copytree(tmp_path / "before", run.path, symlinks=True)
         if killed:
             fired = killed_at(at, lambda run=run: run.save("3", checkpoint(3), best=best))

@@ -16,13 +16,13 @@ from torch import Tensor
 from spgsurgeon.errors import DataError, SurgeonError, UsageError
 from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.training.augmentation import Augmentation, evaluation_transform, training_transform
-from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches, default_workers
+from spgsurgeon.training.loader import Batch, EvaluationBatches, TrainingBatches, default_workers
 from spgsurgeon.training.sources import ImageSource, open_source
 
 PREPROCESSING = Preprocessing(input_size=(3, 16, 16))
 TRAINING = training_transform(PREPROCESSING, Augmentation(policy="trivialaugment-wide", erase=0.5))
 EVALUATION = evaluation_transform(PREPROCESSING)
-Pairs = list[tuple[Tensor, Tensor]]
+Pairs = list[Batch]
 
 
 class Numbered:
@@ -63,14 +63,14 @@ def epoch_of(batches: TrainingBatches, epoch: int, start: int = 0) -> Pairs:
 
 def equal(left: Pairs, right: Pairs) -> bool:
     return len(left) == len(right) and all(
-        torch.equal(a, b) and torch.equal(c, d) for (a, c), (b, d) in zip(left, right, strict=True)
+        all(map(torch.equal, one, other)) for one, other in zip(left, right, strict=True)
     )
 
 
 def test_the_number_of_workers_changes_nothing() -> None:
     alone = epoch_of(training(), epoch=1)
     assert equal(alone, epoch_of(training(workers=2), epoch=1))
-    images, labels = alone[0]
+    images, labels, _ = alone[0]
     assert (images.shape, images.dtype, labels.dtype) == ((4, 3, 16, 16), torch.float32, torch.int64)
     assert len(alone) == training().batches_per_epoch == 12
 
@@ -85,12 +85,12 @@ def test_resuming_gives_the_tail(workers: int) -> None:
 def test_epochs_and_seeds_differ_in_order_and_in_augmentation() -> None:
     first, second = epoch_of(training(), 0), epoch_of(training(), 1)
     other = epoch_of(training(seed=4), 0)
-    order = [torch.cat([labels for _, labels in batches]).tolist() for batches in (first, second, other)]
+    order = [torch.cat([labels for _, labels, _ in batches]).tolist() for batches in (first, second, other)]
     assert order[0] != order[1]
     assert order[0] != order[2]
     assert len(set(order[0])) == len(order[0]) == 48
     by_label = [
-        {int(c): a for images, labels in run for a, c in zip(images, labels, strict=True)} for run in (first, second)
+        {int(c): a for images, labels, _ in run for a, c in zip(images, labels, strict=True)} for run in (first, second)
     ]
     shared = by_label[0].keys() & by_label[1].keys()
     assert any(not torch.equal(by_label[0][label], by_label[1][label]) for label in shared)
@@ -99,7 +99,7 @@ def test_epochs_and_seeds_differ_in_order_and_in_augmentation() -> None:
 def test_ranks_share_out_the_joined_batch() -> None:
     joined = epoch_of(training(batch_size=6), epoch=0)
     ranks = [epoch_of(training(batch_size=2, rank=rank, world_size=3), epoch=0) for rank in range(3)]
-    together = [tuple(torch.cat(parts) for parts in zip(*step, strict=True)) for step in zip(*ranks, strict=True)]
+    together = [Batch(*(torch.cat(parts) for parts in zip(*step, strict=True))) for step in zip(*ranks, strict=True)]
     assert equal(together, joined)
 
 
@@ -144,8 +144,8 @@ def test_evaluation_counts_each_sample_once(world_size: int, workers: int) -> No
         batches = EvaluationBatches(
             Numbered(11), EVALUATION, batch_size=2, workers=workers, rank=rank, world_size=world_size
         )
-        parts = [labels for _, labels in batches]
-        assert [labels.tolist() for _, labels in batches] == [labels.tolist() for labels in parts]
+        parts = [labels for _, labels, _ in batches]
+        assert [labels.tolist() for _, labels, _ in batches] == [labels.tolist() for labels in parts]
         batches.close()
         seen += torch.cat(parts).tolist()
     assert seen == list(range(11))
@@ -171,7 +171,7 @@ def damaged(tmp_path: Path) -> ImageSource:
 def test_a_damaged_picture_is_named(damaged: ImageSource, workers: int) -> None:
     batches = EvaluationBatches(damaged, EVALUATION, batch_size=2, workers=workers)
     iterator = iter(batches)
-    assert [len(labels) for _, labels in itertools.islice(iterator, 3)] == [2, 2, 2]
+    assert [len(labels) for _, labels, _ in itertools.islice(iterator, 3)] == [2, 2, 2]
     with pytest.raises(DataError, match=r"can't use .*07\.jpg: .*truncated") as caught:
         next(iterator)
     assert "Traceback" not in caught.value.message
@@ -224,7 +224,7 @@ def test_workers_do_not_run_the_parents_signal_handlers() -> None:
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         batches = EvaluationBatches(ReportsItsSignals(4), EVALUATION, batch_size=4, workers=1)
-        assert [labels.tolist() for _, labels in batches] == [[1, 1, 1, 1]]
+        assert [labels.tolist() for _, labels, _ in batches] == [[1, 1, 1, 1]]
         batches.close()
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -35,6 +35,7 @@ from torch import nn
 from spgsurgeon.errors import DataError, SurgeonError, UsageError
 from spgsurgeon.training.interruption import InterruptedRunError, stop_on_signals
 from spgsurgeon.training.loop import Retraining
+from spgsurgeon.training.number_guard import NonFiniteError
 from spgsurgeon.training.plan import plan
 from spgsurgeon.training.settings import ColdStart, Objective, Optimizer, Schedule
 from spgsurgeon.trp.blocks import ConvolutionalBlock, bottleneck, zero_last
@@ -192,7 +193,7 @@ def test_auxiliary_outputs_are_further_units_and_resume_too(kind: str, tmp_path:
 def test_dropout_goes_by_the_seed_and_the_step() -> None:
     def loss(seed: int, step: int) -> float:
         retraining = tiny_retraining()
-        retraining.settings = replace(SETTINGS, seed=seed)  # the order of the pictures stays
+        retraining._stepper._settings = replace(SETTINGS, seed=seed)  # the order of the pictures stays
         retraining.counters.step = step
         return retraining.try_batch().loss.item()
 
@@ -257,20 +258,58 @@ def test_a_second_signal_leaves_at_once(number: int) -> None:
     assert reached == ["after the first"]
 
 
-def test_a_signal_during_an_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("evaluation", [0, 1], ids=["of the original", "of an epoch"])
+def test_a_signal_during_an_evaluation(tmp_path: Path, evaluation: int) -> None:
+    settings = replace(SETTINGS, ema=0.9)
+    whole = train(tiny_retraining(settings, path=tmp_path / "whole"))
     watcher = Watcher()
-    retraining = tiny_retraining(path=tmp_path / "run", progress=watcher)
-    evaluate = retraining._evaluate
+    stopped = tiny_retraining(settings, path=tmp_path / "run", progress=watcher)
+    reached = []
 
-    def interrupted(model: torch.nn.Module) -> dict[str, float]:
-        if watcher.done == 6:
+    def stop(picture: int) -> None:
+        if watcher.done == 6 * evaluation:
+            reached.append(picture)
             signal.raise_signal(signal.SIGTERM)
-        return evaluate(model)
+            reached.append("not left")
 
-    monkeypatch.setattr(retraining, "_evaluate", interrupted)
-    with pytest.raises(InterruptedRunError, match="after step 6"):
-        train(retraining)
-    assert len(metrics_of(tmp_path / "run")) == 1
+    stopped._evaluation._feed._samples.source = Watched(11, stop)
+    with pytest.raises(InterruptedRunError, match=f"after step {6 * evaluation}"):
+        train(stopped)
+    assert reached == [0]
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    resumed = train(tiny_retraining(settings, path=tmp_path / "run", grafted=tiny_grafted(seed=9)), resume=True)
+    assert weights_hash(resumed) == weights_hash(whole)
+    assert metrics_of(tmp_path / "run") == metrics_of(tmp_path / "whole")
+
+
+class Watched(Noise):
+    """Calls `at_read` with the number of each picture that is read."""
+
+    def __init__(self, count: int, at_read: Callable[[int], None]) -> None:
+        super().__init__(count)
+        self.at_read = at_read
+
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        self.at_read(index)
+        return super().read(index)
+
+
+def test_a_signal_while_waiting_for_data_ends_the_wait(tmp_path: Path) -> None:
+    reached: list[Any] = []
+    watcher = Watcher()
+
+    def stop(picture: int) -> None:
+        if watcher.done == 2:
+            reached.append(picture)
+            signal.raise_signal(signal.SIGINT)
+            reached.append("not left")
+
+    whole = train(tiny_retraining())
+    with pytest.raises(InterruptedRunError, match="after step 2"):
+        train(tiny_retraining(path=tmp_path / "run", source=Watched(24, stop), progress=watcher))
+    assert len(reached) == 1
+    resumed = train(tiny_retraining(path=tmp_path / "run", grafted=tiny_grafted(seed=9)), resume=True)
+    assert weights_hash(resumed) == weights_hash(whole)
 
 
 def test_another_thread_has_no_handlers() -> None:
@@ -436,7 +475,7 @@ def test_a_run_killed_in_its_first_evaluation_starts_again(tmp_path: Path, monke
 
 def test_a_run_that_diverges_fails_and_keeps_its_checkpoint(tmp_path: Path) -> None:
     settings = replace(SETTINGS, optimizer=replace(SETTINGS.optimizer, lr=1e30))
-    with pytest.raises(SurgeonError, match="diverged"):
+    with pytest.raises(NonFiniteError, match=r"step 2: weight base\.body\.0\.weight is not finite"):
         train(tiny_retraining(settings, path=tmp_path / "run"))
     assert (tmp_path / "run" / "last" / "graft.json").is_file()
 

@@ -29,6 +29,7 @@ from spgsurgeon.checkpoint.sealing import sealed
 from spgsurgeon.errors import DamagedFileError
 from spgsurgeon.training.interruption import InterruptedRunError
 from spgsurgeon.training.loop import Retraining
+from spgsurgeon.training.settings import Checkpoints
 
 PLACES = {
     "the first step": 1,
@@ -97,14 +98,14 @@ def test_stopped_by_a_signal(uninterrupted: Finished, tmp_path: Path, step: int)
 
 @pytest.mark.parametrize("step", PLACES.values(), ids=PLACES)
 def test_crashed(uninterrupted: Finished, tmp_path: Path, step: int) -> None:
-    path, settings = tmp_path / "run", replace(EVERYTHING, checkpoint_steps=2 if step % 2 else None)
+    path, settings = tmp_path / "run", replace(EVERYTHING, checkpoints=Checkpoints(steps=2 if step % 2 else None))
     with pytest.raises(CrashError):
         train(tiny_retraining(settings, path=path, progress=crash_at(step)))
     assert finished(path, train(resumed(path, settings))) == uninterrupted
 
 
 def test_crashed_again_and_again(uninterrupted: Finished, tmp_path: Path) -> None:
-    path, settings = tmp_path / "run", replace(EVERYTHING, checkpoint_steps=1)
+    path, settings = tmp_path / "run", replace(EVERYTHING, checkpoints=Checkpoints(steps=1))
     with pytest.raises(CrashError):
         train(tiny_retraining(settings, path=path, progress=crash_at(2)))
     for step in (4, 6, 7, 9, 10, 12):
@@ -256,7 +257,7 @@ def test_killed_processes(uninterrupted: Finished, tmp_path: Path) -> None:
         wait_for_step(path, step, process)
         process.kill()
         assert process.wait() == -signal.SIGKILL
-    settings = replace(EVERYTHING, checkpoint_steps=1)
+    settings = replace(EVERYTHING, checkpoints=Checkpoints(steps=1))
     assert finished(path, train(resumed(path, settings))) == uninterrupted
 
 

@@ -33,7 +33,7 @@ from spgsurgeon.training.interruption import InterruptedRunError
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.masks import IGNORED
 from spgsurgeon.training.plan import plan
-from spgsurgeon.training.settings import Objective
+from spgsurgeon.training.settings import Checkpoints, Objective
 from spgsurgeon.trp.grafted import attach
 
 
@@ -57,7 +57,7 @@ def test_stopped_and_resumed(uninterrupted: Any, tmp_path: Path, step: int) -> N
 
 
 def test_crashed_and_resumed(uninterrupted: Any, tmp_path: Path) -> None:
-    settings = replace(EVERYTHING_OF_MASKS, checkpoint_steps=1)
+    settings = replace(EVERYTHING_OF_MASKS, checkpoints=Checkpoints(steps=1))
     with pytest.raises(CrashError):
         train(tiny_segmentation(settings, path=tmp_path / "run", progress=crash_at(8)))
     other = tiny_segmentation(settings, path=tmp_path / "run", grafted=tiny_segmenter(seed=9))
@@ -92,7 +92,7 @@ def test_each_pixel_of_each_output_is_a_unit() -> None:
     retraining = tiny_segmentation()
     result = retraining.try_batch()
     assert result.episode.valid_mask.shape == (3, 4, 8, 8, 2)
-    _, masks = next(retraining._training.epoch(0))
+    _, masks, _ = next(retraining._training.epoch(0))
     assert result.step_sizes[0] == 2 * (masks != IGNORED).sum() < 2 * masks.numel()
 
 
@@ -112,7 +112,7 @@ def test_ignored_pixels_change_nothing() -> None:
         return {name: logits.masked_fill(ignored, 7.0) for name, logits in output.items()}
 
     plain, spoilt = tiny_segmentation(), tiny_segmentation()
-    _, masks = next(plain._training.epoch(0))
+    _, masks, _ = next(plain._training.epoch(0))
     spoilt.grafted.base.register_forward_hook(spoil)
     for retraining in (plain, spoilt):
         retraining.try_batch().loss.backward()

@@ -21,7 +21,7 @@ from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.processes import Processes
 from spgsurgeon.training.run_folder import RunFolder
-from spgsurgeon.training.settings import ColdStart, Objective, Optimizer, Settings
+from spgsurgeon.training.settings import Checkpoints, ColdStart, Objective, Optimizer, Settings
 from spgsurgeon.trp.grafted import GraftedModel, attach
 
 CLASSES = 4
@@ -101,7 +101,7 @@ def tiny_grafted(seed: int = 0, *, rate: float = 0.2, replicas: int = 2, **optio
     return attach(Tiny(**options), "head", **settings)
 
 
-def tiny_run_folder(path: Path) -> RunFolder:
+def tiny_run_folder(path: Path, keep: int = 2) -> RunFolder:
     base = dict.fromkeys(("source", "library", "architecture", "content_hash", "tensors", "layout"), "tiny") | {
         "num_classes": CLASSES,
         "model_args": {},
@@ -109,7 +109,7 @@ def tiny_run_folder(path: Path) -> RunFolder:
     manifest = GraftManifest(
         package_version="0", base=base, trp={"kind": "dropout"}, site={"module": "head"}, temporary_parameters=84
     )
-    run = RunFolder(path, {"architecture": "tiny"}, manifest)
+    run = RunFolder(path, {"architecture": "tiny"}, manifest, keep=keep)
     if not path.exists():
         run.create("model: tiny\n")
     return run
@@ -121,6 +121,7 @@ class Watcher:
     def __init__(self, at_step: Callable[[int], None] = lambda step: None) -> None:
         self.at_step = at_step
         self.lines: list[dict[str, Any]] = []
+        self.warnings: list[str] = []
         self.steps = self.done = self.first = -1
 
     def start(self, steps: int, done: int) -> None:
@@ -135,6 +136,9 @@ class Watcher:
 
     def epoch(self, metrics: dict[str, Any]) -> None:
         self.lines.append(metrics)
+
+    def warning(self, text: str) -> None:
+        self.warnings.append(text)
 
 
 class CrashError(Exception):
@@ -209,7 +213,7 @@ def metrics_of(path: Path) -> list[dict[str, Any]]:
     """Return the lines of metrics.jsonl without times and memory."""
     lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
     for line in lines:
-        for key in ("seconds", "images_per_second", "peak_memory_bytes"):
+        for key in ("seconds", "data_seconds", "images_per_second", "peak_memory_bytes"):
             assert line.pop(key) >= 0
         if line["evaluation"]:
             line["evaluation"].pop("images_per_second")
@@ -224,4 +228,7 @@ if __name__ == "__main__":  # a process of its own, to be killed: tiny_runs.py R
     folder = Path(sys.argv[1])
     slowly = Watcher(lambda step: time.sleep(0.05))
     started = (folder / "last").exists()
-    train(tiny_retraining(replace(EVERYTHING, checkpoint_steps=1), path=folder, progress=slowly), resume=started)
+    train(
+        tiny_retraining(replace(EVERYTHING, checkpoints=Checkpoints(steps=1)), path=folder, progress=slowly),
+        resume=started,
+    )

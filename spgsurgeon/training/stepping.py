@@ -1,0 +1,104 @@
+"""One optimizer step: forward, loss, backward, update. Dropout and mixing are functions of (seed, step)."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from timm.scheduler.scheduler import Scheduler
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from spgsurgeon.objective.loss import SPGLoss, spg_loss
+from spgsurgeon.training.loader import Batch
+from spgsurgeon.training.mixing import make_mixer
+from spgsurgeon.training.number_guard import NumberGuard
+from spgsurgeon.training.processes import Processes, autocast
+from spgsurgeon.training.seeds import derive_seed
+from spgsurgeon.training.settings import Settings
+from spgsurgeon.training.state import TrainingState
+from spgsurgeon.training.statistics import EpisodeStatistics
+
+
+class Stepper:
+    """Takes the steps of a run, on this process's part of the joined batches, and counts them in `state.counters`."""
+
+    def __init__(
+        self,
+        state: TrainingState,
+        schedule: Scheduler,
+        settings: Settings,
+        processes: Processes,
+        *,
+        num_classes: int,
+        precision: torch.dtype,
+    ) -> None:
+        self._state, self._schedule, self._settings, self._processes = state, schedule, settings, processes
+        self._precision = precision
+        self._mixer = make_mixer(settings, num_classes)
+        self._distributed = DistributedDataParallel(state.grafted) if processes.world_size > 1 else None
+        model: nn.Module = self._distributed or state.grafted
+        self._model: Any = torch.compile(model) if settings.compile else model
+        self._guard = NumberGuard(state, processes, policy=settings.non_finite, most_skips=settings.max_skips)
+
+    def accumulate(self, parts: list[Batch]) -> list[tuple[SPGLoss, Batch]]:
+        """Make the gradient of one step from its batches; return what each of them gave, on the device."""
+        self._state.optimizer.zero_grad(set_to_none=True)
+        self._guard.before_step()
+        results = []
+        for part, batch in enumerate(parts):
+            last = part + 1 == len(parts)
+            with self._distributed.no_sync() if self._distributed and not last else nullcontext():
+                result, seen = self.forward(batch, part)
+                self._state.scaler.scale(result.loss / len(parts)).backward()
+            results.append((result, seen))
+        return results
+
+    def apply(self, results: list[tuple[SPGLoss, Batch]], statistics: EpisodeStatistics, *, update: bool) -> None:
+        """Do the step with the gradient that `accumulate` made; it `update`s the average and is one of the schedule.
+
+        Raises NonFiniteError where this step or the one before met NaN or infinity and the policy is to stop.
+        """
+        state, clip = self._state, self._settings.gradient_clip
+        if update:
+            self._schedule.step_update(state.counters.update)
+        if clip is not None:
+            state.scaler.unscale_(state.optimizer)
+        skipped = self._guard.check([result.loss for result, _ in results])
+        if clip is not None:
+            nn.utils.clip_grad_norm_(state.grafted.parameters(), clip)
+        self._guard.step(skipped)
+        for result, batch in results:
+            statistics.add(result, batch, skipped)
+        state.counters.step += 1
+        if update:
+            state.counters.update += 1
+            if state.ema:
+                state.ema.update(state.grafted)
+
+    def forward(self, batch: Batch, part: int = 0) -> tuple[SPGLoss, Batch]:
+        """Return the loss of the step's batch number `part`, and the batch as the model saw it, on the device."""
+        device, objective = self._processes.device, self._settings.objective
+        batch = Batch(*(tensor.to(device, non_blocking=True) for tensor in batch))
+        seed = derive_seed(self._settings.seed, "step", self._state.counters.step, part, self._processes.rank)
+        torch.manual_seed(seed)
+        if self._mixer.active:
+            images, targets = self._mixer(batch.images, batch.targets)
+            batch = Batch(images, targets, batch.samples)
+        with autocast(device, self._precision):
+            logits = self._model(batch.images)
+        result = spg_loss(
+            logits,
+            batch.targets,
+            weights=objective.weights,
+            form=objective.form,
+            label_smoothing=objective.label_smoothing,
+            loss_normalization=objective.loss_normalization,
+            mean_over_ranks=self._processes.mean if self._processes.world_size > 1 else None,
+        )
+        return result, batch
+
+    def settle(self) -> None:
+        """Wait for the last step, so that all of them are known to be sound. Raises as `apply` does."""
+        self._guard.settle_all()
