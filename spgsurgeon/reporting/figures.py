@@ -265,11 +265,10 @@ def _legend(figure: Figure, runs: Sequence[RunRecord]) -> None:
     if len(runs) < 2:
         return
     handles = [Line2D([], [], color=accent(run), linestyle=_dash(run)) for run in runs]
-    columns = 1 if max(len(run.name) for run in runs) > _NAME_LENGTH else min(len(runs), 3)
+    names = [_shortened(run.name) for run in runs]
+    columns = min(len(runs), 3, 70 // (max(map(len, names)) + 6))  # some 70 characters go into the width
     figure.set_figheight(_HEIGHT + 0.17 * math.ceil(len(runs) / columns))
-    figure.legend(
-        handles, [_shortened(run.name) for run in runs], loc="outside upper left", ncols=columns, fontsize=7.5
-    )
+    figure.legend(handles, names, loc="outside upper left", ncols=columns, fontsize=7.5)
 
 
 def _apart(heights: Sequence[float], gap: float) -> list[float]:

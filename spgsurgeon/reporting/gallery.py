@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from matplotlib.figure import Figure
 
@@ -41,7 +41,7 @@ def drawings_of(runs: Sequence[RunRecord]) -> list[Drawing]:
     drawings = _of_all(runs)
     for run in runs:
         drawings += _of_one(run)
-    return drawings
+    return sorted(drawings, key=lambda drawing: get_args(Section).index(drawing.section))
 
 
 def _of_all(runs: Sequence[RunRecord]) -> list[Drawing]:
