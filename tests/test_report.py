@@ -140,7 +140,7 @@ def test_the_page_and_the_document_say_who_scored_what(trained: Path, tmp_path: 
         "sgd, learning rate 0.02",
         "chosen by the evaluation split",
         "plain: plain retraining, without episodes",
-        "spg: accepted dropout rates by class were not recorded",
+        "spg: what each class accepted was not recorded",
         "waiting for data not recorded",
     ):
         assert words in page.said

@@ -50,7 +50,7 @@ _STYLE: dict[Any, Any] = {
     "lines.markersize": 4,
     "lines.solid_capstyle": "round",
     "legend.frameon": False,
-    "legend.handlelength": 1.4,
+    "legend.handlelength": 2.2,
     "figure.constrained_layout.use": True,
 }
 
