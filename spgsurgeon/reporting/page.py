@@ -83,11 +83,13 @@ def _incidents(run: RunRecord) -> list[str]:
         "picture could not be read,pictures could not be read": lambda epoch: epoch.unreadable_pictures,
     }
     for words, count in kinds.items():
-        if where := [epoch for epoch in run.epochs if count(epoch)]:
-            total = sum(map(count, where))
-            places = ", ".join(str(run.place(epoch)) for epoch in where)
+        totals = [0, *map(count, run.epochs)]
+        if total := totals[-1]:
+            places = [
+                str(run.place(e)) for e, (before, now) in zip(run.epochs, pairwise(totals), strict=True) if now > before
+            ]
             word = words.split(",")[total != 1]
-            found.append(f"{total} {word}, in epoch{'s' if len(where) > 1 else ''} {places}.")
+            found.append(f"{total} {word}, in epoch{'s' if len(places) > 1 else ''} {', '.join(places)}.")
     if run.damaged_lines:
         numbers = ", ".join(map(str, run.damaged_lines))
         lines = f"line {numbers} is" if len(run.damaged_lines) == 1 else f"lines {numbers} are"

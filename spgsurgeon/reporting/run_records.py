@@ -53,7 +53,8 @@ class EpochRecord(BaseModel):
     """A line of metrics; what has a default is missing from the lines of older runs. Keys not named here are left out.
 
     `valid_share` and `step_cross_entropy` have one entry a step, `accepted_units` one a label, `accepted_by_class` is
-    [C][T+1]. `seconds` is the time that the epoch took, `data_seconds` how much of it the loop waited for data.
+    [C][T+1]. `seconds` is the time that the epoch took, `data_seconds` how much of it the loop waited for data;
+    `skipped_steps` and `unreadable_pictures` count from the run's start.
     """
 
     epoch: Count
