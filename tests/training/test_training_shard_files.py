@@ -15,11 +15,11 @@ from spgsurgeon.training.shard_files import Shards, find_shards, refuse_remote
 def root(tmp_path: Path) -> Path:
     """Return a folder with shards under several names; nothing here looks into them."""
     for name in ("train-000", "train-001", "train-010", "val-0", "fine/a", "fine/b", "train/inner"):
-        write_tar(tmp_path / "data" / f"{name}.tar", [])
-    (tmp_path / "data" / "._train-000.tar").touch()
-    (tmp_path / "data" / "train-000.idx").touch()
-    (tmp_path / "data" / "empty").mkdir()
-    return tmp_path / "data"
+        write_tar(tmp_path / "data [1]" / f"{name}.tar", [])
+    (tmp_path / "data [1]" / "._train-000.tar").touch()
+    (tmp_path / "data [1]" / "train-000.idx").touch()
+    (tmp_path / "data [1]" / "empty").mkdir()
+    return tmp_path / "data [1]"
 
 
 def names(root: Path, split: str) -> list[str]:

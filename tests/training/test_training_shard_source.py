@@ -251,6 +251,14 @@ def test_few_shards_stay_open(shards: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(closed) == 4
 
 
+def test_a_read_that_comes_in_parts(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = open_shards(shards, "train")
+    whole = np.asarray(source.read(5)[0])
+    pread = shard_source.os.pread
+    monkeypatch.setattr(shard_source.os, "pread", lambda number, size, offset: pread(number, min(size, 100), offset))
+    assert np.array_equal(np.asarray(source.read(5)[0]), whole)
+
+
 # What is refused
 
 JPG = picture(0)
