@@ -183,7 +183,7 @@ def accepted_figure(run: RunRecord, epoch: EpochRecord) -> Figure:
 
     Beyond `SHOWN_CLASSES` classes only those with the shortest and the longest are shown.
     """
-    counts = {label: row for label, row in enumerate(epoch.accepted_by_class or ()) if sum(row)}
+    counts = {label: row for label, row in enumerate(epoch.accepted_by_class) if sum(row)}
     rows = _class_rows(run, counts)
     figure = Figure(figsize=(_WIDTH, 1.2 + _BAR * len(rows)))
     axes = figure.subplots()

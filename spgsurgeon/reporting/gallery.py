@@ -96,10 +96,10 @@ def _of_one(run: RunRecord) -> list[Drawing]:
     )
     png = draw(valid_share_figure, run)
     drawings = [Drawing("episodes", f"run-{run.number + 1}-valid-share", "Still valid", said, png, run)]
-    recorded = [epoch for epoch in run.epochs if any(map(sum, epoch.accepted_by_class or ()))]
+    recorded = [epoch for epoch in run.epochs if any(map(sum, epoch.accepted_by_class))]
     if recorded:
         last = recorded[-1]
-        rows = last.accepted_by_class or []
+        rows = last.accepted_by_class
         seen = sum(1 for row in rows if sum(row))
         said = f"Where the units of each class ended their episode in epoch {run.place(last)}."
         if seen > SHOWN_CLASSES:

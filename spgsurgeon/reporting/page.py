@@ -33,9 +33,6 @@ def render_page(runs: Sequence[RunRecord], drawings: Sequence[Drawing], *, packa
         drawings=drawings,
         episodes=[run for run in runs if run.accepts and run.epochs],
         plain=[run.name for run in runs if not run.accepts],
-        without_classes=[
-            r.name for r in runs if r.accepts and r.epochs and not any(e.accepted_by_class for e in r.epochs)
-        ],
         incidents=[(run.name, text) for run in runs for text in _incidents(run)],
         speed=[(run, _speed(run.epochs)) for run in runs if run.epochs],
         pictured=[(run, _pictures(run)) for run in runs if run.pictures],
@@ -103,13 +100,12 @@ def _incidents(run: RunRecord) -> list[str]:
 
 def _speed(epochs: Sequence[EpochRecord]) -> list[tuple[str, str]]:
     """Return a run's throughput by name: medians over its epochs."""
-    timed = [epoch for epoch in epochs if epoch.data_seconds is not None and epoch.seconds > 0]
-    waited = sum(epoch.data_seconds or 0 for epoch in timed) / sum(epoch.seconds for epoch in timed) if timed else None
+    waited = sum(epoch.data_seconds for epoch in epochs) / sum(epoch.seconds for epoch in epochs)
     return [
         ("images a second", f"{median(epoch.images_per_second for epoch in epochs):,.0f}"),
         ("seconds an epoch", f"{median(epoch.seconds for epoch in epochs):,.3g}"),
         ("peak memory", f"{max(epoch.peak_memory_bytes for epoch in epochs) / 1e9:.2f} GB"),
-        ("waiting for data", "not recorded" if waited is None else f"{100 * waited:.1f} %"),
+        ("waiting for data", f"{100 * waited:.1f} %"),
     ]
 
 

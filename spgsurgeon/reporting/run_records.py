@@ -50,7 +50,7 @@ class Pictures(BaseModel):
 
 
 class EpochRecord(BaseModel):
-    """A line of metrics; what has a default is missing from the lines of older runs. Keys not named here are left out.
+    """A line of metrics; keys not named here are left out.
 
     `valid_share` and `step_cross_entropy` have one entry a step, `accepted_units` one a label, `accepted_by_class` is
     [C][T+1]. `seconds` is the time that the epoch took, `data_seconds` how much of it the loop waited for data;
@@ -64,20 +64,20 @@ class EpochRecord(BaseModel):
     valid_share: Annotated[list[float], Field(min_length=1)]
     accepted_units: dict[str, int]
     learning_rate: float
+    accepted_by_class: list[list[Count]]
+    pictures: Pictures
+    skipped_steps: Count
+    unreadable_pictures: Count
     seconds: float
+    data_seconds: float
     images_per_second: float
     peak_memory_bytes: Count
     evaluation: Evaluation | None = None
     moments: Moments | None = None
-    accepted_by_class: list[list[Count]] | None = None
-    pictures: Pictures | None = None
-    data_seconds: float | None = None
-    skipped_steps: Count = 0
-    unreadable_pictures: Count = 0
 
     @model_validator(mode="after")
     def _same_steps_everywhere(self) -> Self:
-        steps = {len(self.valid_share), len(self.step_cross_entropy), *map(len, self.accepted_by_class or ())}
+        steps = {len(self.valid_share), len(self.step_cross_entropy), *map(len, self.accepted_by_class)}
         if len(steps) > 1:
             raise ValueError("its lists differ in their number of steps")
         return self

@@ -16,13 +16,13 @@ _ICON = 32
 
 
 def with_pictures(record: RunRecord, run: Path) -> RunRecord:
-    """Return the record with the pictures of its last epoch that has some; plain retraining has no episodes.
+    """Return the record with the pictures of its last epoch that has some, as plain retraining has not.
 
     Only these are read. Where the data can't be opened, or a sample is no longer the one that was recorded, there are
     names only, and a note why.
     """
-    recorded = next((epoch.pictures for epoch in reversed(record.epochs) if epoch.pictures), None)
-    if recorded is None or not record.accepts:
+    recorded = next((e.pictures for e in reversed(record.epochs) if e.pictures.shortest), None)
+    if recorded is None:
         return record
     shown = [ShownPicture(picture, shortest=True) for picture in recorded.shortest]
     shown += [ShownPicture(picture, shortest=False) for picture in recorded.longest]

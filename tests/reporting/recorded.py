@@ -10,7 +10,7 @@ LABELS = ("0", "0.2", "0.36")
 
 
 def line(epoch: int, *, cold: bool = False, **more: Any) -> dict[str, Any]:
-    """Return a line of metrics of a run with two replicas, as the runs of older versions have it."""
+    """Return a line of metrics of a run with two replicas."""
     return {
         "epoch": epoch,
         "phase": "cold" if cold else "train",
@@ -20,8 +20,13 @@ def line(epoch: int, *, cold: bool = False, **more: Any) -> dict[str, Any]:
         "valid_share": [1.0, 0.8 + epoch / 100, 0.6],
         "mean_episode_length": 2.4,
         "accepted_units": dict(zip(LABELS, (20, 20, 60), strict=True)),
+        "accepted_by_class": [[15, 5, 30], [5, 15, 30]],
+        "pictures": {"shortest": [], "longest": []},
+        "skipped_steps": 0,
+        "unreadable_pictures": 0,
         "learning_rate": 0.0 if cold else 0.1,
         "seconds": 2.0,
+        "data_seconds": 0.5,
         "images_per_second": 50.0 + epoch,
         "peak_memory_bytes": 10**9,
         "moments": None,

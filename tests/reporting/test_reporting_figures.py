@@ -161,7 +161,14 @@ def test_only_what_was_recorded_is_drawn() -> None:
         "nothing": [],
         "no epoch": ["score-top1"],
         "plain": ["score-top1", "loss", "learning-rate", "throughput"],
-        "segmentation": ["score-mean-iou", "loss", "learning-rate", "run-1-valid-share", "throughput"],
+        "segmentation": [
+            "score-mean-iou",
+            "loss",
+            "learning-rate",
+            "run-1-valid-share",
+            "run-1-accepted",
+            "throughput",
+        ],
     }
     runs = {
         "nothing": record(original=None),
