@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 import traceback
 import warnings
+from types import FrameType
 from typing import Annotated
 
 import typer
 
 from spgsurgeon import __version__
 from spgsurgeon.cli import demo, diff, doctor, evaluate, graft, inspect, recipes, strip, train
-from spgsurgeon.cli.console import fail, verbosity
+from spgsurgeon.cli.console import fail, is_one_of_several, verbosity
 from spgsurgeon.cli.options import with_common_options
 from spgsurgeon.errors import SurgeonError, UsageError
 
@@ -54,12 +56,24 @@ def _root(
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    if is_one_of_several():
+        signal.signal(signal.SIGTERM, _end)
     code = run(sys.argv[1:])
     try:
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if code and is_one_of_several():
+        sys.stderr.flush()
+        os._exit(code)  # threads that still wait for a lost process would abort the interpreter on its own way out
     sys.exit(code)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """End this process, unless an error already does: torchrun ends the others with one, and they say why first."""
+    if sys.exc_info()[1] is None:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
 
 
 def run(arguments: list[str]) -> int:

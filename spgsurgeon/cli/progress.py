@@ -14,7 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from spgsurgeon.cli.console import METRICS, console, main_metric, speaks, verbosity
+from spgsurgeon.cli.console import METRICS, console, main_metric, note, speaks, verbosity
 
 
 class RunProgress:
@@ -46,6 +46,8 @@ class RunProgress:
 
     def start(self, steps: int, done: int) -> None:
         """Show a bar of `steps` steps."""
+        if done:
+            note(f"goes on after step {done} of at most {steps}")
         if self._bar:
             self._task = self._bar.add_task("training", total=steps, completed=done)
 

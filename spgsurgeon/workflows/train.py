@@ -18,7 +18,7 @@ from spgsurgeon.training.joint_augmentation import joint_training_transform
 from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches, default_workers
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.plan import plan
-from spgsurgeon.training.processes import Processes, choose_precision, join_processes
+from spgsurgeon.training.processes import Processes, choose_precision, join_processes, torchrun_store
 from spgsurgeon.training.progress import Progress
 from spgsurgeon.training.run_folder import RunFolder, last_of, recipe_of
 from spgsurgeon.training.settings import ColdStart, Objective, Optimizer, Schedule, Settings
@@ -49,10 +49,14 @@ def train(
     recipe given all the same must agree with it. `dry_run` checks recipe, model and data against each other, takes one
     batch through the model and returns the plan. `random_weights` starts a model by name from nothing, with as many
     classes as the data has; `num_classes` gives a base with others a new head. A run that fails before its first
-    checkpoint leaves no folder. Under torchrun each process calls this.
+    checkpoint leaves no folder. Under torchrun each process calls this, and an attempt after the first goes on with the
+    run that an earlier one started, as with `resume`.
     Returns the document of `train --json` (on processes other than the first: the same scores).
     """
     output = output or Path("runs") / (Path(recipe).stem if recipe else "run")
+    store, key = torchrun_store(), f"spgsurgeon/{output.absolute()}"
+    restarted = store is not None and store.check([key]) and output.exists()
+    resume = resume or restarted
     if resume and recipe is None and not output.exists():
         raise UsageError(f"there is no run {output} to resume", hint="-o names the run folder")
     started = resume and output.exists()
@@ -86,7 +90,10 @@ def train(
             elif processes.leads:
                 run.create(dump_recipe(settled), force=force)
                 created = True
+                if store is not None:
+                    store.set(key, "")
             processes.wait()
+            _check_shared(output, processes)
             counters = retraining.run()
         except Exception:
             if created:
@@ -94,7 +101,21 @@ def train(
             raise
         finally:
             retraining.close()
-        return _document(output, counters, run, case)
+        document = _document(output, counters, run, case)
+        if restarted:
+            document["notes"] = [*document["notes"], f"torchrun restarted the processes; {output} was gone on with"]
+        return document
+
+
+def _check_shared(output: Path, processes: Processes) -> None:
+    """Raise UsageError where a process can't see the run folder that the first one writes, or sees another one."""
+    last = last_of(output)
+    there = output.name in os.listdir(output.absolute().parent)  # listing asks a network's file system anew
+    if not processes.alike(f"{there} {last.name if last else None}"):
+        raise UsageError(
+            f"the processes of this run don't see the same folder {output}",
+            hint="-o names a folder on a file system that all machines share",
+        )
 
 
 def _settle_recipe(model: str | None, recipe: str | Path | None, overrides: Sequence[str]) -> Recipe:
