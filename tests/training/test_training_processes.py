@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing
+from tiny_gradients import CASES as GRADIENTS
+from tiny_gradients import gradients, largest_difference
 from tiny_runs import (
     EVERYTHING,
     SETTINGS,
@@ -45,6 +47,8 @@ CASES = {
     "plain": Objective("step", ()),
 }
 JOINED = 8
+ROUNDING = {torch.float32: 1e-6, torch.float64: 1e-13}
+"""How much two processes may differ from one, relative to the largest entry of a gradient."""
 ALONE = Processes(0, 1, torch.device("cpu"))
 
 
@@ -87,6 +91,11 @@ def in_each_process(rank: int, folder: Path) -> None:
         found["identity"] = (processes.rank, processes.world_size, processes.leads)
         found["sums"] = [processes.sum(torch.tensor(rank + 1.0)), processes.mean(torch.tensor(rank + 1.0))]
         found["largest"] = [processes.largest(3 + rank), processes.largest(7 - rank)]
+        found["gradients"] = {
+            (case, dtype): gradients(processes, dtype=dtype, **given)
+            for case, given in GRADIENTS.items()
+            for dtype in ROUNDING
+        }
         found |= interrupted_and_resumed(processes, folder)
     torch.save(found, folder / f"{rank}.pt")
 
@@ -153,6 +162,18 @@ def test_two_processes_on_the_joined_batch_equal_one(found: dict[str, Any], case
         assert two["scores"] == pytest.approx(one["scores"], rel=1e-5)
         for key, value in one["statistics"].items():
             assert two["statistics"][key] == pytest.approx(value, rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ROUNDING, ids=str)
+@pytest.mark.parametrize("case", GRADIENTS)
+def test_two_processes_have_the_gradient_of_one(found: dict[str, Any], case: str, dtype: torch.dtype) -> None:
+    """Whatever is ignored on one of them alone."""
+    one = gradients(ALONE, dtype=dtype, **GRADIENTS[case])
+    assert 0.01 < one["valid share"][2] < one["valid share"][1] < 0.9
+    for rank in found["ranks"]:
+        two = rank["gradients"][case, dtype]
+        assert largest_difference(two["gradients"], one["gradients"]) <= ROUNDING[dtype]
+        assert two["valid share"] == pytest.approx(one["valid share"], rel=1e-6)
 
 
 def test_an_evaluation_counts_each_sample_once(found: dict[str, Any]) -> None:
