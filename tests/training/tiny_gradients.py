@@ -23,10 +23,9 @@ JOINED = 4
 FORMS = ("episode", "episode-mean", "step")
 OPTIONS: dict[str, dict[str, Any]] = {
     "uneven": {},
-    "smoothed": {"label_smoothing": 0.1},
+    "smoothed and accumulated": {"label_smoothing": 0.1, "accumulate": 2},
     "normalised": {"loss_normalization": True},
-    "accumulated": {"accumulate": 2, "label_smoothing": 0.1},
-    "one process counts nothing": {"blank": True},
+    "one process counts nothing": {"blank": True, "label_smoothing": 0.1},
     "one process counts nothing, normalised": {"blank": True, "loss_normalization": True, "accumulate": 2},
 }
 CASES = {f"{form}, {option}": {"form": form, **given} for form in FORMS for option, given in OPTIONS.items()}
