@@ -102,7 +102,7 @@ training:
 xyz: red
 """)
     assert faults_of(source, ("training.epoch=3", "data.augment.flip=2")) == [
-        "recipe.yaml:1: trp.kind: 'width' is refused, it must be 'dropout', 'depth' or 'none'",
+        "recipe.yaml:1: trp.kind: 'width' is refused, it must be 'dropout', 'depth', 'fixed-dropout' or 'none'",
         "recipe.yaml:1: trp.replicas: 0 is refused, it must be 1 or more",
         "recipe.yaml:1: trp.rate: 1.0 is refused, it must be less than 1",
         "recipe.yaml:3: objective.weights[1]: -1 is refused, it must be 0 or more",
