@@ -19,9 +19,12 @@ from spgsurgeon.workflows.recipes import check_recipe, copy_recipe, list_recipes
 SHIPPED = (
     "camvid-lraspp-base",
     "camvid-lraspp-dropout",
+    "cifar10-few",
     "cifar10-resnet-base",
     "cifar10-resnet-depth",
     "cifar10-resnet-dropout",
+    "cifar10-resnet18-base",
+    "cifar10-vit-base",
     "coco-deeplabv3-resnet101-dropout",
     "coco-deeplabv3-resnet50-dropout",
     "coco-fcn-resnet101-dropout",
