@@ -36,6 +36,8 @@ Decay = Annotated[float, Field(gt=0, lt=1)]
 READABLE = ("torch/", "hfds/")
 MASKS = ("masks", "voc", "coco")
 STREAMS = ("tfds/", "hfids/")
+HOLDOUT = "holdout"
+CONTROLS = ("none", "fixed-dropout")  # kinds without replicas
 
 
 def _known_source(source: str) -> str:
@@ -87,12 +89,13 @@ class Section(BaseModel):
 class TrpSection(Section):
     """The temporary replicas."""
 
-    kind: Literal["dropout", "depth", "none"] = "dropout"
-    """Which replicas are grafted; `none` is plain retraining by the same loop, the control."""
+    kind: Literal["dropout", "depth", "fixed-dropout", "none"] = "dropout"
+    """Which replicas are grafted. Two controls, by the same loop, graft none: `none` is plain retraining,
+    `fixed-dropout` the same with dropout of `rate` on what the head reads."""
     replicas: Count = 3
     """How many replicas, T; an episode has T + 1 steps."""
     rate: BelowOne = 0.2
-    """Dropout rate of each step; after t steps it has added up to 1 - (1 - rate)^t (eq. 4). Dropout only."""
+    """Dropout rate of each step; after t steps it has added up to 1 - (1 - rate)^t (eq. 4). Dropout kinds only."""
     blocks: Count | None = None
     """How many blocks each replica is deeper than the one before; null goes by the architecture. Depth only."""
     block: Literal["bottleneck", "inverted-residual", "transformer", "convnext", "swin"] | None = None
@@ -101,14 +104,23 @@ class TrpSection(Section):
     """How blocks start; `all-zero` also zeroes all of their convolutions, which then never learn. Depth only."""
     head_batch: Literal["stacked", "sequential"] = "stacked"
     """Whether all steps go through a segmentation model's heads at once, or one by one, in less memory."""
+    rollouts: bool = False
+    """Whether each step has a forward pass of the whole model of its own: the naive way, T + 1 times the cost, for
+    comparison. Dropout only."""
 
     @model_validator(mode="after")
     def _settings_of_the_kind(self) -> Self:
-        others = {"dropout": ("blocks", "block", "init"), "depth": ("rate", "head_batch")}.get(self.kind, ())
-        for key in others:
+        others = {
+            "dropout": ("blocks", "block", "init"),
+            "depth": ("rate", "head_batch", "rollouts"),
+            "fixed-dropout": ("blocks", "block", "init", "rollouts"),
+        }
+        for key in others.get(self.kind, ()):
             if key in self.model_fields_set and getattr(self, key) != type(self).model_fields[key].default:
                 whole = f"; to change the kind, replace the section: trp={{kind: {self.kind}}}"
                 raise _fault_at(key, f"{key} is not a setting of {self.kind} replicas{whole}")
+        if self.rollouts and self.head_batch != "stacked":
+            raise _fault_at("rollouts", "rollouts take each step through the heads by itself; leave head_batch out")
         return self
 
 
@@ -178,7 +190,11 @@ class DataSection(Section):
     train: str = "train"
     """Split or sub-folder to train on; for `wds` a pattern too, such as 'train-{0000..0123}.tar'."""
     eval: str = "val"
-    """Split or sub-folder to evaluate on; for `wds` a pattern too."""
+    """Split or sub-folder to evaluate on, for `wds` a pattern too; `holdout`: what `holdout` leaves out of training."""
+    holdout: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of the training split that is left out of training, each class in proportion; the same for every seed."""
+    limit: Count | None = None
+    """The most pictures of each class to train on, of those that `holdout` leaves; the same for every seed."""
     classes: Annotated[tuple[str, ...] | int | None, BeforeValidator(_known_classes)] = None
     """Names of the classes by mask value or label, or their number; null reads classes.txt in the data's folder, and
     for `wds` without one counts the labels. `masks` and `wds` only."""
@@ -199,6 +215,15 @@ class DataSection(Section):
     def _folder_has_a_path(self) -> Self:
         if self.source in ("folder", "wds", *MASKS) and not self.path:
             raise _fault_at("path", f"source: {self.source} needs the path of the folder that holds the data")
+        return self
+
+    @model_validator(mode="after")
+    def _parts_of_the_training_split(self) -> Self:
+        for key in ("limit", "holdout"):
+            if self.source in MASKS and getattr(self, key) is not None:
+                raise _fault_at(key, f"{key} goes by a picture's class; source: {self.source} has masks")
+        if self.eval == HOLDOUT and self.holdout is None:
+            raise _fault_at("eval", "eval: holdout needs data.holdout, the share that is left out of training")
         return self
 
     @model_validator(mode="after")
@@ -331,7 +356,7 @@ class Recipe(Section):
         trp = info.data.get("trp")
         if trp is not None and trp.kind == "depth" and "form" not in objective.model_fields_set:
             objective = objective.model_copy(update={"form": "episode"})
-        if trp is not None and trp.kind != "none" and len(objective.weights) != trp.replicas:
+        if trp is not None and trp.kind not in CONTROLS and len(objective.weights) != trp.replicas:
             reason = f"{len(objective.weights)} weights for {trp.replicas} replicas (trp.replicas); each needs one"
             raise _fault_at("weights", reason)
         return objective

@@ -13,23 +13,14 @@ from spgsurgeon.checkpoint.hashing import layout_hash
 from spgsurgeon.checkpoint.tensors import read_safetensors
 from spgsurgeon.errors import ArchitectureError, UsageError
 from spgsurgeon.models.tracing import meta_twin, run_twin
-from spgsurgeon.recipe.schema import MASKS, DataSection, Recipe
-from spgsurgeon.training.mask_sources import open_mask_source
-from spgsurgeon.training.shard_source import with_classes
-from spgsurgeon.training.sources import Source, check_same_classes, open_source
+from spgsurgeon.recipe.schema import CONTROLS, MASKS, DataSection, Recipe
+from spgsurgeon.training.sources import check_same_classes
 from spgsurgeon.trp.grafted import GraftedModel
 from spgsurgeon.workflows.evaluate import check_classes, check_task
 from spgsurgeon.workflows.graft import graft_proven, regraft
 from spgsurgeon.workflows.opening import OpenedModel, open_model, state_of
+from spgsurgeon.workflows.pictures import Data, open_data
 from spgsurgeon.workflows.replicas import Replicas
-
-
-@dataclass(frozen=True)
-class Data:
-    """The pictures of a run."""
-
-    train: Source[Any]
-    evaluation: Source[Any]
 
 
 @dataclass(frozen=True)
@@ -56,10 +47,10 @@ def prepare(
 ) -> Case:
     """Open the data and the model, check them against each other, and graft the model unless it is grafted.
 
-    A plain retraining takes the base of a grafted folder: it is the control of the same command.
+    A control takes the base of a grafted folder: it is that of the same command.
     """
     section = recipe.data
-    data = _open_data(section)
+    data = open_data(section)
     check_same_classes(data.train, data.evaluation)
     classes = len(data.train.classes)
     wanted = classes if random_seed is not None and num_classes is None else num_classes
@@ -68,15 +59,16 @@ def prepare(
     check_classes(data.train, opened.identity.num_classes, model, hint=_new_head(opened, classes))
     _check_sizes(section, opened)
     opened = replace(opened, label_names=list(data.train.classes))
-    if not resumes and (recipe.trp.kind == "none" or not opened.has_replicas):
-        proven = graft_proven(opened, _replicas(recipe), head_batch=recipe.trp.head_batch, seed=recipe.training.seed)
+    head_batch = "rollouts" if recipe.trp.rollouts else recipe.trp.head_batch
+    if not resumes and (recipe.trp.kind in CONTROLS or not opened.has_replicas):
+        proven = graft_proven(opened, _replicas(recipe), head_batch=head_batch, seed=recipe.training.seed)
         grafted, manifest = proven.grafted, proven.manifest
     else:
         assert opened.manifest is not None
         assert opened.folder is not None
         _check_agreement(recipe, opened.manifest, model)
         temporary = read_safetensors(opened.folder / "temporary.safetensors")[0]
-        grafted = regraft(opened, temporary, head_batch=recipe.trp.head_batch)
+        grafted = regraft(opened, temporary, head_batch=head_batch)
         manifest = opened.manifest
     manifest = replace(manifest, base=manifest.base | {"layout": layout_hash(state_of(grafted.base))})
     config = opened.config()
@@ -85,19 +77,6 @@ def prepare(
         channels = opened.preprocessing.input_size[0]
         config["pretrained_cfg"] = config["pretrained_cfg"] | {"input_size": [channels, size, size]}
     return Case(recipe, data, opened, grafted, manifest, config)
-
-
-def _open_data(section: DataSection) -> Data:
-    """Open both splits; classes that are counted off labels are counted over both."""
-    train, evaluation = (_open_source(section, split) for split in (section.train, section.eval))
-    most = max(len(train.classes), len(evaluation.classes))
-    return Data(with_classes(train, most), with_classes(evaluation, most))
-
-
-def _open_source(section: DataSection, split: str) -> Source[Any]:
-    if section.source in MASKS:
-        return open_mask_source(section.source, section.path, split, classes=section.classes, ignore=section.ignore)
-    return open_source(section.source, section.path, split, classes=section.classes)
 
 
 def _check_sizes(section: DataSection, opened: OpenedModel) -> None:
@@ -150,7 +129,7 @@ def _new_head(opened: OpenedModel, classes: int) -> str:
 
 
 def _replicas(recipe: Recipe) -> Replicas:
-    return Replicas(**recipe.trp.model_dump(exclude={"head_batch"}))
+    return Replicas(**recipe.trp.model_dump(exclude={"head_batch", "rollouts"}))
 
 
 def _check_agreement(recipe: Recipe, manifest: GraftManifest, model: str) -> None:
