@@ -17,6 +17,7 @@ from tiny_runs import (
     SETTINGS,
     WEIGHTS,
     Watcher,
+    free_port,
     metrics_of,
     tiny_grafted,
     tiny_retraining,
@@ -129,15 +130,6 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     torch.multiprocessing.spawn(in_each_process, (folder,), nprocs=2)
     ranks = [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
     return {"folder": folder, "ranks": ranks}
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.mark.parametrize("case", [*CASES, "accumulated"])
