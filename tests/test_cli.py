@@ -31,7 +31,7 @@ from spgsurgeon.cli.console import Verbosity, working
 from spgsurgeon.training.sources import open_source
 
 ROOT = Path(__file__).parent.parent
-HEAVY = ("torch", "torchvision", "timm", "numpy", "onnx", "onnxruntime", "sklearn")
+HEAVY = ("torch", "torchvision", "timm", "numpy", "onnx", "onnxruntime", "sklearn", "matplotlib", "jinja2")
 
 
 def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -57,7 +57,7 @@ def python(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 def test_all_verbs_are_there() -> None:
     assert {" ".join(path) for path in VERBS} >= {
-        *("inspect", "graft", "train", "strip", "eval", "diff", "demo", "doctor"),
+        *("inspect", "graft", "train", "strip", "eval", "diff", "demo", "doctor", "report"),
         *("recipes ls", "recipes show", "recipes cp", "recipes check"),
     }
 

@@ -155,7 +155,10 @@ def test_the_default_weights_are_counted_too(write):
         ("data:\n  source: folder", "recipe.yaml:1: data.path: source: folder needs the path of the folder that holds"),
         ("data: {source: masks}", "recipe.yaml:1: data.path: source: masks needs the path"),
         ("data: {source: folder, path: x, ignore: [3]}", "recipe.yaml:1: data.ignore: ignore is for pictures with mas"),
-        ("data: {source: coco, path: x, classes: 3}", "recipe.yaml:1: data.classes: classes is for source: masks"),
+        (
+            "data: {source: coco, path: x, classes: 3}",
+            "recipe.yaml:1: data.classes: classes is for source: masks and wds; coco",
+        ),
         (
             "data: {source: masks, path: x, augment: {crop: pad}}",
             "recipe.yaml:1: data.augment: crop 'pad' does not go with source: masks",
@@ -176,7 +179,9 @@ def test_the_default_weights_are_counted_too(write):
         (MINIMAL + "trp: {kind: depth, rate: 0.1}", "recipe.yaml:2: trp.rate: rate is not a setting of depth replicas"),
         (MINIMAL + "trp: {blocks: 2}", "recipe.yaml:2: trp.blocks: blocks is not a setting of dropout replicas"),
         (MINIMAL + "trp: {kind: depth, blocks: 0}", "recipe.yaml:2: trp.blocks: 0 is refused, it must be 1 or more"),
-        ("data: {source: wds/x}", "recipe.yaml:1: data.source: 'wds/x' is a stream, and streams can't be resumed"),
+        ("data: {source: wds/x}", "recipe.yaml:1: data.source: 'wds/x' names a data set; write source: wds"),
+        ("data: {source: tfds/x}", "recipe.yaml:1: data.source: 'tfds/x' is a stream, which could not be resumed"),
+        ("data: {source: wds}", "recipe.yaml:1: data.path: source: wds needs the path of the folder that holds"),
         ("data: {source: mnist}", "recipe.yaml:1: data.source: 'mnist' is not a data source"),
         ("data: {source: torch/}", "recipe.yaml:1: data.source: 'torch/' is not a data source"),
         (

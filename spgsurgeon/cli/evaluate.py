@@ -17,8 +17,8 @@ def command(
         str,
         typer.Option(
             "--data",
-            help="An image-folder tree, digits, torch/NAME or hfds/NAME; for segmentation a folder with SPLIT/images "
-            "and SPLIT/masks, voc or coco.",
+            help="An image-folder tree, wds (tar files), digits, torch/NAME or hfds/NAME; for segmentation a folder "
+            "with SPLIT/images and SPLIT/masks, voc or coco.",
         ),
     ],
     data_path: Annotated[Path | None, typer.Option("--data-path", help="Where data given by name lies.")] = None,

@@ -35,18 +35,20 @@ Decay = Annotated[float, Field(gt=0, lt=1)]
 
 READABLE = ("torch/", "hfds/")
 MASKS = ("masks", "voc", "coco")
-STREAMS = ("wds/", "tfds/", "hfids/")
+STREAMS = ("tfds/", "hfids/")
 
 
 def _known_source(source: str) -> str:
+    if source.startswith("wds/"):
+        raise ValueError(f"{source!r} names a data set; write source: wds, and the folder of the tar files as the path")
     if source.startswith(STREAMS):
         raise ValueError(
-            f"{source!r} is a stream, and streams can't be resumed exactly yet; use a folder, torch/, hfds/"
+            f"{source!r} is a stream, which could not be resumed exactly; use a folder, wds, torch/NAME or hfds/NAME"
         )
-    if source in ("folder", "digits", *MASKS) or any(source.startswith(p) and source != p for p in READABLE):
+    if source in ("folder", "wds", "digits", *MASKS) or any(source.startswith(p) and source != p for p in READABLE):
         return source
     raise ValueError(
-        f"{source!r} is not a data source; it must be folder, digits, torch/NAME or hfds/NAME, "
+        f"{source!r} is not a data source; it must be folder, wds, digits, torch/NAME or hfds/NAME, "
         f"or, with a mask for each picture, {', '.join(MASKS)}"
     )
 
@@ -169,16 +171,17 @@ class DataSection(Section):
     """The pictures."""
 
     source: Annotated[str, AfterValidator(_known_source)] = "folder"
-    """`folder` (a tree with one folder a class), `digits` (built in), or a name timm reads: torch/NAME, hfds/NAME. For
-    segmentation `masks` (SPLIT/images and SPLIT/masks), `voc` or `coco`."""
+    """`folder` (a tree with one folder a class), `wds` (WebDataset's shards, tar files), `digits` (built in), or a name
+    timm reads: torch/NAME, hfds/NAME. For segmentation `masks` (SPLIT/images and SPLIT/masks), `voc` or `coco`."""
     path: str | None = None
-    """The folder that holds the data; `folder` needs it."""
+    """The folder that holds the data; `folder` and `wds` need it."""
     train: str = "train"
-    """Split or sub-folder to train on."""
+    """Split or sub-folder to train on; for `wds` a pattern too, such as 'train-{0000..0123}.tar'."""
     eval: str = "val"
-    """Split or sub-folder to evaluate on."""
+    """Split or sub-folder to evaluate on; for `wds` a pattern too."""
     classes: Annotated[tuple[str, ...] | int | None, BeforeValidator(_known_classes)] = None
-    """Names of the classes by mask value, or their number; null reads classes.txt beside the pictures. `masks` only."""
+    """Names of the classes by mask value or label, or their number; null reads classes.txt in the data's folder, and
+    for `wds` without one counts the labels. `masks` and `wds` only."""
     ignore: Annotated[tuple[NonNegativeInt, ...], Strict(False)] = ()
     """Mask values that are not scored and teach nothing, besides 255."""
     image_size: Count | None = None
@@ -194,7 +197,7 @@ class DataSection(Section):
 
     @model_validator(mode="after")
     def _folder_has_a_path(self) -> Self:
-        if self.source in ("folder", *MASKS) and not self.path:
+        if self.source in ("folder", "wds", *MASKS) and not self.path:
             raise _fault_at("path", f"source: {self.source} needs the path of the folder that holds the data")
         return self
 
@@ -207,8 +210,8 @@ class DataSection(Section):
 
     @model_validator(mode="after")
     def _fits_the_source(self) -> Self:
-        if self.source != "masks" and self.classes is not None:
-            raise _fault_at("classes", f"classes is for source: masks; {self.source} has its own")
+        if self.source not in ("masks", "wds") and self.classes is not None:
+            raise _fault_at("classes", f"classes is for source: masks and wds; {self.source} has its own")
         if self.source not in MASKS and self.ignore:
             raise _fault_at("ignore", f"ignore is for pictures with masks; source: {self.source} has none")
         if self.source in MASKS:

@@ -5,7 +5,6 @@ A new kind of source is one `_open_*` function and one line in `MASK_SOURCES`.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +15,13 @@ from torchvision.datasets import VOCSegmentation
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from spgsurgeon.errors import UsageError, did_you_mean
+from spgsurgeon.training.class_names import Classes, class_names
 from spgsurgeon.training.coco_masks import VOC_CLASSES, open_coco
 from spgsurgeon.training.masks import read_mask
 from spgsurgeon.training.sources import Source, as_rgb, existing_folder, listing, nearby_folders
 
 MaskSource = Source[Tensor]
 """Pictures with masks: int64 [H, W] of the picture's size, the class of each pixel or `masks.IGNORED`."""
-Classes = Sequence[str] | int | None
-CLASS_NAMES = "classes.txt"
 _VOC_SPLITS = ("train", "val", "trainval")
 _NAMED = 3
 
@@ -83,7 +81,7 @@ def _open_folder(root: Path, split: str, classes: Classes, ignore: tuple[int, ..
             hint=there if (root / split).is_dir() else nearby_folders(root, split),
         )
     name = str(folders[0].parent if folders[0].name == "images" else root / split)
-    return _MaskFiles(name, _class_names(root, classes), _pairs(*folders), ignore)
+    return _MaskFiles(name, class_names(root, classes), _pairs(*folders), ignore)
 
 
 def _image_and_mask_folders(root: Path, split: str) -> tuple[Path, Path] | None:
@@ -124,29 +122,6 @@ def _by_stem(folder: Path, endings: Sequence[str]) -> dict[str, Path]:
             raise UsageError(f"{folder} has both {found[path.stem].name} and {path.name}", hint="remove one of them")
         found[path.stem] = path
     return found
-
-
-def _class_names(root: Path, classes: Classes) -> tuple[str, ...]:
-    if isinstance(classes, int):
-        names = [str(number) for number in range(classes)]
-    elif classes is not None:
-        names = list(classes)
-    else:
-        names = _read_class_names(root / CLASS_NAMES)
-    if not names or not all(names):
-        raise UsageError(f"the classes of {root} need a name each, and there has to be one, found {names}")
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise UsageError(f"the classes of {root} name {listing(twice)} more than once")
-    return tuple(names)
-
-
-def _read_class_names(path: Path) -> list[str]:
-    if not path.is_file():
-        raise UsageError(
-            f"nothing says which classes the masks in {path.parent} have",
-            hint=f"write their names into {path}, one a line, or set data.classes to their number",
-        )
-    return [line.strip() for line in path.read_text(encoding="utf-8-sig", errors="replace").strip().splitlines()]
 
 
 def _open_voc(root: Path, split: str, classes: Classes, ignore: tuple[int, ...]) -> MaskSource:

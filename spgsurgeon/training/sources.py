@@ -1,6 +1,7 @@
 """Where labelled pictures come from: the built-in digits, image-folder trees, and the data sets that timm reads.
 
-A new kind of source is one `_open_*` function and one line in `open_source`. Pictures with masks: `mask_sources`.
+A new kind of source is one `_open_*` function and one line in `open_source`. Pictures in tar files: `shard_source`;
+pictures with masks: `mask_sources`.
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ from torchvision.datasets import ImageFolder
 from spgsurgeon.errors import UsageError, did_you_mean
 from spgsurgeon.training.seeds import derive_seed
 
-FORMS = "folder, digits, torch/<name> (torchvision's data sets), hfds/<name> (Hugging Face data sets)"
+FORMS = (
+    "folder, wds (WebDataset's shards: tar files), digits, torch/<name> (torchvision's data sets), "
+    "hfds/<name> (Hugging Face data sets)"
+)
 DIGIT_SPLITS = {"train": 600, "val": 500, "test": 697}
-_STREAMS = ("wds", "tfds", "hfids")
+_STREAMS = ("tfds", "hfids")
 _EVALUATION_SPLITS = ("val", "valid", "validation", "eval", "evaluation", "test")
 
 
@@ -51,28 +55,38 @@ class Source(Protocol[Target]):
 ImageSource = Source[int]
 
 
-def open_source(source: str, path: str | Path | None, split: str) -> ImageSource:
+def open_source(
+    source: str, path: str | Path | None, split: str, *, classes: Sequence[str] | int | None = None
+) -> ImageSource:
     """Open one split of a data set; nothing is downloaded but by Hugging Face's own library.
 
     `source` is one of the forms in `FORMS`. For `folder`, `split` is the sub-folder of `path` that holds the class
-    folders ("" or "." means `path` itself). `digits` ignores `path`. Refuses streams, since training could not resume
-    at the sample where it stopped.
+    folders ("" or "." means `path` itself). `digits` ignores `path`. `wds` takes `classes`, as `open_shards` does; the
+    others bring theirs. Refuses streams, since training could not resume at the sample where it stopped.
     """
     prefix = source.partition("/")[0].lower()
     if source == "digits":
         return _open_digits(split)
     if source == "folder":
         return _open_folder(path, split)
+    if source == "wds":
+        return _open_shards(path, split, classes)
+    if "/" in source and prefix == "wds":
+        raise UsageError(
+            f"{source!r} names a data set, and shards are found by their folder",
+            hint="the source is just 'wds'; the path is the folder that holds the tar files",
+        )
     if "/" in source and prefix in _STREAMS:
         raise UsageError(
-            f"{source!r} is a stream, and streams can't be resumed exactly yet",
-            hint="unpack it to a folder with one sub-folder per class and use source 'folder'",
+            f"{source!r} is a stream: it can't be read at random, so training could not resume exactly",
+            hint="unpack it to a folder with one sub-folder per class and use source 'folder', or write WebDataset "
+            "shards of it and use 'wds'",
         )
     if "/" in source and prefix == "torch":
         return _open_torchvision(source, path, split)
     if "/" in source and prefix == "hfds":
         return _open_hugging_face(source, path, split)
-    near = did_you_mean(source, ["folder", "digits"])
+    near = did_you_mean(source, ["folder", "wds", "digits"])
     raise UsageError(f"unknown data source {source!r}", hint=f"{near + ' ' if near else ''}known forms: {FORMS}")
 
 
@@ -197,6 +211,12 @@ def _open_folder(path: str | Path | None, split: str) -> ImageSource:
         hint = f"expected {root}/<class>/<picture>, one folder per class, none of them empty"
         raise UsageError(f"{root} is not an image folder: {error}", hint=hint) from error
     return _TorchvisionSource(str(root), tuple(dataset.classes), dataset)
+
+
+def _open_shards(path: str | Path | None, split: str, classes: Sequence[str] | int | None) -> ImageSource:
+    from spgsurgeon.training.shard_source import open_shards  # which stands on this file
+
+    return open_shards(path, split, classes=classes)
 
 
 def _open_torchvision(source: str, path: str | Path | None, split: str) -> ImageSource:

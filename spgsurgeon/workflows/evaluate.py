@@ -10,11 +10,13 @@ from typing import Any
 from spgsurgeon.errors import UsageError
 from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.training.augmentation import evaluation_transform
+from spgsurgeon.training.class_names import CLASS_NAMES
 from spgsurgeon.training.evaluation import evaluate
 from spgsurgeon.training.joint_augmentation import joint_evaluation_transform
 from spgsurgeon.training.loader import EvaluationBatches, default_workers
-from spgsurgeon.training.mask_sources import CLASS_NAMES, MASK_SOURCES, holds_masks, open_mask_source
+from spgsurgeon.training.mask_sources import MASK_SOURCES, holds_masks, open_mask_source
 from spgsurgeon.training.processes import Processes, choose_precision, join_processes
+from spgsurgeon.training.shard_source import with_classes
 from spgsurgeon.training.sources import Source, open_source
 from spgsurgeon.workflows.opening import OpenedModel, open_model
 
@@ -40,10 +42,10 @@ def evaluate_model(
 
     The scores are top1 and top5; of a segmentation model mean_iou, pixel_accuracy and class_iou by name (all percent).
 
-    `data` is an image-folder tree, `digits`, or a data-set name that timm reads (then `path` is where it lies); for a
-    segmentation model a folder of images and masks, `voc` or `coco`. `image_size` in pixels (None: the model's own) is
-    what the shorter edge is resized to there. Mask values in `ignore` are not scored. Raises UsageError where data and
-    model have other classes, or the one has masks and the other has no use for them.
+    `data` is an image-folder tree, `digits`, `wds` or a data-set name that timm reads (then `path` is where it lies);
+    for a segmentation model a folder of images and masks, `voc` or `coco`. `image_size` in pixels (None: the model's
+    own) is what the shorter edge is resized to there. Mask values in `ignore` are not scored. Raises UsageError where
+    data and model have other classes, or the one has masks and the other has no use for them.
     """
     _check_computation(device, precision)
     form, root = _find_data(data, path)
@@ -76,9 +78,9 @@ def _find_data(data: str, path: Path | None) -> tuple[str | None, Path | None]:
     if path is None and data != "digits" and "/" in data and not data.startswith(("torch/", "hfds/")):
         raise UsageError(
             f"there is no folder {data}",
-            hint="--data is a folder, digits, torch/NAME or hfds/NAME; voc or coco for segmentation",
+            hint="--data is a folder, wds, digits, torch/NAME or hfds/NAME; voc or coco for segmentation",
         )
-    if path is None and (data.startswith("torch/") or data in MASK_SOURCES):
+    if path is None and (data.startswith("torch/") or data in ("wds", *MASK_SOURCES)):
         raise UsageError(f"--data {data} needs the folder it lies in", hint="--data-path FOLDER")
     return data, path
 
@@ -96,7 +98,7 @@ def _open_data(
     if form not in MASK_SOURCES:
         if ignore:
             raise UsageError("mask values are ignored in segmentation only", hint="leave --ignore out")
-        return open_source(form, root, split)
+        return with_classes(open_source(form, root, split), opened.identity.num_classes)
     classes = None
     if form == "masks" and root is not None and not (root.expanduser() / CLASS_NAMES).is_file():
         classes = opened.config().get("label_names") or opened.identity.num_classes

@@ -34,6 +34,8 @@ _PACKAGES: dict[str, tuple[str, str | None]] = {
     "rich": ("rich", None),
     "PyYAML": ("yaml", None),
     "tensorboard": ("tensorboard", None),
+    "matplotlib": ("matplotlib", "report"),
+    "Jinja2": ("jinja2", None),
     "scikit-learn": ("sklearn", "demo, and the data set digits"),
 }
 

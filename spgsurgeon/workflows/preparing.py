@@ -15,6 +15,7 @@ from spgsurgeon.errors import ArchitectureError, UsageError
 from spgsurgeon.models.tracing import meta_twin, run_twin
 from spgsurgeon.recipe.schema import MASKS, DataSection, Recipe
 from spgsurgeon.training.mask_sources import open_mask_source
+from spgsurgeon.training.shard_source import with_classes
 from spgsurgeon.training.sources import Source, check_same_classes, open_source
 from spgsurgeon.trp.grafted import GraftedModel
 from spgsurgeon.workflows.evaluate import check_classes, check_task
@@ -58,7 +59,7 @@ def prepare(
     A plain retraining takes the base of a grafted folder: it is the control of the same command.
     """
     section = recipe.data
-    data = Data(_open_source(section, section.train), _open_source(section, section.eval))
+    data = _open_data(section)
     check_same_classes(data.train, data.evaluation)
     classes = len(data.train.classes)
     wanted = classes if random_seed is not None and num_classes is None else num_classes
@@ -86,10 +87,17 @@ def prepare(
     return Case(recipe, data, opened, grafted, manifest, config)
 
 
+def _open_data(section: DataSection) -> Data:
+    """Open both splits; classes that are counted off labels are counted over both."""
+    train, evaluation = (_open_source(section, split) for split in (section.train, section.eval))
+    most = max(len(train.classes), len(evaluation.classes))
+    return Data(with_classes(train, most), with_classes(evaluation, most))
+
+
 def _open_source(section: DataSection, split: str) -> Source[Any]:
     if section.source in MASKS:
         return open_mask_source(section.source, section.path, split, classes=section.classes, ignore=section.ignore)
-    return open_source(section.source, section.path, split)
+    return open_source(section.source, section.path, split, classes=section.classes)
 
 
 def _check_sizes(section: DataSection, opened: OpenedModel) -> None:
@@ -113,8 +121,23 @@ def _in_float32(opened: OpenedModel) -> OpenedModel:
     """Return the model with float32 weights: updates of half-precision ones would round to nothing."""
     kinds = {str(p.dtype).removeprefix("torch.") for p in opened.module.parameters()} - {"float32"}
     opened.module.float()
+    _move_out_of_the_file(opened.module)
     note = f"{', '.join(sorted(kinds))} weights: trained, and written, as float32"
     return replace(opened, notes=[*opened.notes, note]) if kinds else opened
+
+
+def _move_out_of_the_file(module: torch.nn.Module) -> None:
+    """Give each tensor memory of its own, and those that share it a common one.
+
+    Read from a file, they lie where the file has them, and sums over memory that is aligned otherwise are rounded
+    otherwise: a resumed run would drift away from one that was never stopped.
+    """
+    copies: dict[tuple[object, ...], torch.Tensor] = {}
+    for tensor in (*module.parameters(), *module.buffers()):
+        place = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        if place not in copies:
+            copies[place] = tensor.detach().clone()
+        tensor.data = copies[place]
 
 
 def _new_head(opened: OpenedModel, classes: int) -> str:

@@ -2,8 +2,11 @@
 
 import itertools
 import multiprocessing
+import os
 import random
 import signal
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -178,6 +181,125 @@ def test_a_damaged_picture_is_named(damaged: ImageSource, workers: int) -> None:
     assert caught.value.hint
     batches.close()
     assert multiprocessing.active_children() == []  # although the exception still holds its frames
+
+
+# Pictures that can't be used
+
+
+class Gaps(Numbered):
+    """Numbered pictures of which some can't be used, each for a reason of its own."""
+
+    reasons = {3: "truncated", 4: "no picture", 11: "its label 99 is not one", 17: "not finite"}  # noqa: RUF012
+
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        if index in (3, 4):
+            raise OSError(self.reasons[index])
+        image, label = super().read(index)
+        return (image, 99) if index == 11 else (image, label)
+
+
+def with_an_infinite_picture(image: Image.Image) -> Tensor:
+    return TRAINING(image) + (float("inf") if image.getpixel((0, 0)) == (17, 34, 238) else 0.0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_pictures_that_can_not_be_used_are_replaced_in_training(workers: int) -> None:
+    def run(source: Numbered, start: int = 0) -> tuple[Pairs, dict[str, str]]:
+        batches = TrainingBatches(
+            source, with_an_infinite_picture, batch_size=4, workers=workers, seed=3, unreadable="skip"
+        )
+        return epoch_of(batches, 1, start), batches.unusable
+
+    whole, unusable = run(Gaps(50))
+    untouched, none = run(Numbered(50))
+    assert set(none) == {"numbered 17"}
+    assert unusable.keys() == {f"numbered {index}" for index in Gaps.reasons}
+    for index, words in Gaps.reasons.items():
+        assert words in unusable[f"numbered {index}"]
+    for found, expected in zip(whole, untouched, strict=True):
+        assert found.samples.tolist() == found.targets.tolist()
+        pairs = zip(*found[::2], *expected[::2], strict=True)
+        for image, sample, original, wanted in pairs:
+            takes_its_place = {3: 5, 4: 5, 11: 12}.get(int(wanted), int(wanted))
+            assert sample == takes_its_place
+            assert torch.equal(image, original) == (sample == wanted)
+    assert equal(run(Gaps(50), start=5)[0], whole[5:])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_pictures_that_can_not_be_used_are_left_out_of_an_evaluation(world_size: int, workers: int) -> None:
+    seen, unusable = [], {}
+    for rank in range(world_size):
+        batches = EvaluationBatches(
+            Gaps(13),
+            EVALUATION,
+            batch_size=2,
+            workers=workers,
+            rank=rank,
+            world_size=world_size,
+            unreadable="skip",
+        )
+        seen += [label for _, labels, _ in batches for label in labels.tolist()]
+        unusable |= batches.unusable
+        batches.close()
+    assert seen == [0, 1, 2, 5, 6, 7, 8, 9, 10, 12]
+    assert unusable.keys() == {"numbered 3", "numbered 4", "numbered 11"}
+
+
+def test_a_source_without_a_single_usable_picture() -> None:
+    class Nothing(Numbered):
+        def read(self, index: int) -> tuple[Image.Image, int]:
+            raise OSError("damaged")
+
+    batches = TrainingBatches(Nothing(5), TRAINING, batch_size=4, workers=0, seed=3, unreadable="skip")
+    with pytest.raises(DataError, match=r"can't use numbered \d: damaged"):
+        next(batches.epoch(0))
+
+
+def test_a_picture_that_is_not_finite_is_named() -> None:
+    batches = TrainingBatches(Numbered(18), with_an_infinite_picture, batch_size=18, workers=0, seed=3)
+    with pytest.raises(DataError, match=r"can't use numbered 17: .* not finite: it has NaN or infinity"):
+        next(batches.epoch(0))
+
+
+@pytest.mark.parametrize(("samples", "parts"), [(11, 2), (9, 2), (1, 1), (12, 2)])
+def test_every_rank_is_called_after_as_many_parts(samples: int, parts: int) -> None:
+    for rank in range(3):
+        calls: list[int] = []
+        batches = EvaluationBatches(Numbered(samples), EVALUATION, batch_size=2, workers=0, rank=rank, world_size=3)
+        list(batches.run(lambda calls=calls: calls.append(1)))  # type: ignore[misc]
+        assert len(calls) == parts
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a worker looks for its parent every few seconds")
+def test_workers_end_with_a_process_that_is_killed() -> None:
+    reader, writer = os.pipe()
+
+    def parent() -> None:
+        batches = iter(EvaluationBatches(Numbered(40), EVALUATION, batch_size=1, workers=2))
+        next(batches)
+        os.write(writer, " ".join(str(child.pid) for child in multiprocessing.active_children()).encode())
+        signal.pause()
+
+    process = multiprocessing.get_context("fork").Process(target=parent)
+    process.start()
+    workers = [int(pid) for pid in os.read(reader, 100).split()]
+    process.kill()
+    process.join()
+    assert len(workers) == 2
+    for _ in range(100):
+        if not any(is_running(pid) for pid in workers):
+            return
+        time.sleep(0.02)
+    pytest.fail("workers outlived their parent by two seconds")
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_a_label_outside_the_classes_is_named() -> None:

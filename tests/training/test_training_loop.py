@@ -1,6 +1,7 @@
 """The loop's steps: accumulation, clipping, precision, averages, stopping; and the plan of a run."""
 
 import itertools
+import json
 import multiprocessing
 import os
 import signal
@@ -33,11 +34,12 @@ from tiny_runs import (
 from torch import nn
 
 from spgsurgeon.errors import DataError, SurgeonError, UsageError
+from spgsurgeon.training import interruption
 from spgsurgeon.training.interruption import InterruptedRunError, stop_on_signals
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.number_guard import NonFiniteError
 from spgsurgeon.training.plan import plan
-from spgsurgeon.training.settings import ColdStart, Objective, Optimizer, Schedule
+from spgsurgeon.training.settings import Checkpoints, ColdStart, Objective, Optimizer, Schedule
 from spgsurgeon.trp.blocks import ConvolutionalBlock, bottleneck, zero_last
 from spgsurgeon.trp.grafted import GraftedModel, attach
 from spgsurgeon.trp.places import Place
@@ -492,3 +494,101 @@ def test_resume_finds_the_run_folder_that_was_not_named(tmp_path: Path, monkeypa
 
 def crash(*_: object) -> None:
     raise CrashError
+
+
+# Pictures that can't be used
+
+
+class Damaged(Noise):
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        if index in (5, 17):
+            raise OSError(f"picture {index} is damaged")
+        return super().read(index)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_passes_over_them_counts_and_lists_them(tmp_path: Path, workers: int) -> None:
+    def damaged(path: Path, **options: Any) -> Retraining:
+        settings = replace(EVERYTHING, checkpoints=Checkpoints(steps=1))
+        source = Damaged(24)
+        return tiny_retraining(settings, path=path, source=source, workers=workers, unreadable="skip", **options)
+
+    watcher = Watcher()
+    whole = train(damaged(tmp_path / "whole", progress=watcher))
+    assert [line["unreadable_pictures"] for line in watcher.lines] == [2] * 4
+    assert any("2 pictures can't be used" in text and "noise 17" in text for text in watcher.warnings)
+    assert len(watcher.warnings) <= 2
+    listed = json.loads((tmp_path / "whole" / "unreadable.json").read_text())
+    assert listed == {"noise 17": "picture 17 is damaged", "noise 5": "picture 5 is damaged"}
+    for step in (2, 8):
+        with pytest.raises(CrashError):
+            train(damaged(tmp_path / "run", progress=crash_at(step)), resume=step > 2)
+    resumed = train(damaged(tmp_path / "run", grafted=tiny_grafted(seed=9)), resume=True)
+    assert weights_hash(resumed) == weights_hash(whole)
+    assert metrics_of(tmp_path / "run") == metrics_of(tmp_path / "whole")
+    assert json.loads((tmp_path / "run" / "unreadable.json").read_text()) == listed
+
+
+def test_a_picture_that_only_an_evaluation_meets(tmp_path: Path) -> None:
+    watcher = Watcher()
+    retraining = tiny_retraining(path=tmp_path / "run", unreadable="skip", progress=watcher)
+    train(evaluating(retraining, Damaged(11)))
+    assert retraining.counters.original
+    assert retraining.counters.original["samples"] == 10
+    assert json.loads((tmp_path / "run" / "unreadable.json").read_text()) == {"noise 5": "picture 5 is damaged"}
+    assert "noise 5" in watcher.warnings[0]
+
+
+# At once
+
+
+def test_a_signal_while_the_first_step_compiles_leaves_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compilers catch every Exception, so what is raised is none."""
+    reached: list[str] = []
+
+    def compiling(model: nn.Module) -> Callable[..., Any]:
+        def run(images: torch.Tensor) -> Any:
+            try:
+                signal.raise_signal(signal.SIGTERM)
+                reached.append("not left")
+            except Exception:
+                reached.append("caught")
+            return model(images)
+
+        return run
+
+    settings = replace(SETTINGS, compile=True)
+    whole = train(tiny_retraining())
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "compile", compiling)
+        with pytest.raises(InterruptedRunError, match="after step 0") as caught:
+            train(tiny_retraining(settings, path=tmp_path / "run"))
+    assert caught.value.exit_code == 143
+    assert reached == []
+    resumed = train(tiny_retraining(path=tmp_path / "run", grafted=tiny_grafted(seed=9)), resume=True)
+    assert weights_hash(resumed) == weights_hash(whole)
+
+
+def test_a_signal_in_a_later_step_lets_it_finish() -> None:
+    retraining = tiny_retraining()
+    retraining.grafted.base.head.register_forward_hook(
+        lambda *_: signal.raise_signal(signal.SIGTERM) if retraining.counters.step == 1 else None
+    )
+    with pytest.raises(InterruptedRunError, match="after step 2"):
+        train(retraining)
+
+
+def test_torchrun_repeats_a_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interruption, "_REPEAT_SECONDS", 10.0)
+    with pytest.raises(InterruptedRunError, match="after step 1"):
+        train(tiny_retraining(progress=Watcher(lambda _: [signal.raise_signal(signal.SIGINT) for _ in range(3)])))
+
+
+def test_signals_that_are_ignored_stay_so() -> None:
+    """As where a run was started by nohup, or in the background of a script."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        train(tiny_retraining(progress=signal_at(2, signal.SIGINT)))
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)

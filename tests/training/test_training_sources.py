@@ -113,7 +113,7 @@ def test_training_and_evaluation_must_agree_on_classes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("wds/imagenet", "stream"),
+        ("wds/imagenet", "shards are found by their folder"),
         ("tfds/mnist", "stream"),
         ("hfids/mnist", "stream"),
         ("imagenet", "unknown data source"),

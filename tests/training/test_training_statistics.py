@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_runs import ONE_PROCESS, SETTINGS, Watcher, tiny_retraining, train
+from tiny_runs import ONE_PROCESS, SETTINGS, Noise, Watcher, tiny_retraining, train
 from torch import Tensor
 
 from spgsurgeon.objective.loss import spg_loss
 from spgsurgeon.training.loader import Batch
-from spgsurgeon.training.statistics import EpisodeStatistics, summarize
+from spgsurgeon.training.statistics import EXTREMES, EpisodeStatistics, extremes, summarize
 
 LABELS = ("0", "0.2", "0.36", "0.488")
 WEIGHTS = (0.4, 0.2, 0.1)
@@ -54,10 +54,12 @@ def add(statistics: EpisodeStatistics, logits: Tensor, labels: Tensor, first: in
     statistics.add(spg_loss(logits, labels, **loss), Batch(logits, labels, samples), torch.tensor(False))
 
 
-def added(data: list[tuple[Tensor, Tensor]], statistics: EpisodeStatistics | None = None) -> EpisodeStatistics:
+def added(
+    data: list[tuple[Tensor, Tensor]], statistics: EpisodeStatistics | None = None, first: int = 0
+) -> EpisodeStatistics:
     statistics = statistics or EpisodeStatistics(4, 3, ONE_PROCESS)
-    for logits, labels in data:
-        add(statistics, logits, labels, weights=WEIGHTS, form="episode")
+    for number, (logits, labels) in enumerate(data, first):
+        add(statistics, logits, labels, number * len(labels), weights=WEIGHTS, form="episode")
     return statistics
 
 
@@ -78,7 +80,7 @@ def test_it_agrees_with_a_slow_count() -> None:
 def test_it_goes_on_from_what_it_saved() -> None:
     data = batches()
     halfway = added(data[:2]).totals()
-    assert added(data[2:], EpisodeStatistics(4, 3, ONE_PROCESS, halfway)).totals() == added(data).totals()
+    assert added(data[2:], EpisodeStatistics(4, 3, ONE_PROCESS, halfway), 2).totals() == added(data).totals()
 
 
 def test_steps_that_nobody_reached() -> None:
@@ -111,3 +113,73 @@ def test_an_epochs_line_counts_each_picture_once() -> None:
     for line in watcher.lines:
         assert sum(line["accepted_units"].values()) == 24
         assert list(line["accepted_units"]) == ["0", "0.2", "0.36"]
+
+
+# Pictures
+
+
+def slow_extremes(data: list[tuple[Tensor, Tensor]], count: int) -> dict[str, list[tuple[int, int, int]]]:
+    """Return sample, label and length of the pictures with the shortest and the longest episodes."""
+    found: list[tuple[float, int, int, int]] = []
+    for logits, labels in data:
+        for picture, label in enumerate(labels.tolist()):
+            rows = logits[picture :: len(labels)].double()
+            wrong = [step for step, row in enumerate(rows) if row.argmax().item() != label]
+            length = min([*wrong, 3]) + 1
+            sureness = 1 / (1 - rows[0].log_softmax(0)[label].item())
+            found.append((length + sureness, len(found), label, length))
+    found.sort()
+    return {
+        "shortest": [one[1:] for one in found[:count]],
+        "longest": [one[1:] for one in reversed(found[-count:])],
+    }
+
+
+def pictures_of(statistics: EpisodeStatistics) -> dict[str, list[tuple[int, int, int]]]:
+    found = extremes(statistics.totals(), Noise(100))
+    assert all(one["name"] == f"noise {one['sample']}" for rows in found.values() for one in rows)
+    return {name: [(one["sample"], one["label"], one["length"]) for one in rows] for name, rows in found.items()}
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_the_shortest_and_the_longest_episodes(count: int) -> None:
+    data = batches(count)
+    assert pictures_of(added(data)) == slow_extremes(data, EXTREMES)
+
+
+def test_of_few_pictures_all_are_named_once() -> None:
+    found = pictures_of(added(batches(1)))
+    assert sorted(found["shortest"]) == sorted(found["longest"])
+    assert len(found["shortest"]) == 7
+
+
+def test_a_skipped_batch_counts_nowhere() -> None:
+    statistics = added(batches(2))
+    before = statistics.totals()
+    logits, labels = batches(1)[0]
+    batch = Batch(logits, labels, torch.arange(50, 57))
+    statistics.add(spg_loss(logits * float("nan"), labels, weights=WEIGHTS), batch, torch.tensor(True))
+    assert statistics.totals() == before
+
+
+def test_soft_targets_and_further_outputs() -> None:
+    """A mixed picture is of the class that it is most of; of two outputs, the first one's episode is the picture's."""
+    torch.manual_seed(1)
+    hard, samples = torch.tensor([0, 2, 1, 1]), torch.arange(4)
+    logits = torch.randn(8, 3, 2)
+    soft = torch.nn.functional.one_hot(hard, 3) * 0.7 + 0.1
+    found = []
+    for target, given in ((soft, logits), (hard, logits), (hard, logits[..., 0])):
+        statistics = EpisodeStatistics(2, 3, ONE_PROCESS)
+        statistics.add(spg_loss(given, target, weights=(0.4,)), Batch(given, target, samples), torch.tensor(False))
+        found.append(statistics)
+    of_soft, of_two, of_one = (statistics.totals() for statistics in found)
+    assert of_soft["by_class"] == of_two["by_class"]
+    assert sum(map(sum, of_two["by_class"])) == 8
+    assert of_two["shortest"] == of_one["shortest"]
+
+
+def test_plain_retraining_has_no_extremes() -> None:
+    statistics = EpisodeStatistics(1, 2, ONE_PROCESS)
+    add(statistics, torch.zeros(3, 2), torch.tensor([0, 1, 1]), weights=())
+    assert extremes(statistics.totals(), Noise(3)) == {"shortest": [], "longest": []}

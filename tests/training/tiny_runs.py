@@ -177,6 +177,8 @@ def tiny_retraining(
     samples: int = 24,
     batch_size: int = 4,
     workers: int = 0,
+    keep: int = 2,
+    unreadable: str = "stop",
 ) -> Retraining:
     grafted = grafted or tiny_grafted()
     source = source or Noise(samples)
@@ -191,12 +193,20 @@ def tiny_retraining(
             batch_size=batch_size,
             workers=workers,
             seed=settings.seed,
+            unreadable=unreadable,
             **share,
         ),
-        EvaluationBatches(Noise(11), evaluation_transform(PREPROCESSING), batch_size=4, workers=workers, **share),
+        EvaluationBatches(
+            Noise(11),
+            evaluation_transform(PREPROCESSING),
+            batch_size=4,
+            workers=workers,
+            unreadable=unreadable,
+            **share,
+        ),
         num_classes=CLASSES,
         step_labels=LABELS[: grafted.steps],
-        run=tiny_run_folder(path) if path else None,
+        run=tiny_run_folder(path, keep) if path else None,
         progress=progress,
     )
 

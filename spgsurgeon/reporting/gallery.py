@@ -1,0 +1,112 @@
+"""Which figures a report has, and what is said below each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from matplotlib.figure import Figure
+
+from spgsurgeon.reporting.figures import (
+    SHOWN_CLASSES,
+    accepted_figure,
+    draw,
+    learning_rate_figure,
+    loss_figure,
+    moments_figure,
+    score_figure,
+    throughput_figure,
+    valid_share_figure,
+)
+from spgsurgeon.reporting.run_records import METRICS, EpochRecord, RunRecord
+
+Section = Literal["curves", "episodes", "speed", "cold"]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure of a report: `name` is its file's, without the ending; `run` is the one it is about, None for all."""
+
+    section: Section
+    name: str
+    title: str
+    caption: str
+    png: bytes
+    run: RunRecord | None = None
+
+
+def drawings_of(runs: Sequence[RunRecord]) -> list[Drawing]:
+    """Return the figures that these runs have the numbers for, in the order of the page."""
+    drawings = _of_all(runs)
+    for run in runs:
+        drawings += _of_one(run)
+    return sorted(drawings, key=lambda drawing: get_args(Section).index(drawing.section))
+
+
+def _of_all(runs: Sequence[RunRecord]) -> list[Drawing]:
+    found = []
+
+    def add(section: Section, name: str, title: str, caption: str, make: Callable[..., Figure], *given: object) -> None:
+        found.append(Drawing(section, name, title, caption, draw(make, *given)))
+
+    for metric, title in METRICS.items():
+        if scored := [run for run in runs if run.metric == metric]:
+            said = (
+                "Percent on the evaluation split at the end of each epoch. A ring is the original, before any step, a "
+                "dot the best epoch."
+            )
+            add("curves", f"score-{metric.replace('_', '-')}", f"Score, {title}", said, score_figure, scored, metric)
+    started = [run for run in runs if run.epochs]
+    if started:
+        add("curves", "loss", "Training loss", _about_losses(started), loss_figure, started)
+        said = "Of the last step of each epoch."
+        add("curves", "learning-rate", "Learning rate", said, learning_rate_figure, started)
+        said = "Pictures that the training took in a second, waiting for data included."
+        add("speed", "throughput", "Throughput", said, throughput_figure, started)
+    if converged := [run for run in started if any(_compared(epoch) for epoch in run.cold)]:
+        said = (
+            "How far the optimizer's moments still changed from one cold epoch to the next: a cosine near 1 and a "
+            "relative change near 0 mean that they have settled."
+        )
+        if any(run.tolerance is not None for run in converged):
+            said += " Dotted: where the cold start was to stop."
+        add("cold", "cold-start", "Cold start", said, moments_figure, converged)
+    return found
+
+
+def _compared(epoch: EpochRecord) -> bool:
+    return epoch.moments is not None and any(value is not None for value in dict(epoch.moments).values())
+
+
+def _about_losses(runs: Sequence[RunRecord]) -> str:
+    said = "Mean of each epoch."
+    if any(run.accepts for run in runs):
+        said += " Thin: the cross entropy of the base alone, without the replicas."
+    if len(runs) > 1:
+        said += " Losses of different objectives don't compare; the cross entropies do."
+    return said
+
+
+def _of_one(run: RunRecord) -> list[Drawing]:
+    if not run.accepts or not run.epochs:
+        return []
+    said = (
+        "Share of units whose prediction was right at every step before; the later the step, the stronger the colour."
+    )
+    png = draw(valid_share_figure, run)
+    drawings = [Drawing("episodes", f"run-{run.number + 1}-valid-share", "Still valid", said, png, run)]
+    recorded = [epoch for epoch in run.epochs if any(map(sum, epoch.accepted_by_class))]
+    if recorded:
+        last = recorded[-1]
+        rows = last.accepted_by_class
+        seen = sum(1 for row in rows if sum(row))
+        said = f"Where the units of each class ended their episode in epoch {run.place(last)}."
+        if seen > SHOWN_CLASSES:
+            half = SHOWN_CLASSES // 2
+            said += f" Of {seen} classes: the {half} with the shortest and the {half} with the longest mean episode."
+        if seen < len(rows):
+            said += f" {len(rows) - seen} of the {len(rows)} classes had no unit in it."
+        png = draw(accepted_figure, run, last)
+        drawings.append(Drawing("episodes", f"run-{run.number + 1}-accepted", "Accepted, by class", said, png, run))
+    return drawings

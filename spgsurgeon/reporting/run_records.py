@@ -1,0 +1,178 @@
+"""What a run recorded about its epochs, read back from metrics.jsonl.
+
+Shapes: T replicas, so an episode has T+1 steps; C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+METRICS = {"top1": "top-1", "mean_iou": "mean IoU"}
+"""The scores, in percent, that runs are compared by, and how people call them."""
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class Evaluation(BaseModel):
+    """Scores in percent at the end of an epoch; which of them there are goes by the task."""
+
+    top1: float | None = None
+    mean_iou: float | None = None
+
+
+class Moments(BaseModel):
+    """How much an optimizer's moments changed from one cold epoch to the next; None for a moment it does not keep."""
+
+    first_cosine: float | None
+    second_change: float | None
+
+
+class Picture(BaseModel):
+    """A picture and its episode: `sample` is its index in the training data, `length` 1 to T+1."""
+
+    sample: Count
+    name: str
+    label: Count
+    length: Annotated[int, Field(ge=1)]
+    cross_entropy: float
+
+
+class Pictures(BaseModel):
+    """The pictures of an epoch with the shortest and the longest episodes."""
+
+    shortest: list[Picture]
+    longest: list[Picture]
+
+
+class EpochRecord(BaseModel):
+    """A line of metrics; keys not named here are left out.
+
+    `valid_share` and `step_cross_entropy` have one entry a step, `accepted_units` one a label, `accepted_by_class` is
+    [C][T+1]. `seconds` is the time that the epoch took, `data_seconds` how much of it the loop waited for data;
+    `skipped_steps` and `unreadable_pictures` count from the run's start.
+    """
+
+    epoch: Count
+    phase: Literal["cold", "train"]
+    loss: float
+    step_cross_entropy: Annotated[list[float | None], Field(min_length=1)]
+    valid_share: Annotated[list[float], Field(min_length=1)]
+    accepted_units: dict[str, int]
+    learning_rate: float
+    accepted_by_class: list[list[Count]]
+    pictures: Pictures
+    skipped_steps: Count
+    unreadable_pictures: Count
+    seconds: float
+    data_seconds: float
+    images_per_second: float
+    peak_memory_bytes: Count
+    evaluation: Evaluation | None = None
+    moments: Moments | None = None
+
+    @model_validator(mode="after")
+    def _same_steps_everywhere(self) -> Self:
+        steps = {len(self.valid_share), len(self.step_cross_entropy), *map(len, self.accepted_by_class)}
+        if len(steps) > 1:
+            raise ValueError("its lists differ in their number of steps")
+        return self
+
+
+@dataclass(frozen=True)
+class ShownPicture:
+    """A picture of the run's last epoch that has some; `jpeg` is a small copy, None where it could not be read.
+
+    `few_pixels` says that the original is no larger than an icon, so that it is shown in squares, not blurred.
+    """
+
+    picture: Picture
+    shortest: bool
+    jpeg: bytes | None = None
+    few_pixels: bool = False
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run: who it is, how it scored, and what it recorded. `number` counts the runs of a report from 0.
+
+    `accepts` is what a step's label stands for, such as "dropout rate"; None for plain retraining. Scores are those of
+    the run's last checkpoint, None where there is none yet. Of the training epochs that were `planned`, after those of
+    a cold start, `done` have ended; lines about some of them may be damaged.
+    """
+
+    number: int
+    name: str
+    planned: int
+    done: int = 0
+    cold_epochs: int = 0
+    accepts: str | None = None
+    original: Mapping[str, Any] | None = None
+    best: Mapping[str, Any] | None = None
+    last: Mapping[str, Any] | None = None
+    class_names: Sequence[str] = ()
+    tolerance: float | None = None
+    """Where the cold start was to stop once its moments had settled: how much they might still change."""
+    epochs: Sequence[EpochRecord] = ()
+    damaged_lines: Sequence[int] = ()
+    """Numbers, from 1, of the lines of metrics that could not be used."""
+    head: Mapping[str, str] = field(default_factory=dict)
+    """The settings that matter most, in words."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Every key of the recipe."""
+    starts: Sequence[Mapping[str, str]] = ()
+    """Versions, devices and flags at each start of the run."""
+    notes: Sequence[str] = ()
+    """What could not be read, and why."""
+    pictures: Sequence[ShownPicture] = ()
+
+    @property
+    def metric(self) -> str | None:
+        """Which of `METRICS` the run is scored by, None where it has no score yet."""
+        scored = [dict(epoch.evaluation) for epoch in self.epochs if epoch.evaluation]
+        found = [self.original, *scored]
+        return next((m for m in METRICS for scores in found if scores and scores.get(m) is not None), None)
+
+    @property
+    def cold(self) -> list[EpochRecord]:
+        """The epochs of the cold start."""
+        return [epoch for epoch in self.epochs if epoch.phase == "cold"]
+
+    @property
+    def trained(self) -> list[EpochRecord]:
+        """The epochs of the training proper."""
+        return [epoch for epoch in self.epochs if epoch.phase == "train"]
+
+    def place(self, epoch: EpochRecord) -> int:
+        """Return an epoch's number counted from the first training epoch, 1; cold ones have 0, -1, ..."""
+        return epoch.epoch + 1 - self.cold_epochs
+
+    def class_name(self, label: int) -> str:
+        """Return what a label stands for: its number where there is no name."""
+        return self.class_names[label] if label < len(self.class_names) else str(label)
+
+
+def read_epochs(path: Path) -> tuple[list[EpochRecord], list[int]]:
+    """Return the epochs of a file of metrics, in their order, and the numbers of the lines that could not be used.
+
+    No file, no epochs. Of two lines about one epoch the later counts.
+    """
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    epochs, damaged = {}, []
+    for number, line in enumerate(lines, start=1):
+        try:
+            epoch = EpochRecord.model_validate_json(line)
+            epochs[epoch.epoch] = epoch
+        except ValidationError:
+            damaged.append(number)
+    return [epochs[number] for number in sorted(epochs)], damaged
+
+
+def step_labels(epoch: EpochRecord) -> list[str]:
+    """Return what an episode that ends at each of the T+1 steps has accepted; numbers where steps share a label."""
+    labels = list(epoch.accepted_units)
+    return labels if len(labels) == len(epoch.valid_share) else [str(step) for step in range(len(epoch.valid_share))]
