@@ -80,6 +80,17 @@ def test_the_version_of_the_process_and_of_the_package_agree() -> None:
     assert (shown.returncode, shown.stdout, shown.stderr) == (0, f"spgsurgeon {package.__version__}\n", "")
 
 
+def test_the_process_leaves_without_looking_through_every_object() -> None:
+    code = """
+import atexit, gc, sys
+from spgsurgeon.cli.app import main
+atexit.register(lambda: print("frozen:", gc.get_freeze_count() > 1000))
+sys.argv = ["spgsurgeon", "--version"]
+main()
+"""
+    assert python("-c", code).stdout.splitlines()[-1] == "frozen: True"
+
+
 def test_importing_the_package_imports_nothing_heavy() -> None:
     code = f"import sys, spgsurgeon; dir(spgsurgeon); print(set(sys.modules) & {set(HEAVY)!r})"
     assert python("-c", code).stdout == "set()\n"

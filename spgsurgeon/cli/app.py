@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import sys
 import traceback
@@ -60,6 +61,7 @@ def main() -> None:
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    gc.freeze()  # or Python looks through every object before it ends: with torch there, that takes seconds
     sys.exit(code)
 
 

@@ -32,6 +32,7 @@ from tiny_runs import (
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.processes import join_processes
 from spgsurgeon.training.run_folder import RunFolder, newest_intact
+from spgsurgeon.training.saving import CheckpointSaver
 from spgsurgeon.training.settings import Checkpoints, Settings
 
 PHASES = ("start", "cold start", "training", "evaluation", "end")
@@ -97,8 +98,9 @@ class Board:
 
     def follow(self) -> Watcher:
         """Let this process write here; return what the run has to tell of its steps."""
-        for name, phase in (("_cold_epoch", 1), ("_training_epoch", 2), ("_evaluate", 3)):
+        for name, phase in (("_cold_epoch", 1), ("_training_epoch", 2), ("_evaluate", 3), ("close", 4)):
             setattr(Retraining, name, self._during(getattr(Retraining, name), 0, phase))
+        CheckpointSaver.finish = self._during(CheckpointSaver.finish, 0, 4)  # type: ignore[method-assign]
         for name in ("add_metrics", "save"):  # in the thread that writes
             setattr(RunFolder, name, self._during(getattr(RunFolder, name), 1, 1))
         return Watcher(lambda step: self._set(2, step))
