@@ -32,7 +32,7 @@ from leftover_processes import in_group, seconds_until_gone
 
 MOST_KILLS = 6  # of one run
 SLOWEST_END = 60.0  # seconds for a run that nobody kills: it hangs
-GONE_WITHIN = 10.0  # seconds for what a killed process leaves running; torch's own loader workers take five
+GONE_WITHIN = 3.0  # seconds for what a killed process leaves running; loader workers left to torch take five
 
 
 @dataclass

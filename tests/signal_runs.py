@@ -111,9 +111,7 @@ class Signalled:
     def _start(self, environment: dict[str, str]) -> Command:
         again = ("--resume",) if self._starts else ()
         self._starts += 1
-        return Command(
-            self._run, *TINY_RUN, *self._kind.overrides, *again, launcher=self._kind.launcher, **environment
-        )
+        return Command(self._run, *TINY_RUN, *self._kind.overrides, *again, launcher=self._kind.launcher, **environment)
 
     def _signal(self, environment: dict[str, str]) -> bool:
         """Start, send a signal at a random moment; return whether the run ended by itself before it."""
