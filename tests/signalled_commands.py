@@ -127,13 +127,17 @@ def starts_of(run: Path) -> int:
     return len(json.loads(path.read_text())["starts"]) if path.exists() else 0
 
 
-def faults(ended: Ended, numbers: Sequence[int], *, handled: bool) -> list[str]:
-    """Return what was wrong with the end of a command that was sent these signals; ending well is right too."""
+def faults(ended: Ended, numbers: Sequence[int], *, handled: bool, silent: bool = True) -> list[str]:
+    """Return what was wrong with the end of a command that was sent these signals; ending well is right too.
+
+    `handled` is whether it was in its training loop, `silent` whether stderr must be empty, and not only without
+    tracebacks.
+    """
     allowed = {0, *(128 + number for number in numbers)}
     if not handled or len(numbers) > 1:  # a second one does what it did before the loop
         allowed |= UNHANDLED & {-number for number in numbers}
     found = [] if ended.code in allowed else [f"exit status {ended.code}"]
-    if ended.err:
+    if ended.err and (silent or "Traceback" in ended.err):
         found.append(f"on stderr: {ended.err[-2000:]}")
     if ended.out:
         document = ended.document
