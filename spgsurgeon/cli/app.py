@@ -5,16 +5,18 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import signal
 import sys
 import traceback
 import warnings
+from types import FrameType
 from typing import Annotated
 
 import typer
 
 from spgsurgeon import __version__
 from spgsurgeon.cli import demo, diff, doctor, evaluate, graft, inspect, recipes, report, strip, train
-from spgsurgeon.cli.console import fail, verbosity
+from spgsurgeon.cli.console import fail, is_one_of_several, verbosity
 from spgsurgeon.cli.options import with_common_options
 from spgsurgeon.errors import SurgeonError, UsageError
 
@@ -56,13 +58,31 @@ def _root(
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
     code = run(sys.argv[1:])
     try:
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if code and is_one_of_several():
+        sys.stderr.flush()
+        os._exit(code)  # threads that still wait for a lost process would abort the interpreter on its own way out
     gc.freeze()  # or Python looks through every object before it ends: with torch there, that takes seconds
     sys.exit(code)
+
+
+class _Terminated(BaseException):
+    """SIGTERM came where nothing else takes it."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """End as Ctrl-C does, with what is half done tidied up; a second one ends the process where it stands.
+
+    Where an error ends one of several processes, that goes on to say so: torchrun ends the others with a signal.
+    """
+    signal.signal(number, signal.SIG_DFL)
+    if sys.exc_info()[1] is None or not is_one_of_several():
+        raise _Terminated
 
 
 def run(arguments: list[str]) -> int:
@@ -76,6 +96,8 @@ def run(arguments: list[str]) -> int:
         return _report(error)
     except (KeyboardInterrupt, typer.Abort):
         return 130
+    except _Terminated:
+        return 143
     except (BrokenPipeError, SystemExit):  # the reader of stdout has gone: the parser then leaves by sys.exit
         return 0
     except Exception as error:

@@ -59,8 +59,17 @@ def stdout_for_data_only() -> Iterator[None]:
 
 
 def speaks() -> bool:
-    """Whether this process prints: under torchrun only the first one does."""
+    """Whether this process prints results and notes: under torchrun only the first one does."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def is_one_of_several() -> bool:
+    """Whether torchrun started other processes beside this one."""
+    return os.environ.get("WORLD_SIZE", "1") != "1" and "RANK" in os.environ
+
+
+_ONES_OWN = ("failed", "data")
+"""Kinds of failures that one process of several may have alone; the others come from what all of them are given."""
 
 
 @contextmanager
@@ -105,14 +114,18 @@ def note(text: str) -> None:
 
 
 def fail(error: SurgeonError) -> None:
-    """Print what went wrong: one line, and what to do next; with --json the error document on stdout."""
-    if not speaks():
-        return
-    if verbosity.json:
+    """Print what went wrong: one line, and what to do next; with --json the error document on stdout.
+
+    Under torchrun each process says on stderr what may be its own failure alone, with its rank, and the first one on
+    each machine what all have alike; the document is the first one's.
+    """
+    if verbosity.json and speaks():
         details = {"kind": error.kind, "message": error.message, "hint": error.hint, **error.details}
         print(json.dumps({"error": details, "exit_code": error.exit_code}, indent=2, ensure_ascii=False))
-        return
-    _say_failure(error.message, error.hint)
+    elif error.kind in _ONES_OWN and is_one_of_several():
+        _say_failure(f"process {os.environ['RANK']}: {error.message}", error.hint)
+    elif os.environ.get("LOCAL_RANK", "0") == "0":
+        _say_failure(error.message, error.hint)
 
 
 def leave_with_error(document: Mapping[str, Any]) -> NoReturn:

@@ -46,6 +46,8 @@ class RunProgress:
 
     def start(self, steps: int, done: int) -> None:
         """Show a bar of `steps` steps."""
+        if done:
+            note(f"goes on after step {done} of at most {steps}")
         if self._bar:
             self._task = self._bar.add_task("training", total=steps, completed=done)
 

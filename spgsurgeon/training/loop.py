@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import torch
 from timm.utils import ModelEmaV3
@@ -150,6 +150,12 @@ class Retraining:
         """Run the first batch forward, as a step would."""
         self.grafted.train()
         return self._stepper.forward(next(self._training.epoch(0)))[0]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close(at_once=kind is not None and not issubclass(kind, Exception))
 
     def close(self, *, at_once: bool = False) -> None:
         """End loader workers and, unless it must be `at_once`, wait for files that are being written."""

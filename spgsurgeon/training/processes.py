@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import sys
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
-from spgsurgeon.errors import UsageError
+from spgsurgeon.errors import SurgeonError, UsageError
+from spgsurgeon.training.interruption import InterruptedRunError
+
+MEETING_TIME = timedelta(minutes=5)
+"""How long processes wait for each other at the start: `torchrun` starts them together."""
+WAITING_TIME = timedelta(minutes=30)
+"""How long one waits for the others in a run: compiling, writing a checkpoint or a slow disk hold up one alone."""
+
+
+class LostProcessError(SurgeonError):
+    """Another process of the run has ended, or does not answer."""
+
+    kind = "lost-process"
 
 
 @dataclass(frozen=True)
@@ -64,6 +80,11 @@ class Processes:
             number = int(everyone)
         return number
 
+    def alike(self, text: str) -> bool:
+        """Return whether all processes hold the same text."""
+        number = zlib.crc32(text.encode())
+        return self.largest(number) == -self.largest(-number)
+
     def share_buffers(self, module: nn.Module) -> None:
         """Give every process rank 0's buffers: running statistics differ between ranks after a step."""
         if self.world_size > 1:
@@ -80,21 +101,105 @@ class Processes:
 def join_processes(device: str = "auto") -> Iterator[Processes]:
     """Join the group that `torchrun`'s environment describes, if any, and leave it at the end.
 
-    Raises UsageError where `device` is not there.
+    Raises UsageError where `device` is not there, LostProcessError where another process ends before the body does.
     """
     chosen = choose_device(device)
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:
         yield Processes(0, 1, chosen)
         return
+    _check_environment()
     if chosen.type == "cuda":
-        chosen = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(chosen)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
+        chosen = _own_cuda_device()
+    group = _meet(world_size, "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
     try:
         yield Processes(dist.get_rank(), world_size, chosen)
+    except InterruptedRunError:  # all of them leave, after the same step
+        raise
+    except BaseException as error:
+        with suppress(Exception):  # to leave in good order may mean to wait for those that have ended
+            group.abort()
+        if _tells_of_a_lost_process(error):
+            raise _lost("another process of this run has ended; its own message says why", error) from error
+        raise
     finally:
-        dist.destroy_process_group()
+        with suppress(RuntimeError):
+            dist.destroy_process_group()
+
+
+def known_to_torchrun(name: str) -> bool:
+    """Whether an earlier attempt of this `torchrun` job, which it restarted since, told it this name."""
+    store = _torchrun_store()
+    return store is not None and store.check([name])
+
+
+def tell_torchrun(name: str) -> None:
+    """Let later attempts of this `torchrun` job know the name; without `torchrun` there are none."""
+    if store := _torchrun_store():
+        store.set(name, "")
+
+
+def _torchrun_store() -> Store | None:
+    """Return what `torchrun` keeps of a job from its start to its end, restarts included; None without `torchrun`."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return TCPStore(host, port, is_master=False, wait_for_workers=False)
+
+
+def _meet(world_size: int, backend: str) -> dist.ProcessGroup:
+    rank = int(os.environ["RANK"])
+    try:
+        store = _torchrun_store()
+        if store is not None:  # it still holds the addresses of the processes of the attempts before this one
+            store = PrefixStore(f"attempt-{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+            store.set(f"here-{rank}", "")
+            store.wait([f"here-{other}" for other in range(world_size)], MEETING_TIME)  # gloo would wait as in a run
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=WAITING_TIME)
+    except RuntimeError as error:
+        raise _lost(f"the {world_size} processes of this run did not find each other", error) from error
+    assert dist.group.WORLD is not None
+    return dist.group.WORLD
+
+
+def _lost(message: str, error: BaseException) -> LostProcessError:
+    """Return the error with what torch said to it: gloo puts a line of its source before that and advice behind."""
+    said = re.sub(r"^(.*)\[/\S+:\d+\] ", r"\1", str(error).strip().partition("\n")[0]).partition(". This is")[0]
+    return LostProcessError(message, hint=f"what torch.distributed says: {said}")
+
+
+def _tells_of_a_lost_process(error: BaseException) -> bool:
+    """Return whether torch noticed that a process is gone. Gloo's errors have no type of their own, only a text."""
+    if isinstance(error, dist.DistError):
+        return True
+    text = str(error) if isinstance(error, RuntimeError) else ""
+    return "gloo/transport" in text and any(sign in text for sign in _GONE)
+
+
+_GONE = ("closed by peer", "reset by peer", "Broken pipe", "Read error", "Read timeout", "Timed out", "pair closure")
+
+
+def _check_environment() -> None:
+    """Raise UsageError where a process is told of others, and not how to find them."""
+    missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise UsageError(
+            f"the environment has WORLD_SIZE={os.environ['WORLD_SIZE']}, but no {', '.join(missing)}",
+            hint="several processes are started by torchrun; for one, unset WORLD_SIZE",
+        )
+
+
+def _own_cuda_device() -> torch.device:
+    """Return the device of this process: each one of a machine has its own."""
+    there, here = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if here > there:
+        raise UsageError(
+            f"{here} processes, and {there} CUDA devices here: each needs its own",
+            hint=f"torchrun --nproc-per-node {there}, or training.device=cpu",
+        )
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    torch.cuda.set_device(device)
+    return device
 
 
 def choose_device(device: str) -> torch.device:

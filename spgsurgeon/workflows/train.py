@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from spgsurgeon.training.joint_augmentation import joint_training_transform
 from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches, default_workers
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.plan import plan
-from spgsurgeon.training.processes import Processes, choose_precision, join_processes
+from spgsurgeon.training.processes import Processes, choose_precision, join_processes, known_to_torchrun, tell_torchrun
 from spgsurgeon.training.progress import Progress
-from spgsurgeon.training.run_folder import RunFolder, newest_intact, recipe_of
+from spgsurgeon.training.run_folder import RunFolder, last_of, newest_intact, recipe_of
 from spgsurgeon.training.settings import Checkpoints, ColdStart, Objective, Optimizer, Schedule, Settings
 from spgsurgeon.training.state import Counters
 from spgsurgeon.workflows.evaluate import evaluation_batches, size_document
@@ -50,10 +51,13 @@ def train(
     recipe given all the same must agree with it. `dry_run` checks recipe, model and data against each other, takes one
     batch through the model and returns the plan. `random_weights` starts a model by name from nothing, with as many
     classes as the data has; `num_classes` gives a base with others a new head. A run that fails before its first
-    checkpoint leaves no folder. Under torchrun each process calls this.
+    checkpoint leaves no folder. Under torchrun each process calls this, and an attempt after the first goes on with the
+    run that an earlier one started, as with `resume`.
     Returns the document of `train --json` (on processes other than the first: the same scores).
     """
     output = output or Path("runs") / (Path(recipe).stem if recipe else "run")
+    restarted = known_to_torchrun(_name(output)) and output.exists()
+    resume = resume or restarted
     if resume and recipe is None and not output.exists():
         raise UsageError(f"there is no run {output} to resume", hint="-o names the run folder")
     started = resume and output.exists()
@@ -78,30 +82,44 @@ def train(
             )
             own = [Path(recipe)] if recipe is not None and Path(recipe).is_file() else []
             refuse_overwriting_input(output, [*case.opened.paths(), *own])
+        if restarted:
+            note = f"torchrun restarted the processes; {output} was gone on with"
+            case = replace(case, opened=replace(case.opened, notes=[*case.opened.notes, note]))
         run = RunFolder(output, case.config, case.manifest, keep=settled.training.checkpoints.keep)
-        retraining = _retraining(case, processes, run, progress)
-        created = False
-        try:
+        with _retraining(case, processes, run, progress) as retraining:
             if dry_run:
-                document = plan(retraining) | _describe(case, processes, output)
-            else:
-                if checkpoint is not None:
-                    retraining.resume(checkpoint)
+                return plan(retraining) | _describe(case, processes, output)
+            if checkpoint is not None:
+                retraining.resume(checkpoint)
+            if processes.leads and not started:
+                run.create(dump_recipe(settled), force=force)
+                tell_torchrun(_name(output))
+            try:
                 if processes.leads:
-                    if not started:
-                        run.create(dump_recipe(settled), force=force)
-                        created = True
                     run.add_start({"step": retraining.counters.step, **environment(processes)})
                 processes.wait()
-                document = _document(output, retraining.run(), run, case)
-        except BaseException as error:
-            at_once = not isinstance(error, Exception)
-            retraining.close(at_once=at_once)
-            if created and not at_once:
-                run.discard_unstarted()
-            raise
-        retraining.close()
-        return document
+                _check_shared(output, processes)
+                return _document(output, retraining.run(), run, case)
+            except Exception:
+                retraining.close()
+                if processes.leads and not started:
+                    run.discard_unstarted()
+                raise
+
+
+def _name(output: Path) -> str:
+    return f"spgsurgeon/{output.absolute()}"
+
+
+def _check_shared(output: Path, processes: Processes) -> None:
+    """Raise UsageError where a process can't see the run folder that the first one writes, or sees another one."""
+    last = last_of(output)
+    there = output.name in os.listdir(output.absolute().parent)  # listing asks a network's file system anew
+    if not processes.alike(f"{there} {last.name if last else None}"):
+        raise UsageError(
+            f"the processes of this run don't see the same folder {output}",
+            hint="-o names a folder on a file system that all machines share",
+        )
 
 
 def _settle_recipe(model: str | None, recipe: str | Path | None, overrides: Sequence[str]) -> Recipe:

@@ -16,11 +16,11 @@ from typing import Any
 
 import torch
 import torch.utils.tensorboard  # here once, not in every process
+from launches import free_port
 from tiny_runs import (
     EVERYTHING,
     SETTINGS,
     Watcher,
-    free_port,
     metrics_of,
     scores_of,
     tiny_grafted,

@@ -2,22 +2,26 @@
 
 import json
 import os
+import re
 import signal
-import subprocess
-import sys
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.multiprocessing
+from launches import free_port, torchrun_of_a_test
+from tiny_gradients import CASES as GRADIENTS
+from tiny_gradients import gradients, largest_difference
 from tiny_runs import (
     EVERYTHING,
+    PREPROCESSING,
     SETTINGS,
     WEIGHTS,
+    Noise,
     Watcher,
-    free_port,
     metrics_of,
     tiny_grafted,
     tiny_retraining,
@@ -25,10 +29,13 @@ from tiny_runs import (
     weights_hash,
 )
 
-from spgsurgeon.errors import UsageError
+from spgsurgeon.errors import SurgeonError, UsageError
+from spgsurgeon.training.augmentation import evaluation_transform
 from spgsurgeon.training.evaluation import evaluate
 from spgsurgeon.training.interruption import InterruptedRunError
+from spgsurgeon.training.loader import EvaluationBatches
 from spgsurgeon.training.processes import (
+    LostProcessError,
     Processes,
     autocast,
     choose_device,
@@ -46,6 +53,8 @@ CASES = {
     "plain": Objective("step", ()),
 }
 JOINED = 8
+ROUNDING = {torch.float32: 1e-6, torch.float64: 1e-13}
+"""How much two processes may differ from one, relative to the largest entry of a gradient."""
 ALONE = Processes(0, 1, torch.device("cpu"))
 
 
@@ -87,9 +96,33 @@ def in_each_process(rank: int, folder: Path) -> None:
         found["accumulated"] = after_an_epoch(processes, CASES["plain"], accumulate=2)
         found["identity"] = (processes.rank, processes.world_size, processes.leads)
         found["sums"] = [processes.sum(torch.tensor(rank + 1.0)), processes.mean(torch.tensor(rank + 1.0))]
+        found["alike"] = [processes.alike("a name"), processes.alike(f"a name of {rank}")]
+        found["of one picture"] = scores_of_one_picture(processes)
         found["largest"] = [processes.largest(3 + rank), processes.largest(7 - rank)]
+        found["gradients"] = {
+            (case, dtype): gradients(processes, dtype=dtype, **given)
+            for case, given in GRADIENTS.items()
+            for dtype in ROUNDING
+        }
         found |= interrupted_and_resumed(processes, folder)
+    os.environ["MASTER_PORT"] = (folder / "another port").read_text()
+    try:
+        with join_processes("cpu") as processes:
+            if rank == 1:
+                torch.save(found, folder / f"{rank}.pt")
+                os._exit(0)
+            for _ in range(2):  # what has been sent before the end may still arrive
+                processes.wait()
+    except LostProcessError as error:
+        found["lost"] = (error.exit_code, error.message, error.hint, torch.distributed.is_initialized())
     torch.save(found, folder / f"{rank}.pt")
+
+
+def scores_of_one_picture(processes: Processes) -> dict[str, Any]:
+    share = {"rank": processes.rank, "world_size": processes.world_size}
+    batches = EvaluationBatches(Noise(1), evaluation_transform(PREPROCESSING), batch_size=4, workers=0, **share)
+    scores = evaluate(tiny_grafted(), batches, processes, torch.float32)
+    return {key: scores[key] for key in ("top1", "top5", "loss", "samples")}
 
 
 def interrupted_and_resumed(processes: Processes, folder: Path) -> dict[str, Any]:
@@ -126,7 +159,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("two")
     (folder / "whole").mkdir()
     (folder / "stopped").mkdir()
-    (folder / "port").write_text(str(free_port()))
+    for name in ("port", "another port"):
+        (folder / name).write_text(str(free_port()))
     torch.multiprocessing.spawn(in_each_process, (folder,), nprocs=2)
     ranks = [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(2)]
     return {"folder": folder, "ranks": ranks}
@@ -147,9 +181,23 @@ def test_two_processes_on_the_joined_batch_equal_one(found: dict[str, Any], case
             assert two["statistics"][key] == pytest.approx(value, rel=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ROUNDING, ids=str)
+@pytest.mark.parametrize("case", GRADIENTS)
+def test_two_processes_have_the_gradient_of_one(found: dict[str, Any], case: str, dtype: torch.dtype) -> None:
+    """Whatever is ignored on one of them alone."""
+    one = gradients(ALONE, dtype=dtype, **GRADIENTS[case])
+    assert 0.01 < one["valid share"][2] < one["valid share"][1] < 0.9
+    for rank in found["ranks"]:
+        two = rank["gradients"][case, dtype]
+        assert largest_difference(two["gradients"], one["gradients"]) <= ROUNDING[dtype]
+        assert two["valid share"] == pytest.approx(one["valid share"], rel=1e-6)
+
+
 def test_an_evaluation_counts_each_sample_once(found: dict[str, Any]) -> None:
     assert [rank["step"]["samples"] for rank in found["ranks"]] == [11, 11]
     assert after_an_epoch(ALONE, CASES["plain"])["samples"] == 11
+    for rank in found["ranks"]:  # one of which has none
+        assert rank["of one picture"] == pytest.approx(scores_of_one_picture(ALONE))
 
 
 def test_all_processes_score_the_model_that_is_kept(found: dict[str, Any]) -> None:
@@ -162,6 +210,7 @@ def test_what_processes_do_together(found: dict[str, Any]) -> None:
     assert [rank["identity"] for rank in found["ranks"]] == [(0, 2, True), (1, 2, False)]
     assert [[s.item() for s in rank["sums"]] for rank in found["ranks"]] == [[3.0, 1.5]] * 2
     assert [rank["largest"] for rank in found["ranks"]] == [[4, 7]] * 2
+    assert [rank["alike"] for rank in found["ranks"]] == [[True, False]] * 2
 
 
 def test_a_signal_to_one_process_ends_all_after_the_same_step(found: dict[str, Any]) -> None:
@@ -190,6 +239,87 @@ def test_only_the_first_process_writes(found: dict[str, Any]) -> None:
     leader, other = found["ranks"]
     assert "last" in leader["files"]
     assert other["files"] == ["recipe.yaml"]  # made by the test itself
+
+
+def test_a_process_that_has_ended_ends_the_others(found: dict[str, Any]) -> None:
+    exit_code, message, hint, still_joined = found["ranks"][0]["lost"]
+    assert (exit_code, still_joined) == (1, False)
+    assert "another process of this run has ended" in message
+    assert re.fullmatch(r"what torch.distributed says: (Connection closed|Read error).*peer[^/]*", hint)
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (RuntimeError("[/gloo/transport/tcp/pair.cc:5] Connection closed by peer [1.2.3.4]:5. This is typical."), True),
+        (RuntimeError("[/gloo/transport/tcp/unbound_buffer.cc:7] Timed out waiting 5ms for recv operation"), True),
+        (torch.distributed.DistBackendError("NCCL error: remote process exited or there was a network error"), True),
+        (RuntimeError("[/gloo/transport/tcp/pair.cc:4] op.preamble.length <= op.nbytes. 8 vs 4"), False),
+        (RuntimeError("Timed out waiting for something else"), False),
+        (SurgeonError("can't use noise 3"), False),
+        (KeyboardInterrupt(), False),
+    ],
+)
+def test_what_tells_of_a_lost_process(group_of_one: None, error: BaseException, lost: bool) -> None:
+    with pytest.raises(LostProcessError if lost else type(error)) as caught, join_processes("cpu"):
+        raise error
+    assert (caught.value is error) is not lost
+    assert not torch.distributed.is_initialized()
+
+
+@pytest.fixture
+def group_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `join_processes` believe in a second process, and join a group without it."""
+    for name, value in {
+        "RANK": 0,
+        "LOCAL_RANK": 0,
+        "WORLD_SIZE": 2,
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": 1,
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    store = torch.distributed.HashStore()
+    monkeypatch.setattr(
+        "spgsurgeon.training.processes._meet",
+        lambda world_size, backend: (
+            torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+            or torch.distributed.group.WORLD
+        ),
+    )
+
+
+def test_processes_that_do_not_find_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    with torchrun_of_a_test(monkeypatch, RANK="0", LOCAL_RANK="0", WORLD_SIZE="2"):
+        monkeypatch.setattr("spgsurgeon.training.processes.MEETING_TIME", timedelta(seconds=0.2))
+        with pytest.raises(LostProcessError, match="the 2 processes of this run did not find each other"):
+            join_processes("cpu").__enter__()
+
+
+def test_an_attempt_does_not_see_the_addresses_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    with torchrun_of_a_test(monkeypatch, RANK="0", LOCAL_RANK="0", WORLD_SIZE="2") as store:
+        monkeypatch.setattr("spgsurgeon.training.processes.MEETING_TIME", timedelta(seconds=0.2))
+        for attempt in ("0", "1"):
+            monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", attempt)
+            with pytest.raises(LostProcessError):
+                join_processes("cpu").__enter__()
+            assert store.check([f"attempt-{attempt}/here-0"])
+            store.set(f"attempt-{attempt}/here-1", "")
+
+
+def test_several_processes_need_an_environment_and_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(UsageError, match="WORLD_SIZE=4, but no RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT") as caught:
+        join_processes("cpu").__enter__()
+    assert "unset WORLD_SIZE" in str(caught.value.hint)
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UsageError, match="4 processes, and 2 CUDA devices here"):
+        join_processes("cuda").__enter__()
 
 
 def test_one_process_needs_no_group() -> None:
@@ -228,19 +358,3 @@ def test_precisions() -> None:
 
 def test_peak_memory_is_in_bytes() -> None:
     assert 2**25 < peak_memory(torch.device("cpu")) < 2**36
-
-
-@pytest.mark.slow
-def test_torchrun(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port"]
-    command += [str(free_port()), "-m", "spgsurgeon", "train", "timm/test_resnet", "--random-weights", "--json"]
-    command += ["--recipe", "digits-dropout", "training.epochs=1", "training.batch_size=100", "training.device=cpu"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    result = subprocess.run(
-        [*command, "-o", str(tmp_path / "run")], env=environment, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    document = json.loads(result.stdout)  # one document, of the first process
-    assert document["steps"] == 3
-    assert document["last"]["samples"] == 500
-    assert len(metrics_of(tmp_path / "run")) == 1

@@ -19,14 +19,14 @@ from spgsurgeon.errors import DamagedFileError, DataError, SurgeonError, UsageEr
 from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.training import shard_source
 from spgsurgeon.training.augmentation import Augmentation, evaluation_transform, training_transform
-from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches
+from spgsurgeon.training.loader import Batch, EvaluationBatches, TrainingBatches
 from spgsurgeon.training.shard_source import PICTURES, open_shards, with_classes
 from spgsurgeon.training.sources import ImageSource, check_same_classes, open_source
 
 PREPROCESSING = Preprocessing(input_size=(3, 16, 16))
 TRAINING = training_transform(PREPROCESSING, Augmentation(policy="trivialaugment-wide", erase=0.5))
 EVALUATION = evaluation_transform(PREPROCESSING)
-Pairs = list[tuple[Tensor, Tensor]]
+Batches = list[Batch]
 
 
 @pytest.fixture(scope="module")
@@ -44,16 +44,16 @@ def one_shard(root: Path, files: list[File], form: int = tarfile.USTAR_FORMAT) -
     return open_shards(root, "train")
 
 
-def epoch_of(source: ImageSource, epoch: int = 0, start: int = 0, workers: int = 0, **share: int) -> Pairs:
+def epoch_of(source: ImageSource, epoch: int = 0, start: int = 0, workers: int = 0, **share: int) -> Batches:
     batches = TrainingBatches(source, TRAINING, workers=workers, **{"batch_size": 2, "seed": 3, **share})
     result = list(batches.epoch(epoch, start))
     batches.close()
     return result
 
 
-def equal(left: Pairs, right: Pairs) -> bool:
+def equal(left: Batches, right: Batches) -> bool:
     return len(left) == len(right) and all(
-        torch.equal(a, b) and torch.equal(c, d) for (a, c), (b, d) in zip(left, right, strict=True)
+        all(map(torch.equal, one, other)) for one, other in zip(left, right, strict=True)
     )
 
 
@@ -187,13 +187,13 @@ def test_resuming_within_an_epoch_gives_the_folders_tail(shards: Path, folder: P
 def test_ranks_share_out_the_joined_batch(shards: Path) -> None:
     source = open_shards(shards, "train")
     ranks = [epoch_of(source, batch_size=1, rank=rank, world_size=2) for rank in range(2)]
-    together = [tuple(torch.cat(parts) for parts in zip(*step, strict=True)) for step in zip(*ranks, strict=True)]
+    together = [Batch(*(torch.cat(parts) for parts in zip(*step, strict=True))) for step in zip(*ranks, strict=True)]
     assert equal(together, epoch_of(source))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_evaluation_counts_each_sample_once(shards: Path, folder: Path, workers: int) -> None:
-    seen: Pairs = []
+    seen: Batches = []
     for rank in range(5):
         batches = EvaluationBatches(
             open_shards(shards, "val"), EVALUATION, batch_size=2, workers=workers, rank=rank, world_size=5
@@ -201,7 +201,7 @@ def test_evaluation_counts_each_sample_once(shards: Path, folder: Path, workers:
         seen += list(batches)
         batches.close()
     alone = list(EvaluationBatches(open_source("folder", folder, "val"), EVALUATION, batch_size=12, workers=0))
-    assert equal([tuple(torch.cat(parts) for parts in zip(*seen, strict=True))], alone)
+    assert equal([Batch(*(torch.cat(parts) for parts in zip(*seen, strict=True)))], alone)
 
 
 class Decoded(Dataset[Tensor]):

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -115,13 +114,6 @@ def tiny_run_folder(path: Path, keep: int = 2, *, create: bool | None = None) ->
     if create or (create is None and not path.exists()):
         run.create("model: tiny\n")
     return run
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Watcher:
