@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from command_line import snapshot
-from signalled_commands import TINY_RUN, TORCHRUN, Command, faults, progress_of, starts_of
+from signalled_commands import TINY_RUN, TORCHRUN, Command, faults, progress_of, share_done, starts_of
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
 MOST_SIGNALS = 3  # of one run
@@ -123,7 +123,7 @@ class Signalled:
         if in_training:
             while starts_of(self._run) == before and not command.ended_within(0.01):
                 pass
-            delay = generator.random() * self._reference.training
+            delay = generator.random() * self._reference.training * (1 - share_done(self._run, kind.epochs) / 2)
         else:
             delay = generator.random() * self._reference.start_up
         if command.ended_within(delay):

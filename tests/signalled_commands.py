@@ -109,16 +109,21 @@ class Progress:
 
 def progress_of(run: Path, starts: int, epochs: int) -> Progress:
     """Return where the run is in the process that is its start number `starts`; it has `epochs`, cold ones included."""
-    environment, metrics, last = run / "environment.json", run / "metrics.jsonl", run / "last"
+    environment, last = run / "environment.json", run / "last"
     if not environment.exists() or len(json.loads(environment.read_text())["starts"]) < starts:
         return Progress("start-up", False)
-    lines = len(metrics.read_text().splitlines()) if metrics.exists() else 0
     if not last.exists():
         return Progress("first evaluation", False)  # it may be just before the loop
-    if lines >= epochs:
+    if share_done(run, epochs) >= 1:
         return Progress("end", False)
     counters = json.loads((last / "state.json").read_text())["counters"]
     return Progress("training" if counters["cold_finished"] else "cold start", True)
+
+
+def share_done(run: Path, epochs: int) -> float:
+    """Return the share of a run's epochs that are in its metrics."""
+    metrics = run / "metrics.jsonl"
+    return len(metrics.read_text().splitlines()) / epochs if metrics.exists() else 0.0
 
 
 def starts_of(run: Path) -> int:
