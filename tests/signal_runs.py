@@ -22,7 +22,7 @@ from command_line import snapshot
 from signalled_commands import TINY_RUN, TORCHRUN, Command, faults, progress_of, share_done, starts_of
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
-MOST_SIGNALS = 3  # of one run
+MOST_SIGNALS = 4  # of one run
 LIMIT = 2.0  # seconds from the signal to the exit; and a step
 LIMIT_OF_TWO = 1.0  # from the second signal
 LIMIT_OF_TORCHRUN = 5.0  # which looks after its processes now and then
@@ -162,9 +162,11 @@ class Signalled:
             self._report.fail(f"{self._kind.name}: left in the run folder: {left}")
 
 
-def strip(folder: Path, run: Path, count: int, generator: random.Random, report: Report) -> None:
+def strip(folder: Path, count: int, generator: random.Random, report: Report) -> None:
     """Send signals to `strip`: what it writes must be there as a whole or not at all."""
-    arguments = ("strip", str(run), "--export", "onnx", "--export", "safetensors", "--json")
+    folder.mkdir()
+    refer(folder, PLAIN)
+    arguments = ("strip", str(folder / "run"), "--export", "onnx", "--export", "safetensors", "--json")
     started = time.monotonic()
     assert Command(folder / "whole", *arguments).end().code == 0
     seconds, whole = time.monotonic() - started, snapshot(folder / "whole")
@@ -220,7 +222,7 @@ def main() -> int:
             if count > 0:
                 send(Path(folder, kind.name), kind, count, generator, report)
         if given.strip:
-            strip(Path(folder), Path(folder, PLAIN.name, "reference", "run"), given.strip, generator, report)
+            strip(Path(folder, "strip"), given.strip, generator, report)
     summarize(report, time.monotonic() - begun)
     return int(bool(report.failures))
 

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from types import TracebackType
 from typing import Any, NamedTuple
 
 import torch
@@ -359,6 +360,7 @@ def _start_worker(worker: int) -> None:
 
     Where the system can, a worker ends with a training process that is killed, instead of noticing it seconds later.
     """
+    sys.excepthook = _report_unless_hung_up
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if hasattr(signal, "pthread_sigmask"):
@@ -368,3 +370,9 @@ def _start_worker(worker: int) -> None:
         parent = multiprocessing.parent_process()
         if parent is not None and parent.pid != os.getppid():  # it was killed before the worker came here
             os._exit(1)
+
+
+def _report_unless_hung_up(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print what a worker's thread failed with, but for a training process that was stopped while it took a batch."""
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)

@@ -353,6 +353,32 @@ def test_workers_do_not_run_the_parents_signal_handlers() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
+class FailsInAThread(Numbered):
+    """A worker of it fails as its thread that hands over tensors does."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(1)
+        self.error = error
+
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        sys.excepthook(type(self.error), self.error, None)
+        return super().read(index)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(ConnectionResetError(), ""), (EOFError(), ""), (ValueError("a bug"), "ValueError: a bug\n")],
+    ids=["reset", "closed", "a bug"],
+)
+def test_workers_are_silent_when_the_training_process_hangs_up(
+    capfd: pytest.CaptureFixture[str], error: Exception, said: str
+) -> None:
+    batches = EvaluationBatches(FailsInAThread(error), EVALUATION, batch_size=1, workers=1)
+    assert len(list(batches)) == 1
+    batches.close()
+    assert capfd.readouterr().err == said
+
+
 class StoppedError(BaseException):
     pass
 
