@@ -8,6 +8,7 @@ what went wrong, where the signals fell and the slowest exits, and leaves with 1
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import signal
 import statistics
@@ -23,7 +24,7 @@ from signalled_commands import TINY_RUN, TORCHRUN, Command, faults, progress_of,
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
 MOST_SIGNALS = 4  # of one run
-LIMIT = 2.0  # seconds from the signal to the exit; and a step
+LIMIT = 2.0  # seconds from the signal to the exit, and a step; where processes wait for the cores, longer
 LIMIT_OF_TWO = 1.0  # from the second signal
 LIMIT_OF_TORCHRUN = 5.0  # which looks after its processes now and then
 BETWEEN = 0.3  # seconds from the first signal to the second
@@ -75,6 +76,11 @@ class Report:
         """Note what went wrong, and say it."""
         self.failures.append(text)
         print(text, flush=True)
+
+
+def slowness() -> float:
+    """Return how many processes want each core: that much longer everything takes."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def refer(folder: Path, kind: Kind, **environment: str) -> Reference:
@@ -142,7 +148,7 @@ class Signalled:
         else:
             found = faults(ended, numbers, handled=handled, silent=kind is not COMPILED)
             limit = LIMIT + self._reference.step if len(numbers) == 1 else LIMIT_OF_TWO
-        if ended.seconds > limit:
+        if ended.seconds > limit * slowness():
             found.append(f"it took {ended.seconds:.2f} s")
         self._report.seconds[kind.name, progress.phase].append(ended.seconds)
         for text in found:
@@ -180,7 +186,7 @@ def strip(folder: Path, count: int, generator: random.Random, report: Report) ->
         ended = command.end()
         report.seconds["strip", "any"].append(ended.seconds)
         found = faults(ended, [number], handled=False)
-        if ended.seconds > LIMIT:
+        if ended.seconds > LIMIT * slowness():
             found.append(f"it took {ended.seconds:.2f} s")
         if output.exists() and snapshot(output).keys() != whole.keys():
             found.append(f"half written: {sorted(snapshot(output))}")
@@ -233,7 +239,7 @@ def summarize(report: Report, seconds: float) -> None:
     for (kind, phase), values in sorted(report.seconds.items()):
         slowest, median = max(values), statistics.median(values)
         print(f"{kind:<16} {phase:<17} {len(values):>5} {slowest:>11.2f} s {median:>5.2f} s")
-    print(f"{report.resumed} runs went on to their end, {seconds:.0f} s in all")
+    print(f"{report.resumed} runs went on to their end, {seconds:.0f} s in all; {slowness():.1f} processes a core")
     print(f"{report.signalled} signalled commands, {len(report.failures)} failures")
 
 

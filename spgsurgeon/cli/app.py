@@ -60,6 +60,9 @@ def main() -> None:
     """Run the command line and leave with its exit code."""
     signal.signal(signal.SIGTERM, _terminate)
     code = run(sys.argv[1:])
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)  # Python's own handler would show where it is on its way out
     try:
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has gone, as `head` does
