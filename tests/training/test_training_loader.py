@@ -216,6 +216,7 @@ def test_pictures_that_can_not_be_used_are_replaced_in_training(workers: int) ->
     assert unusable.keys() == {f"numbered {index}" for index in Gaps.reasons}
     for index, words in Gaps.reasons.items():
         assert words in unusable[f"numbered {index}"]
+    own = {int(s): image for batch in untouched for image, s in zip(batch.images, batch.samples, strict=True)}
     for found, expected in zip(whole, untouched, strict=True):
         assert found.samples.tolist() == found.targets.tolist()
         pairs = zip(*found[::2], *expected[::2], strict=True)
@@ -223,6 +224,7 @@ def test_pictures_that_can_not_be_used_are_replaced_in_training(workers: int) ->
             takes_its_place = {3: 5, 4: 5, 11: 12}.get(int(wanted), int(wanted))
             assert sample == takes_its_place
             assert torch.equal(image, original) == (sample == wanted)
+            assert torch.equal(image, own[int(sample)])  # as where it is drawn itself
     assert equal(run(Gaps(50), start=5)[0], whole[5:])
 
 
