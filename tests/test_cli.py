@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -78,6 +79,27 @@ print("result:", codes, sorted(set(sys.modules) & {set(HEAVY)!r}))
 def test_the_version_of_the_process_and_of_the_package_agree() -> None:
     shown = python("-m", "spgsurgeon", "--version")
     assert (shown.returncode, shown.stdout, shown.stderr) == (0, f"spgsurgeon {package.__version__}\n", "")
+
+
+def on_the_way_out(statement: str) -> subprocess.CompletedProcess[str]:
+    """Run a command that does this after its last line."""
+    code = f"""
+import atexit, gc, signal, sys
+from spgsurgeon.cli.app import main
+atexit.register(lambda: {statement})
+sys.argv = ["spgsurgeon", "--version"]
+main()
+"""
+    return python("-c", code)
+
+
+def test_the_process_leaves_without_looking_through_every_object() -> None:
+    assert on_the_way_out("print('frozen:', gc.get_freeze_count() > 1000)").stdout.endswith("\nfrozen: True\n")
+
+
+def test_a_signal_on_the_way_out_leaves_no_traceback() -> None:
+    left = on_the_way_out("signal.raise_signal(signal.SIGINT)")
+    assert (left.returncode, left.stderr) == (-signal.SIGINT, "")
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import signal
 import sys
@@ -59,6 +60,9 @@ def main() -> None:
     """Run the command line and leave with its exit code."""
     signal.signal(signal.SIGTERM, _terminate)
     code = run(sys.argv[1:])
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)  # Python's own handler would show where it is on its way out
     try:
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has gone, as `head` does
@@ -66,6 +70,7 @@ def main() -> None:
     if code and is_one_of_several():
         sys.stderr.flush()
         os._exit(code)  # threads that still wait for a lost process would abort the interpreter on its own way out
+    gc.freeze()  # or Python looks through every object before it ends: with torch there, that takes seconds
     sys.exit(code)
 
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import math
+import multiprocessing
 import os
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from types import TracebackType
 from typing import Any, NamedTuple
 
 import torch
@@ -29,6 +32,7 @@ AnyTransform = Transform | JointTransform
 """The second for sources of masks: it takes the mask too, and gives both."""
 Key = tuple[int, int]  # epoch, index of the sample
 
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
 _DIE_WITH_PARENT = 1  # of Linux' prctl: PR_SET_PDEATHSIG
 
 
@@ -311,9 +315,10 @@ class _Feed:
         if self._loader is None:
             self._loader = self._new_loader()
         handler = signal.getsignal(signal.SIGCHLD)
-        parts: Iterator[_Part | _Unusable] = iter(self._loader)
-        if signal.getsignal(signal.SIGCHLD) is not handler:
-            signal.signal(signal.SIGCHLD, handler)
+        with _signals_wait():
+            parts: Iterator[_Part | _Unusable] = iter(self._loader)
+            if signal.getsignal(signal.SIGCHLD) is not handler:
+                signal.signal(signal.SIGCHLD, handler)
         return parts
 
     def _new_loader(self) -> DataLoader[_Item]:
@@ -334,12 +339,40 @@ def _tells_of_a_dead_worker(error: Exception) -> bool:
     return isinstance(error, EOFError | ConnectionError) or "DataLoader worker (pid" in str(error)
 
 
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Let SIGINT and SIGTERM come after the block, and in a worker that it starts when that has its own handlers.
+
+    A handler that raises must not do so within a fork: Python drops what is raised there, locks taken for it stay.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker(worker: int) -> None:
     """Drop inherited handlers: on Ctrl-C the training process finishes its step first, and then ends the workers.
 
     Where the system can, a worker ends with a training process that is killed, instead of noticing it seconds later.
     """
+    sys.excepthook = _report_unless_hung_up
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+        parent = multiprocessing.parent_process()
+        if parent is not None and parent.pid != os.getppid():  # it was killed before the worker came here
+            os._exit(1)
+
+
+def _report_unless_hung_up(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print what a worker's thread failed with, but for a training process that was stopped while it took a batch."""
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)

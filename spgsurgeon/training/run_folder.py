@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,8 @@ class RunFolder:
                 raise
 
     def add_start(self, environment: Mapping[str, Any]) -> None:
-        """Add to environment.json what a start of the run, or its resumption, stands on."""
+        """Add to environment.json what a start of the run, or its resumption, stands on; drop what a kill left."""
+        self._drop_unfinished()
         path = self.path / _ENVIRONMENT
         starts = []
         if path.is_file():
@@ -149,13 +151,16 @@ class RunFolder:
             write_json(temporary, {"starts": [*starts, environment]})
 
     def go_back_to(self, folder: Path) -> None:
-        """Make `folder` the last checkpoint; drop those of later steps, but for the best, and what a kill left."""
+        """Make `folder` the last checkpoint; drop those of later steps, but for the best, and what a kill left.
+
+        A kill may also have left one too many.
+        """
         _point(self.path / "last", Path("checkpoints") / folder.name)
         for entry in (self.path / "checkpoints").iterdir():
             if _step_of(entry) > _step_of(folder) and entry.resolve() != (self.path / "best").resolve():
                 shutil.rmtree(entry, ignore_errors=True)
-        for leftover in (*self.path.glob(".*.tmp"), *(self.path / "checkpoints").glob(".*.tmp")):
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        self._drop_unfinished()
+        self._drop_oldest()
 
     def forget_metrics_from(self, epoch: int) -> None:
         """Drop the lines of epochs that a resumed run is going to run again, and those that are damaged."""
@@ -201,6 +206,14 @@ class RunFolder:
         """Return `name`, or one like it where a pointer leads there: what `last` names is there at every moment."""
         taken = {(self.path / pointer).resolve().name for pointer in ("last", "best")}
         return next(n for n in (name, f"{name}-again", f"{name}-anew") if n not in taken)
+
+    def _drop_unfinished(self) -> None:
+        """Remove what a kill left half written; if it came while the folder was made, that is beside it."""
+        path = self.path.resolve()
+        beside = [folder for folder in path.parent.glob(f".{escape(path.name)}.*.tmp") if folder.is_dir()]
+        unmade = [folder for folder in beside if {entry.name for entry in folder.iterdir()} <= {_RECIPE}]
+        for unfinished in (*unmade, *self.path.glob(".*.tmp"), *(self.path / "checkpoints").glob(".*.tmp")):
+            shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink()
 
     def _drop_oldest(self) -> None:
         pointed = {(self.path / pointer).resolve() for pointer in ("last", "best")}

@@ -19,7 +19,7 @@ from torch import Tensor
 from spgsurgeon.errors import DataError, SurgeonError, UsageError
 from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.training.augmentation import Augmentation, evaluation_transform, training_transform
-from spgsurgeon.training.loader import Batch, EvaluationBatches, TrainingBatches, default_workers
+from spgsurgeon.training.loader import Batch, EvaluationBatches, TrainingBatches, _start_worker, default_workers
 from spgsurgeon.training.sources import ImageSource, open_source
 
 PREPROCESSING = Preprocessing(input_size=(3, 16, 16))
@@ -341,7 +341,8 @@ class ReportsItsSignals(Numbered):
     def read(self, index: int) -> tuple[Image.Image, int]:
         ignores = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
         ends = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-        return super().read(0)[0], int(ignores and ends)
+        open_to_both = not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        return super().read(0)[0], int(ignores and ends and open_to_both)
 
 
 def test_workers_do_not_run_the_parents_signal_handlers() -> None:
@@ -352,6 +353,69 @@ def test_workers_do_not_run_the_parents_signal_handlers() -> None:
         batches.close()
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+class FailsInAThread(Numbered):
+    """A worker of it fails as its thread that hands over tensors does."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(1)
+        self.error = error
+
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        sys.excepthook(type(self.error), self.error, None)
+        return super().read(index)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(ConnectionResetError(), ""), (EOFError(), ""), (ValueError("a bug"), "ValueError: a bug\n")],
+    ids=["reset", "closed", "a bug"],
+)
+def test_workers_are_silent_when_the_training_process_hangs_up(
+    capfd: pytest.CaptureFixture[str], error: Exception, said: str
+) -> None:
+    batches = EvaluationBatches(FailsInAThread(error), EVALUATION, batch_size=1, workers=1)
+    assert len(list(batches)) == 1
+    batches.close()
+    assert capfd.readouterr().err == said
+
+
+class StoppedError(BaseException):
+    pass
+
+
+def test_a_signal_while_workers_start_comes_when_they_have() -> None:
+    """Raised within a fork, it would be dropped."""
+    due = [signal.SIGTERM]
+
+    def stop(*_: object) -> None:
+        raise StoppedError
+
+    os.register_at_fork(after_in_parent=lambda: signal.raise_signal(due.pop()) if due else None)
+    before = signal.signal(signal.SIGTERM, stop)
+    batches = EvaluationBatches(Numbered(4), EVALUATION, batch_size=4, workers=2)
+    try:
+        with pytest.raises(StoppedError):
+            list(batches)
+        assert len(multiprocessing.active_children()) == 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        batches.close()
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a worker looks for its parent every few seconds")
+def test_a_worker_whose_parent_was_killed_before_it_could_ask_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work() -> None:
+        monkeypatch.setattr("os.getppid", lambda: 1)
+        _start_worker(0)
+        os._exit(0)
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join()
+    assert process.exitcode == 1
 
 
 def test_default_workers_are_shared_by_the_processes_of_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:

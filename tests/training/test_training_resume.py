@@ -18,6 +18,7 @@ from tiny_runs import (
     CrashError,
     crash_at,
     metrics_of,
+    scores_of,
     signal_at,
     tiny_grafted,
     tiny_retraining,
@@ -47,14 +48,6 @@ class Finished(NamedTuple):
     weights: str
     metrics: list[dict[str, Any]]
     scores: list[dict[str, float]]
-
-
-def scores_of(retraining: Retraining) -> list[dict[str, float]]:
-    counters = retraining.counters
-    scores = [dict(s) for s in (counters.original, counters.best, counters.last) if s]
-    for score in scores:
-        score.pop("images_per_second")
-    return scores
 
 
 def finished(path: Path, retraining: Retraining) -> Finished:

@@ -366,6 +366,29 @@ def test_what_a_kill_left_is_swept_when_the_run_goes_on(finished: Path, tmp_path
     assert not (path / "checkpoints" / "00000013").exists()
 
 
+def test_what_a_kill_left_before_the_first_checkpoint_is_swept(run: RunFolder) -> None:
+    for name in (".run.12345678.tmp", ".run.87654321.tmp", "run/.environment.json.12345678.tmp", ".other.12345678.tmp"):
+        (run.path.parent / name).mkdir()
+    (run.path.parent / ".run.12345678.tmp" / "recipe.yaml").touch()
+    (run.path.parent / ".run.11111111.tmp" / "checkpoints").mkdir(parents=True)  # a run that was being replaced
+    run.add_start({})
+    found = sorted(str(path.relative_to(run.path.parent)) for path in run.path.parent.rglob("*.tmp"))
+    assert found == [".other.12345678.tmp", ".run.11111111.tmp"]
+
+
+def test_a_checkpoint_too_many_goes_when_the_run_goes_on(finished: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(finished, path, symlinks=True)
+    pointed = {(path / link).resolve() for link in ("last", "best")}
+    for step in (1, 2, 3):  # killed after it pointed to the last one, before it dropped the oldest
+        shutil.copytree(path / "last", path / "checkpoints" / f"{step:08d}")
+    retraining = tiny_retraining(EVERYTHING, path=path)
+    assert retraining.resume(newest_intact(path, lambda text: None))
+    kept = {folder for folder in (path / "checkpoints").iterdir() if folder.resolve() not in pointed}
+    assert len(kept) == 1
+    assert int(kept.pop().name[:8]) > 2
+
+
 def test_no_checkpoint_yet(run: RunFolder) -> None:
     assert newest_intact(run.path, lambda text: None) is None
     (run.path / "last").symlink_to("checkpoints/00000003")

@@ -101,7 +101,8 @@ def tiny_grafted(seed: int = 0, *, rate: float = 0.2, replicas: int = 2, **optio
     return attach(Tiny(**options), "head", **settings)
 
 
-def tiny_run_folder(path: Path, keep: int = 2) -> RunFolder:
+def tiny_run_folder(path: Path, keep: int = 2, *, create: bool | None = None) -> RunFolder:
+    """Return the folder of a tiny run; left out, `create` makes it where there is none."""
     base = dict.fromkeys(("source", "library", "architecture", "content_hash", "tensors", "layout"), "tiny") | {
         "num_classes": CLASSES,
         "model_args": {},
@@ -110,7 +111,7 @@ def tiny_run_folder(path: Path, keep: int = 2) -> RunFolder:
         package_version="0", base=base, trp={"kind": "dropout"}, site={"module": "head"}, temporary_parameters=84
     )
     run = RunFolder(path, {"architecture": "tiny"}, manifest, keep=keep)
-    if not path.exists():
+    if create or (create is None and not path.exists()):
         run.create("model: tiny\n")
     return run
 
@@ -217,6 +218,15 @@ def weights_hash(retraining: Retraining) -> str:
     ema = retraining.state.ema
     averaged = ema.module.base.state_dict() if ema else {}
     return content_hash({**retraining.grafted.state_dict(), **{f"ema.{k}": v for k, v in averaged.items()}})
+
+
+def scores_of(retraining: Retraining) -> list[dict[str, Any]]:
+    """Return the scores of the original, the best and the last model, without their speed."""
+    counters = retraining.counters
+    scores = [dict(s) for s in (counters.original, counters.best, counters.last) if s]
+    for score in scores:
+        score.pop("images_per_second")
+    return scores
 
 
 def metrics_of(path: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,81 @@
+"""SIGINT and SIGTERM to the real command line: it leaves soon, leaves nothing behind, and the run can go on."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from command_line import succeed
+from signalled_commands import TINY_RUN, Command, faults
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="it finds processes in /proc"),
+]
+RUN = (*TINY_RUN, "training.epochs=2")
+
+
+def at(command: Command, reached: Callable[[], bool]) -> None:
+    """Wait until something is reached."""
+    while not reached():
+        assert not command.ended_within(0.02), command.end()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nobody stopped."""
+    path = tmp_path_factory.mktemp("whole") / "run"
+    succeed(*RUN, "-o", path)
+    return path
+
+
+def content_hash(run: Path) -> str:
+    """Resume a run, in this process, and return what it comes to."""
+    found: str = succeed(*RUN, "-o", run, "--resume").document["content_hash"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("number", "group"), [(signal.SIGINT, False), (signal.SIGTERM, True)], ids=["to the process", "to the group"]
+)
+def test_a_signal_in_training(whole: Path, tmp_path: Path, number: int, group: bool) -> None:
+    run = tmp_path / "run"
+    command = Command(run, *RUN)
+    at(command, lambda: (run / "last").exists() and int((run / "last").resolve().name[:8]) >= 3)
+    command.tell(number, group=group)
+    ended = command.end()
+    assert faults(ended, [number], handled=True) == []
+    assert ended.code == 128 + number
+    assert ended.document["error"]["kind"] == "interrupted"
+    assert content_hash(run) == content_hash(whole)
+
+
+def test_two_signals_leave_a_run_that_goes_on(whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = Command(run, *RUN)
+    at(command, lambda: (run / "last").exists())
+    for _ in range(2):
+        command.tell(signal.SIGINT)
+        time.sleep(0.05)
+    ended = command.end()
+    assert faults(ended, [signal.SIGINT] * 2, handled=True) == []
+    assert ended.code == 130
+    assert content_hash(run) == content_hash(whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_stripping_leaves_no_output(whole: Path, tmp_path: Path, number: int) -> None:
+    output = tmp_path / "out"
+    command = Command(output, "strip", str(whole), "--export", "safetensors", "--export", "onnx")
+    at(command, lambda: any(tmp_path.glob(".out.*.tmp")))
+    command.tell(number, group=True)
+    ended = command.end()
+    assert faults(ended, [number], handled=False) == []
+    assert ended.code != 0
+    assert not output.exists()
+    if ended.code > 0:
+        assert not list(tmp_path.glob(".*"))
