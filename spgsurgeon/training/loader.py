@@ -6,11 +6,9 @@ Shapes: B pictures of C x H x W in a batch, with labels [B] or masks [B, H, W]; 
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
 import signal
-import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -21,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from spgsurgeon.errors import DataError, SurgeonError, UsageError
 from spgsurgeon.training.augmentation import Transform
+from spgsurgeon.training.interruption import die_with_parent
 from spgsurgeon.training.joint_augmentation import JointTransform
 from spgsurgeon.training.seeds import derive_seed, isolated_generator
 from spgsurgeon.training.sources import Source
@@ -28,8 +27,6 @@ from spgsurgeon.training.sources import Source
 AnyTransform = Transform | JointTransform
 """The second for sources of masks: it takes the mask too, and gives both."""
 Key = tuple[int, int]  # epoch, index of the sample
-
-_DIE_WITH_PARENT = 1  # of Linux' prctl: PR_SET_PDEATHSIG
 
 
 class Batch(NamedTuple):
@@ -341,5 +338,4 @@ def _start_worker(worker: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    die_with_parent()
