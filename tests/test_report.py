@@ -236,7 +236,7 @@ def test_a_picture_that_cannot_be_decoded_is_named(spg: Path, tmp_path: Path, mo
 
     record_pictures(spg)
     digits = open_source("digits", None, "train")
-    monkeypatch.setattr(thumbnails, "open_source", lambda *_: Damaged(**vars(digits)))
+    monkeypatch.setattr(thumbnails, "open_training", lambda *_: Damaged(**vars(digits)))
     page = page_of(spg, output=tmp_path / "out")
     assert page.images("jpeg") == []
     assert "2 of 2 pictures are named, not shown" in page.said

@@ -38,6 +38,7 @@ Decay = Annotated[float, Field(gt=0, lt=1)]
 READABLE = ("torch/", "hfds/")
 MASKS = ("masks", "voc", "coco")
 STREAMS = ("tfds/", "hfids/")
+HOLDOUT = "holdout"
 SAME_IN_ALL_ARMS = (
     "model",
     "data",
@@ -209,7 +210,11 @@ class DataSection(Section):
     train: str = "train"
     """Split or sub-folder to train on; for `wds` a pattern too, such as 'train-{0000..0123}.tar'."""
     eval: str = "val"
-    """Split or sub-folder to evaluate on; for `wds` a pattern too."""
+    """Split or sub-folder to evaluate on, for `wds` a pattern too; `holdout`: what `holdout` leaves out of training."""
+    holdout: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of the training split that is left out of training, each class in proportion; the same for every seed."""
+    limit: Count | None = None
+    """The most pictures of each class to train on, of those that `holdout` leaves; the same for every seed."""
     classes: Annotated[tuple[str, ...] | int | None, BeforeValidator(_known_classes)] = None
     """Names of the classes by mask value or label, or their number; null reads classes.txt in the data's folder, and
     for `wds` without one counts the labels. `masks` and `wds` only."""
@@ -230,6 +235,15 @@ class DataSection(Section):
     def _folder_has_a_path(self) -> Self:
         if self.source in ("folder", "wds", *MASKS) and not self.path:
             raise _fault_at("path", f"source: {self.source} needs the path of the folder that holds the data")
+        return self
+
+    @model_validator(mode="after")
+    def _parts_of_the_training_split(self) -> Self:
+        for key in ("limit", "holdout"):
+            if self.source in MASKS and getattr(self, key) is not None:
+                raise _fault_at(key, f"{key} goes by a picture's class; source: {self.source} has masks")
+        if self.eval == HOLDOUT and self.holdout is None:
+            raise _fault_at("eval", "eval: holdout needs data.holdout, the share that is left out of training")
         return self
 
     @model_validator(mode="after")

@@ -102,6 +102,9 @@ class _ShardSource:
             raise OSError("its content is no picture of a known format") from None
         return image, int(sample["label"])
 
+    def labels(self) -> NDArray[np.int64]:
+        return self.index["label"].astype(np.int64)
+
     def describe(self, index: int) -> str:
         sample = self.index[index]
         path, offset = self.paths[sample["shard"]], int(sample["offset"])

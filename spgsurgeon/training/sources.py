@@ -18,7 +18,7 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from spgsurgeon.errors import UsageError, did_you_mean
-from spgsurgeon.training.seeds import derive_seed
+from spgsurgeon.training.strata import stratified_order
 
 FORMS = (
     "folder, wds (WebDataset's shards: tar files), digits, torch/<name> (torchvision's data sets), "
@@ -52,7 +52,11 @@ class Source(Protocol[Target]):
         """Return where a sample is, for messages: its file's path where it has one."""
 
 
-ImageSource = Source[int]
+class ImageSource(Source[int], Protocol):
+    """Labelled pictures."""
+
+    def labels(self) -> NDArray[np.int64]:
+        """Return the label of each sample, int64 [N], without decoding a picture; UsageError where only that tells."""
 
 
 def open_source(
@@ -140,15 +144,18 @@ class _Digits:
 
     name: str
     pixels: NDArray[np.uint8]
-    labels: tuple[int, ...]
+    targets: tuple[int, ...]
     origin: tuple[int, ...]
     classes: tuple[str, ...] = tuple("0123456789")
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.targets)
 
     def read(self, index: int) -> tuple[Image.Image, int]:
-        return Image.fromarray(self.pixels[index]).convert("RGB"), self.labels[index]
+        return Image.fromarray(self.pixels[index]).convert("RGB"), self.targets[index]
+
+    def labels(self) -> NDArray[np.int64]:
+        return np.array(self.targets)
 
     def describe(self, index: int) -> str:
         return f"{self.name}, sample {index} (number {self.origin[index]} of scikit-learn's load_digits)"
@@ -160,25 +167,12 @@ def _open_digits(split: str) -> ImageSource:
     from sklearn.datasets import load_digits
 
     grey, labels = load_digits(return_X_y=True)  # 17 levels of grey, 0..16
-    order = _stratified_order([int(label) for label in labels])
+    order = stratified_order(labels, "digits")
     names = list(DIGIT_SPLITS)
     start = sum(DIGIT_SPLITS[name] for name in names[: names.index(split)])
     origin = order[start : start + DIGIT_SPLITS[split]]
     pixels = np.rint(grey[origin].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     return _Digits(f"digits ({split})", pixels, tuple(int(labels[i]) for i in origin), tuple(origin))
-
-
-def _stratified_order(labels: Sequence[int]) -> list[int]:
-    """Return a fixed order of the samples in which every run of consecutive ones has the classes in proportion.
-
-    Each class is shuffled, then dealt out evenly. Hashes do the shuffling: no library's generator can change it.
-    """
-    place: list[tuple[float, int, int]] = []
-    for label in sorted(set(labels)):
-        members = [index for index, other in enumerate(labels) if other == label]
-        members.sort(key=lambda index: derive_seed("digits", index))
-        place += [((rank + 0.5) / len(members), label, index) for rank, index in enumerate(members)]
-    return [index for _, _, index in sorted(place)]
 
 
 @dataclass(frozen=True)
@@ -195,6 +189,9 @@ class _TorchvisionSource:
     def read(self, index: int) -> tuple[Image.Image, int]:
         image, label = self.dataset[index]
         return as_rgb(image), int(label)
+
+    def labels(self) -> NDArray[np.int64]:
+        return _labels_of(self, getattr(self.dataset, "targets", None))
 
     def describe(self, index: int) -> str:
         samples = getattr(self.dataset, "samples", None)  # (path, label) pairs of those that are kept as files
@@ -246,8 +243,22 @@ class _ReaderSource:
         with stream, Image.open(stream) as image:
             return as_rgb(image), int(label)
 
+    def labels(self) -> NDArray[np.int64]:
+        targets = getattr(self.dataset.reader, "iter_targets", None)  # which older ones lack
+        return _labels_of(self, list(targets()) if targets else None)
+
     def describe(self, index: int) -> str:
         return f"{self.name}, sample {index}"
+
+
+def _labels_of(source: ImageSource, targets: Any) -> NDArray[np.int64]:
+    labels = np.asarray(() if targets is None else targets)
+    if labels.shape != (len(source),) or labels.dtype.kind not in "iu":
+        raise UsageError(
+            f"{source.name} gives its labels only with its pictures, and all of them would have to be read",
+            hint="unpack it and use source 'folder'; without data.limit and data.holdout labels are read as they come",
+        )
+    return labels.astype(np.int64)
 
 
 def _open_hugging_face(source: str, path: str | Path | None, split: str) -> ImageSource:

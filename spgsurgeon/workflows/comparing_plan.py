@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -44,7 +45,7 @@ class Plan:
     seeds: list[int]
     learning_rates: list[float] | str
     budget: Budget
-    versions: dict[str, str] = field(default_factory=lambda: versions())
+    versions: dict[str, str]
     metric: str = ""
     chosen_on: str = ""
     scored_on: str = ""
@@ -116,17 +117,14 @@ def complete(plan: Plan, base: Path, source: str, shared: Sequence[str], arms: S
     return plan
 
 
-class _about:  # noqa: N801 - reads as the function that it stands for
+@contextmanager
+def _about(arm: Arm) -> Iterator[None]:
     """Say in an error which arm it came up with."""
-
-    def __init__(self, arm: Arm) -> None:
-        self._arm = arm
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, SurgeonError):
-            error.message = f"arm {self._arm.name}: {error.message}"
+    try:
+        yield
+    except SurgeonError as error:
+        error.message = f"arm {arm.name}: {error.message}"
+        raise
 
 
 def _step_seconds(base: Path, source: str, shared: Sequence[str], arms: Sequence[Arm]) -> dict[str, float]:
@@ -176,4 +174,5 @@ def settled_plan(
         seeds=list(range(first, first + seeds)),
         learning_rates=grid if isinstance(grid, str) else sorted(grid),
         budget=budget,
+        versions=versions(),
     )

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from spgsurgeon.checkpoint.folders import read_state
-from spgsurgeon.errors import SurgeonError
 from spgsurgeon.recipe.schema import HOLDOUT, Recipe
 from spgsurgeon.reporting.run_records import read_epochs
 from spgsurgeon.training.evaluation import evaluate
@@ -178,7 +177,7 @@ def mean_validation(results: Iterable[Result], metric: str) -> tuple[float, floa
     return sum(s[metric] for s in whole) / len(whole), -sum(s["loss"] for s in whole) / len(whole)
 
 
-def check_folder(folder: Path) -> None:
-    """Raise SurgeonError where the folder that a result names is gone."""
-    if not folder.is_dir():
-        raise SurgeonError(f"the run {folder} is gone, and its model is to be scored", hint="--force begins anew")
+def valid_share(folder: Path) -> list[float]:
+    """Return the share of units still valid at each step in a run's last epoch; empty where it recorded none."""
+    epochs = read_epochs(folder / "metrics.jsonl")[0]
+    return epochs[-1].valid_share if epochs else []

@@ -14,22 +14,13 @@ from spgsurgeon.checkpoint.tensors import read_safetensors
 from spgsurgeon.errors import ArchitectureError, UsageError
 from spgsurgeon.models.tracing import meta_twin, run_twin
 from spgsurgeon.recipe.schema import MASKS, DataSection, Recipe
-from spgsurgeon.training.mask_sources import open_mask_source
-from spgsurgeon.training.shard_source import with_classes
-from spgsurgeon.training.sources import Source, check_same_classes, open_source
+from spgsurgeon.training.sources import check_same_classes
 from spgsurgeon.trp.grafted import GraftedModel
 from spgsurgeon.workflows.evaluate import check_classes, check_task
 from spgsurgeon.workflows.graft import graft_proven, regraft
 from spgsurgeon.workflows.opening import OpenedModel, open_model, state_of
+from spgsurgeon.workflows.pictures import Data, open_data
 from spgsurgeon.workflows.replicas import Replicas
-
-
-@dataclass(frozen=True)
-class Data:
-    """The pictures of a run."""
-
-    train: Source[Any]
-    evaluation: Source[Any]
 
 
 @dataclass(frozen=True)
@@ -59,7 +50,7 @@ def prepare(
     A plain retraining takes the base of a grafted folder: it is the control of the same command.
     """
     section = recipe.data
-    data = _open_data(section)
+    data = open_data(section)
     check_same_classes(data.train, data.evaluation)
     classes = len(data.train.classes)
     wanted = classes if random_seed is not None and num_classes is None else num_classes
@@ -85,19 +76,6 @@ def prepare(
         channels = opened.preprocessing.input_size[0]
         config["pretrained_cfg"] = config["pretrained_cfg"] | {"input_size": [channels, size, size]}
     return Case(recipe, data, opened, grafted, manifest, config)
-
-
-def _open_data(section: DataSection) -> Data:
-    """Open both splits; classes that are counted off labels are counted over both."""
-    train, evaluation = (_open_source(section, split) for split in (section.train, section.eval))
-    most = max(len(train.classes), len(evaluation.classes))
-    return Data(with_classes(train, most), with_classes(evaluation, most))
-
-
-def _open_source(section: DataSection, split: str) -> Source[Any]:
-    if section.source in MASKS:
-        return open_mask_source(section.source, section.path, split, classes=section.classes, ignore=section.ignore)
-    return open_source(section.source, section.path, split, classes=section.classes)
 
 
 def _check_sizes(section: DataSection, opened: OpenedModel) -> None:

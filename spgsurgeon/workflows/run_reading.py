@@ -132,6 +132,8 @@ def _head(recipe: Recipe, trp: Mapping[str, Any]) -> dict[str, str]:
     if cold.until or cold.epochs:
         facts["cold start"] = f"until settled, {cold.max_epochs} at most" if cold.until else f"{cold.epochs} epochs"
     facts["data"] = f"{data.source}, {data.train} and {data.eval}" + (f", in {data.path}" if data.path else "")
+    facts["data"] += f", {data.holdout:g} of {data.train} held out" if data.holdout else ""
+    facts["data"] += f", at most {data.limit} pictures of each class" if data.limit else ""
     facts["seed"] = str(training.seed)
     return facts
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from spgsurgeon.errors import SurgeonError
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.reporting.run_records import RunRecord, ShownPicture
-from spgsurgeon.training.sources import ImageSource, open_source
+from spgsurgeon.training.sources import Source
+from spgsurgeon.workflows.pictures import open_training
 
 _EDGE = 208  # pixels: twice as many as are shown, for sharp screens
 _ICON = 32
@@ -28,7 +30,7 @@ def with_pictures(record: RunRecord, run: Path) -> RunRecord:
     shown += [ShownPicture(picture, shortest=False) for picture in recorded.longest]
     data = read_recipe(run / "recipe.yaml").data
     try:
-        source = open_source(data.source, data.path, data.train)
+        source = open_training(data)
     except SurgeonError as error:
         note = f"The training data can't be opened, so its pictures are named, not shown: {error.message}."
         return replace(record, pictures=shown, notes=[*record.notes, note])
@@ -38,7 +40,7 @@ def with_pictures(record: RunRecord, run: Path) -> RunRecord:
     return replace(record, pictures=shown, notes=[*record.notes, note] if lost else record.notes)
 
 
-def _with_copy(shown: ShownPicture, source: ImageSource) -> ShownPicture:
+def _with_copy(shown: ShownPicture, source: Source[Any]) -> ShownPicture:
     """Return the picture with a small copy, unless it can't be read or is another one by its name or label."""
     sample, name = shown.picture.sample, shown.picture.name
     if sample >= len(source) or Path(source.describe(sample)).name != Path(name).name:

@@ -1,0 +1,82 @@
+"""Parts of a data set, chosen by its labels and its order alone: the same for every seed, process and resumed run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from spgsurgeon.errors import UsageError
+from spgsurgeon.training.sources import ImageSource
+from spgsurgeon.training.strata import shuffled_classes, stratified_order
+
+
+@dataclass(frozen=True, eq=False)
+class Subset:
+    """The samples of `whole` at `indices`, in their order there; its own indices count from 0.
+
+    `remark` is said with its name.
+    """
+
+    whole: ImageSource
+    indices: NDArray[np.int64]
+    remark: str = ""
+
+    @property
+    def name(self) -> str:
+        """The data set's, and how many of its samples these are."""
+        return f"{self.whole.name}, {len(self)} of {len(self.whole)}{self.remark}"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """All classes of the data set."""
+        return self.whole.classes
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        """See `Source`."""
+        return self.whole.read(int(self.indices[index]))
+
+    def labels(self) -> NDArray[np.int64]:
+        """See `ImageSource`."""
+        return self.whole.labels()[self.indices]
+
+    def describe(self, index: int) -> str:
+        """See `Source`; a number in it is that in the whole data set."""
+        return self.whole.describe(int(self.indices[index]))
+
+
+def hold_out(source: ImageSource, share: float) -> tuple[Subset, Subset]:
+    """Return what is left of a data set and the `share` (0 < share < 1) taken from it, each class in proportion.
+
+    A class keeps one picture at least, so there may be fewer held out than asked for. Raises UsageError where there
+    would be none.
+    """
+    labels = source.labels()
+    left = Counter(labels.tolist())
+    held: list[int] = []
+    for index in stratified_order(labels, "holdout")[: round(share * len(source))]:
+        if left[labels[index]] > 1:
+            left[labels[index]] -= 1
+            held.append(index)
+    if not held:
+        raise UsageError(
+            f"a holdout of {share:g} of {source.name} is empty: it has {len(source)} samples of {len(left)} classes",
+            hint="hold out more (data.holdout), or evaluate on another split (data.eval) and leave data.holdout out",
+        )
+    taken = np.zeros(len(source), dtype=bool)
+    taken[held] = True
+    return Subset(source, np.flatnonzero(~taken)), Subset(source, np.flatnonzero(taken), " held out")
+
+
+def limit_classes(source: ImageSource, most: int) -> Subset:
+    """Return at most so many samples of each class; those of a lower limit are among those of a higher one."""
+    whole, indices = (source.whole, source.indices) if isinstance(source, Subset) else (source, None)
+    chosen = [index for members in shuffled_classes(source.labels(), "limit").values() for index in members[:most]]
+    kept = np.array(sorted(chosen), dtype=np.int64)
+    return Subset(whole, kept if indices is None else indices[kept])
