@@ -65,7 +65,8 @@ def atomic_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
     """Yield a temporary folder to fill, beside `path`; leaving the block syncs every file in it and renames it.
 
     Whatever fails, `path` keeps its older content and the temporary folder is gone. `force` replaces an older folder
-    if it is empty or looks like a model, grafted, run, report or comparison folder; anything else is refused with UsageError.
+    if it is empty or looks like a model, grafted, run, report or comparison folder; anything else is refused with
+    UsageError.
     """
     target = _target(path, force)
     _check_replaceable(target)

@@ -25,8 +25,8 @@ def evaluate(
 ) -> Scores:
     """Return the scores of the task's tally (see `scoring`), and images_per_second with data loading.
 
-    `tally` counts instead of a new one of the task's. `model` is put into eval mode; a grafted model is its base then. Of several outputs the first counts, or the one
-    called `out`. Raises UsageError where there is nothing to score.
+    `tally` counts instead of a new one. `model` is put into eval mode; a grafted model is its base then. Of several
+    outputs the first counts, or the one called `out`. Raises UsageError where there is nothing to score.
     """
     model.eval()
     started = time.perf_counter()

@@ -16,7 +16,13 @@ from typing import Any
 
 import torch
 
-from spgsurgeon.checkpoint.writing import atomic_file, atomic_folder, refuse_existing, refuse_overwriting_input, write_json
+from spgsurgeon.checkpoint.writing import (
+    atomic_file,
+    atomic_folder,
+    refuse_existing,
+    refuse_overwriting_input,
+    write_json,
+)
 from spgsurgeon.errors import SurgeonError, UsageError
 from spgsurgeon.recipe.schema import HOLDOUT, Recipe
 from spgsurgeon.reporting.comparison_figures import comparison_figures
@@ -150,12 +156,15 @@ class _Comparison:
         self._arms = {arm.name: arm for arm in arms}
         self._crew, self._say = crew, say
         self.results = read_results(output / _RESULTS)
+        self.multiples: list[float] = []
+        self.chosen: dict[str, float] = {}
 
     def run(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Do what is left of the comparison; return its document and its costs."""
-        multiples = list(self.plan.learning_rates) if self.plan.learning_rates != "auto" else list(FIRST_GRID)
-        self._train([float(multiple) for multiple in multiples])
-        while self.plan.learning_rates == "auto" and (more := self._beyond_the_edges(multiples)):
+        asked = self.plan.learning_rates
+        multiples = list(FIRST_GRID) if isinstance(asked, str) else asked
+        self._train(multiples)
+        while asked == "auto" and (more := self._beyond_the_edges(multiples)):
             multiples = sorted([*multiples, *more])
             self._train(more)
         self.multiples = multiples
