@@ -20,9 +20,11 @@ from spgsurgeon.checkpoint.hashing import content_hash
 from spgsurgeon.checkpoint.writing import write_json, write_safetensors
 from spgsurgeon.errors import SurgeonError, UsageError
 from spgsurgeon.recipe.reading import read_recipe
-from spgsurgeon.recipe.schema import HOLDOUT, Recipe
+from spgsurgeon.recipe.schema import HOLDOUT, MASKS, Recipe
 from spgsurgeon.training.scoring import METRIC
 from spgsurgeon.workflows.comparing_arms import Arm
+from spgsurgeon.workflows.comparing_processes import one_thread
+from spgsurgeon.workflows.evaluate import check_classes, check_task
 from spgsurgeon.workflows.opening import OpenedModel, open_model, state_of
 from spgsurgeon.workflows.pictures import open_data
 from spgsurgeon.workflows.train import time_steps, train
@@ -80,11 +82,19 @@ def read_settled(source: str | Path, overrides: Sequence[str]) -> tuple[Recipe, 
 
 
 def open_base(model: str, recipe: Recipe, *, random_weights: bool, **options: Any) -> OpenedModel:
-    """Return the model that all arms start from; a random one has as many classes as the data."""
-    seed = recipe.training.seed if random_weights else None
+    """Return the model that all arms start from; a random one has as many classes as the data.
+
+    Raises UsageError where it has other classes or another task than the data.
+    """
+    train = open_data(recipe.data).train
+    classes = len(train.classes)
     if random_weights and options.get("num_classes") is None:
-        options["num_classes"] = len(open_data(recipe.data).train.classes)
-    return open_model(model, random_seed=seed, **options)
+        options["num_classes"] = classes
+    opened = open_model(model, random_seed=recipe.training.seed if random_weights else None, **options)
+    check_task(opened.task, recipe.data.source in MASKS, model)
+    hint = f"the same command with --num-classes {classes} gives it a new, untrained head"
+    check_classes(train, opened.identity.num_classes, model, hint=hint)
+    return opened
 
 
 def write_base(folder: Path, opened: OpenedModel) -> None:
@@ -105,7 +115,7 @@ def complete(plan: Plan, base: Path, source: str, shared: Sequence[str], arms: S
     plan.chosen_on = open_data(recipe.data.model_copy(update={"eval": HOLDOUT})).evaluation.name
     for arm in arms:
         chosen = [*shared, *arm.overrides, f"data.eval={HOLDOUT}"]
-        with _about(arm):
+        with _about(arm, base, plan.model):
             train(str(base), recipe=source, overrides=chosen, output=base.parent / "trial", dry_run=True)
     epochs = recipe.training.epochs
     plan.epochs = {arm.name: epochs for arm in arms}
@@ -118,20 +128,20 @@ def complete(plan: Plan, base: Path, source: str, shared: Sequence[str], arms: S
 
 
 @contextmanager
-def _about(arm: Arm) -> Iterator[None]:
-    """Say in an error which arm it came up with."""
+def _about(arm: Arm, base: Path, model: str) -> Iterator[None]:
+    """Say in an error which arm it came up with, and call the model as the user does."""
     try:
         yield
     except SurgeonError as error:
-        error.message = f"arm {arm.name}: {error.message}"
+        error.message = f"arm {arm.name}: {error.message}".replace(str(base), model)
         raise
 
 
 def _step_seconds(base: Path, source: str, shared: Sequence[str], arms: Sequence[Arm]) -> dict[str, float]:
     """Return the median seconds of a step of each arm. They take turns, so that a busy machine slows down all."""
     measured: dict[str, list[float]] = {arm.name: [] for arm in arms}
-    for _ in range(_ROUNDS):
-        for arm in arms:
+    with one_thread():
+        for arm in list(arms) * _ROUNDS:
             chosen = [*shared, *arm.overrides, f"data.eval={HOLDOUT}"]
             measured[arm.name].append(time_steps(str(base), recipe=source, overrides=chosen, count=_STEPS))
     return {name: statistics.median(seconds) for name, seconds in measured.items()}

@@ -56,7 +56,7 @@ class Crew:
         if self._pool is not None:
             yield from self._in_processes(self._pool, function, calls)
             return
-        with _one_thread():
+        with one_thread():
             for arguments in calls:
                 self.leave_if_asked()
                 yield function(*arguments)
@@ -143,7 +143,8 @@ def _guarded(function: Callable[..., Result], *arguments: Any) -> Result | _Fail
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """Let torch have one thread of the CPU inside the block."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
