@@ -27,13 +27,17 @@ def cost_rows(costs: Mapping[str, Any]) -> list[tuple[str, ...]]:
 def remarks(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return what else is to be known of the comparison, each under a word or two."""
     metric, seeds = METRICS[document["metric"]], document["seeds"]
-    over = f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed, so intervals are over pictures"
+    over = f"mean of {len(seeds)} seeds" if len(seeds) > 1 else "one seed, intervals over pictures"
     chosen = "learning rates and epochs were chosen on"
+    epochs = {arm["epochs"] for arm in document["arms"].values()}
     said = [
-        ("score", f"{metric} %, mean of {over}, on {document['samples']} pictures of {document['scored_on']}"),
+        ("score", f"{metric} %, {over}, on {document['samples']} pictures of {document['scored_on']}"),
         ("chosen by", f"{chosen} {document['chosen_on']}; a learning rate by the mean over seeds"),
         ("original", f"{document['original']:.2f} %, before any training"),
     ]
+    if len(epochs) > 1:
+        each = ", ".join(f"{name} {arm['epochs']}" for name, arm in document["arms"].items())
+        said.append(("epochs", f"as many as take plain's time: {each}"))
     said += [
         ("could show", f"{name}: {arm['difference']['detectable']:.2f} points or more, four times in five")
         for name, arm in document["arms"].items()

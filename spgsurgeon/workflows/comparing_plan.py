@@ -33,7 +33,7 @@ Budget = Literal["epochs", "seconds"]
 Grid = Sequence[float] | Literal["auto"]
 
 DEFAULT_HOLDOUT = 0.2
-_ROUNDS, _STEPS = 3, 5  # of the trial that tells what a step of each arm costs
+_ROUNDS, _STEPS = 5, 10  # of the trial that tells what a step of each arm costs
 
 
 @dataclass
