@@ -256,6 +256,14 @@ DEPTH = [
     _torchvision("vit_b_32", image_size=32),
 ]
 
+# The control with dropout before the head: of each kind of place one.
+FIXED = [
+    _timm("deit_tiny_distilled_patch16_224", img_size=32, **NARROW),  # two heads
+    _timm("test_resnet"),
+    _torchvision("lraspp_mobilenet_v3_large", 64),  # maps by name
+    _torchvision("squeezenet1_1"),  # a map
+]
+
 # What is refused, by the reason that the message gives: encoders, in which nothing makes logits.
 _NO_CLASSIFIER = "the model has no classifier"
 UNSUPPORTED: list[tuple[Family, str]] = [

@@ -1,7 +1,8 @@
 """What a training step costs with replicas against without, interleaved in one process.
 
-No test but a measurement: `python tests/step_cost.py NAME [dropout|depth]`, NAME one of timm's models. Prints the
-median ratio of 20 blocks with its extremes, and how many operators a step runs.
+No test but a measurement: `python tests/step_cost.py NAME [dropout|depth|rollouts]`, NAME one of timm's models.
+Rollouts are dropout replicas with a forward pass for each step; they are compared with the single pass, too. Prints the
+median ratios of 20 blocks with their extremes, and how many operators a step runs.
 """
 
 import statistics
@@ -25,7 +26,8 @@ class Arm:
     def __init__(self, name: str, trp: str, weights: tuple[float, ...]) -> None:
         torch.manual_seed(0)
         base = timm.create_model(name, num_classes=10)
-        self.model = graft(base, trp, replicas=len(weights), example=IMAGES).train()
+        kind, head_batch = ("dropout", trp) if trp == "rollouts" else (trp, "stacked")
+        self.model = graft(base, kind, replicas=len(weights), head_batch=head_batch, example=IMAGES).train()
         self.weights = weights
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9)
 
@@ -48,14 +50,16 @@ class Arm:
 
 def main(name: str, trp: str = "dropout") -> None:
     torch.set_num_threads(1)
-    plain, grafted = Arm(name, "none", ()), Arm(name, trp, WEIGHTS)
-    plain.seconds(), grafted.seconds()
-    ratios = []
-    for _ in range(BLOCKS):
-        before = plain.seconds()
-        ratios.append(grafted.seconds() / before)
-    print(f"{name}, {trp}: grafted / plain {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
-    print(f"operators a step: plain {plain.operators()}, grafted {grafted.operators()}")
+    arms = {"plain": Arm(name, "none", ()), trp: Arm(name, trp, WEIGHTS)}
+    if trp == "rollouts":
+        arms["dropout"] = Arm(name, "dropout", WEIGHTS)
+    for arm in arms.values():
+        arm.seconds()
+    blocks = [{kind: arm.seconds() for kind, arm in arms.items()} for _ in range(BLOCKS)]
+    for other in [kind for kind in arms if kind != trp]:
+        ratios = [block[trp] / block[other] for block in blocks]
+        print(f"{name}: {trp} / {other} {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
+    print("operators a step: " + ", ".join(f"{kind} {arm.operators()}" for kind, arm in arms.items()))
 
 
 if __name__ == "__main__":

@@ -217,7 +217,7 @@ def test_a_signal_ends_all_processes_of_a_crew() -> None:
     [
         (("--arms", "plain,sgp"), "there is no arm 'sgp'"),
         (("--arms", "spg,spg"), "arm spg is given twice"),
-        (("--arms", "spg", "trp.kind=none"), "the recipe has no replicas"),
+        (("--arms", "spg", "trp.kind=none"), "as the recipe has none"),
         (("--seeds", 0), "0 seeds"),
         (("--jobs", 0), "0 jobs"),
         (("--learning-rates", "1,x"), "neither auto nor numbers"),
@@ -275,7 +275,8 @@ class MadeUp:
     def _score(self, name: str, seed: int, folder: Path, recipe: Any) -> tuple[str, int, Scored]:
         multiple = float(folder.parent.name.removeprefix("lr-")) if name else 0.0
         hits = [index < 90 + (name == "spg") for index in range(100)]
-        return name, seed, Scored({"top1": 10 * multiple + seed, "samples": 100}, hits)
+        own = int(folder.name.removeprefix("seed-")) if name else 0
+        return name, seed, Scored({"top1": 10 * multiple + own, "samples": 100}, hits)
 
 
 def made_up(

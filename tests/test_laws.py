@@ -1,7 +1,7 @@
 """The laws of grafting, stripping and exporting, over every model family: `families.py` lists them.
 
-Each family is operated on once with each kind of replica that it can have; what was seen on the way is kept, and each
-law is a test on that.
+Each family is operated on once with each kind of replica that it can have, some also as the control that has none but
+drops; what was seen on the way is kept, and each law is a test on that.
 Shapes: N = 2 pictures, T = 2 replicas, K = outputs in train mode where there are several.
 """
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from families import CLASSES, DEPTH, SUPPORTED, UNSUPPORTED, Family, require
+from families import CLASSES, DEPTH, FIXED, SUPPORTED, UNSUPPORTED, Family, require
 from torch import Tensor, nn
 
 from spgsurgeon.errors import ArchitectureError
@@ -26,7 +26,7 @@ from spgsurgeon.trp.outputs import outputs_of
 from spgsurgeon.workflows.surgery import graft
 
 N, T = 2, 2
-SETTINGS = {"dropout": {"rate": 0.0}, "depth": {}}
+SETTINGS = {"dropout": {"rate": 0.0}, "depth": {}, "fixed-dropout": {"rate": 0.5}}
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ def operate(family: Family, kind: str) -> Surgery:
 
     again = graft(module, kind, replicas=T, example=images, **SETTINGS[kind])
     without_gradient = train_two_steps(again, images, kind, auxiliary=logits.dim() > base.outputs[0].dim())
-    moved = [changes(chain[0], hidden[site][0]) for site, chain in zip(again.sites, again.replicas, strict=True)]
+    chains = [(site, chain) for site, chain in zip(again.sites, again.replicas, strict=True) if len(chain)]
+    moved = [changes(chain[0], hidden[site][0]) for site, chain in chains]
     trained = see_grafted(again, images)
     strip_proof = prove_strip(trained.outputs, detach(again), base.layout, images)
     return Surgery(
@@ -147,7 +148,8 @@ def train_two_steps(grafted: GraftedModel, images: Tensor, kind: str, *, auxilia
     for _ in range(2):
         labels = grafted(images)[:N].detach().argmax(1)
         optimizer.zero_grad()
-        spg_loss(grafted(images), labels, weights=(0.4, 0.2), label_smoothing=0.1).loss.backward()
+        weights = (0.4, 0.2)[: grafted.steps - 1]
+        spg_loss(grafted(images), labels, weights=weights, label_smoothing=0.1).loss.backward()
         optimizer.step()
         without_gradient = {name: p for name, p in without_gradient.items() if p.grad is None or not p.grad.any()}
     grafted.base.requires_grad_(True)
@@ -173,6 +175,7 @@ def case(family: Family, kind: str, number: int):
 CASES = [
     *(case(family, "dropout", number) for number, family in enumerate(SUPPORTED)),
     *(case(family, "depth", number) for number, family in enumerate(DEPTH)),
+    *(case(family, "fixed-dropout", number) for number, family in enumerate(FIXED)),
 ]
 
 
@@ -197,10 +200,12 @@ def test_law_1_a_fresh_graft_in_eval_mode_is_the_base_bit_for_bit(surgery):
 
 
 def test_law_2_a_fresh_graft_in_train_mode_repeats_the_base_in_every_step(surgery):
+    replicas = T if surgery.moved else 0
     for hidden in surgery.hidden.values():
-        assert all(torch.equal(hidden[t], hidden[0]) for t in range(1, T + 1))
-    assert surgery.logits.shape[:2] == ((T + 1) * N, CLASSES)
-    steps = surgery.logits.unflatten(0, (T + 1, N))
+        assert len(hidden) == replicas + 1
+        assert all(torch.equal(state, hidden[0]) for state in hidden)
+    assert surgery.logits.shape[:2] == ((replicas + 1) * N, CLASSES)
+    steps = surgery.logits.unflatten(0, (replicas + 1, N))
     torch.testing.assert_close(steps, steps[:1].expand_as(steps), rtol=1e-5, atol=1e-5)
 
 

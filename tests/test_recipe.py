@@ -19,9 +19,12 @@ from spgsurgeon.workflows.recipes import check_recipe, copy_recipe, list_recipes
 SHIPPED = (
     "camvid-lraspp-base",
     "camvid-lraspp-dropout",
+    "cifar10-few",
     "cifar10-resnet-base",
     "cifar10-resnet-depth",
     "cifar10-resnet-dropout",
+    "cifar10-resnet18-base",
+    "cifar10-vit-base",
     "coco-deeplabv3-resnet101-dropout",
     "coco-deeplabv3-resnet50-dropout",
     "coco-fcn-resnet101-dropout",
@@ -102,7 +105,7 @@ training:
 xyz: red
 """)
     assert faults_of(source, ("training.epoch=3", "data.augment.flip=2")) == [
-        "recipe.yaml:1: trp.kind: 'width' is refused, it must be 'dropout', 'depth' or 'none'",
+        "recipe.yaml:1: trp.kind: 'width' is refused, it must be 'dropout', 'depth', 'fixed-dropout' or 'none'",
         "recipe.yaml:1: trp.replicas: 0 is refused, it must be 1 or more",
         "recipe.yaml:1: trp.rate: 1.0 is refused, it must be less than 1",
         "recipe.yaml:3: objective.weights[1]: -1 is refused, it must be 0 or more",

@@ -45,13 +45,21 @@ def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_image_folder(tmp_path_factory.mktemp("cifar10"), splits=("train", "test"), classes=10, each=1)
+    """Ten pictures of each class to train on, so that one can be held out."""
+    root = make_image_folder(tmp_path_factory.mktemp("cifar10"), splits=("train",), classes=10, each=10)
+    return make_image_folder(root, splits=("test",), classes=10, each=1)
 
 
 @pytest.fixture(scope="session")
 def two_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two batches of two pictures, under every name of a split that a recipe uses."""
     return make_image_folder(tmp_path_factory.mktemp("two"), splits=("train", "val", "test"), classes=2, each=2)
+
+
+@pytest.fixture(scope="session")
+def three_each(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two batches of two pictures, and a third that is held out."""
+    return make_image_folder(tmp_path_factory.mktemp("three"), splits=("train",), classes=2, each=3)
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +86,8 @@ def test_a_dry_run_with_the_recipes_own_model(
     plan = succeed(*command, "--dry-run", "--json").document
 
     recipe = read_recipe(name)
-    pictures = {"imagenet": 1000, "cifar10": 10, "digits": 600, "camvid": 4, "coco": 4}[name.partition("-")[0]]
+    pictures = {"imagenet": 1000, "cifar10": 100, "digits": 600, "camvid": 4, "coco": 4}[name.partition("-")[0]]
+    pictures -= round(pictures * (recipe.data.holdout or 0))
     steps = pictures // 2 // recipe.training.accumulate
     assert plan["steps_per_epoch"] == steps
     assert plan["steps"] == steps * (recipe.training.epochs + recipe.cold_start.epochs)
@@ -91,7 +100,7 @@ def test_a_dry_run_with_the_recipes_own_model(
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_two_steps_with_the_recipes_settings_on_a_tiny_model(
-    name: str, two_classes: Path, masks: Path, tmp_path: Path
+    name: str, two_classes: Path, three_each: Path, masks: Path, tmp_path: Path
 ) -> None:
     run, model = tmp_path / "run", "timm/test_resnet"
     overrides = ["training.epochs=1", "training.batch_size=2", "training.accumulate=1", "training.device=cpu"]
@@ -101,6 +110,8 @@ def test_two_steps_with_the_recipes_settings_on_a_tiny_model(
     elif name.startswith(SEGMENTATION):
         model = LRASPP
         overrides += [f"data.path={masks}", "data.source=masks", "data.classes=11", "data.image_size=64"]
+    elif read_recipe(name).data.holdout:
+        overrides += [f"data.path={three_each}", "data.holdout=0.34"]
     else:
         overrides += [f"data.path={two_classes}"]
     if "vit" in name and name.endswith("depth"):

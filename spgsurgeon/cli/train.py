@@ -91,13 +91,15 @@ def _render(document: dict[str, Any]) -> Any:
     points = f"points of {METRICS[metric]}"
     verdict = f"{gain:+.3f} {points} over the original" if gain > 0 else f"no gain ({gain:+.3f} {points})"
     caution = "one run; the best checkpoint was chosen by these scores."
-    if document["trp"]["kind"] != "none":
+    if "replicas" in document["trp"]:
         caution += " The control: the same command with trp.kind=none and another -o"
     summary = pairs([("result", verdict), ("", caution), ("run", document["run"])])
     return Group(columns(("", *(f"{name} %" for name in names.values()), "loss"), rows), summary)
 
 
 def _replicas(trp: dict[str, Any]) -> str:
+    if trp["kind"] == "fixed-dropout":
+        return f"none: plain retraining with dropout of rate {trp['rate']} before the head"
     return "none: plain retraining" if trp["kind"] == "none" else ", ".join(f"{k} {v}" for k, v in trp.items())
 
 
@@ -110,11 +112,11 @@ def _render_plan(document: dict[str, Any]) -> Any:
     rates = document["learning_rates"]
     shown = [f"{rate:.3g}" for rate in rates]
     curve = " ".join(shown if len(shown) <= 12 else [*shown[:6], "...", *shown[-5:]])
-    memory, data = document["estimated_memory_bytes"], document["data"]
+    memory, data, passes = document["estimated_memory_bytes"], document["data"], document["passes"]
     return pairs(
         [
             ("model", document["model"]),
-            ("replicas", _replicas(document["trp"])),
+            ("replicas", _replicas(document["trp"]) + (f", {passes} passes of the model a step" * (passes > 1))),
             ("data", f"{_split(data['train'])}; scored on {_split(data['eval'])}; {data['classes']} classes"),
             ("on", f"{document['device']}, {document['precision']}, into {document['output']}"),
             ("steps", f"{document['steps']}, {document['steps_per_epoch']} an epoch"),

@@ -18,6 +18,11 @@ _RETRAINED = {
         "temporary modules are gone",
     ),
     "plain": (", retrained plainly", "Only values changed: it was retrained by spgsurgeon without its method"),
+    "dropout": (
+        ", retrained with dropout",
+        "Only values changed: it was retrained by spgsurgeon without its method, with dropout of a fixed rate on what "
+        "its head reads",
+    ),
     "none": ("", "It was **not retrained**: spgsurgeon added its temporary modules and took them away again"),
 }
 
@@ -79,13 +84,7 @@ def model_card(
     missing; nothing else is claimed.
     """
     pipeline_tag = f"image-{task}"
-    method = (
-        "none"
-        if recipe is None
-        else "plain"
-        if (yaml.safe_load(recipe).get("trp") or {}).get("kind") == "none"
-        else "spg"
-    )
+    method = "none" if recipe is None else _method(recipe)
     sections = [
         _front_matter(library, pipeline_tag),
         f"# {architecture}{_RETRAINED[method][0]}\n",
@@ -122,6 +121,12 @@ def _summary(method: str, base_notes: Sequence[str]) -> str:
     return summary + (f"\nOf the base:\n\n{notes}" if notes else "")
 
 
+def _method(recipe: str) -> str:
+    """Return what a recipe retrains with: one of `_RETRAINED`."""
+    kind = str((yaml.safe_load(recipe).get("trp") or {}).get("kind"))
+    return {"none": "plain", "fixed-dropout": "dropout"}.get(kind, "spg")
+
+
 def _identity_table(
     architecture: str,
     library: str,
@@ -138,7 +143,7 @@ def _identity_table(
         "base": f"`{base_source}`",
         "content hash of the base that was grafted": f"`{base_content_hash}`",
     }
-    if trp is not None and trp["kind"] != "none":
+    if trp is not None and "replicas" in trp:
         rows["temporary modules, gone"] = _replicas(trp)
     return _table(("", ""), list(rows.items()))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from spgsurgeon.checkpoint.hashing import content_hash
 from spgsurgeon.errors import ArchitectureError, UsageError, VerificationError
 from spgsurgeon.trp.grafted import GraftedModel, layout_of
 from spgsurgeon.trp.outputs import outputs_of
+from spgsurgeon.trp.stacking import ReplicaChain
 
 Layout = list[tuple[str, tuple[int, ...], torch.dtype]]
 
@@ -143,7 +144,7 @@ def _training_states(grafted: GraftedModel, images: Tensor) -> dict[str, Tensor]
 
 def _check_stacked(grafted: GraftedModel, states: dict[str, Tensor], *, rows: int, pictures: int) -> None:
     unused = [site for site in grafted.sites if site not in states]
-    if unused and grafted.steps > 1:
+    if unused and any(cast(ReplicaChain, chain).alters for chain in grafted.replicas):
         raise ArchitectureError(f"in train mode nothing passes through {', '.join(unused)}")
     if rows != grafted.steps * pictures:
         raise ArchitectureError(

@@ -39,6 +39,7 @@ READABLE = ("torch/", "hfds/")
 MASKS = ("masks", "voc", "coco")
 STREAMS = ("tfds/", "hfids/")
 HOLDOUT = "holdout"
+CONTROLS = ("none", "fixed-dropout")  # kinds without replicas
 SAME_IN_ALL_ARMS = (
     "model",
     "data",
@@ -119,12 +120,13 @@ class Section(BaseModel):
 class TrpSection(Section):
     """The temporary replicas."""
 
-    kind: Literal["dropout", "depth", "none"] = "dropout"
-    """Which replicas are grafted; `none` is plain retraining by the same loop, the control."""
+    kind: Literal["dropout", "depth", "fixed-dropout", "none"] = "dropout"
+    """Which replicas are grafted. Two controls, by the same loop, graft none: `none` is plain retraining,
+    `fixed-dropout` the same with dropout of `rate` on what the head reads."""
     replicas: Count = 3
     """How many replicas, T; an episode has T + 1 steps."""
     rate: BelowOne = 0.2
-    """Dropout rate of each step; after t steps it has added up to 1 - (1 - rate)^t (eq. 4). Dropout only."""
+    """Dropout rate of each step; after t steps it has added up to 1 - (1 - rate)^t (eq. 4). Dropout kinds only."""
     blocks: Count | None = None
     """How many blocks each replica is deeper than the one before; null goes by the architecture. Depth only."""
     block: Literal["bottleneck", "inverted-residual", "transformer", "convnext", "swin"] | None = None
@@ -133,14 +135,23 @@ class TrpSection(Section):
     """How blocks start; `all-zero` also zeroes all of their convolutions, which then never learn. Depth only."""
     head_batch: Literal["stacked", "sequential"] = "stacked"
     """Whether all steps go through a segmentation model's heads at once, or one by one, in less memory."""
+    rollouts: bool = False
+    """Whether each step has a forward pass of the whole model of its own: the naive way, T + 1 times the cost, for
+    comparison. Dropout only."""
 
     @model_validator(mode="after")
     def _settings_of_the_kind(self) -> Self:
-        others = {"dropout": ("blocks", "block", "init"), "depth": ("rate", "head_batch")}.get(self.kind, ())
-        for key in others:
+        others = {
+            "dropout": ("blocks", "block", "init"),
+            "depth": ("rate", "head_batch", "rollouts"),
+            "fixed-dropout": ("blocks", "block", "init", "rollouts"),
+        }
+        for key in others.get(self.kind, ()):
             if key in self.model_fields_set and getattr(self, key) != type(self).model_fields[key].default:
                 whole = f"; to change the kind, replace the section: trp={{kind: {self.kind}}}"
                 raise _fault_at(key, f"{key} is not a setting of {self.kind} replicas{whole}")
+        if self.rollouts and self.head_batch != "stacked":
+            raise _fault_at("rollouts", "rollouts take each step through the heads by itself; leave head_batch out")
         return self
 
 
@@ -385,7 +396,7 @@ class Recipe(Section):
         trp = info.data.get("trp")
         if trp is not None and trp.kind == "depth" and "form" not in objective.model_fields_set:
             objective = objective.model_copy(update={"form": "episode"})
-        if trp is not None and trp.kind != "none" and len(objective.weights) != trp.replicas:
+        if trp is not None and trp.kind not in CONTROLS and len(objective.weights) != trp.replicas:
             reason = f"{len(objective.weights)} weights for {trp.replicas} replicas (trp.replicas); each needs one"
             raise _fault_at("weights", reason)
         return objective

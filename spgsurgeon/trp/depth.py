@@ -12,6 +12,7 @@ from torch import nn
 from spgsurgeon.errors import UsageError
 from spgsurgeon.trp.dropout import check_replicas
 from spgsurgeon.trp.places import Place
+from spgsurgeon.trp.stacking import ReplicaChain
 
 
 class DepthReplica(nn.Sequential):
@@ -20,7 +21,7 @@ class DepthReplica(nn.Sequential):
 
 def depth_replicas(
     stage: nn.Module, place: Place, *, replicas: int, blocks: int, make_block: Callable[[], nn.Module]
-) -> list[nn.Module]:
+) -> ReplicaChain:
     """Return `replicas` modules of `blocks` new blocks each, on the device and of the dtype of `stage`.
 
     `make_block` gives a block that takes and gives hidden states of one shape, and starts as the identity. Raises
@@ -31,4 +32,4 @@ def depth_replicas(
         raise UsageError(f"{blocks} blocks: a replica has at least one", hint="leave it out for the family's default")
     parameter = next(stage.parameters())
     chain = [DepthReplica(*(make_block() for _ in range(blocks))) for _ in range(replicas)]
-    return [replica.to(parameter.device, parameter.dtype) for replica in chain]
+    return ReplicaChain(replica.to(parameter.device, parameter.dtype) for replica in chain)

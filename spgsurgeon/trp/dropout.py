@@ -10,6 +10,7 @@ from torch.nn.utils import skip_init
 
 from spgsurgeon.errors import UsageError
 from spgsurgeon.trp.places import Place
+from spgsurgeon.trp.stacking import FixedDropout, ReplicaChain
 
 
 class DropoutReplica(nn.Module):
@@ -27,15 +28,25 @@ class DropoutReplica(nn.Module):
         return state
 
 
-def dropout_replicas(head: nn.Module, place: Place, *, replicas: int, rate: float) -> list[nn.Module]:
+def dropout_replicas(head: nn.Module, place: Place, *, replicas: int, rate: float) -> ReplicaChain:
     """Return `replicas` modules that fit the input of `head`, on its device and of its dtype.
 
     `rate` is per step; see `cumulative_rates`. Raises UsageError for a rate outside [0, 1) or no replica.
     """
+    _check_rate(rate)
+    check_replicas(replicas)
+    return ReplicaChain(DropoutReplica(_zero_projection(head, place.width), rate) for _ in range(replicas))
+
+
+def fixed_dropout(head: nn.Module, place: Place, *, rate: float) -> ReplicaChain:
+    """Return a chain without replicas that drops what the head reads in train mode, at a `rate` in [0, 1)."""
+    _check_rate(rate)
+    return FixedDropout(rate)
+
+
+def _check_rate(rate: float) -> None:
     if not 0 <= rate < 1:
         raise UsageError(f"rate {rate} is outside [0, 1)", hint="0.1 to 0.2 per replica is the paper's range")
-    check_replicas(replicas)
-    return [DropoutReplica(_zero_projection(head, place.width), rate) for _ in range(replicas)]
 
 
 def check_replicas(replicas: int) -> None:

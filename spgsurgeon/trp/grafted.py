@@ -7,6 +7,7 @@ step-major, so an episode costs one forward pass of the base. K = outputs of a b
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, cast
 
 import torch
@@ -14,33 +15,36 @@ from torch import Tensor, nn
 
 from spgsurgeon.errors import UsageError, VerificationError, did_you_mean
 from spgsurgeon.trp.depth import depth_replicas
-from spgsurgeon.trp.dropout import dropout_replicas
+from spgsurgeon.trp.dropout import dropout_replicas, fixed_dropout
 from spgsurgeon.trp.outputs import joined
 from spgsurgeon.trp.places import Place
 from spgsurgeon.trp.stacking import (
     Hook,
     PerStep,
     ReplicaChain,
+    RolledInput,
     SequentialHead,
     StackedInput,
     StackedOutput,
     per_step_modules,
+    running_statistics_kept,
 )
 
-ReplicaMaker = Callable[..., list[nn.Module]]
+ReplicaMaker = Callable[..., ReplicaChain]
 
 
-def no_replicas(module: nn.Module, place: Place) -> list[nn.Module]:
-    """Return nothing: plain retraining, the control, by the same loop and the same loss."""
-    return []
+def no_replicas(module: nn.Module, place: Place) -> ReplicaChain:
+    """Return an empty chain: plain retraining, the control, by the same loop and the same loss."""
+    return ReplicaChain()
 
 
 REPLICAS: dict[str, ReplicaMaker] = {
     "dropout": dropout_replicas,
     "depth": depth_replicas,
+    "fixed-dropout": fixed_dropout,
     "none": no_replicas,
 }
-HEAD_BATCHES = ("stacked", "sequential")
+HEAD_BATCHES = ("stacked", "sequential", "rollouts")
 
 
 class GraftedModel(nn.Module):
@@ -59,6 +63,7 @@ class GraftedModel(nn.Module):
         self.replicas = nn.ModuleList(chains)
         self.places = tuple(places)
         self.layout = layout_of(base)
+        self._rolls_out = head_batch == "rollouts"
         self._hooks = _hooks(base, chains, places, head_batch)
         self._handles = [handle for hook in self._hooks for handle in hook.register(base)]
         self._hooked = {hook.module: base.get_submodule(hook.module) for hook in self._hooks}
@@ -79,12 +84,22 @@ class GraftedModel(nn.Module):
         Where the base has K outputs in train mode (auxiliary heads), they come stacked: [(T+1)*N, C, ..., K].
         """
         try:
+            if self._rolls_out and self.replicas.training:
+                return torch.cat([self._roll_out(step, *inputs, **options) for step in range(self.steps)])
             output = self.base(*inputs, **options)
         except BaseException:
             for hook in self._hooks:
                 hook.forget()
             raise
         return joined(output) if self.replicas.training else output
+
+    def _roll_out(self, step: int, *inputs: Any, **options: Any) -> Tensor:
+        """Return the output of one step by a pass of its own; only that of step 0 moves running statistics."""
+        for hook in self._hooks:
+            if isinstance(hook, RolledInput):
+                hook.step = step
+        with running_statistics_kept(self.base) if step else nullcontext():
+            return joined(self.base(*inputs, **options))
 
     def train(self, mode: bool = True) -> GraftedModel:
         """Set the mode. Raises UsageError where a module with a hook of the graft was replaced since, as by SyncBN."""
@@ -132,8 +147,9 @@ def attach(
     """Return `base` grafted with the replicas of `kind` at each of the `places` (a path: the input of that submodule).
 
     `settings` are those of the kind, see `REPLICAS`: `replicas` and `rate` for dropout. `head_batch` "sequential" takes
-    the steps through a head that is entered one after the other, in the memory of one. The base is held, not copied;
-    its state dict and its outputs in eval mode stay as they are. Raises UsageError for what can't be.
+    the steps through a head that is entered one after the other, in the memory of one; "rollouts" gives each step a
+    forward pass of the base of its own, the naive way, which costs that much more. The base is held, not copied; its
+    state dict and its outputs in eval mode stay as they are. Raises UsageError for what can't be.
     """
     if kind not in REPLICAS:
         raise UsageError(
@@ -146,12 +162,12 @@ def attach(
     given = [places] if isinstance(places, str | Place) else list(places)
     settled = [Place(place) if isinstance(place, str) else place for place in given]
     _check_places(base, settled)
-    if head_batch == "sequential" and any(place.side == "output" for place in settled):
+    if head_batch != "stacked" and any(place.side == "output" for place in settled):
         raise UsageError(
-            "head_batch sequential is for heads that are entered, as those of segmentation models",
+            f"head_batch {head_batch} is for heads that are entered, as those of segmentation models",
             hint="leave it at stacked for replicas of depth",
         )
-    chains = [ReplicaChain(REPLICAS[kind](base.get_submodule(p.module), p, **settings)) for p in settled]
+    chains = [REPLICAS[kind](base.get_submodule(place.module), place, **settings) for place in settled]
     grafted = GraftedModel(base, chains, settled, head_batch)
     grafted.replicas.train(base.training)
     grafted.training = base.training
@@ -201,6 +217,9 @@ def _hooks(base: nn.Module, chains: Sequence[ReplicaChain], places: Sequence[Pla
         entering = {place.key: chain for chain, place in pairs if place.module == module}
         if head_batch == "sequential":
             hooks.append(SequentialHead(entering, module))
+            continue
+        if head_batch == "rollouts":
+            hooks += [RolledInput(chain, module, key) for key, chain in entering.items()]
             continue
         hooks += [StackedInput(chain, module, key) for key, chain in entering.items()]
         chain = next(iter(entering.values()))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import torch
@@ -24,17 +25,42 @@ class ReplicaChain(nn.ModuleList):
     """The replicas 1..T of one place, each fed by the one before it."""
 
     @property
-    def active(self) -> bool:
-        """Whether there are steps after the base's."""
-        return self.training and len(self) > 0
+    def alters(self) -> bool:
+        """Whether in train mode something else goes on than what comes in."""
+        return len(self) > 0
 
-    def forward(self, hidden: Tensor, recompute: bool = False) -> tuple[Tensor, ...]:
-        """Return the hidden states of steps 0..T; with `recompute` what lies between them is made again, not kept."""
+    @property
+    def active(self) -> bool:
+        """Whether it alters what passes as its mode is."""
+        return self.training and self.alters
+
+    def forward(self, hidden: Tensor, *, last: int | None = None, recompute: bool = False) -> tuple[Tensor, ...]:
+        """Return the hidden states of steps 0..`last`, T if it is None.
+
+        With `recompute` what lies between them is made again, not kept.
+        """
         states = [hidden]
-        for replica in self:
-            last = states[-1]
-            states.append(checkpoint(replica, last, use_reentrant=False) if recompute else replica(last))
+        for replica in islice(self, last):
+            state = states[-1]
+            states.append(checkpoint(replica, state, use_reentrant=False) if recompute else replica(state))
         return tuple(states)
+
+
+class FixedDropout(ReplicaChain):
+    """No replicas: dropout of one rate falls on the base's own step, the classical form of the hyperparameter."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    @property
+    def alters(self) -> bool:
+        """See `ReplicaChain`."""
+        return True
+
+    def forward(self, hidden: Tensor, *, last: int | None = None, recompute: bool = False) -> tuple[Tensor, ...]:
+        """Return the hidden state of step 0, the only one."""
+        return (nn.functional.dropout(hidden, self.rate, self.training),)
 
 
 class Hook:
@@ -65,6 +91,23 @@ class StackedInput(Hook):
         if not self.chain.active:
             return None
         return _with_hidden(inputs, self.key, torch.cat(self.chain(_hidden(inputs, self.key))))
+
+
+class RolledInput(Hook):
+    """Puts the hidden state of the step `step` in the place of what enters a module (of its entry `key`)."""
+
+    def __init__(self, chain: ReplicaChain, module: str, key: str | None) -> None:
+        self.chain, self.module, self.key, self.step = chain, module, key, 0
+
+    def register(self, base: nn.Module) -> list[RemovableHandle]:
+        """See `Hook`."""
+        return [base.get_submodule(self.module).register_forward_pre_hook(self.enter)]
+
+    def enter(self, module: nn.Module, inputs: Inputs) -> Inputs | None:
+        """The forward pre-hook."""
+        if not self.chain.active:
+            return None
+        return _with_hidden(inputs, self.key, self.chain(_hidden(inputs, self.key), last=self.step)[-1])
 
 
 class StackedOutput(Hook):

@@ -10,7 +10,7 @@ from typing import Any
 
 from spgsurgeon.errors import RecipeError, UsageError, did_you_mean
 from spgsurgeon.recipe.reading import read_recipe
-from spgsurgeon.recipe.schema import Recipe, TrpSection
+from spgsurgeon.recipe.schema import CONTROLS, Recipe, TrpSection
 
 PLAIN, SEARCH = "plain", "search"
 
@@ -59,10 +59,10 @@ def settle_arms(names: Sequence[str], source: str | Path, overrides: Sequence[st
             raise UsageError(f"there is no arm {name!r}", hint=near or f"there are {known}; compare.arms adds others")
         if names.count(name) > 1:
             raise UsageError(f"arm {name} is given twice")
-        if recipe.trp.kind == "none" and name in _NEED_REPLICAS:
+        if recipe.trp.kind in CONTROLS and name in _NEED_REPLICAS:
             raise UsageError(
-                f"arm {name} would be plain training: the recipe has no replicas (trp.kind is none)",
-                hint="give a recipe with replicas; the plain arm leaves them out by itself",
+                f"arm {name} would have no replicas, as the recipe has none (trp.kind is {recipe.trp.kind})",
+                hint="give a recipe with replicas; the other arms leave them out by themselves",
             )
     ordered = [PLAIN, *(name for name in names if name != PLAIN)]
     arms = [Arm(name, own[name] if name in own else BUILT_IN[name](recipe.trp)) for name in ordered]

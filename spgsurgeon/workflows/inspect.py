@@ -181,7 +181,7 @@ def _document(
         "unsafe": [],
         "non_finite": None,
         "sites": _replica_sites(sites, depth),
-        "grafted": trp if trp and trp["kind"] != "none" else None,
+        "grafted": trp if trp and "replicas" in trp else None,
         "notes": list(located.notes) if located else [],
         "tensor_list": listed,
     }

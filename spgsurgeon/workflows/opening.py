@@ -59,8 +59,8 @@ class OpenedModel:
 
     @property
     def has_replicas(self) -> bool:
-        """Whether these weights come with replicas; a plain retraining's do not."""
-        return self.manifest is not None and self.manifest.trp["kind"] != "none"
+        """Whether these weights come with replicas; those of a control do not."""
+        return self.manifest is not None and "replicas" in self.manifest.trp
 
     @property
     def preprocessing(self) -> Preprocessing:

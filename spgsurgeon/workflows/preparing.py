@@ -13,7 +13,7 @@ from spgsurgeon.checkpoint.hashing import layout_hash
 from spgsurgeon.checkpoint.tensors import read_safetensors
 from spgsurgeon.errors import ArchitectureError, UsageError
 from spgsurgeon.models.tracing import meta_twin, run_twin
-from spgsurgeon.recipe.schema import MASKS, DataSection, Recipe
+from spgsurgeon.recipe.schema import CONTROLS, MASKS, DataSection, Recipe
 from spgsurgeon.training.sources import check_same_classes
 from spgsurgeon.trp.grafted import GraftedModel
 from spgsurgeon.workflows.evaluate import check_classes, check_task
@@ -47,7 +47,7 @@ def prepare(
 ) -> Case:
     """Open the data and the model, check them against each other, and graft the model unless it is grafted.
 
-    A plain retraining takes the base of a grafted folder: it is the control of the same command.
+    A control takes the base of a grafted folder: it is that of the same command.
     """
     section = recipe.data
     data = open_data(section)
@@ -59,15 +59,16 @@ def prepare(
     check_classes(data.train, opened.identity.num_classes, model, hint=_new_head(opened, classes))
     _check_sizes(section, opened)
     opened = replace(opened, label_names=list(data.train.classes))
-    if not resumes and (recipe.trp.kind == "none" or not opened.has_replicas):
-        proven = graft_proven(opened, _replicas(recipe), head_batch=recipe.trp.head_batch, seed=recipe.training.seed)
+    head_batch = "rollouts" if recipe.trp.rollouts else recipe.trp.head_batch
+    if not resumes and (recipe.trp.kind in CONTROLS or not opened.has_replicas):
+        proven = graft_proven(opened, _replicas(recipe), head_batch=head_batch, seed=recipe.training.seed)
         grafted, manifest = proven.grafted, proven.manifest
     else:
         assert opened.manifest is not None
         assert opened.folder is not None
         _check_agreement(recipe, opened.manifest, model)
         temporary = read_safetensors(opened.folder / "temporary.safetensors")[0]
-        grafted = regraft(opened, temporary, head_batch=recipe.trp.head_batch)
+        grafted = regraft(opened, temporary, head_batch=head_batch)
         manifest = opened.manifest
     manifest = replace(manifest, base=manifest.base | {"layout": layout_hash(state_of(grafted.base))})
     config = opened.config()
@@ -128,7 +129,7 @@ def _new_head(opened: OpenedModel, classes: int) -> str:
 
 
 def _replicas(recipe: Recipe) -> Replicas:
-    return Replicas(**recipe.trp.model_dump(exclude={"head_batch"}))
+    return Replicas(**recipe.trp.model_dump(exclude={"head_batch", "rollouts"}))
 
 
 def _check_agreement(recipe: Recipe, manifest: GraftManifest, model: str) -> None:

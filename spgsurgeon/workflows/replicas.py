@@ -20,7 +20,11 @@ _CONVOLUTIONAL: dict[str, Callable[..., ConvolutionalBlock]] = {
     "inverted-residual": inverted_residual,
 }
 INITS = ("identity", "all-zero")
-SETTINGS = {"dropout": ("replicas", "rate"), "depth": ("replicas", "blocks", "block", "init")}
+SETTINGS = {
+    "dropout": ("replicas", "rate"),
+    "depth": ("replicas", "blocks", "block", "init"),
+    "fixed-dropout": ("rate",),
+}
 
 
 class Sites(Protocol):
@@ -39,8 +43,8 @@ class Sites(Protocol):
 class Replicas:
     """What to graft: a kind of `trp.grafted.REPLICAS` and its settings; those of other kinds mean nothing.
 
-    `rate` is dropout's. `blocks` and `block` are depth's, None for what the base's family has; `init` "all-zero" zeroes
-    all of their convolutions, as the paper says it, and none of these will move.
+    `rate` is that of dropout, also where it is fixed. `blocks` and `block` are depth's, None for what the base's family
+    has; `init` "all-zero" zeroes all of their convolutions, as the paper says it, and none of these will move.
     """
 
     kind: str = "dropout"
@@ -124,6 +128,8 @@ def step_labels(sites: Sites, replicas: Replicas) -> list[str]:
     if replicas.kind == "depth":
         site = sites.depth_site
         return [str(depth) for depth in (site.depth, *site.depths(replicas.replicas, replicas.blocks))]
+    if replicas.kind == "fixed-dropout":
+        return [f"{replicas.rate:.4g}"]
     rates = cumulative_rates(replicas.rate, replicas.replicas) if replicas.kind == "dropout" else [0.0]
     return [f"{rate:.4g}" for rate in rates]
 

@@ -11,7 +11,7 @@ from typing import Any
 from spgsurgeon.checkpoint.folders import kind_of, read_json_object, read_manifest, read_state
 from spgsurgeon.errors import DamagedFileError, UsageError
 from spgsurgeon.recipe.reading import read_recipe
-from spgsurgeon.recipe.schema import Recipe
+from spgsurgeon.recipe.schema import CONTROLS, Recipe
 from spgsurgeon.reporting.run_records import RunRecord, read_epochs
 from spgsurgeon.training.run_folder import last_of
 
@@ -118,9 +118,9 @@ def _flat(section: Mapping[str, Any], path: str = "") -> dict[str, str]:
 def _head(recipe: Recipe, trp: Mapping[str, Any]) -> dict[str, str]:
     """Return the settings that matter most, in words."""
     training, objective, cold, data = recipe.training, recipe.objective, recipe.cold_start, recipe.data
-    optimizer, plain = training.optimizer, trp["kind"] == "none"
+    optimizer, plain = training.optimizer, trp["kind"] in CONTROLS
     facts = {"model": recipe.model or ""}
-    facts["replicas"] = "none: plain retraining, the control" if plain else _replicas(trp)
+    facts["replicas"] = _replicas(trp) + (", a pass of the whole model for each step" if recipe.trp.rollouts else "")
     weights = ", ".join(f"{weight:g}" for weight in objective.weights)
     facts["objective"] = "cross entropy" if plain else f"{objective.form}, weights {weights}"
     if objective.loss_normalization and not plain:
@@ -139,6 +139,10 @@ def _head(recipe: Recipe, trp: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _replicas(trp: Mapping[str, Any]) -> str:
+    if trp["kind"] == "none":
+        return "none: plain retraining, the control"
+    if trp["kind"] == "fixed-dropout":
+        return f"none: plain retraining with dropout of rate {trp['rate']} before the head, a control"
     settings = "".join(f", {key} {value}" for key, value in trp.items() if key not in ("kind", "replicas"))
     return f"{trp.get('replicas', '')} {trp['kind']} replicas{settings}".strip()
 

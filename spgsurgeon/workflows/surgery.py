@@ -41,8 +41,9 @@ def graft(
 
     In train mode the grafted model gives (T+1)*N rows of logits, step-major, for `spg_loss`; in eval mode it is the
     base, bit for bit. The base is held, not copied. `rate` (default 0.2) is dropout's; `blocks`, `block` and `init` are
-    depth's, see `Replicas`; `head_batch` "sequential" takes the steps through a segmentation model's heads one after
-    the other.
+    depth's, see `Replicas`. `head_batch` "sequential" takes the steps through a segmentation model's heads one after
+    the other, "rollouts" each through the whole model. Two controls have no replicas, and T = 0: `trp` "none", and
+    "fixed-dropout", whose dropout of `rate` falls on the base's own step.
 
     `site` is the path of the layer that makes the logits, or a list of paths where there are several; a head of several
     layers that reads a map is a `spgsurgeon.Place(path, width=D)`. Left out, sites are found by tracing the model on

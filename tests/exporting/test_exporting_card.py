@@ -141,6 +141,7 @@ def test_the_snippet_loads_a_segmentation_model_and_fetches_no_backbone(tmp_path
             "2 depth replicas: blocks 3, depth in layers 18 27 36",
         ),
         ({"kind": "none"}, None),
+        ({"kind": "fixed-dropout", "rate": 0.2}, None),
     ],
 )
 def test_the_card_says_what_the_temporary_modules_were(trp, row):

@@ -221,10 +221,19 @@ def test_a_depth_graft_leaves_no_forward_hook():
     assert all(prove_strip(outputs, detach(grafted), layout, images).values())
 
 
-def test_a_plain_retraining_has_no_replicas_to_prove():
+@pytest.mark.parametrize("kind", [{"kind": "none"}, {"kind": "fixed-dropout", "rate": 0.5}])
+def test_a_control_has_no_replicas_to_prove(kind):
     module, images = resnet()
     before = fingerprint(module, images)
-    assert all(prove_graft(attach(module, "fc", "none"), before, images).values())
+    assert all(prove_graft(attach(module, "fc", **kind), before, images).values())
+
+
+def test_dropout_that_falls_on_nothing_is_no_control():
+    module, images = resnet()
+    module.unused = nn.Linear(512, 7)
+    before = fingerprint(module, images)
+    with pytest.raises(ArchitectureError, match="in train mode nothing passes through unused"):
+        prove_graft(attach(module, "unused", "fixed-dropout", rate=0.5), before, images)
 
 
 def other_layout(module: nn.Module) -> None:

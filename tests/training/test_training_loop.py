@@ -175,14 +175,18 @@ def test_replicas_of_depth_resume_too(tmp_path: Path) -> None:
     assert weights_hash(resumed) == weights_hash(whole)
 
 
-@pytest.mark.parametrize("kind", ["dropout", "none"])
+@pytest.mark.parametrize("kind", ["dropout", "rollouts", "fixed-dropout", "none"])
 def test_auxiliary_outputs_are_further_units_and_resume_too(kind: str, tmp_path: Path) -> None:
     def auxiliary(seed: int = 0) -> GraftedModel:
         torch.manual_seed(seed)
-        options = {"replicas": 2, "rate": 0.2} if kind == "dropout" else {}
-        return attach(TinyAuxiliary(), ["head", "auxiliary"], kind, **options)
+        options = {
+            "dropout": {"replicas": 2, "rate": 0.2},
+            "rollouts": {"kind": "dropout", "head_batch": "rollouts", "replicas": 2, "rate": 0.2},
+            "fixed-dropout": {"rate": 0.2},
+        }
+        return attach(TinyAuxiliary(), ["head", "auxiliary"], **{"kind": kind, **options.get(kind, {})})
 
-    settings = EVERYTHING if kind == "dropout" else replace(EVERYTHING, objective=Objective())
+    settings = EVERYTHING if kind in ("dropout", "rollouts") else replace(EVERYTHING, objective=Objective())
     watcher = Watcher()
     whole = train(tiny_retraining(settings, grafted=auxiliary(), progress=watcher))
     assert sum(watcher.lines[-1]["accepted_units"].values()) == 2 * 24  # each picture once an output
