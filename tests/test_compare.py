@@ -19,18 +19,21 @@ from spgsurgeon.checkpoint.folders import read_manifest
 from spgsurgeon.errors import SurgeonError
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.reporting.comparison_table import markdown
+from spgsurgeon.reporting.run_records import read_epochs
 from spgsurgeon.training.interruption import InterruptedRunError
+from spgsurgeon.workflows import comparing_plan
 from spgsurgeon.workflows.compare import compare
 from spgsurgeon.workflows.comparing_arms import settle_arms
 from spgsurgeon.workflows.comparing_choice import Comparison
-from spgsurgeon.workflows.comparing_plan import Plan, versions
+from spgsurgeon.workflows.comparing_plan import Plan, complete, versions
 from spgsurgeon.workflows.comparing_processes import hire
 from spgsurgeon.workflows.comparing_runs import Result, Scored, Task, perform
+from spgsurgeon.workflows.searching import Search, search
 
 RECIPE = """
 trp: {kind: dropout, replicas: 1}
 objective: {weights: [0.4]}
-data: {source: digits, image_size: 32, limit: 4, holdout: 0.05, eval: val, workers: 0}
+data: {source: digits, image_size: 16, limit: 4, holdout: 0.05, eval: val, workers: 0}
 training: {epochs: 1, batch_size: 20, eval_batch_size: 250, optimizer: {lr: 0.02}, device: cpu}
 compare:
   arms:
@@ -220,6 +223,7 @@ def test_a_signal_ends_all_processes_of_a_crew() -> None:
         (("--arms", "spg", "trp.kind=none"), "as the recipe has none"),
         (("--seeds", 0), "0 seeds"),
         (("--jobs", 0), "0 jobs"),
+        (("--budget", "dollars"), "'dollars' is no budget"),
         (("--learning-rates", "1,x"), "neither auto nor numbers"),
         (("--learning-rates", "1,1"), "each given once"),
         (("--learning-rates", "0"), "greater than zero"),
@@ -252,6 +256,51 @@ def test_a_search_needs_optuna(recipe: Path, tmp_path: Path, monkeypatch: pytest
     assert (refused.code, "pip install 'spgsurgeon[search]'" in refused.err) == (2, True)
 
 
+# Budgets
+
+
+def test_a_budget_of_seconds_gives_an_arm_the_epochs_that_take_plains_time(
+    compared: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def seconds_of(model: str, *, recipe: str, overrides: list[str], count: int) -> float:
+        return 1.0 if 'trp.kind="none"' in overrides else 3.2
+
+    monkeypatch.setattr(comparing_plan, "time_steps", seconds_of)
+    shared = ["training.epochs=10"]
+    settled = read_recipe(recipe, shared)
+    arms = settle_arms(["spg"], recipe, shared, settled)
+    plan = made_up_plan([1.0], seeds=2, budget="seconds")
+    complete(plan, compared / "c" / "base", str(recipe), shared, arms, "classification")
+    assert plan.epochs == {"plain": 10, "spg": 3}
+    assert plan.step_seconds == {"plain": 1.0, "spg": 3.2}
+
+
+def test_a_search_spends_the_epochs_of_one_run_and_goes_on_where_it_was(
+    compared: Path, recipe: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("optuna")
+    base, seed = str(compared / "c" / "base"), 3
+    overrides = ['trp={"kind": "fixed-dropout"}', "data.eval=holdout", f"training.seed={seed}"]
+
+    def run() -> Search:
+        return search(tmp_path / "s", base, str(recipe), overrides, 4, seed)
+
+    found = run()
+    epochs = [[e.evaluation for e in read_epochs(trial / "metrics.jsonl")[0]] for trial in found.trials]
+    assert sum(map(len, epochs)) == 4
+    assert len(found.trials) > 1
+    assert max(map(len, epochs)) <= 2
+    assert found.best is not None
+    assert found.best["top1"] == max(e.top1 for trial in epochs for e in trial if e and e.top1 is not None)
+    rates = {read_recipe(trial / "recipe.yaml").trp.rate for trial in found.trials}
+    assert len(rates) == len(found.trials)
+    assert run() == found, "it is finished"
+    shutil.rmtree(found.trials[-1])
+    again = run()
+    assert (again.folder, again.trials) == (found.folder, found.trials)
+    assert again.best["top1"] == found.best["top1"] if again.best else False
+
+
 # The choice, on made-up scores
 
 
@@ -279,6 +328,21 @@ class MadeUp:
         return name, seed, Scored({"top1": 10 * multiple + own, "samples": 100}, hits)
 
 
+def made_up_plan(grid: list[float] | str, seeds: int, budget: str = "epochs") -> Plan:
+    return Plan(
+        model="m",
+        base_hash="",
+        recipe={},
+        arms={},
+        seeds=list(range(seeds)),
+        learning_rates=grid,
+        budget=budget,
+        versions=versions(),
+        metric="top1",
+        epochs={"plain": 1, "spg": 1},
+    )
+
+
 def made_up(
     recipe: Path,
     output: Path,
@@ -289,18 +353,7 @@ def made_up(
 ) -> dict[str, Any]:
     settled = read_recipe(recipe)
     arms = settle_arms(["spg"], recipe, [], settled)
-    plan = Plan(
-        model="m",
-        base_hash="",
-        recipe={},
-        arms={},
-        seeds=list(range(seeds)),
-        learning_rates=grid,
-        budget="epochs",
-        versions=versions(),
-        metric="top1",
-        epochs={"plain": 1, "spg": 1},
-    )
+    plan = made_up_plan(grid, seeds)
     crew: Any = MadeUp(validation)
     output.mkdir(exist_ok=True)
     comparison = Comparison(output, str(recipe), [], settled, arms, plan, crew, lambda text: None)

@@ -13,6 +13,9 @@ from spgsurgeon.cli.train import split_arguments
 
 
 def command(
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="A recipe file, or a shipped recipe's name.", show_default=False)
+    ],
     arguments: Annotated[
         list[str] | None,
         typer.Argument(
@@ -21,9 +24,6 @@ def command(
             show_default=False,
         ),
     ] = None,
-    recipe: Annotated[
-        str, typer.Option("--recipe", help="A recipe file, or a shipped recipe's name.", show_default=False)
-    ] = ...,  # type: ignore[assignment]
     arms: Annotated[
         str,
         typer.Option(
@@ -38,7 +38,7 @@ def command(
         str, typer.Option("--learning-rates", metavar="A,B,...|auto", help="Multiples of the recipe's learning rate.")
     ] = "1,3,10",
     budget: Annotated[
-        Literal["epochs", "seconds"], typer.Option("--budget", help="What all arms have as much of.")
+        str, typer.Option("--budget", metavar="epochs|seconds", help="What all arms have as much of.")
     ] = "epochs",
     jobs: Annotated[
         int | None, typer.Option("--jobs", help="Runs at a time (default: 1 on a GPU, else one a core).")

@@ -30,7 +30,7 @@ from spgsurgeon.reporting.comparison_table import markdown
 from spgsurgeon.workflows.comparing_arms import PLAIN, SEARCH, settle_arms
 from spgsurgeon.workflows.comparing_choice import FIRST_GRID, Comparison
 from spgsurgeon.workflows.comparing_plan import (
-    Budget,
+    BUDGETS,
     Grid,
     check_same_plan,
     complete,
@@ -56,7 +56,7 @@ def compare(
     arms: Sequence[str] = (PLAIN, "spg"),
     seeds: int = 5,
     learning_rates: Grid = FIRST_GRID,
-    budget: Budget = "epochs",
+    budget: str = "epochs",
     jobs: int | None = None,
     output: Path = Path("comparison"),
     resume: bool = False,
@@ -77,6 +77,8 @@ def compare(
     same arguments, or starts it; `force` replaces an older one. `say` is told how it goes.
     """
     _check_numbers(seeds, learning_rates, jobs)
+    if budget not in BUDGETS:
+        raise UsageError(f"{budget!r} is no budget", hint=f"there are {' and '.join(BUDGETS)}")
     settled, shared = read_settled(recipe, overrides)
     chosen_arms = settle_arms(arms, recipe, shared, settled)
     if SEARCH in arms:

@@ -29,7 +29,7 @@ from spgsurgeon.workflows.opening import OpenedModel, open_model, state_of
 from spgsurgeon.workflows.pictures import open_data
 from spgsurgeon.workflows.train import time_steps, train
 
-Budget = Literal["epochs", "seconds"]
+BUDGETS = ("epochs", "seconds")
 Grid = Sequence[float] | Literal["auto"]
 
 DEFAULT_HOLDOUT = 0.2
@@ -46,7 +46,7 @@ class Plan:
     arms: dict[str, dict[str, Any]]
     seeds: list[int]
     learning_rates: list[float] | str
-    budget: Budget
+    budget: str
     versions: dict[str, str]
     metric: str = ""
     chosen_on: str = ""
@@ -172,7 +172,7 @@ def _differing(one: Any, other: Any, path: str = "") -> list[str]:
 
 
 def settled_plan(
-    model: str, opened: OpenedModel, recipe: Recipe, arms: Sequence[Arm], seeds: int, grid: Grid, budget: Budget
+    model: str, opened: OpenedModel, recipe: Recipe, arms: Sequence[Arm], seeds: int, grid: Grid, budget: str
 ) -> Plan:
     """Return the plan as it is asked for."""
     first = recipe.training.seed
