@@ -228,6 +228,7 @@ def test_a_signal_ends_all_processes_of_a_crew() -> None:
         (("--learning-rates", "1,1"), "each given once"),
         (("--learning-rates", "0"), "greater than zero"),
         (("data.eval=holdout",), "can't be scored on too"),
+        (("data={source: voc, path: somewhere}",), "only labelled pictures can be held out"),
         (("data.holdout=0.0001",), "is empty"),
         (("compare.arms={more: {data.image_size: 16}}",), "arms that differ in data can't be compared"),
         (("compare.arms={more: {training.seed: 1}}",), "arms that differ in training.seed can't be compared"),
@@ -270,7 +271,7 @@ def test_a_budget_of_seconds_gives_an_arm_the_epochs_that_take_plains_time(
     settled = read_recipe(recipe, shared)
     arms = settle_arms(["spg"], recipe, shared, settled)
     plan = made_up_plan([1.0], seeds=2, budget="seconds")
-    complete(plan, compared / "c" / "base", str(recipe), shared, arms, "classification")
+    complete(plan, compared / "c" / "base", str(recipe), shared, arms)
     assert plan.epochs == {"plain": 10, "spg": 3}
     assert plan.step_seconds == {"plain": 1.0, "spg": 3.2}
 

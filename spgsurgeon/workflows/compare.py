@@ -32,6 +32,7 @@ from spgsurgeon.workflows.comparing_choice import FIRST_GRID, Comparison
 from spgsurgeon.workflows.comparing_plan import (
     BUDGETS,
     Grid,
+    Plan,
     check_same_plan,
     complete,
     open_base,
@@ -93,29 +94,32 @@ def compare(
     opened = open_base(model, settled, random_weights=random_weights, **options)
     for text in opened.notes:
         say(text)
-    refuse_overwriting_input(output, opened.paths())
-    plan = settled_plan(model, opened, settled, chosen_arms, seeds, learning_rates, budget)
-    if seeds == 1 and opened.task == "segmentation":
-        raise UsageError("one seed has an interval over pictures, and maps have no hits to count", hint="--seeds 2")
     source = str(recipe)
+    refuse_overwriting_input(output, [*opened.paths(), *([Path(recipe)] if Path(recipe).is_file() else [])])
+    plan = settled_plan(model, opened, settled, chosen_arms, seeds, learning_rates, budget)
     with hire(jobs or _default_jobs(settled)) as crew:
         if resumes:
-            if not (output / _PLAN).is_file():
-                raise UsageError(f"{output} is no comparison: it has no {_PLAN}", hint="start one without --resume")
-            found = read_plan(output / _PLAN)
-            check_same_plan(plan, found, output)
-            plan = found
+            plan = _started_plan(plan, output)
         else:
             say(f"check that {', '.join(plan.arms)} can be trained on the data")
             with atomic_folder(output, force=force) as folder:
                 write_base(folder / "base", opened)
-                complete(plan, folder / "base", source, shared, chosen_arms, opened.task)
+                complete(plan, folder / "base", source, shared, chosen_arms)
                 write_json(folder / _PLAN, asdict(plan))
         del opened
         comparison = Comparison(output, source, shared, settled, chosen_arms, plan, crew, say)
         document, costs = comparison.run()
     _write(output, document, costs, comparison)
     return document, costs
+
+
+def _started_plan(asked: Plan, output: Path) -> Plan:
+    """Return the plan that a comparison was started with. Raises UsageError unless it is what is asked for now."""
+    if not (output / _PLAN).is_file():
+        raise UsageError(f"{output} is no comparison: it has no {_PLAN}", hint="start one without --resume")
+    plan = read_plan(output / _PLAN)
+    check_same_plan(asked, plan, output)
+    return plan
 
 
 def _write(output: Path, document: dict[str, Any], costs: dict[str, Any], comparison: Comparison) -> None:

@@ -199,10 +199,9 @@ def _against(plain: Sequence[Scored], arm: Sequence[Scored], metric: str, *, is_
     if is_plain:
         return {"difference": None, "verdict": None}
     by_seed = [a.scores[metric] - p.scores[metric] for a, p in zip(arm, plain, strict=True)]
-    resolution = 100 / plain[0].scores["samples"] if metric == "top1" else 0.0
     if len(by_seed) > 1:
-        found = paired_difference(by_seed, resolution=resolution)
+        found = paired_difference(by_seed, resolution=100 / plain[0].scores["samples"])
     else:
-        hits = zip(arm[0].hits or (), plain[0].hits or (), strict=True)
+        hits = zip(arm[0].hits, plain[0].hits, strict=True)
         found = paired_difference([100.0 * a - 100.0 * p for a, p in hits])
     return {"difference": {**asdict(found), "agree": agreeing(by_seed)}, "verdict": found.verdict}

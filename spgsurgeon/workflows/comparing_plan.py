@@ -67,9 +67,15 @@ def versions() -> dict[str, str]:
 def read_settled(source: str | Path, overrides: Sequence[str]) -> tuple[Recipe, list[str]]:
     """Return the recipe and the overrides that all arms share, a held-out part of the training split among them.
 
-    Raises UsageError where scores would be computed on the part that learning rates are chosen on.
+    Raises UsageError where there can be no such part, and where scores would be computed on it too.
     """
     recipe = read_recipe(source, overrides)
+    if recipe.data.source in MASKS:
+        raise UsageError(
+            f"data.source {recipe.data.source} has masks, and only labelled pictures can be held out of training to "
+            "choose learning rates on",
+            hint="train each arm by itself, with the same learning rates: spgsurgeon train",
+        )
     if recipe.data.eval == HOLDOUT:
         raise UsageError(
             "data.eval is the held-out part that learning rates are chosen on, so it can't be scored on too",
@@ -104,13 +110,13 @@ def write_base(folder: Path, opened: OpenedModel) -> None:
     write_json(folder / "config.json", opened.config())
 
 
-def complete(plan: Plan, base: Path, source: str, shared: Sequence[str], arms: Sequence[Arm], task: str) -> Plan:
+def complete(plan: Plan, base: Path, source: str, shared: Sequence[str], arms: Sequence[Arm]) -> None:
     """Fill in what follows from what was asked, after a check that every arm can be trained on the data.
 
     With a budget of seconds an arm has as many epochs as cost the same, by steps measured here, as plain's.
     """
     recipe = read_recipe(source, shared)
-    plan.metric = METRIC[task]
+    plan.metric = METRIC["classification"]
     plan.scored_on = open_data(recipe.data).evaluation.name
     plan.chosen_on = open_data(recipe.data.model_copy(update={"eval": HOLDOUT})).evaluation.name
     for arm in arms:
@@ -124,7 +130,6 @@ def complete(plan: Plan, base: Path, source: str, shared: Sequence[str], arms: S
         first = costs[arms[0].name]
         plan.step_seconds = costs
         plan.epochs = {name: max(1, round(epochs * first / cost)) for name, cost in costs.items()}
-    return plan
 
 
 @contextmanager

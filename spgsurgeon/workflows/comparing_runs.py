@@ -90,7 +90,7 @@ def perform(task: Task) -> Result:
 
 
 def cost(folder: Path) -> tuple[int, float]:
-    """Return how many steps a run has done, and the seconds of its whole epochs."""
+    """Return how many steps a run had done at its last checkpoint, and the seconds of its whole epochs."""
     last = last_of(folder) if folder.exists() else None
     steps = read_state(last)["counters"]["step"] if last else 0
     return steps, sum(epoch.seconds for epoch in read_epochs(folder / "metrics.jsonl")[0])
@@ -98,10 +98,10 @@ def cost(folder: Path) -> tuple[int, float]:
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores on the split that chose nothing; `hits` has an entry a picture in classification, in the data's order."""
+    """Scores on the split that chose nothing; `hits` says of each picture, in the data's order, whether it is right."""
 
     scores: Scores
-    hits: list[bool] | None
+    hits: list[bool]
 
 
 class _RememberedHits(ClassificationTally):
@@ -125,18 +125,16 @@ def score(folder: Path, recipe: Recipe) -> Scored:
     preprocessing = opened.preprocessing.at(data.eval_image_size or data.image_size)
     size = training.eval_batch_size or training.batch_size
     with join_processes(training.device) as processes:
-        task, precision = opened.task, choose_precision(training.precision, processes.device)
+        precision, tally = choose_precision(training.precision, processes.device), _RememberedHits(processes)
         batches = evaluation_batches(
-            source, preprocessing, size, data.workers, processes, task=task, unreadable=data.unreadable
+            source, preprocessing, size, data.workers, processes, task=opened.task, unreadable=data.unreadable
         )
-        tally = _RememberedHits(processes) if task == "classification" else None
         try:
-            module = opened.module.to(processes.device)
-            scores = evaluate(module, batches, processes, precision, task, tally=tally)
+            scores = evaluate(opened.module.to(processes.device), batches, processes, precision, tally=tally)
         finally:
             batches.close()
     del scores["images_per_second"]
-    return Scored(scores, torch.cat(tally.hits).tolist() if tally else None)
+    return Scored(scores, torch.cat(tally.hits).tolist())
 
 
 # What is kept
