@@ -44,8 +44,8 @@ class _Failure:
 class Crew:
     """Calls functions in `jobs` spawned processes or, if that is one, in this one. Made by `hire`."""
 
-    def __init__(self, stop: StopRequest, pool: ProcessPoolExecutor | None = None, crew: Any = None) -> None:
-        self._stop, self._pool, self._pids = stop, pool, crew
+    def __init__(self, stop: StopRequest, pool: ProcessPoolExecutor | None = None, line: _Line | None = None) -> None:
+        self._stop, self._pool, self._line = stop, pool, line
 
     def call(self, function: Callable[..., Result], calls: Iterable[tuple[Any, ...]]) -> Iterator[Result]:
         """Yield what the function returns for each of the arguments, as it comes.
@@ -91,10 +91,11 @@ class Crew:
 
     def _send_home(self) -> None:
         """Let the processes make their checkpoints and leave."""
-        self._pids.leave.set()
-        while not self._pids.numbers.empty():
+        assert self._line is not None
+        self._line.leave.set()
+        while not self._line.numbers.empty():
             with suppress(ProcessLookupError):
-                os.kill(self._pids.numbers.get(), signal.SIGTERM)
+                os.kill(self._line.numbers.get(), signal.SIGTERM)
 
 
 @dataclass(frozen=True)
