@@ -58,7 +58,7 @@ def python(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 def test_all_verbs_are_there() -> None:
     assert {" ".join(path) for path in VERBS} >= {
-        *("inspect", "graft", "train", "strip", "eval", "diff", "demo", "doctor", "report"),
+        *("inspect", "graft", "train", "strip", "eval", "diff", "demo", "doctor", "report", "compare"),
         *("recipes ls", "recipes show", "recipes cp", "recipes check"),
     }
 

@@ -27,8 +27,8 @@ from torch import Tensor
 
 from spgsurgeon.errors import SurgeonError, UsageError
 
-# A folder with one of these is a model, grafted, run or report folder, so --force may replace it.
-_OWN_FILES = ("config.json", "graft.json", "model.safetensors", "recipe.yaml", "report.json")
+# A folder with one of these is a model, grafted, run, report or comparison folder, so --force may replace it.
+_OWN_FILES = ("config.json", "graft.json", "model.safetensors", "recipe.yaml", "report.json", "compare-plan.json")
 
 _HERE, _RENAME_EXCHANGE = -100, 2  # of Linux' renameat2: AT_FDCWD, and its flag
 
@@ -65,7 +65,8 @@ def atomic_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
     """Yield a temporary folder to fill, beside `path`; leaving the block syncs every file in it and renames it.
 
     Whatever fails, `path` keeps its older content and the temporary folder is gone. `force` replaces an older folder
-    if it is empty or looks like a model, grafted, run or report folder; anything else is refused with UsageError.
+    if it is empty or looks like a model, grafted, run, report or comparison folder; anything else is refused with
+    UsageError.
     """
     target = _target(path, force)
     _check_replaceable(target)

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from spgsurgeon import __version__
-from spgsurgeon.cli import demo, diff, doctor, evaluate, graft, inspect, recipes, report, strip, train
+from spgsurgeon.cli import compare, demo, diff, doctor, evaluate, graft, inspect, recipes, report, strip, train
 from spgsurgeon.cli.console import fail, is_one_of_several, verbosity
 from spgsurgeon.cli.options import with_common_options
 from spgsurgeon.errors import SurgeonError, UsageError
@@ -35,6 +35,7 @@ app.command("train")(with_common_options(train.command))
 app.command("strip")(with_common_options(strip.command))
 app.command("eval")(with_common_options(evaluate.command))
 app.command("diff")(with_common_options(diff.command))
+app.command("compare")(with_common_options(compare.command))
 app.command("report")(with_common_options(report.command))
 app.add_typer(recipes.group, name="recipes")
 app.command("demo")(with_common_options(demo.command))

@@ -77,6 +77,7 @@ def _recipe_error(document: Document) -> RecipeError:
 def _fault(details: ErrorDetails) -> tuple[KeyPath, str]:
     """Return where one pydantic error belongs and what it says in a recipe's words."""
     path, kind, context, value = details["loc"], details["type"], details.get("ctx", {}), details["input"]
+    path = tuple(key for key in path if key != "[key]")  # pydantic's mark of a mapping's key
     if kind == "extra_forbidden":
         return path, _unknown_key(path)
     if kind == "missing":

@@ -25,6 +25,8 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
+from spgsurgeon.errors import closest
+
 Count = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -38,6 +40,17 @@ MASKS = ("masks", "voc", "coco")
 STREAMS = ("tfds/", "hfids/")
 HOLDOUT = "holdout"
 CONTROLS = ("none", "fixed-dropout")  # kinds without replicas
+SAME_IN_ALL_ARMS = (
+    "model",
+    "data",
+    "training.epochs",
+    "training.batch_size",
+    "training.accumulate",
+    "training.optimizer.lr",
+    "training.device",
+    "training.seed",
+)
+"""What the arms of a comparison share, so that data, steps and choice of learning rates are the same."""
 
 
 def _known_source(source: str) -> str:
@@ -71,6 +84,24 @@ def _known_device(device: str) -> str:
     if re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
         return device
     raise ValueError(f"{device!r} is not a device; it must be auto, cpu, cuda, cuda:N or mps")
+
+
+def _arm_name(name: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        return name
+    raise ValueError(f"{name!r} can't name an arm, as its folder has that name; use letters, digits, '.', '_' and '-'")
+
+
+def _arm_key(key: str) -> str:
+    known = [name for name in recipe_keys() if name.partition(".")[0] != "compare"]
+    if key not in known:
+        elsewhere = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
+        near = elsewhere or closest(key, known, count=1)
+        raise ValueError(f"unknown key, did you mean {' or '.join(map(repr, near))}?" if near else "unknown key")
+    for shared in SAME_IN_ALL_ARMS:
+        if f"{key}.".startswith(f"{shared}.") or f"{shared}.".startswith(f"{key}."):
+            raise ValueError(f"arms that differ in {shared} can't be compared: it is the same for all of them")
+    return key
 
 
 def _fault_at(key: str, message: str) -> PydanticCustomError:
@@ -333,6 +364,13 @@ class TrainingSection(Section):
     """Seed of everything random."""
 
 
+class CompareSection(Section):
+    """What `spgsurgeon compare` may compare besides its own arms."""
+
+    arms: dict[Annotated[str, AfterValidator(_arm_name)], dict[Annotated[str, AfterValidator(_arm_key)], Any]] = {}
+    """Arms by name, each with what it changes: dotted keys and values, as 'long-episodes: {trp.replicas: 5}'."""
+
+
 class Recipe(Section):
     """One retraining, completely described; `data` is the only section without a default."""
 
@@ -348,6 +386,8 @@ class Recipe(Section):
     """The pictures."""
     training: TrainingSection = TrainingSection()
     """Optimisation and the run."""
+    compare: CompareSection = CompareSection()
+    """What `spgsurgeon compare` may compare besides its own arms."""
 
     # On the field, not the whole recipe: so it is reported together with the faults of other sections.
     @field_validator("objective")

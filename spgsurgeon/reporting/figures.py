@@ -23,18 +23,18 @@ from spgsurgeon.reporting.run_records import METRICS, EpochRecord, RunRecord, st
 _Dash = Literal["-", "--", "-.", ":"]
 
 # Okabe and Ito's colours, which people with any colour vision tell apart; without yellow and black.
-_ACCENTS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+ACCENTS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _DASHES: Sequence[_Dash] = ("-", "--", "-.", ":")  # runs beyond the colours repeat them, dashed
-_INK, _QUIET, _SHADE = "#33373d", "#8a9099", "#f0f1f3"
-_WIDTH, _HEIGHT, _BAR = 4.6, 2.9, 0.19  # inches; small, so that the text stays legible at a phone's width
+INK, QUIET, _SHADE = "#33373d", "#8a9099", "#f0f1f3"
+WIDTH, HEIGHT, _BAR = 4.6, 2.9, 0.19  # inches; small, so that the text stays legible at a phone's width
 _DOTS_PER_INCH = 220
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so figures look the same everywhere
     "font.size": 8.5,
     "text.parse_math": False,  # a class may be called $x$
-    "text.color": _INK,
-    "axes.edgecolor": _QUIET,
-    "axes.labelcolor": _QUIET,
+    "text.color": INK,
+    "axes.edgecolor": QUIET,
+    "axes.labelcolor": QUIET,
     "axes.linewidth": 0.7,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -42,8 +42,8 @@ _STYLE: dict[Any, Any] = {
     "axes.axisbelow": True,
     "grid.color": "#e4e6ea",
     "grid.linewidth": 0.6,
-    "xtick.color": _QUIET,
-    "ytick.color": _QUIET,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
     "xtick.major.size": 0,
     "ytick.major.size": 0,
     "lines.linewidth": 1.6,
@@ -72,7 +72,7 @@ def draw(make: Callable[..., Figure], *arguments: object) -> bytes:
 
 def accent(run: RunRecord) -> str:
     """Return the run's colour."""
-    return _ACCENTS[run.number % len(_ACCENTS)]
+    return ACCENTS[run.number % len(ACCENTS)]
 
 
 def shades(run: RunRecord, steps: int) -> list[str]:
@@ -140,9 +140,9 @@ def moments_figure(runs: Sequence[RunRecord]) -> Figure:
     """
     titles = {"first_cosine": "cosine of the first moments", "second_change": "change of the second moments"}
     kept = [key for key in titles if any(y is not None for run in runs for _, y in _moments(run, key))]
-    figure = Figure(figsize=(_WIDTH, _HEIGHT))
+    figure = Figure(figsize=(WIDTH, HEIGHT))
     for axes, key in zip(figure.subplots(1, len(kept), squeeze=False).flat, kept, strict=True):
-        axes.set_title(titles[key], fontsize=8, color=_INK, loc="left")
+        axes.set_title(titles[key], fontsize=8, color=INK, loc="left")
         axes.set_xlabel("cold epoch")
         axes.margins(y=0.15)
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
@@ -174,7 +174,7 @@ def valid_share_figure(run: RunRecord) -> Figure:
     ends = columns[-1][1][: len(labels)]
     for label, height in zip(labels, _apart(ends, (high - low) * 0.075), strict=True):
         axes.annotate(label, (1.02, height), xycoords=("axes fraction", "data"), va="center", annotation_clip=False)
-    axes.set_title(f"{run.accepts} of each step, right", fontsize=8, color=_QUIET, loc="right")
+    axes.set_title(f"{run.accepts} of each step, right", fontsize=8, color=QUIET, loc="right")
     return figure
 
 
@@ -185,7 +185,7 @@ def accepted_figure(run: RunRecord, epoch: EpochRecord) -> Figure:
     """
     counts = {label: row for label, row in enumerate(epoch.accepted_by_class) if sum(row)}
     rows = _class_rows(run, counts)
-    figure = Figure(figsize=(_WIDTH, 1.2 + _BAR * len(rows)))
+    figure = Figure(figsize=(WIDTH, 1.2 + _BAR * len(rows)))
     axes = figure.subplots()
     labels = step_labels(epoch)
     for place, (_, row) in enumerate(rows):
@@ -195,9 +195,9 @@ def accepted_figure(run: RunRecord, epoch: EpochRecord) -> Figure:
             axes.barh(place, share, left=left, height=0.78, color=color, label=labels[step] if place == 0 else None)
             left += share
         if row:
-            axes.text(101.5, place, f"{_mean_length(row):.2f}", va="center", fontsize=7, color=_QUIET)
-    axes.text(1.015, 1, "mean\nlength", va="bottom", fontsize=6.5, color=_QUIET, transform=axes.transAxes)
-    axes.set_yticks(range(len(rows)), [_shortened(name) for name, _ in rows], fontsize=7.5, color=_INK)
+            axes.text(101.5, place, f"{_mean_length(row):.2f}", va="center", fontsize=7, color=QUIET)
+    axes.text(1.015, 1, "mean\nlength", va="bottom", fontsize=6.5, color=QUIET, transform=axes.transAxes)
+    axes.set_yticks(range(len(rows)), [_shortened(name) for name, _ in rows], fontsize=7.5, color=INK)
     axes.get_yticklabels()[0].set_fontweight("bold")
     axes.set(xlim=(0, 100), ylim=(len(rows) - 0.4, -0.6), xlabel="% of the class's units")
     axes.grid(visible=False)
@@ -229,16 +229,16 @@ def _shortened(name: str) -> str:
 
 
 def _over_epochs(title: str, runs: Sequence[RunRecord]) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(_WIDTH, _HEIGHT))
+    figure = Figure(figsize=(WIDTH, HEIGHT))
     axes = figure.subplots()
-    axes.set_title(title, fontsize=9, color=_INK, loc="left")
+    axes.set_title(title, fontsize=9, color=INK, loc="left")
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
     axes.margins(y=0.1)
     cold = max(run.cold_epochs for run in runs)
     if cold:
         axes.axvspan(0.5 - cold, 0.5, color=_SHADE, linewidth=0)
-        style: dict[str, Any] = {"ha": "right", "va": "top", "color": _QUIET, "fontsize": 7}
+        style: dict[str, Any] = {"ha": "right", "va": "top", "color": QUIET, "fontsize": 7}
         axes.text(0.5, 0.995, "cold start ", transform=axes.get_xaxis_transform(), **style)
     return figure, axes
 
@@ -257,7 +257,7 @@ def _widest_first(runs: Sequence[RunRecord]) -> list[tuple[float, RunRecord]]:
 
 
 def _dash(run: RunRecord) -> _Dash:
-    return _DASHES[run.number // len(_ACCENTS) % len(_DASHES)]
+    return _DASHES[run.number // len(ACCENTS) % len(_DASHES)]
 
 
 def _legend(figure: Figure, runs: Sequence[RunRecord]) -> None:
@@ -267,7 +267,7 @@ def _legend(figure: Figure, runs: Sequence[RunRecord]) -> None:
     handles = [Line2D([], [], color=accent(run), linestyle=_dash(run)) for run in runs]
     names = [_shortened(run.name) for run in runs]
     columns = min(len(runs), 3, 70 // (max(map(len, names)) + 6))  # some 70 characters go into the width
-    figure.set_figheight(_HEIGHT + 0.17 * math.ceil(len(runs) / columns))
+    figure.set_figheight(HEIGHT + 0.17 * math.ceil(len(runs) / columns))
     figure.legend(handles, names, loc="outside upper left", ncols=columns, fontsize=7.5)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spgsurgeon.training.processes import Processes, autocast
-from spgsurgeon.training.scoring import TALLIES, Scores
+from spgsurgeon.training.scoring import TALLIES, Scores, Tally
 from spgsurgeon.trp.outputs import main_output
 
 
@@ -20,15 +20,17 @@ def evaluate(
     processes: Processes,
     precision: torch.dtype,
     task: str = "classification",
+    *,
+    tally: Tally | None = None,
 ) -> Scores:
     """Return the scores of the task's tally (see `scoring`), and images_per_second with data loading.
 
-    `model` is put into eval mode; a grafted model is its base then. Of several outputs the first counts, or the one
-    called `out`. Raises UsageError where there is nothing to score.
+    `tally` counts instead of a new one. `model` is put into eval mode; a grafted model is its base then. Of several
+    outputs the first counts, or the one called `out`. Raises UsageError where there is nothing to score.
     """
     model.eval()
     started = time.perf_counter()
-    tally = TALLIES[task](processes)
+    tally = tally or TALLIES[task](processes)
     for images, labels, *_ in batches:
         images = images.to(processes.device, non_blocking=True)
         labels = labels.to(processes.device, non_blocking=True)

@@ -6,12 +6,9 @@ Shapes: B pictures of C x H x W in a batch, with labels [B] or masks [B, H, W]; 
 
 from __future__ import annotations
 
-import ctypes
 import math
-import multiprocessing
 import os
 import signal
-import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from spgsurgeon.errors import DataError, SurgeonError, UsageError
 from spgsurgeon.training.augmentation import Transform
+from spgsurgeon.training.interruption import die_with_parent
 from spgsurgeon.training.joint_augmentation import JointTransform
 from spgsurgeon.training.seeds import derive_seed, isolated_generator
 from spgsurgeon.training.sources import Source
@@ -33,7 +31,6 @@ AnyTransform = Transform | JointTransform
 Key = tuple[int, int]  # epoch, index of the sample
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
-_DIE_WITH_PARENT = 1  # of Linux' prctl: PR_SET_PDEATHSIG
 
 
 class Batch(NamedTuple):
@@ -365,11 +362,7 @@ def _start_worker(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
-        parent = multiprocessing.parent_process()
-        if parent is not None and parent.pid != os.getppid():  # it was killed before the worker came here
-            os._exit(1)
+    die_with_parent()
 
 
 def _report_unless_hung_up(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

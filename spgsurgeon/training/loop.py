@@ -46,6 +46,8 @@ from spgsurgeon.training.stepping import Stepper
 from spgsurgeon.trp.grafted import GraftedModel
 from spgsurgeon.trp.stacking import running_statistics_kept
 
+_WARM_UP = 2  # steps that are not timed
+
 
 class Retraining:
     """One retraining from its first step, or from a checkpoint, to its end.
@@ -156,6 +158,28 @@ class Retraining:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close(at_once=kind is not None and not issubclass(kind, Exception))
+
+    def time_steps(self, count: int) -> float:
+        """Return the seconds that one of `count` steps takes, the reading of its data included.
+
+        They train the model, which is of no use after it. Raises NonFiniteError as training does.
+        """
+        statistics = EpisodeStatistics(self.grafted.steps, self._num_classes, self.processes, None)
+        batches = self._training.epoch(0)
+        self.grafted.train()
+        started = 0.0
+        for step in range(_WARM_UP + count):
+            if step == _WARM_UP:
+                self._stepper.settle()
+                started = time.perf_counter()
+            parts = list(islice(batches, self.settings.accumulate))
+            if len(parts) < self.settings.accumulate:  # an epoch is shorter than that
+                batches = self._training.epoch(step + 1)
+                parts = list(islice(batches, self.settings.accumulate))
+            self._stepper.apply(self._stepper.accumulate(parts), statistics, update=True)
+        self._stepper.settle()
+        statistics.totals()  # waits for the device
+        return (time.perf_counter() - started) / count
 
     def close(self, *, at_once: bool = False) -> None:
         """End loader workers and, unless it must be `at_once`, wait for files that are being written."""

@@ -122,6 +122,21 @@ def _check_shared(output: Path, processes: Processes) -> None:
         )
 
 
+def time_steps(model: str, *, recipe: str | Path, overrides: Sequence[str], count: int) -> float:
+    """Return the seconds of a training step of `model` by `recipe` with `overrides`, the mean of `count`.
+
+    Nothing is written.
+    """
+    settled = _settle_recipe(model, recipe, overrides)
+    with deterministic_algorithms(settled.training.deterministic), join_processes(settled.training.device) as processes:
+        case = prepare(settled, model, weights=None)
+        retraining = _retraining(case, processes, None, None)
+        try:
+            return retraining.time_steps(count)
+        finally:
+            retraining.close(at_once=True)
+
+
 def _settle_recipe(model: str | None, recipe: str | Path | None, overrides: Sequence[str]) -> Recipe:
     if recipe is None:
         raise UsageError("no recipe was given", hint="--recipe FILE; `spgsurgeon recipes ls` lists the shipped ones")
@@ -162,7 +177,7 @@ def _differing(given: Recipe, own: Recipe) -> list[str]:
     return [key for key in one if one[key] != other[key]]
 
 
-def _retraining(case: Case, processes: Processes, run: RunFolder, progress: Progress | None) -> Retraining:
+def _retraining(case: Case, processes: Processes, run: RunFolder | None, progress: Progress | None) -> Retraining:
     return Retraining(
         case.grafted,
         settings_of(case.recipe, case.grafted.steps - 1, case.opened.task),

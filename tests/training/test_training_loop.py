@@ -596,3 +596,14 @@ def test_signals_that_are_ignored_stay_so() -> None:
         assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_timed_steps_go_on_through_epochs() -> None:
+    retraining = tiny_retraining()  # six steps an epoch
+    before = weights_hash(retraining)
+    try:
+        assert retraining.time_steps(9) > 0
+    finally:
+        retraining.close()
+    assert retraining.counters.step == 11, "two of them to warm up"
+    assert weights_hash(retraining) != before

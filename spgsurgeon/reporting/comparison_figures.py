@@ -1,0 +1,95 @@
+"""A comparison as figures: the document of `compare` in, PNG out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator
+
+from spgsurgeon.reporting.figures import ACCENTS, HEIGHT, INK, QUIET, WIDTH, draw
+from spgsurgeon.reporting.run_records import METRICS
+
+
+def comparison_figures(document: Mapping[str, Any], valid_shares: Mapping[str, Sequence[float]]) -> dict[str, bytes]:
+    """Return the figures that there are numbers for, as PNG files by name.
+
+    `valid_shares` has, for each arm with episodes, the share of units still valid at each step.
+    """
+    figures = {
+        "scores": draw(scores_figure, document),
+        "learning-rates": draw(learning_rates_figure, document),
+    }
+    if valid_shares:
+        figures["valid-share"] = draw(valid_share_figure, document, valid_shares)
+    return figures
+
+
+def scores_figure(document: Mapping[str, Any]) -> Figure:
+    """Return the chosen runs' scores: a dot a seed, those of a seed joined; a bar is the mean of an arm."""
+    figure, axes = _axes(f"{METRICS[document['metric']]} % on {document['scored_on']}")
+    arms = document["arms"]
+    for seed in range(len(document["seeds"])):
+        axes.plot(
+            range(len(arms)), [arm["scores"][seed] for arm in arms.values()], color=QUIET, linewidth=0.7, zorder=1
+        )
+    for place, arm in enumerate(arms.values()):
+        color = _color(place)
+        axes.plot([place] * len(arm["scores"]), arm["scores"], "o", color=color, zorder=2)
+        axes.hlines(arm["mean"], place - 0.18, place + 0.18, color=color, linewidth=2, zorder=2)
+    axes.set_xticks(range(len(arms)), list(arms), color=INK, rotation=0 if len(arms) < 6 else 30)
+    axes.set_xlim(-0.5, len(arms) - 0.5)
+    return figure
+
+
+def learning_rates_figure(document: Mapping[str, Any]) -> Figure:
+    """Return each arm's mean score at each learning rate, on what learning rates are chosen on; a ring is the choice.
+
+    Where a run broke off there is a gap.
+    """
+    figure, axes = _axes(f"{METRICS[document['metric']]} % on {document['chosen_on']}")
+    rates: list[float] = []
+    for place, (name, arm) in enumerate(document["arms"].items()):
+        points = [(p["learning_rate"], p["validation"]) for p in arm["learning_rates"]]
+        rates = [rate for rate, _ in points]
+        values = [float("nan") if value is None else value for _, value in points]
+        axes.plot(rates, values, "o-", color=_color(place), label=name)
+        chosen = (arm["learning_rate"], arm["validation"])
+        axes.plot(*chosen, "o", color=_color(place), markerfacecolor="white", markersize=8, zorder=3)
+    axes.set_xscale("log")
+    axes.set_xticks(rates, [f"{rate:.3g}" for rate in rates])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("learning rate")
+    _legend(figure, len(document["arms"]))
+    return figure
+
+
+def valid_share_figure(document: Mapping[str, Any], valid_shares: Mapping[str, Sequence[float]]) -> Figure:
+    """Return the share of units whose episode had not ended before each step, in the last epoch of the chosen runs."""
+    figure, axes = _axes("still valid, % of units, last epoch")
+    places = {name: place for place, name in enumerate(document["arms"])}
+    for name, shares in valid_shares.items():
+        axes.plot(range(len(shares)), [100 * share for share in shares], "o-", color=_color(places[name]), label=name)
+    axes.set_xlabel("step")
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    _legend(figure, len(valid_shares))
+    return figure
+
+
+def _axes(title: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH, HEIGHT))
+    axes = figure.subplots()
+    axes.set_title(title, fontsize=9, color=INK, loc="left")
+    axes.margins(y=0.12)
+    return figure, axes
+
+
+def _color(place: int) -> str:
+    return ACCENTS[place % len(ACCENTS)]
+
+
+def _legend(figure: Figure, names: int) -> None:
+    figure.set_figheight(HEIGHT + 0.17 * -(-names // 3))
+    figure.legend(loc="outside upper left", ncols=min(names, 3), fontsize=7.5)

@@ -1,0 +1,78 @@
+"""A comparison in words: the same rows for a terminal and for a Markdown file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from spgsurgeon.reporting.run_records import METRICS
+
+HEAD = ("arm", "learning rate", "chosen by", "score", "against plain", "95 % interval", "bootstrap", "agree", "verdict")
+COST_HEAD = ("arm", "runs", "steps", "of them to choose", "training time")
+
+
+def rows(document: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return a row of `HEAD` for each arm."""
+    return [_row(name, arm, len(document["seeds"])) for name, arm in document["arms"].items()]
+
+
+def cost_rows(costs: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return a row of `COST_HEAD` for each arm: what it took, the choice of its learning rate included."""
+    return [
+        (name, str(c["runs"]), f"{c['steps']:,}", f"{c['steps_of_choosing']:,}", f"{c['seconds']:.0f} s")
+        for name, c in costs["arms"].items()
+    ]
+
+
+def remarks(document: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what else is to be known of the comparison, each under a word or two."""
+    metric, seeds = METRICS[document["metric"]], document["seeds"]
+    over = f"mean of {len(seeds)} seeds" if len(seeds) > 1 else "one seed, intervals over pictures"
+    chosen = "learning rates and epochs were chosen on"
+    epochs = {arm["epochs"] for arm in document["arms"].values()}
+    said = [
+        ("score", f"{metric} %, {over}, on {document['samples']} pictures of {document['scored_on']}"),
+        ("chosen by", f"{chosen} {document['chosen_on']}; a learning rate by the mean over seeds"),
+        ("original", f"{document['original']:.2f} %, before any training"),
+    ]
+    if len(epochs) > 1:
+        each = ", ".join(f"{name} {arm['epochs']}" for name, arm in document["arms"].items())
+        said.append(("epochs", f"as many as take plain's time: {each}"))
+    said += [
+        ("could show", f"{name}: {arm['difference']['detectable']:.2f} points or more, four times in five")
+        for name, arm in document["arms"].items()
+        if arm["difference"]
+    ]
+    edges = [f"{name} ({arm['learning_rate']:g})" for name, arm in document["arms"].items() if arm["at_edge"]]
+    if edges:
+        said.append(("grid", f"the best learning rate is at the grid's edge: {', '.join(edges)}; try others, or auto"))
+    broken = [f"{name} {arm['broken_off']}" for name, arm in document["arms"].items() if arm["broken_off"]]
+    if broken:
+        said.append(("broken off", f"runs that met NaN or infinity, which count as worst: {', '.join(broken)}"))
+    return said
+
+
+def markdown(document: Mapping[str, Any], costs: Mapping[str, Any]) -> str:
+    """Return the comparison as a Markdown document."""
+    parts = [_markdown_table(HEAD, rows(document)), "\n".join(f"- {name}: {text}" for name, text in remarks(document))]
+    return "\n\n".join(["# Comparison", *parts, _markdown_table(COST_HEAD, cost_rows(costs))]) + "\n"
+
+
+def _row(name: str, arm: Mapping[str, Any], seeds: int) -> tuple[str, ...]:
+    scored = (name, f"{arm['learning_rate']:g}", f"{arm['validation']:.2f}", f"{arm['mean']:.2f}")
+    difference = arm["difference"]
+    if difference is None:
+        return (*scored, *[""] * 5)
+    return (
+        *scored,
+        f"{difference['mean']:+.2f}",
+        f"{difference['low']:+.2f} to {difference['high']:+.2f}",
+        f"{difference['bootstrap_low']:+.2f} to {difference['bootstrap_high']:+.2f}",
+        f"{difference['agree']} of {seeds}",
+        arm["verdict"],
+    )
+
+
+def _markdown_table(head: tuple[str, ...], body: list[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *body]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)

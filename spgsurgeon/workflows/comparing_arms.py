@@ -1,0 +1,74 @@
+"""The arms of a comparison: one recipe, and what each arm changes in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spgsurgeon.errors import RecipeError, UsageError, did_you_mean
+from spgsurgeon.recipe.reading import read_recipe
+from spgsurgeon.recipe.schema import CONTROLS, Recipe, TrpSection
+
+PLAIN, SEARCH = "plain", "search"
+
+BUILT_IN: dict[str, Callable[[TrpSection], dict[str, Any]]] = {
+    PLAIN: lambda trp: {"trp.kind": "none"},
+    "spg": lambda trp: {},
+    "spg-step": lambda trp: {"objective.form": "step"},
+    "spg-episode": lambda trp: {"objective.form": "episode"},
+    "spg-episode-mean": lambda trp: {"objective.form": "episode-mean"},
+    "dropout": lambda trp: {"trp": {"kind": "fixed-dropout", "rate": trp.rate}},
+    SEARCH: lambda trp: {"trp": {"kind": "fixed-dropout"}},  # and the rate that it finds
+    "rollouts": lambda trp: {"trp.rollouts": True},
+    "depth": lambda trp: {"trp": {"kind": "depth", "replicas": trp.replicas}},
+}
+"""What each arm changes in a recipe with these replicas. `plain` is what the others are measured against."""
+
+_NEED_REPLICAS = ("spg", "spg-step", "spg-episode", "spg-episode-mean", "rollouts")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train; `changes` has dotted keys of the recipe and their values."""
+
+    name: str
+    changes: dict[str, Any]
+
+    @property
+    def overrides(self) -> list[str]:
+        """The changes as overrides of the recipe."""
+        return [f"{key}={json.dumps(value)}" for key, value in self.changes.items()]
+
+
+def settle_arms(names: Sequence[str], source: str | Path, overrides: Sequence[str], recipe: Recipe) -> list[Arm]:
+    """Return the arms of these names, built in or the recipe's own; `plain` is there in any case, and first.
+
+    `recipe` is what `source` says with `overrides`. Raises UsageError for names that are unknown or given twice, and
+    RecipeError for changes that the recipe can't take.
+    """
+    own = recipe.compare.arms
+    if taken := sorted(own.keys() & BUILT_IN.keys()):
+        raise UsageError(f"compare.arms.{taken[0]}: there is a built-in arm of that name", hint="call it otherwise")
+    for name in names:
+        if name not in BUILT_IN and name not in own:
+            known = ", ".join([*BUILT_IN, *own])
+            near = did_you_mean(name, [*BUILT_IN, *own])
+            raise UsageError(f"there is no arm {name!r}", hint=near or f"there are {known}; compare.arms adds others")
+        if names.count(name) > 1:
+            raise UsageError(f"arm {name} is given twice")
+        if recipe.trp.kind in CONTROLS and name in _NEED_REPLICAS:
+            raise UsageError(
+                f"arm {name} would have no replicas, as the recipe has none (trp.kind is {recipe.trp.kind})",
+                hint="give a recipe with replicas; the other arms leave them out by themselves",
+            )
+    ordered = [PLAIN, *(name for name in names if name != PLAIN)]
+    arms = [Arm(name, own[name] if name in own else BUILT_IN[name](recipe.trp)) for name in ordered]
+    for arm in arms:
+        try:
+            read_recipe(source, [*overrides, *arm.overrides])
+        except RecipeError as error:
+            raise RecipeError(f"arm {arm.name}: {error.message}", hint=error.hint, **error.details) from error
+    return arms

@@ -1,0 +1,193 @@
+"""What a comparison settles before its first run: the arms, the base, the steps, and that all of it fits together."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import timm
+import torch
+import torchvision
+
+from spgsurgeon import __version__
+from spgsurgeon.checkpoint.folders import read_json_object
+from spgsurgeon.checkpoint.hashing import content_hash
+from spgsurgeon.checkpoint.writing import write_json, write_safetensors
+from spgsurgeon.errors import SurgeonError, UsageError
+from spgsurgeon.recipe.reading import read_recipe
+from spgsurgeon.recipe.schema import HOLDOUT, MASKS, Recipe
+from spgsurgeon.training.scoring import METRIC
+from spgsurgeon.workflows.comparing_arms import Arm
+from spgsurgeon.workflows.comparing_processes import one_thread
+from spgsurgeon.workflows.evaluate import check_classes, check_task
+from spgsurgeon.workflows.opening import OpenedModel, open_model, state_of
+from spgsurgeon.workflows.pictures import open_data
+from spgsurgeon.workflows.train import time_steps, train
+
+BUDGETS = ("epochs", "seconds")
+Grid = Sequence[float] | Literal["auto"]
+
+DEFAULT_HOLDOUT = 0.2
+_ROUNDS, _STEPS = 5, 10  # of the trial that tells what a step of each arm costs
+
+
+@dataclass
+class Plan:
+    """A comparison, completely described; `recipe` is its recipe with the user's overrides, without the arms'."""
+
+    model: str
+    base_hash: str
+    recipe: dict[str, Any]
+    arms: dict[str, dict[str, Any]]
+    seeds: list[int]
+    learning_rates: list[float] | str
+    budget: str
+    versions: dict[str, str]
+    metric: str = ""
+    chosen_on: str = ""
+    scored_on: str = ""
+    epochs: dict[str, int] = field(default_factory=dict)
+    step_seconds: dict[str, float] | None = None
+
+
+_ASKED = ("model", "base_hash", "recipe", "arms", "seeds", "learning_rates", "budget", "versions")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that results may depend on."""
+    libraries = {"torch": torch, "torchvision": torchvision, "timm": timm, "numpy": np}
+    return {"spgsurgeon": __version__, **{name: str(library.__version__) for name, library in libraries.items()}}
+
+
+def read_settled(source: str | Path, overrides: Sequence[str]) -> tuple[Recipe, list[str]]:
+    """Return the recipe and the overrides that all arms share, a held-out part of the training split among them.
+
+    Raises UsageError where there can be no such part, and where scores would be computed on it too.
+    """
+    recipe = read_recipe(source, overrides)
+    if recipe.data.source in MASKS:
+        raise UsageError(
+            f"data.source {recipe.data.source} has masks, and only labelled pictures can be held out of training to "
+            "choose learning rates on",
+            hint="train each arm by itself, with the same learning rates: spgsurgeon train",
+        )
+    if recipe.data.eval == HOLDOUT:
+        raise UsageError(
+            "data.eval is the held-out part that learning rates are chosen on, so it can't be scored on too",
+            hint="name another split for the scores, as data.eval=test",
+        )
+    if recipe.data.holdout is not None:
+        return recipe, list(overrides)
+    shared = [*overrides, f"data.holdout={DEFAULT_HOLDOUT}"]
+    return read_recipe(source, shared), shared
+
+
+def open_base(model: str, recipe: Recipe, *, random_weights: bool, **options: Any) -> OpenedModel:
+    """Return the model that all arms start from; a random one has as many classes as the data.
+
+    Raises UsageError where it has other classes or another task than the data.
+    """
+    train = open_data(recipe.data).train
+    classes = len(train.classes)
+    if random_weights and options.get("num_classes") is None:
+        options["num_classes"] = classes
+    opened = open_model(model, random_seed=recipe.training.seed if random_weights else None, **options)
+    check_task(opened.task, recipe.data.source in MASKS, model)
+    hint = f"the same command with --num-classes {classes} gives it a new, untrained head"
+    check_classes(train, opened.identity.num_classes, model, hint=hint)
+    return opened
+
+
+def write_base(folder: Path, opened: OpenedModel) -> None:
+    """Write the base as a folder of the Hub's layout, which every run of the comparison reads."""
+    folder.mkdir()
+    write_safetensors(folder / "model.safetensors", state_of(opened.module))
+    write_json(folder / "config.json", opened.config())
+
+
+def complete(plan: Plan, base: Path, source: str, shared: Sequence[str], arms: Sequence[Arm]) -> None:
+    """Fill in what follows from what was asked, after a check that every arm can be trained on the data.
+
+    With a budget of seconds an arm has as many epochs as cost the same, by steps measured here, as plain's.
+    """
+    recipe = read_recipe(source, shared)
+    plan.metric = METRIC["classification"]
+    plan.scored_on = open_data(recipe.data).evaluation.name
+    plan.chosen_on = open_data(recipe.data.model_copy(update={"eval": HOLDOUT})).evaluation.name
+    for arm in arms:
+        chosen = [*shared, *arm.overrides, f"data.eval={HOLDOUT}"]
+        with _about(arm, base, plan.model):
+            train(str(base), recipe=source, overrides=chosen, output=base.parent / "trial", dry_run=True)
+    epochs = recipe.training.epochs
+    plan.epochs = {arm.name: epochs for arm in arms}
+    if plan.budget == "seconds":
+        costs = _step_seconds(base, source, shared, arms)
+        first = costs[arms[0].name]
+        plan.step_seconds = costs
+        plan.epochs = {name: max(1, round(epochs * first / cost)) for name, cost in costs.items()}
+
+
+@contextmanager
+def _about(arm: Arm, base: Path, model: str) -> Iterator[None]:
+    """Say in an error which arm it came up with, and call the model as the user does."""
+    try:
+        yield
+    except SurgeonError as error:
+        error.message = f"arm {arm.name}: {error.message}".replace(str(base), model)
+        raise
+
+
+def _step_seconds(base: Path, source: str, shared: Sequence[str], arms: Sequence[Arm]) -> dict[str, float]:
+    """Return the median seconds of a step of each arm. They take turns, so that a busy machine slows down all."""
+    measured: dict[str, list[float]] = {arm.name: [] for arm in arms}
+    with one_thread():
+        for arm in list(arms) * _ROUNDS:
+            chosen = [*shared, *arm.overrides, f"data.eval={HOLDOUT}"]
+            measured[arm.name].append(time_steps(str(base), recipe=source, overrides=chosen, count=_STEPS))
+    return {name: statistics.median(seconds) for name, seconds in measured.items()}
+
+
+def read_plan(path: Path) -> Plan:
+    """Return the plan of a comparison. Raises DamagedFileError where it can't be read."""
+    return Plan(**read_json_object(path))
+
+
+def check_same_plan(asked: Plan, found: Plan, output: Path) -> None:
+    """Raise UsageError, naming what differs, where a comparison was started otherwise than is asked now."""
+    one, other = ({key: asdict(plan)[key] for key in _ASKED} for plan in (asked, found))
+    differing = _differing(one, other)
+    if differing:
+        raise UsageError(
+            f"{output} was started otherwise: {', '.join(differing)} differ",
+            hint="give the arguments that it was started with, or start another comparison with -o",
+        )
+
+
+def _differing(one: Any, other: Any, path: str = "") -> list[str]:
+    """Return the dotted keys that two documents have other values of."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        keys = dict.fromkeys([*one, *other])
+        return [name for key in keys for name in _differing(one.get(key), other.get(key), f"{path}.{key}")]
+    return [] if one == other else [path.removeprefix(".")]
+
+
+def settled_plan(
+    model: str, opened: OpenedModel, recipe: Recipe, arms: Sequence[Arm], seeds: int, grid: Grid, budget: str
+) -> Plan:
+    """Return the plan as it is asked for."""
+    first = recipe.training.seed
+    return Plan(
+        model=model,
+        base_hash=content_hash(state_of(opened.module)),
+        recipe=recipe.model_dump(mode="json"),
+        arms={arm.name: arm.changes for arm in arms},
+        seeds=list(range(first, first + seeds)),
+        learning_rates=grid if isinstance(grid, str) else sorted(grid),
+        budget=budget,
+        versions=versions(),
+    )

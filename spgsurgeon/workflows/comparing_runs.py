@@ -1,0 +1,180 @@
+"""The runs of a comparison: what one does, alone in its process, and what is kept of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from spgsurgeon.checkpoint.folders import read_state
+from spgsurgeon.recipe.schema import HOLDOUT, Recipe
+from spgsurgeon.reporting.run_records import read_epochs
+from spgsurgeon.training.evaluation import evaluate
+from spgsurgeon.training.number_guard import NonFiniteError
+from spgsurgeon.training.processes import Processes, choose_precision, join_processes
+from spgsurgeon.training.run_folder import last_of
+from spgsurgeon.training.scoring import ClassificationTally, Scores
+from spgsurgeon.workflows.comparing_arms import SEARCH
+from spgsurgeon.workflows.evaluate import evaluation_batches
+from spgsurgeon.workflows.opening import open_model
+from spgsurgeon.workflows.pictures import open_data
+from spgsurgeon.workflows.searching import search
+from spgsurgeon.workflows.train import train
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: an arm with one learning rate, `multiple` times the recipe's, and one seed."""
+
+    arm: str
+    multiple: float
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies in the comparison's folder."""
+        return Path("runs", self.arm, f"lr-{self.multiple:.4g}", f"seed-{self.seed}")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A run and all that it takes; `overrides` are complete, learning rate and seed included."""
+
+    run: Run
+    output: Path
+    base: Path
+    recipe: str
+    overrides: tuple[str, ...]
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run went: the scores of its best epoch on the held-out part, None where it broke off at NaN or infinity.
+
+    `folder` is that of the run whose best checkpoint they are of, within the comparison's. Of a search, `steps` and
+    `seconds` count all trials. `seconds` are of training, without evaluations.
+    """
+
+    run: Run
+    validation: Scores | None
+    folder: str
+    steps: int
+    seconds: float
+    trouble: str | None = None
+
+
+def perform(task: Task) -> Result:
+    """Do the run, or what is left of it: one that has begun goes on from its last checkpoint."""
+    folder = task.output / task.run.folder
+    if task.run.arm == SEARCH:
+        found = search(folder, str(task.base), task.recipe, task.overrides, task.epochs, task.run.seed)
+        trials = [cost(trial) for trial in found.trials]
+        steps, seconds = sum(steps for steps, _ in trials), sum(seconds for _, seconds in trials)
+        return Result(task.run, found.best, str(found.folder.relative_to(task.output)), steps, seconds, found.trouble)
+    best, trouble = None, None
+    try:
+        if folder.exists():
+            best = train(output=folder, resume=True)["best"]
+        else:
+            best = train(str(task.base), recipe=task.recipe, overrides=task.overrides, output=folder)["best"]
+    except NonFiniteError as error:
+        trouble = error.message
+    return Result(task.run, best, str(task.run.folder), *cost(folder), trouble)
+
+
+def cost(folder: Path) -> tuple[int, float]:
+    """Return how many steps a run had done at its last checkpoint, and the seconds of its whole epochs."""
+    last = last_of(folder) if folder.exists() else None
+    steps = read_state(last)["counters"]["step"] if last else 0
+    return steps, sum(epoch.seconds for epoch in read_epochs(folder / "metrics.jsonl")[0])
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores on the split that chose nothing; `hits` says of each picture, in the data's order, whether it is right."""
+
+    scores: Scores
+    hits: list[bool]
+
+
+class _RememberedHits(ClassificationTally):
+    """Also remembers which pictures were right."""
+
+    def __init__(self, processes: Processes) -> None:
+        super().__init__(processes)
+        self.hits: list[Tensor] = []
+
+    def add(self, logits: Tensor, target: Tensor) -> None:
+        self.hits.append(logits.argmax(1) == target)
+        super().add(logits, target)
+
+
+def score(folder: Path, recipe: Recipe) -> Scored:
+    """Return what the model in `folder`, a run's best checkpoint or a base, scores on the recipe's data.eval."""
+    data, training = recipe.data, recipe.training
+    assert data.eval != HOLDOUT, "learning rates were chosen on it"
+    opened = open_model(str(folder))
+    source = open_data(data).evaluation
+    preprocessing = opened.preprocessing.at(data.eval_image_size or data.image_size)
+    size = training.eval_batch_size or training.batch_size
+    with join_processes(training.device) as processes:
+        precision, tally = choose_precision(training.precision, processes.device), _RememberedHits(processes)
+        batches = evaluation_batches(
+            source, preprocessing, size, data.workers, processes, task=opened.task, unreadable=data.unreadable
+        )
+        try:
+            scores = evaluate(opened.module.to(processes.device), batches, processes, precision, tally=tally)
+        finally:
+            batches.close()
+    del scores["images_per_second"]
+    return Scored(scores, torch.cat(tally.hits).tolist())
+
+
+# What is kept
+
+
+def add_result(path: Path, result: Result) -> None:
+    """Append a line to the file of results, whole or not at all after a crash: a line that is cut off is no result."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(result)) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_results(path: Path) -> dict[Run, Result]:
+    """Return the results by run; lines that are damaged are left out."""
+    results = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with suppress(ValueError, TypeError, KeyError):
+            fields = json.loads(line)
+            run = Run(**fields.pop("run"))
+            results[run] = Result(run, **fields)
+    return results
+
+
+def results_of(results: dict[Run, Result], arm: str, multiple: float | None = None) -> list[Result]:
+    """Return an arm's results in the order of runs, all of them or those with one learning rate."""
+    found = [r for run, r in results.items() if run.arm == arm and multiple in (None, run.multiple)]
+    return sorted(found, key=lambda result: (result.run.multiple, result.run.seed))
+
+
+def mean_validation(results: Iterable[Result], metric: str) -> tuple[float, float]:
+    """Return the mean score and, to tell ties apart, minus the mean loss; minus infinity where a run broke off."""
+    scores = [result.validation for result in results]
+    whole = [scored for scored in scores if scored is not None]
+    if len(whole) < len(scores) or not whole:
+        return float("-inf"), float("-inf")
+    return sum(s[metric] for s in whole) / len(whole), -sum(s["loss"] for s in whole) / len(whole)
+
+
+def valid_share(folder: Path) -> list[float]:
+    """Return the share of units still valid at each step in a run's last epoch; empty where it recorded none."""
+    epochs = read_epochs(folder / "metrics.jsonl")[0]
+    return epochs[-1].valid_share if epochs else []

@@ -1,0 +1,82 @@
+"""A comparison in words and in figures."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from spgsurgeon.reporting.comparison_figures import comparison_figures
+from spgsurgeon.reporting.comparison_table import HEAD, cost_rows, markdown, remarks, rows
+
+DIFFERENCE = {"mean": 1.5, "low": 0.5, "high": 2.5, "bootstrap_low": 0.8, "bootstrap_high": 2.1, "detectable": 1.25}
+
+
+def arm(rate: float, scores: list[float], **more: Any) -> dict[str, Any]:
+    grid = [{"learning_rate": 0.02, "validation": 70.0}, {"learning_rate": 0.2, "validation": None}]
+    return {
+        "learning_rate": rate,
+        "validation": 70.0,
+        "scores": scores,
+        "mean": sum(scores) / 2,
+        "difference": None,
+        "verdict": None,
+        "at_edge": False,
+        "epochs": 6,
+        "broken_off": 0,
+        "learning_rates": grid,
+    } | more
+
+
+@pytest.fixture
+def document() -> dict[str, Any]:
+    shown = {"difference": DIFFERENCE | {"agree": 2}, "verdict": "gain", "at_edge": True, "broken_off": 1, "epochs": 5}
+    return {
+        "arms": {"plain": arm(0.02, [90.0, 91.0]), "my|arm": arm(0.02, [91.5, 92.5], **shown)},
+        "original": 60.0,
+        "seeds": [0, 1],
+        "metric": "top1",
+        "chosen_on": "train, held out",
+        "scored_on": "test",
+        "samples": 697,
+    }
+
+
+COSTS = {"arms": {"plain": {"runs": 6, "steps": 1200, "steps_of_choosing": 800, "seconds": 12.4}}}
+
+
+def test_rows_say_what_was_found(document: dict[str, Any]) -> None:
+    plain, mine = rows(document)
+    assert len(plain) == len(mine) == len(HEAD)
+    assert plain[4:] == ("", "", "", "", "")
+    assert mine[3:] == ("92.00", "+1.50", "+0.50 to +2.50", "+0.80 to +2.10", "2 of 2", "gain")
+    assert cost_rows(COSTS) == [("plain", "6", "1,200", "800", "12 s")]
+
+
+def test_remarks_say_what_limits_it(document: dict[str, Any]) -> None:
+    said = dict(remarks(document))
+    assert said["score"] == "top-1 %, mean of 2 seeds, on 697 pictures of test"
+    assert said["could show"] == "my|arm: 1.25 points or more, four times in five"
+    assert "my|arm (0.02)" in said["grid"]
+    assert "plain 6, my|arm 5" in said["epochs"]
+    assert "my|arm 1" in said["broken off"]
+    for each in document["arms"].values():
+        each.update(at_edge=False, broken_off=0, epochs=6)
+    assert not dict(remarks(document)).keys() & {"grid", "epochs", "broken off"}
+
+
+def test_markdown_has_cells_for_every_row(document: dict[str, Any]) -> None:
+    lines = [line for line in markdown(document, COSTS).splitlines() if line.startswith("|")]
+    assert [line.count("|") for line in lines] == [len(HEAD) + 1] * 4 + [6] * 3
+
+
+def test_figures_are_pictures_and_the_same_each_time(document: dict[str, Any]) -> None:
+    figures = comparison_figures(document, {"my|arm": [1.0, 0.9, 0.7]})
+    assert set(figures) == {"scores", "learning-rates", "valid-share"}
+    for png in figures.values():
+        with Image.open(io.BytesIO(png)) as picture:
+            assert picture.width > 900
+    again = comparison_figures(document, {})
+    assert again == {name: figures[name] for name in ("scores", "learning-rates")}

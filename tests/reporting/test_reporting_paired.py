@@ -1,0 +1,102 @@
+"""Intervals and verdicts of paired comparisons, against scipy and by how often they are wrong."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from spgsurgeon.reporting.paired import agreeing, paired_difference, student_quantile
+
+COMPARISONS = 2000
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 9, 10, 100, 697, 50_000])
+@pytest.mark.parametrize("probability", [0.8, 0.975])
+def test_quantiles_are_scipys(freedom: int, probability: float) -> None:
+    assert student_quantile(probability, freedom) == pytest.approx(stats.t.ppf(probability, freedom), rel=1e-9)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 12, 500])
+def test_the_interval_is_scipys(count: int) -> None:
+    plain, arm = np.random.default_rng(count).normal([[90.0], [90.5]], 1.0, (2, count))
+    found = paired_difference(arm - plain)
+    expected = stats.ttest_rel(arm, plain).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert found.mean == pytest.approx((arm - plain).mean())
+    assert (found.verdict == "no difference shown") == (stats.ttest_rel(arm, plain).pvalue > 0.05)
+
+
+def test_the_bootstrap_is_scipys() -> None:
+    differences = np.random.default_rng(1).normal(0.3, 1.0, 40)
+    found = paired_difference(differences)
+    expected = stats.bootstrap((differences,), np.mean, method="percentile", rng=2).confidence_interval
+    spread = differences.std() / math.sqrt(40)
+    assert (found.bootstrap_low, found.bootstrap_high) == pytest.approx((expected.low, expected.high), abs=0.1 * spread)
+
+
+@pytest.mark.parametrize(
+    ("differences", "verdict"),
+    [
+        ([0.9, 1.0, 1.1, 1.0], "gain"),
+        ([-0.9, -1.0, -1.1, -1.0], "loss"),
+        ([0.9, -1.0, 1.1, -0.5], "no difference shown"),
+        ([0.0, 0.0, 0.0], "no difference shown"),
+    ],
+)
+def test_verdicts(differences: list[float], verdict: str) -> None:
+    assert paired_difference(differences).verdict == verdict
+
+
+def _scores(generator: np.random.Generator, seeds: int, samples: int, gain: float = 0.0) -> tuple[np.ndarray, ...]:
+    """Return plain's scores and an arm's, percent [comparisons, seeds]: a seed's luck is shared, the rest is not."""
+    luck = generator.normal(90.0, 1.0, (COMPARISONS, seeds))
+    chances = [luck + generator.normal(shift, 0.3, luck.shape) for shift in (0.0, gain)]
+    return tuple(100 * generator.binomial(samples, np.clip(chance, 0, 100) / 100) / samples for chance in chances)
+
+
+@pytest.mark.parametrize("samples", [100, 697, 10_000])
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_identical_arms_are_told_apart_in_one_of_twenty_comparisons_at_most(seeds: int, samples: int) -> None:
+    plain, arm = _scores(np.random.default_rng(seeds * samples), seeds, samples)
+    verdicts = [paired_difference(d, resolution=100 / samples, resamples=1).verdict for d in arm - plain]
+    false = sum(verdict != "no difference shown" for verdict in verdicts)
+    print(f"{seeds} seeds, {samples} samples: {100 * false / COMPARISONS:.2f} % false verdicts")
+    assert false / COMPARISONS <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / COMPARISONS)
+
+
+def test_one_seed_over_many_pictures_is_wrong_as_seldom() -> None:
+    generator = np.random.default_rng(3)
+    plain, arm = generator.random((2, COMPARISONS, 697)) < 0.9
+    differences = 100.0 * arm - 100.0 * plain
+    false = sum(paired_difference(d, resamples=1).verdict != "no difference shown" for d in differences)
+    assert false / COMPARISONS <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / COMPARISONS)
+
+
+def test_a_difference_as_large_as_detectable_is_shown_four_times_in_five() -> None:
+    generator = np.random.default_rng(4)
+    spread, seeds = 1.0, 5
+    true = (student_quantile(0.975, 4) + student_quantile(0.8, 4)) * spread / math.sqrt(seeds)
+    shown = sum(
+        paired_difference(d, resamples=1).verdict == "gain"
+        for d in generator.normal(true, spread, (COMPARISONS, seeds))
+    )
+    assert shown / COMPARISONS == pytest.approx(0.8, abs=0.05)
+
+
+def test_seeds_that_happen_to_differ_alike_show_nothing() -> None:
+    assert paired_difference([0.2, 0.2], resolution=0.2).verdict == "no difference shown"
+    assert paired_difference([0.2, 0.2]).verdict == "gain"
+
+
+def test_agreement_counts_signs() -> None:
+    assert agreeing([1.0, 2.0, -0.5]) == 2
+    assert agreeing([-1.0, -2.0, 0.0]) == 2
+    assert agreeing([0.0, 0.0]) == 2
+
+
+def test_one_difference_has_no_interval() -> None:
+    with pytest.raises(ValueError, match="it takes two"):
+        paired_difference([1.0])
