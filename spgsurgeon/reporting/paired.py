@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal
 
 import numpy as np
+from scipy.stats import t as student
 
 CONFIDENCE, POWER = 0.95, 0.8
 RESAMPLES = 10_000
@@ -58,9 +58,9 @@ def paired_difference(
         raise ValueError(f"{count} differences have no spread; it takes two")
     mean = float(values.mean())
     error = math.sqrt((float(values.var(ddof=1)) + resolution**2 / 6) / count)
-    margin = student_quantile((1 + CONFIDENCE) / 2, count - 1) * error
+    margin = float(student.ppf((1 + CONFIDENCE) / 2, count - 1)) * error
     low, high = _bootstrap(values, resamples)
-    detectable = margin + student_quantile(POWER, count - 1) * error
+    detectable = margin + float(student.ppf(POWER, count - 1)) * error
     return PairedDifference(mean, mean - margin, mean + margin, low, high, detectable)
 
 
@@ -68,29 +68,6 @@ def agreeing(differences: Sequence[float]) -> int:
     """Return how many differences have the sign of their mean; where that is zero, how many are zero."""
     values = np.asarray(differences, dtype=float)
     return int((np.sign(values) == np.sign(values.mean())).sum())
-
-
-@cache
-def student_quantile(probability: float, freedom: int) -> float:
-    """Return the t that Student's distribution of whole degrees of freedom stays below with this probability > 0.5."""
-    low, high = 0.0, 1.0
-    while _within(high, freedom) < 2 * probability - 1:
-        high *= 2
-    for _ in range(80):  # beyond a double's precision
-        middle = (low + high) / 2
-        low, high = (middle, high) if _within(middle, freedom) < 2 * probability - 1 else (low, middle)
-    return high
-
-
-def _within(t: float, freedom: int) -> float:
-    """Return the probability of [-t, t], by its finite series (Abramowitz and Stegun, 26.7.3 and 26.7.4)."""
-    angle, odd = math.atan(t / math.sqrt(freedom)), freedom % 2
-    terms = np.arange(1, freedom // 2)
-    ratios = (2 * terms - 1 + odd) / (2 * terms + odd) * math.cos(angle) ** 2
-    series = 1 + float(np.cumprod(ratios).sum())
-    if not odd:
-        return math.sin(angle) * series
-    return 2 / math.pi * (angle + (math.sin(angle) * math.cos(angle) * series if freedom > 1 else 0.0))
 
 
 def _bootstrap(values: np.ndarray[tuple[int], np.dtype[np.float64]], resamples: int) -> tuple[float, float]:

@@ -36,6 +36,7 @@ _PACKAGES: dict[str, tuple[str, str | None]] = {
     "tensorboard": ("tensorboard", None),
     "matplotlib": ("matplotlib", "report"),
     "Jinja2": ("jinja2", None),
+    "scipy": ("scipy", "compare"),
     "scikit-learn": ("sklearn", "demo, and the data set digits"),
 }
 

@@ -8,15 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from spgsurgeon.reporting.paired import agreeing, paired_difference, student_quantile
+from spgsurgeon.reporting.paired import agreeing, paired_difference
 
 COMPARISONS = 2000
-
-
-@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 9, 10, 100, 697, 50_000])
-@pytest.mark.parametrize("probability", [0.8, 0.975])
-def test_quantiles_are_scipys(freedom: int, probability: float) -> None:
-    assert student_quantile(probability, freedom) == pytest.approx(stats.t.ppf(probability, freedom), rel=1e-9)
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 12, 500])
@@ -78,7 +72,7 @@ def test_one_seed_over_many_pictures_is_wrong_as_seldom() -> None:
 def test_a_difference_as_large_as_detectable_is_shown_four_times_in_five() -> None:
     generator = np.random.default_rng(4)
     spread, seeds = 1.0, 5
-    true = (student_quantile(0.975, 4) + student_quantile(0.8, 4)) * spread / math.sqrt(seeds)
+    true = (2.7764 + 0.9410) * spread / math.sqrt(seeds)
     shown = sum(
         paired_difference(d, resamples=1).verdict == "gain"
         for d in generator.normal(true, spread, (COMPARISONS, seeds))
