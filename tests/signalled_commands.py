@@ -24,8 +24,8 @@ TINY_RUN = (
 )
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "spgsurgeon")
 UNHANDLED = frozenset({-signal.SIGTERM, -signal.SIGINT})
-"""What a signal outside the training loop may also end with: there SIGTERM has no handler yet, which leaves temporary
-files behind, and after a command's last line Python takes down that of SIGINT.
+"""What a signal outside the training loop may also end with: before the command line has its handlers, after its last
+line, or where it is a second one, which leaves temporary files behind.
 """
 HANGS = 600.0  # seconds
 ORPHANED = 10.0  # seconds until what is still there does not end by itself
