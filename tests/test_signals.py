@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -81,3 +83,34 @@ def test_a_signal_while_stripping_leaves_no_output(whole: Path, tmp_path: Path, 
     assert not output.exists()
     if ended.code > 0:
         assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("imported", [True, False])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_an_import_ends_the_process_and_raises_nothing(
+    tmp_path: Path, number: signal.Signals, imported: bool
+) -> None:
+    """Native code that is being imported aborts where an exception comes out of it."""
+    (tmp_path / "signalled.py").write_text(f"import os\nos.kill(os.getpid(), {int(number)})\nprint('not left')\n")
+    act = "import signalled" if imported else f"import os; os.kill(os.getpid(), {int(number)})"
+    code = f"""
+import os
+import signal
+import subprocess
+from spgsurgeon.cli import app
+signal.signal({int(number)}, app._leave)
+try:
+    {act}
+except BaseException:
+    print("raised")
+"""
+    paths = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    expected = (-number, "") if imported else (0, "raised\n")
+    assert (done.returncode, done.stdout, done.stderr) == (*expected, "")

@@ -59,11 +59,12 @@ def _root(
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
+    handled = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
+    for number in handled:
+        signal.signal(number, _leave)
     code = run(sys.argv[1:])
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)  # Python's own handler would show where it is on its way out
+    for number in handled:
+        signal.signal(number, signal.SIG_DFL)  # Python would show where it is on its way out
     try:
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has gone, as `head` does
@@ -79,14 +80,24 @@ class _Terminated(BaseException):
     """SIGTERM came where nothing else takes it."""
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    """End as Ctrl-C does, with what is half done tidied up; a second one ends the process where it stands.
+def _leave(number: int, frame: FrameType | None) -> None:
+    """Tidy up what is half done, and end; a second signal ends the process where it stands, and so does one in imports.
 
-    Where an error ends one of several processes, that goes on to say so: torchrun ends the others with a signal.
+    Native code aborts where an exception comes out of an import. Where an error ends one of several processes, that
+    goes on to say so: torchrun ends the others with a signal.
     """
     signal.signal(number, signal.SIG_DFL)
-    if sys.exc_info()[1] is None or not is_one_of_several():
-        raise _Terminated
+    if _imports(frame):
+        os.kill(os.getpid(), number)
+    elif sys.exc_info()[1] is None or not is_one_of_several():
+        raise KeyboardInterrupt if number == signal.SIGINT else _Terminated
+
+
+def _imports(frame: FrameType | None) -> bool:
+    """Whether the frame is inside an import."""
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
 
 
 def run(arguments: list[str]) -> int:

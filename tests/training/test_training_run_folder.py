@@ -119,7 +119,7 @@ def test_the_best_epoch_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     scores = iter([50.0, 60.0, 70.0, 70.0])  # the original, then three epochs
 
     def scored(*_: Any) -> dict[str, float]:
-        return {"top1": next(scores), "images_per_second": 1.0}
+        return {"top1": next(scores), "loss": 1.0, "images_per_second": 1.0}
 
     monkeypatch.setattr("spgsurgeon.training.loop.evaluate", scored)
     retraining = train(tiny_retraining(replace(SETTINGS, epochs=3), path=tmp_path / "run"))

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,7 +19,6 @@ from tiny_runs import (
     CrashError,
     Watcher,
     metrics_of,
-    signal_at,
     tiny_grafted,
     tiny_retraining,
     tiny_run_folder,
@@ -220,11 +220,15 @@ def test_a_full_disk_does_not_end_a_run_that_finds_room_later(tmp_path: Path, di
 
 def test_a_run_that_could_not_save_its_end_fails_and_keeps_what_it_has(tmp_path: Path, disk: FullDisk) -> None:
     def fill(done: int) -> None:
-        disk.full = done >= 7
+        if done == 7:
+            assert retraining._saver
+            retraining._saver.close()  # what was begun is written
+            disk.full = True
 
     path = tmp_path / "run"
+    retraining = tiny_retraining(EVERYTHING, path=path, progress=Watcher(fill))
     with pytest.raises(SurgeonError, match="disk full"):
-        train(tiny_retraining(EVERYTHING, path=path, progress=Watcher(fill)))
+        train(retraining)
     check_checkpoint((path / "last").resolve())
     assert (path / "last").resolve().name == "00000006"
     assert not list(path.rglob("*.tmp"))
@@ -260,16 +264,17 @@ def test_the_best_is_not_lost_to_a_full_disk(run: RunFolder, disk: FullDisk, clo
 
 
 def test_a_signal_on_a_full_disk_still_ends_the_run_as_a_signal(tmp_path: Path, disk: FullDisk) -> None:
-    watcher = signal_at(8)
-    at_signal = watcher.at_step
-
     def fill(done: int) -> None:
-        disk.full = done >= 7
-        at_signal(done)
+        if done == 7:
+            assert retraining._saver
+            retraining._saver.close()
+            disk.full = True
+        if done == 8:
+            signal.raise_signal(signal.SIGTERM)
 
-    watcher.at_step = fill
+    retraining = tiny_retraining(EVERYTHING, path=tmp_path / "run", progress=Watcher(fill))
     with pytest.raises(InterruptedRunError, match=r"after step 8; .* could not be saved, an earlier one is: disk full"):
-        train(tiny_retraining(EVERYTHING, path=tmp_path / "run", progress=watcher))
+        train(retraining)
     assert (tmp_path / "run" / "last").resolve().name == "00000006"
 
 
