@@ -16,7 +16,7 @@ from torch.distributed import Store, TCPStore
 
 TRAINING = (
     *("timm/test_resnet", "--random-weights", "--recipe", "digits-dropout"),
-    *("training.epochs=1", "training.batch_size=50", "training.ema=0.9", "training.checkpoint_steps=1"),
+    *("training.epochs=1", "training.batch_size=50", "training.ema=0.9", "training.checkpoints.steps=1"),
     *("training.device=cpu", "data.workers=0"),
 )
 STEPS = 6

@@ -341,6 +341,7 @@ def test_a_plan_says_what_would_happen(folder: Path) -> None:
 
 def test_only_the_first_process_of_a_run_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("LOCAL_RANK", "1")
     assert spgsurgeon("recipes", "ls") == Outcome(0, "", "")
     assert spgsurgeon("recipes", "check", "missing") == Outcome(2, "", "")
 

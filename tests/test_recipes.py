@@ -133,9 +133,9 @@ def test_the_commands_in_a_recipes_head_parse_and_name_it(name: str) -> None:
     head = RECIPES[name].read_text().partition("\n# Command:")[2].replace("\\\n#", " ")
     commands = [line.lstrip("# ") for line in head.splitlines() if re.match(r"[# ]+(spgsurgeon|torchrun) ", line)]
     assert commands
-    train = typer.main.get_command(app).commands["train"]
     for command in commands:
         words = shlex.split(command)
-        options = train.make_context("train", words[words.index("train") + 1 :]).params
+        verb = next(word for word in words if word in ("train", "compare"))
+        options = typer.main.get_command(app).commands[verb].make_context(verb, words[words.index(verb) + 1 :]).params
         assert options["recipe"] == name
         assert options["output"] is not None

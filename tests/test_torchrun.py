@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from command_line import DIGITS, TINY, Outcome, make_image_folder, spgsurgeon
 from launches import STEPS, Launch, free_port, launch, torchrun_of_a_test
 
-from spgsurgeon.cli.app import _end
+from spgsurgeon.cli.app import _leave, _Terminated
 from spgsurgeon.cli.console import fail, verbosity
 from spgsurgeon.errors import DataError, SurgeonError, UsageError
 from spgsurgeon.training.processes import LostProcessError, Processes
@@ -68,6 +69,7 @@ def test_an_attempt_starts_a_run_that_had_no_checkpoint(monkeypatch: pytest.Monk
         assert attempt("-o", run).code == 0
         for link in ("last", "best"):
             (run / link).unlink()
+        shutil.rmtree(run / "checkpoints")
         assert store.check([f"spgsurgeon/{run}"])
         assert attempt("-o", run, "--json").document["steps"] == 1
 
@@ -94,16 +96,15 @@ def test_processes_that_see_other_folders_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_error_on_its_way_out_is_said_before_torchrun_ends_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: list[tuple[int, int]] = []
-    monkeypatch.setattr(os, "kill", lambda *given: sent.append(given))
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(signal, "signal", lambda *given: None)
     try:
         raise LostProcessError("another")
     except LostProcessError:
-        _end(signal.SIGTERM, None)
-    assert sent == []
-    _end(signal.SIGTERM, None)
-    assert sent == [(os.getpid(), signal.SIGTERM)]
+        _leave(signal.SIGTERM, None)  # raises nothing
+    with pytest.raises(_Terminated):
+        _leave(signal.SIGTERM, None)
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from timm.optim import (
-    create_optimizer_v2,
-    get_optimizer_class,
-    get_optimizer_info,
-    list_optimizers,
-    param_groups_weight_decay,
-)
+from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers, param_groups_weight_decay
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import Tensor
@@ -55,7 +49,7 @@ def make_optimizer(grafted: GraftedModel, settings: Optimizer) -> torch.optim.Op
 
 def _can_be_fused(name: str) -> bool:
     """Return whether it is one of torch's that update all weights at once and take `found_inf`, see `number_guard`."""
-    return get_optimizer_class(name, bind_defaults=False) in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+    return get_optimizer_info(name).opt_class in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 
 
 def _check_usable(name: str) -> None:
