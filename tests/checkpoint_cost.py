@@ -17,10 +17,10 @@ import torchvision
 
 from spgsurgeon import graft
 from spgsurgeon.checkpoint.folders import GraftManifest
-from spgsurgeon.training.loader import Batch
 from spgsurgeon.training.optimization import make_optimizer, make_schedule
 from spgsurgeon.training.processes import Processes, choose_device
 from spgsurgeon.training.run_folder import RunFolder
+from spgsurgeon.training.samples import Batch
 from spgsurgeon.training.saving import CheckpointSaver
 from spgsurgeon.training.settings import Objective, Optimizer, Schedule, Settings
 from spgsurgeon.training.state import Counters, TrainingState

@@ -31,12 +31,13 @@ from spgsurgeon.training.cold_start import (
 )
 from spgsurgeon.training.evaluation import evaluate
 from spgsurgeon.training.interruption import InterruptedRunError, StopNow, StopRequest, stop_on_signals
-from spgsurgeon.training.loader import Batch, EvaluationBatches, TrainingBatches
+from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches
 from spgsurgeon.training.number_guard import NonFiniteError
 from spgsurgeon.training.optimization import learning_rate, make_optimizer, make_schedule
 from spgsurgeon.training.processes import Processes, choose_precision, peak_memory
 from spgsurgeon.training.progress import Progress
 from spgsurgeon.training.run_folder import RunFolder
+from spgsurgeon.training.samples import Batch
 from spgsurgeon.training.saving import CheckpointSaver
 from spgsurgeon.training.scoring import METRIC, Scores
 from spgsurgeon.training.settings import Settings

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from spgsurgeon.objective.loss import SPGLoss
-from spgsurgeon.training.loader import Batch
 from spgsurgeon.training.processes import Processes, sum_dtype
+from spgsurgeon.training.samples import Batch
 from spgsurgeon.training.sources import Source
 
 EXTREMES = 12

@@ -11,10 +11,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from spgsurgeon.objective.loss import SPGLoss, spg_loss
-from spgsurgeon.training.loader import Batch
 from spgsurgeon.training.mixing import make_mixer
 from spgsurgeon.training.number_guard import NumberGuard
 from spgsurgeon.training.processes import Processes, autocast
+from spgsurgeon.training.samples import Batch
 from spgsurgeon.training.seeds import derive_seed
 from spgsurgeon.training.settings import Settings
 from spgsurgeon.training.state import TrainingState

@@ -19,7 +19,9 @@ from torch import Tensor
 from spgsurgeon.errors import DataError, SurgeonError, UsageError
 from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.training.augmentation import Augmentation, evaluation_transform, training_transform
-from spgsurgeon.training.loader import Batch, EvaluationBatches, TrainingBatches, _start_worker, default_workers
+from spgsurgeon.training.feed import start_worker
+from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches, default_workers
+from spgsurgeon.training.samples import Batch
 from spgsurgeon.training.sources import ImageSource, open_source
 
 PREPROCESSING = Preprocessing(input_size=(3, 16, 16))
@@ -409,7 +411,7 @@ def test_a_signal_while_workers_start_comes_when_they_have() -> None:
 def test_a_worker_whose_parent_was_killed_before_it_could_ask_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     def work() -> None:
         monkeypatch.setattr("os.getppid", lambda: 1)
-        _start_worker(0)
+        start_worker(0)
         os._exit(0)
 
     process = multiprocessing.get_context("fork").Process(target=work)

@@ -19,7 +19,8 @@ from spgsurgeon.errors import DamagedFileError, DataError, SurgeonError, UsageEr
 from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.training import shard_source
 from spgsurgeon.training.augmentation import Augmentation, evaluation_transform, training_transform
-from spgsurgeon.training.loader import Batch, EvaluationBatches, TrainingBatches
+from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches
+from spgsurgeon.training.samples import Batch
 from spgsurgeon.training.shard_source import PICTURES, open_shards, with_classes
 from spgsurgeon.training.sources import ImageSource, check_same_classes, open_source
 

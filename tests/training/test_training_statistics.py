@@ -10,7 +10,7 @@ from tiny_runs import ONE_PROCESS, SETTINGS, Noise, Watcher, tiny_retraining, tr
 from torch import Tensor
 
 from spgsurgeon.objective.loss import spg_loss
-from spgsurgeon.training.loader import Batch
+from spgsurgeon.training.samples import Batch
 from spgsurgeon.training.statistics import EXTREMES, EpisodeStatistics, extremes, summarize
 
 LABELS = ("0", "0.2", "0.36", "0.488")
