@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from spgsurgeon.errors import RecipeError, SurgeonError, UsageError
+from spgsurgeon.recipe.data_section import DataSection
 from spgsurgeon.recipe.reading import read_recipe
-from spgsurgeon.recipe.schema import DataSection, Recipe, TrainingSection, recipe_keys
+from spgsurgeon.recipe.schema import Recipe, recipe_keys
 from spgsurgeon.recipe.shipped import shipped_recipes
+from spgsurgeon.recipe.training_section import TrainingSection
 from spgsurgeon.recipe.writing import dump_recipe
 from spgsurgeon.workflows.recipes import check_recipe, copy_recipe, list_recipes, show_recipe
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from spgsurgeon.errors import SurgeonError
-from spgsurgeon.recipe.schema import HOLDOUT, Recipe
+from spgsurgeon.recipe.data_section import HOLDOUT
+from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.reporting.paired import agreeing, paired_difference
 from spgsurgeon.workflows.comparing_arms import PLAIN, Arm
 from spgsurgeon.workflows.comparing_plan import Plan

@@ -19,8 +19,9 @@ from spgsurgeon.checkpoint.folders import read_json_object
 from spgsurgeon.checkpoint.hashing import content_hash
 from spgsurgeon.checkpoint.writing import write_json, write_safetensors
 from spgsurgeon.errors import SurgeonError, UsageError
+from spgsurgeon.recipe.data_section import HOLDOUT, MASKS
 from spgsurgeon.recipe.reading import read_recipe
-from spgsurgeon.recipe.schema import HOLDOUT, MASKS, Recipe
+from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.training.scoring import METRIC
 from spgsurgeon.workflows.comparing_arms import Arm
 from spgsurgeon.workflows.comparing_processes import one_thread

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from spgsurgeon.checkpoint.folders import read_state
-from spgsurgeon.recipe.schema import HOLDOUT, Recipe
+from spgsurgeon.recipe.data_section import HOLDOUT
+from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.reporting.run_records import read_epochs
 from spgsurgeon.training.evaluation import evaluate
 from spgsurgeon.training.number_guard import NonFiniteError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, cast
 
-from spgsurgeon.recipe.schema import HOLDOUT, MASKS, DataSection
+from spgsurgeon.recipe.data_section import HOLDOUT, MASKS, DataSection
 from spgsurgeon.training.mask_sources import open_mask_source
 from spgsurgeon.training.shard_source import with_classes
 from spgsurgeon.training.sources import ImageSource, Source, open_source

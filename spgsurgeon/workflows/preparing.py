@@ -13,7 +13,8 @@ from spgsurgeon.checkpoint.hashing import layout_hash
 from spgsurgeon.checkpoint.tensors import read_safetensors
 from spgsurgeon.errors import ArchitectureError, UsageError
 from spgsurgeon.models.tracing import meta_twin, run_twin
-from spgsurgeon.recipe.schema import CONTROLS, MASKS, DataSection, Recipe
+from spgsurgeon.recipe.data_section import MASKS, DataSection
+from spgsurgeon.recipe.schema import CONTROLS, Recipe
 from spgsurgeon.training.sources import check_same_classes
 from spgsurgeon.trp.grafted import GraftedModel
 from spgsurgeon.workflows.evaluate import check_classes, check_task

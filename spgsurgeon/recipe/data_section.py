@@ -1,0 +1,132 @@
+"""The data section of a recipe: which pictures, and what happens to them."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, Strict, model_validator
+
+from spgsurgeon.recipe.sections import Count, NonNegative, NonNegativeInt, Probability, Section, fault_at
+
+READABLE = ("torch/", "hfds/")
+MASKS = ("masks", "voc", "coco")
+STREAMS = ("tfds/", "hfids/")
+HOLDOUT = "holdout"
+
+
+def _known_source(source: str) -> str:
+    if source.startswith("wds/"):
+        raise ValueError(f"{source!r} names a data set; write source: wds, and the folder of the tar files as the path")
+    if source.startswith(STREAMS):
+        raise ValueError(
+            f"{source!r} is a stream, which could not be resumed exactly; use a folder, wds, torch/NAME or hfds/NAME"
+        )
+    if source in ("folder", "wds", "digits", *MASKS) or any(source.startswith(p) and source != p for p in READABLE):
+        return source
+    raise ValueError(
+        f"{source!r} is not a data source; it must be folder, wds, digits, torch/NAME or hfds/NAME, "
+        f"or, with a mask for each picture, {', '.join(MASKS)}"
+    )
+
+
+def _known_classes(classes: Any) -> tuple[str, ...] | int | None:
+    if classes is None or (isinstance(classes, int) and not isinstance(classes, bool) and classes > 0):
+        return classes
+    if isinstance(classes, list | tuple) and classes and all(isinstance(name, str) and name for name in classes):
+        if len(set(classes)) < len(classes):
+            raise ValueError("a class is named twice")
+        return tuple(classes)
+    raise ValueError(
+        f"{json.dumps(classes)} is refused, it must be a list of names (quoted, where needed) or their number"
+    )
+
+
+class AugmentSection(Section):
+    """What happens to training pictures."""
+
+    crop: Literal["random-resized", "random-scale", "pad", "resize"] = "random-resized"
+    """A random resized crop, a random crop after padding, or only a resize. For pictures with masks: `random-scale`,
+    half to twice the size, then a random crop (their default), or `resize`."""
+    flip: Probability = 0.5
+    """Probability of a horizontal flip."""
+    policy: Literal["autoaugment", "randaugment", "trivialaugment-wide", "augmix"] | None = None
+    """An automatic augmentation policy."""
+    mixup: NonNegative = 0.0
+    """Mixup's alpha; 0 is off."""
+    cutmix: NonNegative = 0.0
+    """CutMix's alpha; 0 is off. With mixup on too, each batch draws one of them."""
+    erase: Probability = 0.0
+    """Probability of erasing a random rectangle."""
+
+
+class DataSection(Section):
+    """The pictures."""
+
+    source: Annotated[str, AfterValidator(_known_source)] = "folder"
+    """`folder` (a tree with one folder a class), `wds` (WebDataset's shards, tar files), `digits` (built in), or a name
+    timm reads: torch/NAME, hfds/NAME. For segmentation `masks` (SPLIT/images and SPLIT/masks), `voc` or `coco`."""
+    path: str | None = None
+    """The folder that holds the data; `folder` and `wds` need it."""
+    train: str = "train"
+    """Split or sub-folder to train on; for `wds` a pattern too, such as 'train-{0000..0123}.tar'."""
+    eval: str = "val"
+    """Split or sub-folder to evaluate on, for `wds` a pattern too; `holdout`: what `holdout` leaves out of training."""
+    holdout: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of the training split that is left out of training, each class in proportion; the same for every seed."""
+    limit: Count | None = None
+    """The most pictures of each class to train on, of those that `holdout` leaves; the same for every seed."""
+    classes: Annotated[tuple[str, ...] | int | None, BeforeValidator(_known_classes)] = None
+    """Names of the classes by mask value or label, or their number; null reads classes.txt in the data's folder, and
+    for `wds` without one counts the labels. `masks` and `wds` only."""
+    ignore: Annotated[tuple[NonNegativeInt, ...], Strict(False)] = ()
+    """Mask values that are not scored and teach nothing, besides 255."""
+    image_size: Count | None = None
+    """Height and width of training pictures, in pixels; null is the model's own."""
+    eval_image_size: Count | None = None
+    """Height and width for evaluation, in pixels, where `image_size` is given; null is `image_size`."""
+    augment: AugmentSection = AugmentSection()
+    """What happens to training pictures."""
+    unreadable: Literal["stop", "skip"] = "stop"
+    """What a picture that can't be used does: it ends the run, or is passed over, counted and listed."""
+    workers: NonNegativeInt | None = None
+    """Loader processes for each training process; null goes by the machine. The weights don't depend on it."""
+
+    @model_validator(mode="after")
+    def _folder_has_a_path(self) -> Self:
+        if self.source in ("folder", "wds", *MASKS) and not self.path:
+            raise fault_at("path", f"source: {self.source} needs the path of the folder that holds the data")
+        return self
+
+    @model_validator(mode="after")
+    def _parts_of_the_training_split(self) -> Self:
+        for key in ("limit", "holdout"):
+            if self.source in MASKS and getattr(self, key) is not None:
+                raise fault_at(key, f"{key} goes by a picture's class; source: {self.source} has masks")
+        if self.eval == HOLDOUT and self.holdout is None:
+            raise fault_at("eval", "eval: holdout needs data.holdout, the share that is left out of training")
+        return self
+
+    @model_validator(mode="after")
+    def _both_sizes(self) -> Self:
+        if self.eval_image_size is not None and self.image_size is None:
+            # A run's checkpoints say the size that they were scored at, and a resumed run would train at that.
+            raise fault_at("eval_image_size", "where eval_image_size is given, image_size must be too")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_the_source(self) -> Self:
+        if self.source not in ("masks", "wds") and self.classes is not None:
+            raise fault_at("classes", f"classes is for source: masks and wds; {self.source} has its own")
+        if self.source not in MASKS and self.ignore:
+            raise fault_at("ignore", f"ignore is for pictures with masks; source: {self.source} has none")
+        if self.source in MASKS:
+            for key in ("policy", "mixup", "cutmix", "erase"):
+                if getattr(self.augment, key):
+                    raise fault_at("augment", f"{key} is for whole images; pictures with masks have crop and flip")
+            if "crop" not in self.augment.model_fields_set:
+                object.__setattr__(self, "augment", self.augment.model_copy(update={"crop": "random-scale"}))
+        crops = ("random-scale", "resize") if self.source in MASKS else ("random-resized", "pad", "resize")
+        if self.augment.crop not in crops:
+            raise fault_at("augment", f"crop {self.augment.crop!r} does not go with source: {self.source}")
+        return self

@@ -1,0 +1,98 @@
+"""The training section of a recipe: optimisation, and what the run does besides."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from spgsurgeon.recipe.sections import BelowOne, Count, Decay, NonNegative, NonNegativeInt, Positive, Section
+
+
+def _known_device(device: str) -> str:
+    if re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
+        return device
+    raise ValueError(f"{device!r} is not a device; it must be auto, cpu, cuda, cuda:N or mps")
+
+
+class OptimizerSection(Section):
+    """The optimizer."""
+
+    name: Annotated[str, Field(min_length=1)] = "sgd"
+    """`sgd`, or any name that timm.optim.list_optimizers() gives."""
+    lr: Positive = 4e-4
+    """Peak learning rate."""
+    momentum: BelowOne = 0.9
+    """Momentum, where the optimizer has one."""
+    weight_decay: NonNegative = 1e-4
+    """Weight decay."""
+    nesterov: bool = False
+    """Nesterov's momentum (sgd only)."""
+    decay_bias_and_norm: bool = True
+    """Whether weight decay also falls on biases and normalisation layers."""
+
+
+class ScheduleSection(Section):
+    """The learning rate over time."""
+
+    name: Literal["constant", "step", "cosine", "linear", "poly"] = "cosine"
+    """The curve after the warm-up."""
+    every: Count = 10
+    """Epochs between two steps (step only)."""
+    gamma: Positive = 0.5
+    """Factor at each step (step only)."""
+    power: Positive = 0.9
+    """Exponent (poly only)."""
+    warmup_epochs: NonNegativeInt = 0
+    """Epochs of linear warm-up, counted in training.epochs."""
+    min_lr: NonNegative = 0.0
+    """Where the curve ends."""
+
+
+class CheckpointSection(Section):
+    """Checkpoints to resume from, besides the one at each epoch's end."""
+
+    steps: Count | None = None
+    """Optimizer steps between two; null does not count them."""
+    minutes: Positive | None = 10.0
+    """Minutes between two; null does not look at the clock."""
+    keep: Count = 2
+    """How many of the newest are kept, besides the best; from 2 on, a damaged one has another behind it."""
+
+
+class TrainingSection(Section):
+    """Optimisation and the run."""
+
+    epochs: Count = 10
+    """Passes over the training data, after the cold start."""
+    batch_size: Count = 64
+    """Pictures a process takes at once."""
+    eval_batch_size: Count | None = None
+    """The same in evaluation; null is `batch_size`."""
+    optimizer: OptimizerSection = OptimizerSection()
+    """The optimizer."""
+    schedule: ScheduleSection = ScheduleSection()
+    """The learning rate over time."""
+    gradient_clip: Positive | None = None
+    """Largest norm of the gradient; null does not clip."""
+    accumulate: Count = 1
+    """Batches summed into one optimizer step."""
+    ema: Decay | None = None
+    """Decay of the exponential moving average of the weights, for one optimizer step; null keeps none."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Arithmetic of the forward pass; auto goes by the device. The loss is always float32."""
+    device: Annotated[str, AfterValidator(_known_device)] = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    compile: bool = False
+    """Whether the model goes through torch.compile."""
+    checkpoints: CheckpointSection = CheckpointSection()
+    """When checkpoints are written besides each epoch's end, and how many are kept."""
+    non_finite: Literal["stop", "skip"] = "stop"
+    """What NaN or infinity in the loss, a gradient or a weight does: it ends the run, or its step is left out."""
+    max_skips: Count = 10
+    """The most steps that `skip` may leave out in a run."""
+    deterministic: bool = False
+    """Whether torch is held to its deterministic algorithms; slower, and an error where there is none."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Seed of everything random."""
