@@ -114,3 +114,27 @@ except BaseException:
     )
     expected = (-number, "") if imported else (0, "raised\n")
     assert (done.returncode, done.stdout, done.stderr) == (*expected, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_a_finalizer_is_not_lost(number: signal.Signals) -> None:
+    """Python drops what is raised there; the command would go on as if nothing had come."""
+    code = f"""
+import os
+import time
+from spgsurgeon.cli import app
+
+class Finalized:
+    def __del__(self):
+        os.kill(os.getpid(), {int(number)})
+        time.sleep(0.1)
+
+def command(**settings):
+    Finalized()
+    time.sleep(5)
+
+app.app = command
+app.main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (128 + number, "")

@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import sys
+import threading
 import traceback
 import warnings
 from types import FrameType
@@ -62,6 +63,7 @@ def main() -> None:
     handled = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
     for number in handled:
         signal.signal(number, _leave)
+    sys.unraisablehook = _take_up
     code = run(sys.argv[1:])
     for number in handled:
         signal.signal(number, signal.SIG_DFL)  # Python would show where it is on its way out
@@ -91,6 +93,16 @@ def _leave(number: int, frame: FrameType | None) -> None:
         os.kill(os.getpid(), number)
     elif sys.exc_info()[1] is None or not is_one_of_several():
         raise KeyboardInterrupt if number == signal.SIGINT else _Terminated
+
+
+def _take_up(lost: sys.UnraisableHookArgs) -> None:
+    """Signal once more where a signal came in a finalizer or a callback: Python drops what is raised there."""
+    if isinstance(lost.exc_value, KeyboardInterrupt | _Terminated):
+        number = signal.SIGINT if isinstance(lost.exc_value, KeyboardInterrupt) else signal.SIGTERM
+        signal.signal(number, _leave)
+        threading.Timer(0.01, os.kill, (os.getpid(), number)).start()  # when this hook has been left, too
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def _imports(frame: FrameType | None) -> bool:
