@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -13,17 +13,14 @@ from spgsurgeon.reporting.figures import ACCENTS, HEIGHT, INK, QUIET, WIDTH, dra
 from spgsurgeon.reporting.run_records import METRICS
 
 
-def comparison_figures(document: Mapping[str, Any], valid_shares: Mapping[str, Sequence[float]]) -> dict[str, bytes]:
-    """Return the figures that there are numbers for, as PNG files by name.
-
-    `valid_shares` has, for each arm with episodes, the share of units still valid at each step.
-    """
+def comparison_figures(document: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return the figures that there are numbers for, as PNG files by name."""
     figures = {
         "scores": draw(scores_figure, document),
         "learning-rates": draw(learning_rates_figure, document),
     }
-    if valid_shares:
-        figures["valid-share"] = draw(valid_share_figure, document, valid_shares)
+    if any(arm["valid_share"] for arm in document["arms"].values()):
+        figures["valid-share"] = draw(valid_share_figure, document)
     return figures
 
 
@@ -66,15 +63,17 @@ def learning_rates_figure(document: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def valid_share_figure(document: Mapping[str, Any], valid_shares: Mapping[str, Sequence[float]]) -> Figure:
+def valid_share_figure(document: Mapping[str, Any]) -> Figure:
     """Return the share of units whose episode had not ended before each step, in the last epoch of the chosen runs."""
     figure, axes = _axes("still valid, % of units, last epoch")
-    places = {name: place for place, name in enumerate(document["arms"])}
-    for name, shares in valid_shares.items():
-        axes.plot(range(len(shares)), [100 * share for share in shares], "o-", color=_color(places[name]), label=name)
+    drawn = 0
+    for place, (name, arm) in enumerate(document["arms"].items()):
+        if shares := arm["valid_share"]:
+            drawn += 1
+            axes.plot(range(len(shares)), [100 * share for share in shares], "o-", color=_color(place), label=name)
     axes.set_xlabel("step")
     axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
-    _legend(figure, len(valid_shares))
+    _legend(figure, drawn)
     return figure
 
 
