@@ -125,6 +125,17 @@ def test_costs_figures_and_tables_are_there(compared: Path) -> None:
         assert "the best learning rate is at the grid's edge" in text
 
 
+def test_a_report_shows_a_comparison_beside_its_runs(compared: Path, tmp_path: Path) -> None:
+    folders = [compared / "c", *(compared / "c" / "runs" / arm / "lr-3" / "seed-0" for arm in ("spg", "plain"))]
+    document = succeed("report", *folders, "-o", tmp_path / "out", "--json").document
+    assert document["notes"] == []
+    assert document["comparisons"][0]["arms"].keys() == set(ARMS)
+    assert len(document["runs"]) == 2
+    page = (tmp_path / "out" / "index.html").read_text()
+    for words in ("1 comparison and 2 runs", "Comparison: c", "spg/lr-3/seed-0", "Every key of the recipes"):
+        assert words in page
+
+
 # Cut short
 
 

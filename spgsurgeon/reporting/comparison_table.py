@@ -8,6 +8,7 @@ from typing import Any
 from spgsurgeon.reporting.run_records import METRICS
 
 HEAD = ("arm", "learning rate", "chosen by", "score", "against plain", "95 % interval", "bootstrap", "agree", "verdict")
+_ENOUGH_FOR_BOOTSTRAP = 20  # seeds
 COST_HEAD = ("arm", "runs", "steps", "of them to choose", "training time")
 
 
@@ -34,6 +35,8 @@ def remarks(document: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("chosen by", f"{chosen} {document['chosen_on']}; a learning rate by the mean over seeds"),
         ("original", f"{document['original']:.2f} %, before any training"),
     ]
+    if 1 < len(seeds) < _ENOUGH_FOR_BOOTSTRAP:
+        said.append(("verdict", f"by Student's interval; a bootstrap of {len(seeds)} seeds is too narrow to go by"))
     if document["budget"] == "seconds":
         each = ", ".join(f"{name} {arm['epochs']}{_time(arm)}" for name, arm in document["arms"].items())
         said.append(("epochs", f"as many as take plain's time, by steps measured here: {each}"))

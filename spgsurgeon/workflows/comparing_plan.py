@@ -13,6 +13,7 @@ import numpy as np
 import timm
 import torch
 import torchvision
+from pydantic import TypeAdapter, ValidationError
 
 from spgsurgeon import __version__
 from spgsurgeon.checkpoint.folders import read_json_object
@@ -164,9 +165,9 @@ def read_plan(output: Path) -> Plan:
         raise UsageError(f"{output} is no comparison: it has no {PLAN}", hint="start one without --resume")
     found = read_json_object(output / PLAN)
     try:
-        return Plan(**found)
-    except TypeError as error:
-        raise DamagedFileError(f"{output / PLAN} is damaged: {error}") from error
+        return TypeAdapter(Plan).validate_python(found)
+    except ValidationError as error:
+        raise DamagedFileError(f"{output / PLAN} is damaged: {error.errors()[0]['loc']} is missing or wrong") from error
 
 
 def started_plan(asked: Plan, output: Path) -> Plan:

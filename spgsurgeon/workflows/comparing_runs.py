@@ -107,7 +107,7 @@ def add_result(path: Path, result: Result) -> None:
 def read_results(path: Path) -> dict[Run, Result]:
     """Return the results by run; lines that are damaged are left out."""
     results = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         with suppress(ValueError, TypeError, KeyError):
             fields = json.loads(line)
             run = Run(**fields.pop("run"))
