@@ -136,6 +136,37 @@ def test_a_report_shows_a_comparison_beside_its_runs(compared: Path, tmp_path: P
         assert words in page
 
 
+@pytest.mark.slow
+def test_two_processes_find_what_one_found(compared: Path, recipe: Path, tmp_path: Path) -> None:
+    compare(TINY[0], recipe=recipe, output=tmp_path / "c", **SETTINGS | {"jobs": 2})
+    assert (tmp_path / "c" / "compare.json").read_text() == (compared / "c" / "compare.json").read_text()
+
+
+@pytest.mark.slow
+def test_every_arm_trains_what_it_says(recipe: Path, tmp_path: Path) -> None:
+    arms = ["spg-step", "spg-episode", "spg-episode-mean", "dropout", "rollouts", "depth", "long"]
+    own = "compare.arms={long: {trp.replicas: 2, objective.weights: [0.4, 0.2]}}"
+    settings = SETTINGS | {"arms": arms, "seeds": 1, "overrides": [own]}
+    document, costs = compare(TINY[0], recipe=recipe, output=tmp_path / "c", **settings)
+    assert list(document["arms"]) == list(costs["arms"]) == ["plain", *arms]
+    runs = {name: tmp_path / "c" / "runs" / name / "lr-3" / "seed-0" for name in document["arms"]}
+    recipes = {name: read_recipe(run / "recipe.yaml") for name, run in runs.items()}
+    forms = {name: recipes[name].objective.form for name in ("spg-step", "spg-episode", "spg-episode-mean", "depth")}
+    assert forms == {
+        "spg-step": "step",
+        "spg-episode": "episode",
+        "spg-episode-mean": "episode-mean",
+        "depth": "episode",
+    }
+    assert [name for name in arms if recipes[name].trp.rollouts] == ["rollouts"]
+    grafted = {name: read_manifest(run / "last").trp for name, run in runs.items()}
+    assert grafted["depth"]["kind"] == "depth"
+    assert grafted["dropout"] == {"kind": "fixed-dropout", "rate": 0.2}
+    steps = {name: arm["valid_share"] and len(arm["valid_share"]) for name, arm in document["arms"].items()}
+    assert steps == dict.fromkeys(arms, 2) | {"plain": None, "dropout": None, "long": 3}
+    assert len({read_manifest(run / "last").weights_hash for run in runs.values()}) == len(runs)
+
+
 # Cut short
 
 
