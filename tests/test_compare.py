@@ -23,6 +23,7 @@ from spgsurgeon.training.interruption import InterruptedRunError
 from spgsurgeon.workflows import comparing_plan
 from spgsurgeon.workflows.compare import compare
 from spgsurgeon.workflows.comparing_arms import settle_arms
+from spgsurgeon.workflows.comparing_choice import Comparison
 from spgsurgeon.workflows.comparing_plan import Plan, complete, read_plan, started_plan
 from spgsurgeon.workflows.comparing_processes import hire
 from spgsurgeon.workflows.searching import Search, search
@@ -180,6 +181,8 @@ def test_a_comparison_that_was_stopped_goes_on_to_the_same_document(
     os.unlink(folder / "compare.json")
     last = json.loads(lines[5])["folder"]
     shutil.rmtree(folder / last)
+    (folder / last).mkdir()  # killed before its first checkpoint, and wherever its base was then
+    (folder / last / "recipe.yaml").write_text("model: elsewhere\ndata: {source: digits}\n")
     for path in sorted(folder.glob("runs/**/recipe.yaml")):  # whose base was written elsewhere
         path.write_text(path.read_text().replace(str(compared), str(tmp_path)))
     said = []
@@ -193,7 +196,7 @@ def test_a_comparison_that_was_stopped_goes_on_to_the_same_document(
         compare(TINY[0], recipe=recipe, output=folder, resume=True, say=stop_after_one, **SETTINGS)
     assert (stopped.value.exit_code, stopped.value.hint) == (143, "go on with the same command and --resume")
     assert "4 of 6 runs are done" in said
-    assert not (folder / last).exists()
+    assert not (folder / last / "last").exists()
     succeed(*arguments(recipe, folder), "--resume")
     assert (folder / "compare.json").read_text() == (compared / "c" / "compare.json").read_text()
 
@@ -263,6 +266,15 @@ def test_a_signal_ends_all_processes_of_a_crew() -> None:
     assert len(started) < 8, "what had not begun does not begin"
 
 
+def test_a_run_that_is_stopped_says_how_the_comparison_goes_on() -> None:
+    def stopped_run() -> None:
+        raise InterruptedRunError("the run was stopped", hint="spgsurgeon train --resume", number=2)
+
+    with hire(1) as crew, pytest.raises(InterruptedRunError) as stopped:
+        list(crew.call(stopped_run, [()]))
+    assert (stopped.value.exit_code, stopped.value.hint) == (130, "go on with the same command and --resume")
+
+
 # Refusals
 
 
@@ -314,7 +326,7 @@ def test_a_search_needs_optuna(recipe: Path, tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_budget_of_seconds_gives_an_arm_the_epochs_that_take_plains_time(
-    compared: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+    compared: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def seconds_of(model: str, *, recipe: str, overrides: list[str], count: int) -> float:
         return 1.0 if 'trp.kind="none"' in overrides else 3.2
@@ -328,6 +340,8 @@ def test_a_budget_of_seconds_gives_an_arm_the_epochs_that_take_plains_time(
     complete(plan, compared / "c" / "base", str(recipe), shared, arms)
     assert plan.epochs == {"plain": 10, "spg": 3}
     assert plan.step_seconds == {"plain": 1.0, "spg": 3.2}
+    comparison = Comparison(tmp_path, str(recipe), shared, settled, arms, plan, None, print)  # type: ignore[arg-type]
+    assert [comparison.share_of_plains_time(name) for name in ("plain", "spg")] == [1.0, 0.96]
 
 
 def test_a_search_spends_the_epochs_of_one_run_and_goes_on_where_it_was(

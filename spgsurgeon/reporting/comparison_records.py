@@ -34,6 +34,7 @@ class ComparedArm(BaseModel):
     """What an arm changes, what was chosen for it, and what it scored, a score a seed."""
 
     overrides: dict[str, Any]
+    multiple: FiniteFloat
     learning_rate: Annotated[FiniteFloat, Field(gt=0)]
     validation: FiniteFloat
     scores: Annotated[list[FiniteFloat], Field(min_length=1)]

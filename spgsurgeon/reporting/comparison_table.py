@@ -64,10 +64,9 @@ def _beyond(document: Mapping[str, Any]) -> str:
     if document["grid"] == "auto":
         return "auto looked no further: give another training.optimizer.lr"
     multiples = document["multiples"]
-    chosen = {arm["learning_rate"] for arm in document["arms"].values() if arm["at_edge"]}
-    rates = [point["learning_rate"] for point in next(iter(document["arms"].values()))["learning_rates"]]
-    lower = [float(f"{multiples[0] / part:.2g}") for part in (10, 3) if rates[0] in chosen]
-    higher = [float(f"{multiples[-1] * part:.2g}") for part in (3, 10) if rates[-1] in chosen]
+    chosen = {arm["multiple"] for arm in document["arms"].values() if arm["at_edge"]}
+    lower = [float(f"{multiples[0] / part:.2g}") for part in (10, 3) if multiples[0] in chosen]
+    higher = [float(f"{multiples[-1] * part:.2g}") for part in (3, 10) if multiples[-1] in chosen]
     wider = ",".join(f"{multiple:g}" for multiple in (*lower, *multiples, *higher))
     return f"go on with --resume and --learning-rates {wider}, or auto"
 

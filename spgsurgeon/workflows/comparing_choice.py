@@ -140,6 +140,7 @@ class Comparison:
             results = [result for m in self.multiples for result in results_of(self.results, name, m)]
             arms[name] = {
                 "overrides": self._arms[name].changes,
+                "multiple": self.chosen[name],
                 "learning_rate": self._rate(self.chosen[name]),
                 "validation": means[self.chosen[name]],
                 "scores": scores,
@@ -149,7 +150,7 @@ class Comparison:
                 "runs": len(results),
                 "steps": sum(result.steps for result in results),
                 "epochs": self.plan.epochs[name],
-                "share_of_plains_time": self._share_of_plains_time(name),
+                "share_of_plains_time": self.share_of_plains_time(name),
                 "broken_off": sum(result.validation is None for result in results),
                 "learning_rates": [
                     {"learning_rate": self._rate(m), "validation": None if mean == _BROKEN_OFF else mean}
@@ -170,7 +171,7 @@ class Comparison:
             "multiples": self.multiples,
         }
 
-    def _share_of_plains_time(self, name: str) -> float | None:
+    def share_of_plains_time(self, name: str) -> float | None:
         """Return how long an arm's steps take, as measured before, against plain's; None where epochs are equal."""
         measured, epochs = self.plan.step_seconds, self.plan.epochs
         if measured is None:

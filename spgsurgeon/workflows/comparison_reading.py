@@ -95,11 +95,6 @@ def _trials(plan: Plan, results: dict[Run, Result], arm: str) -> list[Trial]:
 
 def _chosen(path: Path, document: dict[str, Any], results: dict[Run, Result]) -> list[str]:
     """Return the folder of a chosen run of each arm, its first seed's."""
-    found = []
-    for name, arm in document["arms"].items():
-        rates = [tried["learning_rate"] for tried in arm["learning_rates"]]
-        if arm["learning_rate"] in rates:
-            run = Run(name, document["multiples"][rates.index(arm["learning_rate"])], document["seeds"][0])
-            if run in results and (folder := path / results[run].folder).is_dir():
-                found.append(str(folder))
-    return found
+    chosen = [Run(name, arm["multiple"], document["seeds"][0]) for name, arm in document["arms"].items()]
+    folders = [path / results[run].folder for run in chosen if run in results]
+    return [str(folder) for folder in folders if folder.is_dir()]

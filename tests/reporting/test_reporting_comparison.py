@@ -17,6 +17,7 @@ DIFFERENCE = {"mean": 1.5, "low": 0.5, "high": 2.5, "bootstrap_low": 0.8, "boots
 def arm(rate: float, scores: list[float], **more: Any) -> dict[str, Any]:
     grid = [{"learning_rate": 0.02, "validation": 70.0}, {"learning_rate": 0.2, "validation": None}]
     return {
+        "multiple": 1 if rate == 0.02 else 10,
         "learning_rate": rate,
         "validation": 70.0,
         "scores": scores,
@@ -72,7 +73,7 @@ def test_remarks_say_what_limits_it(document: dict[str, Any]) -> None:
 
 
 def test_an_edge_is_continued_on_its_own_side_and_not_after_auto(document: dict[str, Any]) -> None:
-    document["arms"]["my|arm"]["learning_rate"] = 0.2
+    document["arms"]["my|arm"]["multiple"] = 10
     assert "--learning-rates 1,10,30,100, or auto" in dict(remarks(document))["grid"]
     document["grid"] = "auto"
     assert dict(remarks(document))["grid"].endswith("auto looked no further: give another training.optimizer.lr")
