@@ -17,6 +17,7 @@ import pytest
 from command_line import TINY, snapshot, spgsurgeon, succeed
 
 from spgsurgeon.checkpoint.folders import read_manifest
+from spgsurgeon.errors import UsageError
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.reporting.run_records import read_epochs
 from spgsurgeon.training.interruption import InterruptedRunError
@@ -26,6 +27,7 @@ from spgsurgeon.workflows.comparing_arms import settle_arms
 from spgsurgeon.workflows.comparing_choice import Comparison
 from spgsurgeon.workflows.comparing_plan import Plan, complete, read_plan, started_plan
 from spgsurgeon.workflows.comparing_processes import hire
+from spgsurgeon.workflows.comparing_runs import Run, Task, perform
 from spgsurgeon.workflows.searching import Search, search
 
 RECIPE = """
@@ -273,6 +275,14 @@ def test_a_run_that_is_stopped_says_how_the_comparison_goes_on() -> None:
     with hire(1) as crew, pytest.raises(InterruptedRunError) as stopped:
         list(crew.call(stopped_run, [()]))
     assert (stopped.value.exit_code, stopped.value.hint) == (130, "go on with the same command and --resume")
+
+
+def test_a_run_that_fails_says_whose_it_is(compared: Path, recipe: Path, tmp_path: Path) -> None:
+    run = Run("spg", 1.0, 0)
+    task = Task(run, tmp_path, compared / "c" / "base", str(recipe), ("data.eval=holdout", "data.holdout=0.0001"), 1)
+    with pytest.raises(UsageError) as refused:
+        perform(task)
+    assert refused.value.message.startswith("arm spg, seed 0: a holdout of 0.0001")
 
 
 # Refusals

@@ -8,6 +8,7 @@ import pytest
 from made_up_comparisons import RECIPE, made_up
 
 from spgsurgeon.errors import SurgeonError
+from spgsurgeon.workflows.comparing_runs import Result, Run, add_result, read_results
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,15 @@ def test_a_wider_grid_takes_over_what_is_done_and_says_what_it_would_have_said(
     again = made_up(recipe, tmp_path / "c", validation, grid=wider)  # a run that is done again would find its folder
     assert again == made_up(recipe, tmp_path / "fresh", validation, grid=wider)
     assert not again["arms"]["spg"]["at_edge"]
+
+
+def test_a_line_that_a_crash_cut_off_takes_none_with_it(tmp_path: Path) -> None:
+    first, second = (Result(Run("plain", 1.0, seed), {"top1": 50.0}, "runs", 10, 2.5) for seed in (0, 1))
+    path = tmp_path / "results.jsonl"
+    add_result(path, first)
+    path.write_text(path.read_text() + path.read_text()[:40])
+    add_result(path, second)
+    assert read_results(path) == {first.run: first, second.run: second}
 
 
 def test_auto_gives_up_after_four_values_on_a_side(recipe: Path, tmp_path: Path) -> None:

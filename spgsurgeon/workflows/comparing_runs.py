@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from spgsurgeon.checkpoint.folders import read_state
+from spgsurgeon.errors import SurgeonError
 from spgsurgeon.reporting.run_records import read_epochs
 from spgsurgeon.training.number_guard import NonFiniteError
 from spgsurgeon.training.run_folder import last_of
@@ -68,12 +69,23 @@ class Result:
 
 def perform(task: Task) -> Result:
     """Do the run, or what is left of it: one that has begun goes on from its last checkpoint."""
+    try:
+        return _search(task) if task.run.arm == SEARCH else _train(task)
+    except SurgeonError as error:
+        error.message = f"arm {task.run.arm}, seed {task.run.seed}: {error.message}"
+        raise
+
+
+def _search(task: Task) -> Result:
     folder = task.output / task.run.folder
-    if task.run.arm == SEARCH:
-        found = search(folder, str(task.base), task.recipe, task.overrides, task.epochs, task.run.seed)
-        trials = [cost(trial) for trial in found.trials]
-        steps, seconds = sum(steps for steps, _ in trials), sum(seconds for _, seconds in trials)
-        return Result(task.run, found.best, str(found.folder.relative_to(task.output)), steps, seconds, found.trouble)
+    found = search(folder, str(task.base), task.recipe, task.overrides, task.epochs, task.run.seed)
+    trials = [cost(trial) for trial in found.trials]
+    steps, seconds = sum(steps for steps, _ in trials), sum(seconds for _, seconds in trials)
+    return Result(task.run, found.best, str(found.folder.relative_to(task.output)), steps, seconds, found.trouble)
+
+
+def _train(task: Task) -> Result:
+    folder = task.output / task.run.folder
     best, trouble = None, None
     try:
         if folder.exists() and last_of(folder) is not None:
@@ -97,9 +109,13 @@ def cost(folder: Path) -> tuple[int, float]:
 
 
 def add_result(path: Path, result: Result) -> None:
-    """Append a line to the file of results, whole or not at all after a crash: a line that is cut off is no result."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(result)) + "\n")
+    """Append a line to the file of results. What a crash cut off before it stays a line of its own, and no result."""
+    with path.open("a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write(json.dumps(asdict(result)).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
 
