@@ -37,6 +37,11 @@ def remarks(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     if 1 < len(seeds) < _ENOUGH_FOR_BOOTSTRAP:
         said.append(("verdict", f"by Student's interval; a bootstrap of {len(seeds)} seeds is too narrow to go by"))
+    if (others := len(document["arms"]) - 1) > 1:
+        chance = f"{min(100, 5 * others)} % of comparisons"
+        said.append(
+            ("arms", f"each is judged by itself: of {others} like plain one would seem not to be in up to {chance}")
+        )
     if document["budget"] == "seconds":
         each = ", ".join(f"{name} {arm['epochs']}{_time(arm)}" for name, arm in document["arms"].items())
         said.append(("epochs", f"as many as take plain's time, by steps measured here: {each}"))

@@ -72,6 +72,12 @@ def test_remarks_say_what_limits_it(document: dict[str, Any]) -> None:
     assert not dict(remarks(document)).keys() & {"grid", "epochs", "broken off"}
 
 
+def test_several_arms_have_several_chances_to_be_wrong(document: dict[str, Any]) -> None:
+    assert "arms" not in dict(remarks(document))
+    document["arms"] |= dict.fromkeys(("a", "b", "c"), document["arms"]["my|arm"])
+    assert "of 4 like plain one would seem not to be in up to 20 % of comparisons" in dict(remarks(document))["arms"]
+
+
 def test_an_edge_is_continued_on_its_own_side_and_not_after_auto(document: dict[str, Any]) -> None:
     document["arms"]["my|arm"]["multiple"] = 10
     assert "--learning-rates 1,10,30,100, or auto" in dict(remarks(document))["grid"]
