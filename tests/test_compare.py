@@ -8,7 +8,8 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,17 @@ import pytest
 from command_line import TINY, snapshot, spgsurgeon, succeed
 
 from spgsurgeon.checkpoint.folders import read_manifest
-from spgsurgeon.errors import SurgeonError
+from spgsurgeon.errors import UsageError
 from spgsurgeon.recipe.reading import read_recipe
-from spgsurgeon.reporting.comparison_table import markdown
 from spgsurgeon.reporting.run_records import read_epochs
 from spgsurgeon.training.interruption import InterruptedRunError
 from spgsurgeon.workflows import comparing_plan
 from spgsurgeon.workflows.compare import compare
 from spgsurgeon.workflows.comparing_arms import settle_arms
 from spgsurgeon.workflows.comparing_choice import Comparison
-from spgsurgeon.workflows.comparing_plan import Plan, complete, versions
+from spgsurgeon.workflows.comparing_plan import Plan, complete, read_plan, started_plan
 from spgsurgeon.workflows.comparing_processes import hire
-from spgsurgeon.workflows.comparing_runs import Result, Scored, Task, perform
+from spgsurgeon.workflows.comparing_runs import Run, Task, perform
 from spgsurgeon.workflows.searching import Search, search
 
 RECIPE = """
@@ -128,6 +128,48 @@ def test_costs_figures_and_tables_are_there(compared: Path) -> None:
         assert "the best learning rate is at the grid's edge" in text
 
 
+def test_a_report_shows_a_comparison_beside_its_runs(compared: Path, tmp_path: Path) -> None:
+    folders = [compared / "c", *(compared / "c" / "runs" / arm / "lr-3" / "seed-0" for arm in ("spg", "plain"))]
+    document = succeed("report", *folders, "-o", tmp_path / "out", "--json").document
+    assert document["notes"] == []
+    assert document["comparisons"][0]["arms"].keys() == set(ARMS)
+    assert len(document["runs"]) == 2
+    page = (tmp_path / "out" / "index.html").read_text()
+    for words in ("1 comparison and 2 runs", "Comparison: c", "spg/lr-3/seed-0", "Every key of the recipes"):
+        assert words in page
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_found(compared: Path, recipe: Path, tmp_path: Path) -> None:
+    compare(TINY[0], recipe=recipe, output=tmp_path / "c", **SETTINGS | {"jobs": 2})
+    assert (tmp_path / "c" / "compare.json").read_text() == (compared / "c" / "compare.json").read_text()
+
+
+@pytest.mark.slow
+def test_every_arm_trains_what_it_says(recipe: Path, tmp_path: Path) -> None:
+    arms = ["spg-step", "spg-episode", "spg-episode-mean", "dropout", "rollouts", "depth", "long"]
+    own = "compare.arms={long: {trp.replicas: 2, objective.weights: [0.4, 0.2]}}"
+    settings = SETTINGS | {"arms": arms, "seeds": 1, "overrides": [own]}
+    document, costs = compare(TINY[0], recipe=recipe, output=tmp_path / "c", **settings)
+    assert list(document["arms"]) == list(costs["arms"]) == ["plain", *arms]
+    runs = {name: tmp_path / "c" / "runs" / name / "lr-3" / "seed-0" for name in document["arms"]}
+    recipes = {name: read_recipe(run / "recipe.yaml") for name, run in runs.items()}
+    forms = {name: recipes[name].objective.form for name in ("spg-step", "spg-episode", "spg-episode-mean", "depth")}
+    assert forms == {
+        "spg-step": "step",
+        "spg-episode": "episode",
+        "spg-episode-mean": "episode-mean",
+        "depth": "episode",
+    }
+    assert [name for name in arms if recipes[name].trp.rollouts] == ["rollouts"]
+    grafted = {name: read_manifest(run / "last").trp for name, run in runs.items()}
+    assert grafted["depth"]["kind"] == "depth"
+    assert grafted["dropout"] == {"kind": "fixed-dropout", "rate": 0.2}
+    steps = {name: arm["valid_share"] and len(arm["valid_share"]) for name, arm in document["arms"].items()}
+    assert steps == dict.fromkeys(arms, 2) | {"plain": None, "dropout": None, "long": 3}
+    assert len({read_manifest(run / "last").weights_hash for run in runs.values()}) == len(runs)
+
+
 # Cut short
 
 
@@ -141,6 +183,8 @@ def test_a_comparison_that_was_stopped_goes_on_to_the_same_document(
     os.unlink(folder / "compare.json")
     last = json.loads(lines[5])["folder"]
     shutil.rmtree(folder / last)
+    (folder / last).mkdir()  # killed before its first checkpoint, and wherever its base was then
+    (folder / last / "recipe.yaml").write_text("model: elsewhere\ndata: {source: digits}\n")
     for path in sorted(folder.glob("runs/**/recipe.yaml")):  # whose base was written elsewhere
         path.write_text(path.read_text().replace(str(compared), str(tmp_path)))
     said = []
@@ -154,7 +198,7 @@ def test_a_comparison_that_was_stopped_goes_on_to_the_same_document(
         compare(TINY[0], recipe=recipe, output=folder, resume=True, say=stop_after_one, **SETTINGS)
     assert (stopped.value.exit_code, stopped.value.hint) == (143, "go on with the same command and --resume")
     assert "4 of 6 runs are done" in said
-    assert not (folder / last).exists()
+    assert not (folder / last / "last").exists()
     succeed(*arguments(recipe, folder), "--resume")
     assert (folder / "compare.json").read_text() == (compared / "c" / "compare.json").read_text()
 
@@ -164,6 +208,7 @@ def test_a_comparison_that_was_stopped_goes_on_to_the_same_document(
     [
         (("--seeds", 3), "seeds differ"),
         (("--learning-rates", "1"), "learning_rates differ"),
+        (("--learning-rates", "1,10"), "learning_rates differ"),
         (("training.epochs=2",), "recipe.training.epochs differ"),
         (("--arms", "plain,twin"), "arms.spg differ"),
     ],
@@ -175,6 +220,17 @@ def test_other_arguments_are_another_comparison(
     refused = spgsurgeon(*arguments(recipe, compared / "c"), *changed, "--resume")
     assert (refused.code, named in refused.err) == (2, True), refused.err
     assert snapshot(compared / "c") == before
+
+
+@pytest.mark.parametrize("grid", [[1.0, 3.0], "auto"])
+def test_a_grid_may_become_wider(grid: Any, compared: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    folder.mkdir()
+    shutil.copy(compared / "c" / "compare-plan.json", folder)
+    started = started_plan(replace(read_plan(folder), learning_rates=grid), folder)
+    assert started == read_plan(folder)
+    assert started.learning_rates == grid
+    assert read_plan(compared / "c") == replace(started, learning_rates=[3.0])
 
 
 def test_an_older_comparison_is_not_replaced_unasked(compared: Path, recipe: Path, tmp_path: Path) -> None:
@@ -212,6 +268,23 @@ def test_a_signal_ends_all_processes_of_a_crew() -> None:
     assert len(started) < 8, "what had not begun does not begin"
 
 
+def test_a_run_that_is_stopped_says_how_the_comparison_goes_on() -> None:
+    def stopped_run() -> None:
+        raise InterruptedRunError("the run was stopped", hint="spgsurgeon train --resume", number=2)
+
+    with hire(1) as crew, pytest.raises(InterruptedRunError) as stopped:
+        list(crew.call(stopped_run, [()]))
+    assert (stopped.value.exit_code, stopped.value.hint) == (130, "go on with the same command and --resume")
+
+
+def test_a_run_that_fails_says_whose_it_is(compared: Path, recipe: Path, tmp_path: Path) -> None:
+    run = Run("spg", 1.0, 0)
+    task = Task(run, tmp_path, compared / "c" / "base", str(recipe), ("data.eval=holdout", "data.holdout=0.0001"), 1)
+    with pytest.raises(UsageError) as refused:
+        perform(task)
+    assert refused.value.message.startswith("arm spg, seed 0: a holdout of 0.0001")
+
+
 # Refusals
 
 
@@ -226,9 +299,11 @@ def test_a_signal_ends_all_processes_of_a_crew() -> None:
         (("--budget", "dollars"), "'dollars' is no budget"),
         (("--learning-rates", "1,x"), "neither auto nor numbers"),
         (("--learning-rates", "1,1"), "each given once"),
+        (("--learning-rates", "1,1.00001"), "to four digits"),
         (("--learning-rates", "0"), "greater than zero"),
+        (("--learning-rates", "1,nan"), "greater than zero"),
+        (("--learning-rates", "inf"), "greater than zero"),
         (("data.eval=holdout",), "can't be scored on too"),
-        (("data={source: voc, path: somewhere}",), "only labelled pictures can be held out"),
         (("data.holdout=0.0001",), "is empty"),
         (("compare.arms={more: {data.image_size: 16}}",), "arms that differ in data can't be compared"),
         (("compare.arms={more: {training.seed: 1}}",), "arms that differ in training.seed can't be compared"),
@@ -261,7 +336,7 @@ def test_a_search_needs_optuna(recipe: Path, tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_budget_of_seconds_gives_an_arm_the_epochs_that_take_plains_time(
-    compared: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+    compared: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def seconds_of(model: str, *, recipe: str, overrides: list[str], count: int) -> float:
         return 1.0 if 'trp.kind="none"' in overrides else 3.2
@@ -270,10 +345,13 @@ def test_a_budget_of_seconds_gives_an_arm_the_epochs_that_take_plains_time(
     shared = ["training.epochs=10"]
     settled = read_recipe(recipe, shared)
     arms = settle_arms(["spg"], recipe, shared, settled)
-    plan = made_up_plan([1.0], seeds=2, budget="seconds")
+    fields = {"arms": {}, "recipe": {}, "versions": {}, "learning_rates": [1.0], "budget": "seconds"}
+    plan = Plan(model="m", base_hash="", seeds=[0, 1], **fields)
     complete(plan, compared / "c" / "base", str(recipe), shared, arms)
     assert plan.epochs == {"plain": 10, "spg": 3}
     assert plan.step_seconds == {"plain": 1.0, "spg": 3.2}
+    comparison = Comparison(tmp_path, str(recipe), shared, settled, arms, plan, None, print)  # type: ignore[arg-type]
+    assert [comparison.share_of_plains_time(name) for name in ("plain", "spg")] == [1.0, 0.96]
 
 
 def test_a_search_spends_the_epochs_of_one_run_and_goes_on_where_it_was(
@@ -300,107 +378,3 @@ def test_a_search_spends_the_epochs_of_one_run_and_goes_on_where_it_was(
     again = run()
     assert (again.folder, again.trials) == (found.folder, found.trials)
     assert again.best["top1"] == found.best["top1"] if again.best else False
-
-
-# The choice, on made-up scores
-
-
-class MadeUp:
-    """A crew that trains nothing: `validation` gives a run's score by arm, multiple and seed; None breaks it off."""
-
-    def __init__(self, validation: Callable[[str, float, int], float | None]) -> None:
-        self._validation = validation
-
-    def call(self, function: Callable[..., Any], calls: list[tuple[Any, ...]]) -> Iterator[Any]:
-        for given in reversed(calls):  # they come in any order
-            yield self._perform(given[0]) if function is perform else self._score(*given)
-
-    def _perform(self, task: Task) -> Result:
-        run = task.run
-        score = self._validation(run.arm, run.multiple, run.seed)
-        scores = None if score is None else {"top1": score, "loss": 1.0}
-        (task.output / run.folder).mkdir(parents=True)
-        return Result(run, scores, str(run.folder), 10, 2.5, "NaN" if score is None else None)
-
-    def _score(self, name: str, seed: int, folder: Path, recipe: Any) -> tuple[str, int, Scored]:
-        multiple = float(folder.parent.name.removeprefix("lr-")) if name else 0.0
-        hits = [index < 90 + (name == "spg") for index in range(100)]
-        own = int(folder.name.removeprefix("seed-")) if name else 0
-        return name, seed, Scored({"top1": 10 * multiple + own, "samples": 100}, hits)
-
-
-def made_up_plan(grid: list[float] | str, seeds: int, budget: str = "epochs") -> Plan:
-    return Plan(
-        model="m",
-        base_hash="",
-        recipe={},
-        arms={},
-        seeds=list(range(seeds)),
-        learning_rates=grid,
-        budget=budget,
-        versions=versions(),
-        metric="top1",
-        epochs={"plain": 1, "spg": 1},
-    )
-
-
-def made_up(
-    recipe: Path,
-    output: Path,
-    validation: Callable[[str, float, int], float | None],
-    *,
-    grid: list[float] | str = "auto",
-    seeds: int = 2,
-) -> dict[str, Any]:
-    settled = read_recipe(recipe)
-    arms = settle_arms(["spg"], recipe, [], settled)
-    plan = made_up_plan(grid, seeds)
-    crew: Any = MadeUp(validation)
-    output.mkdir(exist_ok=True)
-    comparison = Comparison(output, str(recipe), [], settled, arms, plan, crew, lambda text: None)
-    document, costs = comparison.run()
-    assert "| spg |" in markdown(document, costs)
-    return document
-
-
-def test_a_learning_rate_is_chosen_by_the_mean_over_seeds_and_not_by_the_scores(recipe: Path, tmp_path: Path) -> None:
-    table = {1.0: (50, 90), 3.0: (71, 71), 10.0: (60, 60)}
-    document = made_up(recipe, tmp_path / "c", lambda arm, m, seed: table[m][seed], grid=[1.0, 3.0, 10.0])
-    arm = document["arms"]["spg"]
-    assert (arm["learning_rate"], arm["validation"], arm["at_edge"]) == (0.06, 71, False)
-    assert arm["scores"] == [30, 31]
-
-
-def test_auto_grows_the_grid_of_all_arms_until_the_best_has_neighbours(recipe: Path, tmp_path: Path) -> None:
-    best = {"plain": 30.0, "spg": 1 / 3}
-    document = made_up(recipe, tmp_path / "c", lambda arm, m, seed: -abs(m / best[arm] - 1))
-    for name, arm in document["arms"].items():
-        multiples = [round(point["learning_rate"] / 0.02, 3) for point in arm["learning_rates"]]
-        assert multiples == [0.111, 0.333, 1, 3, 10, 30, 90]
-        assert arm["learning_rate"] == pytest.approx(0.02 * best[name], rel=1e-5)
-        assert not arm["at_edge"]
-
-
-def test_auto_gives_up_after_four_values_on_a_side(recipe: Path, tmp_path: Path) -> None:
-    document = made_up(recipe, tmp_path / "c", lambda arm, m, seed: m)
-    assert len(document["arms"]["plain"]["learning_rates"]) == 3 + 4
-    assert document["arms"]["plain"]["at_edge"]
-
-
-def test_a_run_that_breaks_off_counts_as_worst(recipe: Path, tmp_path: Path) -> None:
-    def validation(arm: str, multiple: float, seed: int) -> float | None:
-        return None if multiple == 10 and seed == 1 else multiple
-
-    document = made_up(recipe, tmp_path / "c", validation, grid=[1.0, 3.0, 10.0])
-    arm = document["arms"]["spg"]
-    assert (arm["learning_rate"], arm["broken_off"], arm["learning_rates"][2]["validation"]) == (0.06, 1, None)
-    with pytest.raises(SurgeonError, match="NaN or infinity at every learning rate"):
-        made_up(recipe, tmp_path / "d", lambda arm, m, seed: None, grid=[1.0])
-
-
-def test_one_seed_has_an_interval_over_pictures(recipe: Path, tmp_path: Path) -> None:
-    document = made_up(recipe, tmp_path / "c", lambda arm, m, seed: 50.0, grid=[1.0], seeds=1)
-    difference = document["arms"]["spg"]["difference"]
-    assert (difference["mean"], difference["agree"]) == (1.0, 1)
-    assert difference["low"] < 0 < difference["high"]
-    assert document["arms"]["spg"]["verdict"] == "no difference shown"

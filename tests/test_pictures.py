@@ -71,7 +71,6 @@ def test_a_runs_records_are_of_its_pictures_and_its_report_shows_them(
         (["data.holdout=1.0"], "data.holdout: 1.0 is refused, it must be less than 1"),
         (["data.limit=0"], "data.limit: 0 is refused, it must be 1 or more"),
         (["data.source=voc", "data.path=x", "data.limit=3"], "data.limit: limit goes by a picture's class"),
-        (["data.source=voc", "data.path=x", "data.holdout=0.1"], "data.holdout: holdout goes by a picture's class"),
         (["data.holdout=0.0001"], "a holdout of 0.0001 of digits (train) is empty: it has 600 samples of 10 classes"),
         (["data.limit=3"], "digits (train), 30 of 600 has 30 samples, too few for one batch"),
     ],

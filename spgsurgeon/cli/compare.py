@@ -36,7 +36,7 @@ def command(
     seeds: Annotated[int, typer.Option("--seeds", help="How many; with 1 the interval is over pictures.")] = 5,
     learning_rates: Annotated[
         str, typer.Option("--learning-rates", metavar="A,B,...|auto", help="Multiples of the recipe's learning rate.")
-    ] = "1,3,10",
+    ] = "0.3,1,3",
     budget: Annotated[
         str, typer.Option("--budget", metavar="epochs|seconds", help="What all arms have as much of.")
     ] = "epochs",
@@ -44,7 +44,9 @@ def command(
         int | None, typer.Option("--jobs", help="Runs at a time (default: 1 on a GPU, else one a core).")
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where runs and results go.")] = Path("comparison"),
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a comparison of the same arguments.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a comparison of the same arguments, or a narrower grid.")
+    ] = False,
     random_weights: RandomWeights = False,
     num_classes: Annotated[
         int | None, typer.Option("--num-classes", min=1, help="Give the base a new, untrained head.")

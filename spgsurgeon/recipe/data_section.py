@@ -73,9 +73,11 @@ class DataSection(Section):
     eval: str = "val"
     """Split or sub-folder to evaluate on, for `wds` a pattern too; `holdout`: what `holdout` leaves out of training."""
     holdout: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Share of the training split that is left out of training, each class in proportion; the same for every seed."""
+    """Share of the training split that is left out of training, the same for every seed: each class in proportion,
+    of pictures with masks whichever."""
     limit: Count | None = None
-    """The most pictures of each class to train on, of those that `holdout` leaves; the same for every seed."""
+    """The most pictures of each class to train on, of those that `holdout` leaves; the same for every seed. Pictures
+    with masks have no class, and no such limit."""
     classes: Annotated[tuple[str, ...] | int | None, BeforeValidator(_known_classes)] = None
     """Names of the classes by mask value or label, or their number; null reads classes.txt in the data's folder, and
     for `wds` without one counts the labels. `masks` and `wds` only."""
@@ -100,9 +102,8 @@ class DataSection(Section):
 
     @model_validator(mode="after")
     def _parts_of_the_training_split(self) -> Self:
-        for key in ("limit", "holdout"):
-            if self.source in MASKS and getattr(self, key) is not None:
-                raise fault_at(key, f"{key} goes by a picture's class; source: {self.source} has masks")
+        if self.source in MASKS and self.limit is not None:
+            raise fault_at("limit", f"limit goes by a picture's class; source: {self.source} has masks")
         if self.eval == HOLDOUT and self.holdout is None:
             raise fault_at("eval", "eval: holdout needs data.holdout, the share that is left out of training")
         return self

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from spgsurgeon.reporting.figures import ACCENTS, HEIGHT, INK, QUIET, WIDTH, draw
+from spgsurgeon.reporting.figures import ACCENTS, DASHES, HEIGHT, INK, QUIET, WIDTH, draw
 from spgsurgeon.reporting.run_records import METRICS
 
+TITLES = {"scores": "Scores", "learning-rates": "Learning rates", "valid-share": "Still valid"}
+CAPTIONS = {
+    "scores": "A dot is a seed, and a line joins what one seed scored with each arm; a bar is the mean of an arm.",
+    "learning-rates": "The mean over seeds on what learning rates were chosen on. A ring is the choice; a gap is where "
+    "a run broke off.",
+    "valid-share": "Share of units whose prediction was right at every step before, in the last epoch of chosen runs.",
+}
+"""What is said below each figure."""
 
-def comparison_figures(document: Mapping[str, Any], valid_shares: Mapping[str, Sequence[float]]) -> dict[str, bytes]:
-    """Return the figures that there are numbers for, as PNG files by name.
 
-    `valid_shares` has, for each arm with episodes, the share of units still valid at each step.
-    """
+def comparison_figures(document: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return the figures that there are numbers for, as PNG files by name."""
     figures = {
         "scores": draw(scores_figure, document),
         "learning-rates": draw(learning_rates_figure, document),
     }
-    if valid_shares:
-        figures["valid-share"] = draw(valid_share_figure, document, valid_shares)
+    if any(arm["valid_share"] for arm in document["arms"].values()):
+        figures["valid-share"] = draw(valid_share_figure, document)
     return figures
 
 
@@ -36,7 +42,7 @@ def scores_figure(document: Mapping[str, Any]) -> Figure:
             range(len(arms)), [arm["scores"][seed] for arm in arms.values()], color=QUIET, linewidth=0.7, zorder=1
         )
     for place, arm in enumerate(arms.values()):
-        color = _color(place)
+        color = arm_color(place)
         axes.plot([place] * len(arm["scores"]), arm["scores"], "o", color=color, zorder=2)
         axes.hlines(arm["mean"], place - 0.18, place + 0.18, color=color, linewidth=2, zorder=2)
     axes.set_xticks(range(len(arms)), list(arms), color=INK, rotation=0 if len(arms) < 6 else 30)
@@ -55,9 +61,9 @@ def learning_rates_figure(document: Mapping[str, Any]) -> Figure:
         points = [(p["learning_rate"], p["validation"]) for p in arm["learning_rates"]]
         rates = [rate for rate, _ in points]
         values = [float("nan") if value is None else value for _, value in points]
-        axes.plot(rates, values, "o-", color=_color(place), label=name)
+        axes.plot(rates, values, marker="o", label=name, **_style(place))
         chosen = (arm["learning_rate"], arm["validation"])
-        axes.plot(*chosen, "o", color=_color(place), markerfacecolor="white", markersize=8, zorder=3)
+        axes.plot(*chosen, "o", color=arm_color(place), markerfacecolor="white", markersize=8, zorder=3)
     axes.set_xscale("log")
     axes.set_xticks(rates, [f"{rate:.3g}" for rate in rates])
     axes.xaxis.set_minor_locator(NullLocator())
@@ -66,15 +72,17 @@ def learning_rates_figure(document: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def valid_share_figure(document: Mapping[str, Any], valid_shares: Mapping[str, Sequence[float]]) -> Figure:
+def valid_share_figure(document: Mapping[str, Any]) -> Figure:
     """Return the share of units whose episode had not ended before each step, in the last epoch of the chosen runs."""
     figure, axes = _axes("still valid, % of units, last epoch")
-    places = {name: place for place, name in enumerate(document["arms"])}
-    for name, shares in valid_shares.items():
-        axes.plot(range(len(shares)), [100 * share for share in shares], "o-", color=_color(places[name]), label=name)
+    drawn = 0
+    for place, (name, arm) in enumerate(document["arms"].items()):
+        if shares := arm["valid_share"]:
+            drawn += 1
+            axes.plot(range(len(shares)), [100 * share for share in shares], marker="o", label=name, **_style(place))
     axes.set_xlabel("step")
     axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
-    _legend(figure, len(valid_shares))
+    _legend(figure, drawn)
     return figure
 
 
@@ -86,8 +94,13 @@ def _axes(title: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _color(place: int) -> str:
+def arm_color(place: int) -> str:
+    """Return the colour of the arm at this place of a comparison."""
     return ACCENTS[place % len(ACCENTS)]
+
+
+def _style(place: int) -> dict[str, Any]:
+    return {"color": arm_color(place), "linestyle": DASHES[place // len(ACCENTS) % len(DASHES)]}
 
 
 def _legend(figure: Figure, names: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from spgsurgeon.reporting.run_records import METRICS
 
 HEAD = ("arm", "learning rate", "chosen by", "score", "against plain", "95 % interval", "bootstrap", "agree", "verdict")
+_ENOUGH_FOR_BOOTSTRAP = 20  # seeds
 COST_HEAD = ("arm", "runs", "steps", "of them to choose", "training time")
 
 
@@ -29,27 +30,50 @@ def remarks(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     metric, seeds = METRICS[document["metric"]], document["seeds"]
     over = f"mean of {len(seeds)} seeds" if len(seeds) > 1 else "one seed, intervals over pictures"
     chosen = "learning rates and epochs were chosen on"
-    epochs = {arm["epochs"] for arm in document["arms"].values()}
     said = [
         ("score", f"{metric} %, {over}, on {document['samples']} pictures of {document['scored_on']}"),
         ("chosen by", f"{chosen} {document['chosen_on']}; a learning rate by the mean over seeds"),
         ("original", f"{document['original']:.2f} %, before any training"),
     ]
-    if len(epochs) > 1:
-        each = ", ".join(f"{name} {arm['epochs']}" for name, arm in document["arms"].items())
-        said.append(("epochs", f"as many as take plain's time: {each}"))
+    if 1 < len(seeds) < _ENOUGH_FOR_BOOTSTRAP:
+        said.append(("verdict", f"by Student's interval; a bootstrap of {len(seeds)} seeds is too narrow to go by"))
+    if (others := len(document["arms"]) - 1) > 1:
+        chance = f"{min(100, 5 * others)} % of comparisons"
+        said.append(
+            ("arms", f"each is judged by itself: of {others} like plain one would seem not to be in up to {chance}")
+        )
+    if document["budget"] == "seconds":
+        each = ", ".join(f"{name} {arm['epochs']}{_time(arm)}" for name, arm in document["arms"].items())
+        said.append(("epochs", f"as many as take plain's time, by steps measured here: {each}"))
     said += [
         ("could show", f"{name}: {arm['difference']['detectable']:.2f} points or more, four times in five")
         for name, arm in document["arms"].items()
         if arm["difference"]
     ]
-    edges = [f"{name} ({arm['learning_rate']:g})" for name, arm in document["arms"].items() if arm["at_edge"]]
-    if edges:
-        said.append(("grid", f"the best learning rate is at the grid's edge: {', '.join(edges)}; try others, or auto"))
+    if edges := [f"{name} ({arm['learning_rate']:g})" for name, arm in document["arms"].items() if arm["at_edge"]]:
+        said.append(("grid", f"the best learning rate is at the grid's edge: {', '.join(edges)}; {_beyond(document)}"))
     broken = [f"{name} {arm['broken_off']}" for name, arm in document["arms"].items() if arm["broken_off"]]
     if broken:
         said.append(("broken off", f"runs that met NaN or infinity, which count as worst: {', '.join(broken)}"))
     return said
+
+
+def _time(arm: Mapping[str, Any]) -> str:
+    """Return how an arm's time differs from plain's, where whole epochs come to another one by 5 % or more."""
+    share = arm["share_of_plains_time"]
+    return f" ({share:.2f} times its time)" if share is not None and abs(share - 1) >= 0.05 else ""
+
+
+def _beyond(document: Mapping[str, Any]) -> str:
+    """Return how to go on where a best learning rate is at the grid's edge."""
+    if document["grid"] == "auto":
+        return "auto looked no further: give another training.optimizer.lr"
+    multiples = document["multiples"]
+    chosen = {arm["multiple"] for arm in document["arms"].values() if arm["at_edge"]}
+    lower = [float(f"{multiples[0] / part:.2g}") for part in (10, 3) if multiples[0] in chosen]
+    higher = [float(f"{multiples[-1] * part:.2g}") for part in (3, 10) if multiples[-1] in chosen]
+    wider = ",".join(f"{multiple:g}" for multiple in (*lower, *multiples, *higher))
+    return f"go on with --resume and --learning-rates {wider}, or auto"
 
 
 def markdown(document: Mapping[str, Any], costs: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ _Dash = Literal["-", "--", "-.", ":"]
 
 # Okabe and Ito's colours, which people with any colour vision tell apart; without yellow and black.
 ACCENTS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-_DASHES: Sequence[_Dash] = ("-", "--", "-.", ":")  # runs beyond the colours repeat them, dashed
+DASHES: Sequence[_Dash] = ("-", "--", "-.", ":")  # runs beyond the colours repeat them, dashed
 INK, QUIET, _SHADE = "#33373d", "#8a9099", "#f0f1f3"
 WIDTH, HEIGHT, _BAR = 4.6, 2.9, 0.19  # inches; small, so that the text stays legible at a phone's width
 _DOTS_PER_INCH = 220
@@ -257,7 +257,7 @@ def _widest_first(runs: Sequence[RunRecord]) -> list[tuple[float, RunRecord]]:
 
 
 def _dash(run: RunRecord) -> _Dash:
-    return _DASHES[run.number // len(ACCENTS) % len(_DASHES)]
+    return DASHES[run.number // len(ACCENTS) % len(DASHES)]
 
 
 def _legend(figure: Figure, runs: Sequence[RunRecord]) -> None:

@@ -8,6 +8,8 @@ from typing import Literal, get_args
 
 from matplotlib.figure import Figure
 
+from spgsurgeon.reporting.comparison_figures import CAPTIONS, TITLES, comparison_figures
+from spgsurgeon.reporting.comparison_records import ComparisonRecord
 from spgsurgeon.reporting.figures import (
     SHOWN_CLASSES,
     accepted_figure,
@@ -21,24 +23,26 @@ from spgsurgeon.reporting.figures import (
 )
 from spgsurgeon.reporting.run_records import METRICS, EpochRecord, RunRecord
 
-Section = Literal["curves", "episodes", "speed", "cold"]
+Section = Literal["comparison", "curves", "episodes", "speed", "cold"]
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure of a report: `name` is its file's, without the ending; `run` is the one it is about, None for all."""
+    """A figure of a report: `name` is its file's, without the ending; `about` is its run or comparison, or None."""
 
     section: Section
     name: str
     title: str
     caption: str
     png: bytes
-    run: RunRecord | None = None
+    about: RunRecord | ComparisonRecord | None = None
 
 
-def drawings_of(runs: Sequence[RunRecord]) -> list[Drawing]:
-    """Return the figures that these runs have the numbers for, in the order of the page."""
+def drawings_of(runs: Sequence[RunRecord], comparisons: Sequence[ComparisonRecord] = ()) -> list[Drawing]:
+    """Return the figures that these runs and comparisons have the numbers for, in the order of the page."""
     drawings = _of_all(runs)
+    for comparison in comparisons:
+        drawings += _of_comparison(comparison)
     for run in runs:
         drawings += _of_one(run)
     return sorted(drawings, key=lambda drawing: get_args(Section).index(drawing.section))
@@ -86,6 +90,17 @@ def _about_losses(runs: Sequence[RunRecord]) -> str:
     if len(runs) > 1:
         said += " Losses of different objectives don't compare; the cross entropies do."
     return said
+
+
+def _of_comparison(comparison: ComparisonRecord) -> list[Drawing]:
+    if comparison.document is None:
+        return []
+    return [
+        Drawing(
+            "comparison", f"comparison-{comparison.number + 1}-{name}", TITLES[name], CAPTIONS[name], png, comparison
+        )
+        for name, png in comparison_figures(comparison.document).items()
+    ]
 
 
 def _of_one(run: RunRecord) -> list[Drawing]:

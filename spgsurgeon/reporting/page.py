@@ -11,6 +11,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from spgsurgeon.reporting.comparison_page import comparison_section
+from spgsurgeon.reporting.comparison_records import ComparisonRecord
 from spgsurgeon.reporting.figures import accent
 from spgsurgeon.reporting.gallery import Drawing
 from spgsurgeon.reporting.run_records import METRICS, EpochRecord, RunRecord
@@ -25,10 +27,23 @@ _ENVIRONMENT = Environment(
 _MISSING = "-"
 
 
-def render_page(runs: Sequence[RunRecord], drawings: Sequence[Drawing], *, package_version: str) -> str:
-    """Return the page about `runs`, with these figures. The same arguments give the same text."""
+def render_page(
+    runs: Sequence[RunRecord],
+    drawings: Sequence[Drawing],
+    comparisons: Sequence[ComparisonRecord] = (),
+    *,
+    package_version: str,
+) -> str:
+    """Return the page about `runs` and `comparisons`, with these figures. The same arguments give the same text."""
     return _ENVIRONMENT.get_template("page.html").render(
         version=package_version,
+        names=[*(comparison.name for comparison in comparisons), *(run.name for run in runs)],
+        contents=" and ".join(
+            f"{len(found)} {word}{'s' if len(found) > 1 else ''}"
+            for found, word in ((comparisons, "comparison"), (runs, "run"))
+            if found
+        ),
+        comparisons=[comparison_section(comparison) for comparison in comparisons],
         runs=[_card(run) for run in runs],
         drawings=drawings,
         episodes=[run for run in runs if run.accepts and run.epochs],

@@ -7,15 +7,17 @@ only, the same picture.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import t as student
 
 CONFIDENCE, POWER = 0.95, 0.8
 RESAMPLES = 10_000
+_BLOCK = 2**22  # how many numbers of times are drawn at once
 
 Verdict = Literal["gain", "loss", "no difference shown"]
 
@@ -56,12 +58,30 @@ def paired_difference(
     count = len(values)
     if count < 2:
         raise ValueError(f"{count} differences have no spread; it takes two")
-    mean = float(values.mean())
     error = math.sqrt((float(values.var(ddof=1)) + resolution**2 / 6) / count)
-    margin = float(student.ppf((1 + CONFIDENCE) / 2, count - 1)) * error
-    low, high = _bootstrap(values, resamples)
-    detectable = margin + float(student.ppf(POWER, count - 1)) * error
-    return PairedDifference(mean, mean - margin, mean + margin, low, high, detectable)
+    return _with_intervals(float(values.mean()), error, count, _bootstrap(values, resamples))
+
+
+def resampled_difference(
+    difference: Callable[[NDArray[np.float64]], NDArray[np.float64]], count: int, *, resamples: int = RESAMPLES
+) -> PairedDifference:
+    """Return what a score of `count` >= 2 pictures together shows, one that is no mean of theirs, as mean IoU is not.
+
+    `difference` gives that of two models, [R], over pictures that are there so many times as it is given, [R, count].
+    Pictures are drawn with replacement, the same for both models. Student's interval is about the difference over all
+    pictures, with the spread among the resamples as its standard error.
+    """
+    if count < 2:
+        raise ValueError(f"{count} pictures have no spread; it takes two")
+    generator, drawn = np.random.default_rng(0), []
+    block = max(1, _BLOCK // count)
+    for start in range(0, resamples, block):
+        times = generator.multinomial(count, np.full(count, 1 / count), size=min(block, resamples - start))
+        drawn.append(difference(times.astype(float)))
+    found = np.concatenate(drawn)
+    mean = float(difference(np.ones((1, count)))[0])
+    error = float(found.std()) * math.sqrt(count / (count - 1))
+    return _with_intervals(mean, error, count, _percentiles(found))
 
 
 def agreeing(differences: Sequence[float]) -> int:
@@ -70,9 +90,20 @@ def agreeing(differences: Sequence[float]) -> int:
     return int((np.sign(values) == np.sign(values.mean())).sum())
 
 
-def _bootstrap(values: np.ndarray[tuple[int], np.dtype[np.float64]], resamples: int) -> tuple[float, float]:
+def _with_intervals(mean: float, error: float, count: int, bootstrap: tuple[float, float]) -> PairedDifference:
+    """Return the difference with Student's interval by its standard error, of `count` values."""
+    margin = float(student.ppf((1 + CONFIDENCE) / 2, count - 1)) * error
+    detectable = margin + float(student.ppf(POWER, count - 1)) * error
+    return PairedDifference(mean, mean - margin, mean + margin, *bootstrap, detectable)
+
+
+def _bootstrap(values: NDArray[np.float64], resamples: int) -> tuple[float, float]:
     """Return the percentile interval of the mean. Equal values are drawn together, so many samples take no longer."""
     distinct, counts = np.unique(values, return_counts=True)
     drawn = np.random.default_rng(0).multinomial(len(values), counts / len(values), size=resamples)
-    low, high = np.quantile(drawn @ distinct / len(values), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return _percentiles(drawn @ distinct / len(values))
+
+
+def _percentiles(resampled: NDArray[np.float64]) -> tuple[float, float]:
+    low, high = np.quantile(resampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)

@@ -44,7 +44,7 @@ class ClassificationTally:
 
     def add(self, logits: Tensor, target: Tensor) -> None:
         """Count a batch of pictures."""
-        best = logits.topk(min(5, logits.shape[1]), dim=1).indices == target[:, None]
+        best = hits_by_place(logits, target)
         self._counts += torch.stack([best[:, 0].sum(), best.sum(), best.new_tensor(len(target), dtype=torch.int64)])
         self._loss += cross_entropy(logits, target, reduction="sum")
 
@@ -72,11 +72,7 @@ class SegmentationTally:
 
     def add(self, logits: Tensor, target: Tensor) -> None:
         """Count a batch of pictures."""
-        classes = logits.shape[1]
-        # Ignored pixels go to a place of their own: to leave them out would wait for the device to count them.
-        pairs = torch.where(target == IGNORED, classes**2, target * classes + logits.argmax(1)).flatten()
-        counts = torch.zeros(classes**2 + 1, dtype=torch.int64, device=logits.device)
-        confusion = counts.index_add_(0, pairs, torch.ones_like(pairs))[:-1].view(classes, classes)
+        confusion = confusion_of(logits, target)
         self._confusion = confusion if self._confusion is None else self._confusion + confusion
         self._loss += cross_entropy(logits, target, reduction="sum", ignore_index=IGNORED)
         self._samples += len(target)
@@ -90,9 +86,9 @@ class SegmentationTally:
         pixels = int(confusion.sum())
         if not pixels:
             raise UsageError("there is not one pixel to evaluate on: all of them are ignored")
-        hits = confusion.diag()
-        unions = (confusion.sum(0) + confusion.sum(1) - hits).tolist()
-        class_iou = [100 * hit / union if union else None for hit, union in zip(hits.tolist(), unions, strict=True)]
+        hits, unions = overlaps_of(confusion)
+        both = zip(hits.tolist(), unions.tolist(), strict=True)
+        class_iou = [100 * hit / union if union else None for hit, union in both]
         present = [iou for iou in class_iou if iou is not None]
         return {
             "mean_iou": sum(present) / len(present),
@@ -108,6 +104,26 @@ class SegmentationTally:
         if self._confusion is None:
             self._confusion = torch.zeros((classes, classes), dtype=torch.int64, device=self._processes.device)
         return self._processes.sum(self._confusion)
+
+
+def hits_by_place(logits: Tensor, target: Tensor) -> Tensor:
+    """Return whether a picture's label is the best guess, the second, ... to the fifth: bool [N, 5] (C where less)."""
+    return logits.topk(min(5, logits.shape[1]), dim=1).indices == target[:, None]
+
+
+def confusion_of(logits: Tensor, target: Tensor) -> Tensor:
+    """Return how many pixels there are by true and by predicted class, int64 [C, C], without those `IGNORED`."""
+    classes = logits.shape[1]
+    # Ignored pixels go to a place of their own: to leave them out would wait for the device to count them.
+    pairs = torch.where(target == IGNORED, classes**2, target * classes + logits.argmax(1)).flatten()
+    counts = torch.zeros(classes**2 + 1, dtype=torch.int64, device=logits.device)
+    return counts.index_add_(0, pairs, torch.ones_like(pairs))[:-1].view(classes, classes)
+
+
+def overlaps_of(confusion: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the pixels in the intersection and in the union of each class as drawn and as predicted, each [C]."""
+    hits = confusion.diag()
+    return hits, confusion.sum(0) + confusion.sum(1) - hits
 
 
 TALLIES: dict[str, type[Tally]] = {"classification": ClassificationTally, "segmentation": SegmentationTally}

@@ -8,6 +8,7 @@ on data.eval.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -31,20 +32,22 @@ from spgsurgeon.workflows.comparing_arms import PLAIN, SEARCH, settle_arms
 from spgsurgeon.workflows.comparing_choice import FIRST_GRID, Comparison
 from spgsurgeon.workflows.comparing_plan import (
     BUDGETS,
+    COSTS,
+    DOCUMENT,
+    PLAN,
     Grid,
-    Plan,
-    check_same_plan,
     complete,
     open_base,
-    read_plan,
     read_settled,
     settled_plan,
+    started_plan,
     write_base,
 )
 from spgsurgeon.workflows.comparing_processes import hire
+from spgsurgeon.workflows.comparing_runs import folder_of
 from spgsurgeon.workflows.searching import check_search
 
-_PLAN, _DOCUMENT, _COSTS, _TABLE = "compare-plan.json", "compare.json", "costs.json", "compare.md"
+_TABLE = "compare.md"
 
 Say = Callable[[str], None]
 
@@ -71,11 +74,11 @@ def compare(
     """Compare the `arms` on `model` (else the recipe's) into the folder `output`.
 
     Returns the document of `compare --json`, which the same arguments give again, and what each arm cost: runs, steps
-    and seconds, those of choosing included. `learning_rates` are multiples of the recipe's, or "auto": 1, 3, 10, and
+    and seconds, those of choosing included. `learning_rates` are multiples of the recipe's, or "auto": 0.3, 1, 3, and
     more on either side until the best of each arm has neighbours. `budget` is what arms have as much of: epochs, or
     seconds on this machine. With one seed the interval is over the pictures of data.eval instead of over seeds. `jobs`
     is the number of processes, by default one for a GPU, else one a core. `resume` goes on with a comparison of the
-    same arguments, or starts it; `force` replaces an older one. `say` is told how it goes.
+    same arguments, or of a narrower grid, or starts it; `force` replaces an older one. `say` is told how it goes.
     """
     _check_numbers(seeds, learning_rates, jobs)
     if budget not in BUDGETS:
@@ -99,36 +102,27 @@ def compare(
     plan = settled_plan(model, opened, settled, chosen_arms, seeds, learning_rates, budget)
     with hire(jobs or _default_jobs(settled)) as crew:
         if resumes:
-            plan = _started_plan(plan, output)
+            plan = started_plan(plan, output)
         else:
             say(f"check that {', '.join(plan.arms)} can be trained on the data")
             with atomic_folder(output, force=force) as folder:
                 write_base(folder / "base", opened)
                 complete(plan, folder / "base", source, shared, chosen_arms)
-                write_json(folder / _PLAN, asdict(plan))
+                write_json(folder / PLAN, asdict(plan))
         del opened
         comparison = Comparison(output, source, shared, settled, chosen_arms, plan, crew, say)
         document, costs = comparison.run()
-    _write(output, document, costs, comparison)
+    _write(output, document, costs)
     return document, costs
 
 
-def _started_plan(asked: Plan, output: Path) -> Plan:
-    """Return the plan that a comparison was started with. Raises UsageError unless it is what is asked for now."""
-    if not (output / _PLAN).is_file():
-        raise UsageError(f"{output} is no comparison: it has no {_PLAN}", hint="start one without --resume")
-    plan = read_plan(output / _PLAN)
-    check_same_plan(asked, plan, output)
-    return plan
-
-
-def _write(output: Path, document: dict[str, Any], costs: dict[str, Any], comparison: Comparison) -> None:
-    for name, content in ((_DOCUMENT, document), (_COSTS, costs)):
+def _write(output: Path, document: dict[str, Any], costs: dict[str, Any]) -> None:
+    for name, content in ((DOCUMENT, document), (COSTS, costs)):
         with atomic_file(output / name, force=True) as temporary:
             write_json(temporary, content)
     with atomic_file(output / _TABLE, force=True) as temporary:
         temporary.write_text(markdown(document, costs), encoding="utf-8")
-    for name, png in comparison_figures(document, comparison.valid_shares()).items():
+    for name, png in comparison_figures(document).items():
         with atomic_file(output / "figures" / f"{name}.png", force=True) as temporary:
             temporary.write_bytes(png)
 
@@ -142,10 +136,12 @@ def _check_numbers(seeds: int, learning_rates: Grid, jobs: int | None) -> None:
         raise UsageError(f"{jobs} jobs can do no run", hint="--jobs 1")
     if isinstance(learning_rates, str):
         return
-    if not learning_rates or min(learning_rates) <= 0 or len(set(learning_rates)) < len(learning_rates):
+    names = {folder_of(multiple) for multiple in learning_rates}
+    usable = all(math.isfinite(multiple) and multiple > 0 for multiple in learning_rates)
+    if not names or not usable or len(names) < len(learning_rates):
         raise UsageError(
-            "learning rates are multiples of the recipe's, greater than zero and each given once",
-            hint="--learning-rates 1,3,10 or auto",
+            "learning rates are multiples of the recipe's, greater than zero and each given once, to four digits",
+            hint="--learning-rates 0.3,1,3 or auto",
         )
 
 

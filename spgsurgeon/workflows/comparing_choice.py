@@ -3,36 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from spgsurgeon.errors import SurgeonError
 from spgsurgeon.recipe.data_section import HOLDOUT
 from spgsurgeon.recipe.schema import Recipe
-from spgsurgeon.reporting.paired import agreeing, paired_difference
 from spgsurgeon.workflows.comparing_arms import PLAIN, Arm
-from spgsurgeon.workflows.comparing_plan import Plan
+from spgsurgeon.workflows.comparing_plan import RESULTS, Plan
 from spgsurgeon.workflows.comparing_processes import Crew
 from spgsurgeon.workflows.comparing_runs import (
     Result,
     Run,
-    Scored,
     Task,
     add_result,
     mean_validation,
     perform,
     read_results,
     results_of,
-    score,
     valid_share,
 )
+from spgsurgeon.workflows.comparing_scores import Scored, against_plain, score
 
-FIRST_GRID = (1.0, 3.0, 10.0)
+FIRST_GRID = (0.3, 1.0, 3.0)
 """Multiples of the recipe's learning rate that a comparison has, or an `auto` one starts with."""
 _GROWTH, _MOST_GROWTH = 3.0, 4  # of an `auto` one: the next value is so many times the last, so many times a side
-_RESULTS = "results.jsonl"
 _BROKEN_OFF = float("-inf")
+_NO_DIFFERENCE: dict[str, Any] = {"difference": None, "verdict": None}
 
 Say = Callable[[str], None]
 
@@ -55,7 +52,7 @@ class Comparison:
         self._source, self._shared, self._recipe = source, shared, recipe
         self._arms = {arm.name: arm for arm in arms}
         self._crew, self._say = crew, say
-        self.results = read_results(output / _RESULTS)
+        self.results = read_results(output / RESULTS)
         self.multiples: list[float] = []
         self.chosen: dict[str, float] = {}
 
@@ -78,7 +75,7 @@ class Comparison:
         if len(missing) < len(runs):
             self._say(f"{len(runs) - len(missing)} of {len(runs)} runs are done")
         for number, result in enumerate(self._crew.call(perform, [(self._task(run),) for run in missing]), start=1):
-            add_result(self.output / _RESULTS, result)
+            add_result(self.output / RESULTS, result)
             self.results[result.run] = result
             self._say(f"{len(runs) - len(missing) + number} of {len(runs)} runs: {self._outcome(result)}")
 
@@ -110,7 +107,7 @@ class Comparison:
             trouble = next(result.trouble for result in results_of(self.results, arm) if result.trouble)
             raise SurgeonError(
                 f"arm {arm} met NaN or infinity at every learning rate: {trouble}",
-                hint="give lower ones: --learning-rates 0.1,0.3,1",
+                hint="give lower ones, as --learning-rates 0.01,0.03,0.1",
             )
         return best
 
@@ -121,7 +118,8 @@ class Comparison:
         below = sum(multiple < FIRST_GRID[0] for multiple in multiples)
         above = sum(multiple > FIRST_GRID[-1] for multiple in multiples)
         more = [low / _GROWTH] if low in best and below < _MOST_GROWTH else []
-        return [*more, high * _GROWTH] if high in best and above < _MOST_GROWTH else more
+        more += [high * _GROWTH] if high in best and above < _MOST_GROWTH else []
+        return [float(f"{multiple:.6g}") for multiple in more]
 
     def _scores(self) -> tuple[Scored, dict[str, list[Scored]]]:
         """Score the original and the chosen runs, by the same code, on the split that has chosen nothing."""
@@ -139,23 +137,26 @@ class Comparison:
         for name in self._arms:
             scores = [one.scores[metric] for one in scored[name]]
             means = {m: self._validation(name, m)[0] for m in self.multiples}
-            results = results_of(self.results, name)
+            results = [result for m in self.multiples for result in results_of(self.results, name, m)]
             arms[name] = {
                 "overrides": self._arms[name].changes,
+                "multiple": self.chosen[name],
                 "learning_rate": self._rate(self.chosen[name]),
                 "validation": means[self.chosen[name]],
                 "scores": scores,
                 "mean": sum(scores) / len(scores),
-                **_against(scored[PLAIN], scored[name], metric, is_plain=name == PLAIN),
+                **(_NO_DIFFERENCE if name == PLAIN else against_plain(scored[PLAIN], scored[name], metric)),
                 "at_edge": self.chosen[name] in (self.multiples[0], self.multiples[-1]),
                 "runs": len(results),
                 "steps": sum(result.steps for result in results),
                 "epochs": self.plan.epochs[name],
+                "share_of_plains_time": self.share_of_plains_time(name),
                 "broken_off": sum(result.validation is None for result in results),
                 "learning_rates": [
                     {"learning_rate": self._rate(m), "validation": None if mean == _BROKEN_OFF else mean}
                     for m, mean in means.items()
                 ],
+                "valid_share": self._valid_share(name),
             }
         return {
             "arms": arms,
@@ -166,7 +167,22 @@ class Comparison:
             "scored_on": self.plan.scored_on,
             "samples": original.scores["samples"],
             "budget": self.plan.budget,
+            "grid": self.plan.learning_rates,
+            "multiples": self.multiples,
         }
+
+    def share_of_plains_time(self, name: str) -> float | None:
+        """Return how long an arm's steps take, as measured before, against plain's; None where epochs are equal."""
+        measured, epochs = self.plan.step_seconds, self.plan.epochs
+        if measured is None:
+            return None
+        return round(measured[name] * epochs[name] / (measured[PLAIN] * epochs[PLAIN]), 3)
+
+    def _valid_share(self, name: str) -> list[float] | None:
+        """Return the chosen runs' mean share of units still valid at each step; None for an arm without episodes."""
+        runs = [valid_share(self.output / r.folder) for r in results_of(self.results, name, self.chosen[name])]
+        steps = min(map(len, runs))
+        return [sum(run[step] for run in runs) / len(runs) for step in range(steps)] if steps > 1 else None
 
     def _costs(self) -> dict[str, Any]:
         costs: dict[str, Any] = {}
@@ -180,29 +196,6 @@ class Comparison:
                 costs[name]["seconds_per_step_of_trial"] = self.plan.step_seconds[name]
         return {"arms": costs}
 
-    def valid_shares(self) -> dict[str, list[float]]:
-        """Return, for each arm with episodes, the chosen runs' mean share of units still valid at each step."""
-        shares = {}
-        for name, multiple in self.chosen.items():
-            runs = [valid_share(self.output / r.folder) for r in results_of(self.results, name, multiple)]
-            steps = min(map(len, runs))
-            if steps > 1:
-                shares[name] = [sum(run[step] for run in runs) / len(runs) for step in range(steps)]
-        return shares
-
 
 def _score(name: str, seed: int, folder: Path, recipe: Recipe) -> tuple[str, int, Scored]:
     return name, seed, score(folder, recipe)
-
-
-def _against(plain: Sequence[Scored], arm: Sequence[Scored], metric: str, *, is_plain: bool) -> dict[str, Any]:
-    """Return an arm's difference to plain over the seeds or, where there is one only, over the pictures."""
-    if is_plain:
-        return {"difference": None, "verdict": None}
-    by_seed = [a.scores[metric] - p.scores[metric] for a, p in zip(arm, plain, strict=True)]
-    if len(by_seed) > 1:
-        found = paired_difference(by_seed, resolution=100 / plain[0].scores["samples"])
-    else:
-        hits = zip(arm[0].hits, plain[0].hits, strict=True)
-        found = paired_difference([100.0 * a - 100.0 * p for a, p in hits])
-    return {"difference": {**asdict(found), "agree": agreeing(by_seed)}, "verdict": found.verdict}

@@ -13,12 +13,13 @@ import numpy as np
 import timm
 import torch
 import torchvision
+from pydantic import TypeAdapter, ValidationError
 
 from spgsurgeon import __version__
 from spgsurgeon.checkpoint.folders import read_json_object
 from spgsurgeon.checkpoint.hashing import content_hash
-from spgsurgeon.checkpoint.writing import write_json, write_safetensors
-from spgsurgeon.errors import SurgeonError, UsageError
+from spgsurgeon.checkpoint.writing import atomic_file, write_json, write_safetensors
+from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
 from spgsurgeon.recipe.data_section import HOLDOUT, MASKS
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.recipe.schema import Recipe
@@ -30,6 +31,8 @@ from spgsurgeon.workflows.opening import OpenedModel, open_model, state_of
 from spgsurgeon.workflows.pictures import open_data
 from spgsurgeon.workflows.train import time_steps, train
 
+PLAN, DOCUMENT, COSTS, RESULTS = "compare-plan.json", "compare.json", "costs.json", "results.jsonl"
+"""Files of a comparison's folder: how it was started, what it found, what it cost, and a line a run that is done."""
 BUDGETS = ("epochs", "seconds")
 Grid = Sequence[float] | Literal["auto"]
 
@@ -56,7 +59,7 @@ class Plan:
     step_seconds: dict[str, float] | None = None
 
 
-_ASKED = ("model", "base_hash", "recipe", "arms", "seeds", "learning_rates", "budget", "versions")
+_ASKED = ("model", "base_hash", "recipe", "arms", "seeds", "budget", "versions")
 
 
 def versions() -> dict[str, str]:
@@ -68,15 +71,9 @@ def versions() -> dict[str, str]:
 def read_settled(source: str | Path, overrides: Sequence[str]) -> tuple[Recipe, list[str]]:
     """Return the recipe and the overrides that all arms share, a held-out part of the training split among them.
 
-    Raises UsageError where there can be no such part, and where scores would be computed on it too.
+    Raises UsageError where scores would be computed on that part too.
     """
     recipe = read_recipe(source, overrides)
-    if recipe.data.source in MASKS:
-        raise UsageError(
-            f"data.source {recipe.data.source} has masks, and only labelled pictures can be held out of training to "
-            "choose learning rates on",
-            hint="train each arm by itself, with the same learning rates: spgsurgeon train",
-        )
     if recipe.data.eval == HOLDOUT:
         raise UsageError(
             "data.eval is the held-out part that learning rates are chosen on, so it can't be scored on too",
@@ -117,8 +114,14 @@ def complete(plan: Plan, base: Path, source: str, shared: Sequence[str], arms: S
     With a budget of seconds an arm has as many epochs as cost the same, by steps measured here, as plain's.
     """
     recipe = read_recipe(source, shared)
-    plan.metric = METRIC["classification"]
-    plan.scored_on = open_data(recipe.data).evaluation.name
+    plan.metric = METRIC["segmentation" if recipe.data.source in MASKS else "classification"]
+    scored_on = open_data(recipe.data).evaluation
+    plan.scored_on = scored_on.name
+    if len(plan.seeds) == 1 and len(scored_on) < 2:
+        raise UsageError(
+            f"one seed and {len(scored_on)} picture of {scored_on.name} have no spread, hence no interval",
+            hint="--seeds 5, or more pictures in data.eval",
+        )
     plan.chosen_on = open_data(recipe.data.model_copy(update={"eval": HOLDOUT})).evaluation.name
     for arm in arms:
         chosen = [*shared, *arm.overrides, f"data.eval={HOLDOUT}"]
@@ -153,20 +156,42 @@ def _step_seconds(base: Path, source: str, shared: Sequence[str], arms: Sequence
     return {name: statistics.median(seconds) for name, seconds in measured.items()}
 
 
-def read_plan(path: Path) -> Plan:
-    """Return the plan of a comparison. Raises DamagedFileError where it can't be read."""
-    return Plan(**read_json_object(path))
+def read_plan(output: Path) -> Plan:
+    """Return the plan of a comparison.
+
+    Raises UsageError where the folder is none, and DamagedFileError where its plan can't be read.
+    """
+    if not (output / PLAN).is_file():
+        raise UsageError(f"{output} is no comparison: it has no {PLAN}", hint="start one without --resume")
+    found = read_json_object(output / PLAN)
+    try:
+        return TypeAdapter(Plan).validate_python(found)
+    except ValidationError as error:
+        raise DamagedFileError(f"{output / PLAN} is damaged: {error.errors()[0]['loc']} is missing or wrong") from error
 
 
-def check_same_plan(asked: Plan, found: Plan, output: Path) -> None:
-    """Raise UsageError, naming what differs, where a comparison was started otherwise than is asked now."""
-    one, other = ({key: asdict(plan)[key] for key in _ASKED} for plan in (asked, found))
+def started_plan(asked: Plan, output: Path) -> Plan:
+    """Return the plan that a comparison was started with, with the grid that is asked for now.
+
+    Raises UsageError, naming what differs, where it was started otherwise. Only the grid may have become wider, or
+    "auto": the runs are the same ones, and more.
+    """
+    plan = read_plan(output)
+    one, other = ({key: asdict(each)[key] for key in _ASKED} for each in (asked, plan))
     differing = _differing(one, other)
+    grid, before = asked.learning_rates, plan.learning_rates
+    if grid != "auto" and (before == "auto" or not set(grid) >= set(before)):
+        differing.append("learning_rates")
     if differing:
         raise UsageError(
             f"{output} was started otherwise: {', '.join(differing)} differ",
             hint="give the arguments that it was started with, or start another comparison with -o",
         )
+    if grid != before:
+        plan.learning_rates = grid
+        with atomic_file(output / PLAN, force=True) as temporary:
+            write_json(temporary, asdict(plan))
+    return plan
 
 
 def _differing(one: Any, other: Any, path: str = "") -> list[str]:

@@ -59,14 +59,16 @@ class Crew:
         with one_thread():
             for arguments in calls:
                 self.leave_if_asked()
-                yield function(*arguments)
+                try:
+                    result = function(*arguments)
+                except InterruptedRunError as error:  # of a run, which says how to go on with it alone
+                    raise _stopped(error.exit_code - 128) from error
+                yield result
 
     def leave_if_asked(self) -> None:
         """Raise InterruptedRunError where a signal has come."""
-        number = self._stop.number
-        if number is not None:
-            hint = "go on with the same command and --resume"
-            raise InterruptedRunError(f"the comparison was stopped by signal {number}", hint=hint, number=number)
+        if self._stop.number is not None:
+            raise _stopped(self._stop.number)
 
     def _in_processes(
         self, pool: ProcessPoolExecutor, function: Callable[..., Result], calls: Iterable[tuple[Any, ...]]
@@ -96,6 +98,11 @@ class Crew:
         while not self._line.numbers.empty():
             with suppress(ProcessLookupError):
                 os.kill(self._line.numbers.get(), signal.SIGTERM)
+
+
+def _stopped(number: int) -> InterruptedRunError:
+    hint = "go on with the same command and --resume"
+    return InterruptedRunError(f"the comparison was stopped by signal {number}", hint=hint, number=number)
 
 
 @dataclass(frozen=True)

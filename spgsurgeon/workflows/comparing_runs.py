@@ -9,22 +9,13 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from spgsurgeon.checkpoint.folders import read_state
-from spgsurgeon.recipe.data_section import HOLDOUT
-from spgsurgeon.recipe.schema import Recipe
+from spgsurgeon.errors import SurgeonError
 from spgsurgeon.reporting.run_records import read_epochs
-from spgsurgeon.training.evaluation import evaluate
 from spgsurgeon.training.number_guard import NonFiniteError
-from spgsurgeon.training.processes import Processes, choose_precision, join_processes
 from spgsurgeon.training.run_folder import last_of
-from spgsurgeon.training.scoring import ClassificationTally, Scores
+from spgsurgeon.training.scoring import Scores
 from spgsurgeon.workflows.comparing_arms import SEARCH
-from spgsurgeon.workflows.evaluate import evaluation_batches
-from spgsurgeon.workflows.opening import open_model
-from spgsurgeon.workflows.pictures import open_data
 from spgsurgeon.workflows.searching import search
 from spgsurgeon.workflows.train import train
 
@@ -40,7 +31,12 @@ class Run:
     @property
     def folder(self) -> Path:
         """Where it lies in the comparison's folder."""
-        return Path("runs", self.arm, f"lr-{self.multiple:.4g}", f"seed-{self.seed}")
+        return Path("runs", self.arm, folder_of(self.multiple), f"seed-{self.seed}")
+
+
+def folder_of(multiple: float) -> str:
+    """Return the name of the folder of the runs with this multiple of the recipe's learning rate."""
+    return f"lr-{multiple:.4g}"
 
 
 @dataclass(frozen=True)
@@ -73,18 +69,30 @@ class Result:
 
 def perform(task: Task) -> Result:
     """Do the run, or what is left of it: one that has begun goes on from its last checkpoint."""
+    try:
+        return _search(task) if task.run.arm == SEARCH else _train(task)
+    except SurgeonError as error:
+        error.message = f"arm {task.run.arm}, seed {task.run.seed}: {error.message}"
+        raise
+
+
+def _search(task: Task) -> Result:
     folder = task.output / task.run.folder
-    if task.run.arm == SEARCH:
-        found = search(folder, str(task.base), task.recipe, task.overrides, task.epochs, task.run.seed)
-        trials = [cost(trial) for trial in found.trials]
-        steps, seconds = sum(steps for steps, _ in trials), sum(seconds for _, seconds in trials)
-        return Result(task.run, found.best, str(found.folder.relative_to(task.output)), steps, seconds, found.trouble)
+    found = search(folder, str(task.base), task.recipe, task.overrides, task.epochs, task.run.seed)
+    trials = [cost(trial) for trial in found.trials]
+    steps, seconds = sum(steps for steps, _ in trials), sum(seconds for _, seconds in trials)
+    return Result(task.run, found.best, str(found.folder.relative_to(task.output)), steps, seconds, found.trouble)
+
+
+def _train(task: Task) -> Result:
+    folder = task.output / task.run.folder
     best, trouble = None, None
     try:
-        if folder.exists():
+        if folder.exists() and last_of(folder) is not None:
             best = train(output=folder, resume=True)["best"]
-        else:
-            best = train(str(task.base), recipe=task.recipe, overrides=task.overrides, output=folder)["best"]
+        else:  # also where it was killed before its first checkpoint
+            base, overrides = str(task.base), task.overrides
+            best = train(base, recipe=task.recipe, overrides=overrides, output=folder, force=True)["best"]
     except NonFiniteError as error:
         trouble = error.message
     return Result(task.run, best, str(task.run.folder), *cost(folder), trouble)
@@ -97,54 +105,17 @@ def cost(folder: Path) -> tuple[int, float]:
     return steps, sum(epoch.seconds for epoch in read_epochs(folder / "metrics.jsonl")[0])
 
 
-@dataclass(frozen=True)
-class Scored:
-    """Scores on the split that chose nothing; `hits` says of each picture, in the data's order, whether it is right."""
-
-    scores: Scores
-    hits: list[bool]
-
-
-class _RememberedHits(ClassificationTally):
-    """Also remembers which pictures were right."""
-
-    def __init__(self, processes: Processes) -> None:
-        super().__init__(processes)
-        self.hits: list[Tensor] = []
-
-    def add(self, logits: Tensor, target: Tensor) -> None:
-        self.hits.append(logits.argmax(1) == target)
-        super().add(logits, target)
-
-
-def score(folder: Path, recipe: Recipe) -> Scored:
-    """Return what the model in `folder`, a run's best checkpoint or a base, scores on the recipe's data.eval."""
-    data, training = recipe.data, recipe.training
-    assert data.eval != HOLDOUT, "learning rates were chosen on it"
-    opened = open_model(str(folder))
-    source = open_data(data).evaluation
-    preprocessing = opened.preprocessing.at(data.eval_image_size or data.image_size)
-    size = training.eval_batch_size or training.batch_size
-    with join_processes(training.device) as processes:
-        precision, tally = choose_precision(training.precision, processes.device), _RememberedHits(processes)
-        batches = evaluation_batches(
-            source, preprocessing, size, data.workers, processes, task=opened.task, unreadable=data.unreadable
-        )
-        try:
-            scores = evaluate(opened.module.to(processes.device), batches, processes, precision, tally=tally)
-        finally:
-            batches.close()
-    del scores["images_per_second"]
-    return Scored(scores, torch.cat(tally.hits).tolist())
-
-
 # What is kept
 
 
 def add_result(path: Path, result: Result) -> None:
-    """Append a line to the file of results, whole or not at all after a crash: a line that is cut off is no result."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(result)) + "\n")
+    """Append a line to the file of results. What a crash cut off before it stays a line of its own, and no result."""
+    with path.open("a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write(json.dumps(asdict(result)).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
 
@@ -152,7 +123,7 @@ def add_result(path: Path, result: Result) -> None:
 def read_results(path: Path) -> dict[Run, Result]:
     """Return the results by run; lines that are damaged are left out."""
     results = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         with suppress(ValueError, TypeError, KeyError):
             fields = json.loads(line)
             run = Run(**fields.pop("run"))

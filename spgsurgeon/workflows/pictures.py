@@ -9,7 +9,7 @@ from spgsurgeon.recipe.data_section import HOLDOUT, MASKS, DataSection
 from spgsurgeon.training.mask_sources import open_mask_source
 from spgsurgeon.training.shard_source import with_classes
 from spgsurgeon.training.sources import ImageSource, Source, open_source
-from spgsurgeon.training.subsets import hold_out, limit_classes
+from spgsurgeon.training.subsets import hold_out, hold_out_masks, limit_classes
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,10 @@ def _open_split(section: DataSection, split: str) -> Source[Any]:
 def _parted(section: DataSection, train: Source[Any]) -> tuple[Source[Any], Source[Any]]:
     """Return what of the training split is trained on, and what is held out (where nothing is: all of it)."""
     held = train
-    if section.holdout is not None:
-        train, held = hold_out(cast(ImageSource, train), section.holdout)  # with masks the schema refuses both
+    if section.holdout is not None and section.source in MASKS:
+        train, held = hold_out_masks(train, section.holdout)
+    elif section.holdout is not None:
+        train, held = hold_out(cast(ImageSource, train), section.holdout)
     if section.limit is not None:
-        train = limit_classes(cast(ImageSource, train), section.limit)
+        train = limit_classes(cast(ImageSource, train), section.limit)  # with masks the schema refuses it
     return train, held

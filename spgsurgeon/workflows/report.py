@@ -1,8 +1,8 @@
-"""`spgsurgeon report`: what one run or several recorded, as one page and as figures."""
+"""`spgsurgeon report`: what runs and comparisons recorded, as one page and as figures."""
 
 from __future__ import annotations
 
-from collections import Counter
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,42 +10,47 @@ from typing import Any
 from spgsurgeon import __version__
 from spgsurgeon.checkpoint.writing import atomic_folder, refuse_existing, refuse_overwriting_input, write_json
 from spgsurgeon.errors import UsageError
+from spgsurgeon.reporting.comparison_records import ComparisonRecord
 from spgsurgeon.reporting.gallery import drawings_of
 from spgsurgeon.reporting.page import render_page
 from spgsurgeon.reporting.run_records import RunRecord
+from spgsurgeon.workflows.comparison_reading import is_comparison, read_comparison
 from spgsurgeon.workflows.run_reading import check_is_run, read_run
 from spgsurgeon.workflows.thumbnails import with_pictures
 
 _PAGE, _FIGURES, _DOCUMENT = "index.html", "figures", "report.json"
 
 
-def report(runs: Sequence[Path], output: Path = Path("report"), *, force: bool = False) -> dict[str, Any]:
-    """Write the folder `output` about these run folders and return the document of `report --json`.
+def report(folders: Sequence[Path], output: Path = Path("report"), *, force: bool = False) -> dict[str, Any]:
+    """Write the folder `output` about these folders of runs and comparisons; return the document of `report --json`.
 
     It holds index.html, which needs no other file and no network, the same figures as PNG files, and the document
-    itself. Runs may be unfinished; what they did not record is left out and what can't be read is said, on the page
-    and in the document's `notes`. Of the training data only the pictures that are shown are read. `force` replaces an
-    earlier report. Raises UsageError for what is no run folder.
+    itself. Runs and comparisons may be unfinished; what they did not record is left out and what can't be read is said,
+    on the page and in the document's `notes`. Of the training data only the pictures that are shown are read. `force`
+    replaces an earlier report. Raises UsageError for what is neither.
     """
-    if not runs:
-        raise UsageError("no run was given", hint="give one run folder or several")
+    if not folders:
+        raise UsageError("no run was given", hint="give one run folder or several, or a comparison's folder")
+    compared = [path for path in folders if is_comparison(path)]
+    runs = [path for path in folders if path not in compared]
     for path in runs:
         check_is_run(path)
     refuse_existing(output, force=force)
-    refuse_overwriting_input(output, runs)
-    records = [
-        with_pictures(read_run(path, name, number), path)
-        for number, (path, name) in enumerate(zip(runs, _names(runs), strict=True))
-    ]
-    drawings = drawings_of(records)
+    refuse_overwriting_input(output, folders)
+    names = dict(zip(folders, _names(folders), strict=True))
+    records = [with_pictures(read_run(path, names[path], number), path) for number, path in enumerate(runs)]
+    comparisons = [read_comparison(path, names[path], number) for number, path in enumerate(compared)]
+    drawings = drawings_of(records, comparisons)
+    notes = [(found.name, found.notes) for found in comparisons] + [(run.name, run.notes) for run in records]
     document = {
         "output": str(output),
         "page": str(output / _PAGE),
         "figures": [str(output / _FIGURES / f"{drawing.name}.png") for drawing in drawings],
         "runs": [_summary(path, record) for path, record in zip(runs, records, strict=True)],
-        "notes": [f"{record.name}: {text}" for record in records for text in record.notes],
+        "comparisons": [_findings(path, record) for path, record in zip(compared, comparisons, strict=True)],
+        "notes": [f"{name}: {text}" for name, said in notes for text in said],
     }
-    page = render_page(records, drawings, package_version=__version__)
+    page = render_page(records, drawings, comparisons, package_version=__version__)
     with atomic_folder(output, force=force) as folder:
         (folder / _FIGURES).mkdir()
         for drawing in drawings:
@@ -55,13 +60,16 @@ def report(runs: Sequence[Path], output: Path = Path("report"), *, force: bool =
     return document
 
 
-def _names(runs: Sequence[Path]) -> list[str]:
-    """Return what to call the runs: their folders' names, or whole paths where two share one."""
-    paths = [path.resolve() for path in runs]
-    if twice := [str(run) for run, path in zip(runs, paths, strict=True) if paths.count(path) > 1]:
+def _names(folders: Sequence[Path]) -> list[str]:
+    """Return what to call the folders: by their names or, where several share one, by where they part as well."""
+    paths = [path.resolve() for path in folders]
+    if twice := [str(folder) for folder, path in zip(folders, paths, strict=True) if paths.count(path) > 1]:
         raise UsageError(f"{twice[0]} is given more than once")
-    counted = Counter(path.name for path in paths)
-    return [path.name if counted[path.name] == 1 else str(run) for run, path in zip(runs, paths, strict=True)]
+    names = []
+    for path in paths:
+        alike = [other.parent for other in paths if other.name == path.name]
+        names.append(path.name if len(alike) == 1 else str(path.relative_to(os.path.commonpath(alike))))
+    return names
 
 
 def _summary(path: Path, record: RunRecord) -> dict[str, Any]:
@@ -72,4 +80,15 @@ def _summary(path: Path, record: RunRecord) -> dict[str, Any]:
         "original": record.original,
         "best": record.best,
         "last": record.last,
+    }
+
+
+def _findings(path: Path, record: ComparisonRecord) -> dict[str, Any]:
+    arms = record.document["arms"] if record.document else {}
+    return {
+        "comparison": str(path),
+        "finished": record.document is not None,
+        "runs_done": record.done,
+        "runs_planned": record.planned,
+        "arms": {name: {key: arm[key] for key in ("mean", "verdict")} for name, arm in arms.items()},
     }

@@ -116,8 +116,8 @@ class _Halving:
 
 def _train(run: Path, base: str, recipe: str, overrides: list[str], halving: _Halving, planned: int) -> None:
     """Train the trial, or what is left of it after its last checkpoint: the epochs before it are told once more."""
-    if not run.exists():
-        train(base, recipe=recipe, overrides=overrides, output=run, progress=halving)
+    if not run.exists() or last_of(run) is None:  # also where it was killed before its first checkpoint
+        train(base, recipe=recipe, overrides=overrides, output=run, progress=halving, force=True)
         return
     done = _counters(run).get("epoch", 0)
     for epoch in read_epochs(run / "metrics.jsonl")[0]:

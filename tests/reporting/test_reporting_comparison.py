@@ -17,6 +17,7 @@ DIFFERENCE = {"mean": 1.5, "low": 0.5, "high": 2.5, "bootstrap_low": 0.8, "boots
 def arm(rate: float, scores: list[float], **more: Any) -> dict[str, Any]:
     grid = [{"learning_rate": 0.02, "validation": 70.0}, {"learning_rate": 0.2, "validation": None}]
     return {
+        "multiple": 1 if rate == 0.02 else 10,
         "learning_rate": rate,
         "validation": 70.0,
         "scores": scores,
@@ -27,6 +28,8 @@ def arm(rate: float, scores: list[float], **more: Any) -> dict[str, Any]:
         "epochs": 6,
         "broken_off": 0,
         "learning_rates": grid,
+        "valid_share": None,
+        "share_of_plains_time": None,
     } | more
 
 
@@ -41,6 +44,9 @@ def document() -> dict[str, Any]:
         "chosen_on": "train, held out",
         "scored_on": "test",
         "samples": 697,
+        "budget": "epochs",
+        "grid": [1, 10],
+        "multiples": [1, 10],
     }
 
 
@@ -59,12 +65,32 @@ def test_remarks_say_what_limits_it(document: dict[str, Any]) -> None:
     said = dict(remarks(document))
     assert said["score"] == "top-1 %, mean of 2 seeds, on 697 pictures of test"
     assert said["could show"] == "my|arm: 1.25 points or more, four times in five"
-    assert "my|arm (0.02)" in said["grid"]
-    assert "plain 6, my|arm 5" in said["epochs"]
+    assert "my|arm (0.02); go on with --resume and --learning-rates 0.1,0.33,1,10, or auto" in said["grid"]
     assert "my|arm 1" in said["broken off"]
     for each in document["arms"].values():
-        each.update(at_edge=False, broken_off=0, epochs=6)
+        each.update(at_edge=False, broken_off=0)
     assert not dict(remarks(document)).keys() & {"grid", "epochs", "broken off"}
+
+
+def test_several_arms_have_several_chances_to_be_wrong(document: dict[str, Any]) -> None:
+    assert "arms" not in dict(remarks(document))
+    document["arms"] |= dict.fromkeys(("a", "b", "c"), document["arms"]["my|arm"])
+    assert "of 4 like plain one would seem not to be in up to 20 % of comparisons" in dict(remarks(document))["arms"]
+
+
+def test_an_edge_is_continued_on_its_own_side_and_not_after_auto(document: dict[str, Any]) -> None:
+    document["arms"]["my|arm"]["multiple"] = 10
+    assert "--learning-rates 1,10,30,100, or auto" in dict(remarks(document))["grid"]
+    document["grid"] = "auto"
+    assert dict(remarks(document))["grid"].endswith("auto looked no further: give another training.optimizer.lr")
+
+
+def test_equal_seconds_are_said_with_what_whole_epochs_make_of_them(document: dict[str, Any]) -> None:
+    document["budget"] = "seconds"
+    document["arms"]["plain"]["share_of_plains_time"] = 1.0
+    document["arms"]["my|arm"].update(epochs=1, share_of_plains_time=1.6)
+    said = dict(remarks(document))["epochs"]
+    assert said == "as many as take plain's time, by steps measured here: plain 6, my|arm 1 (1.60 times its time)"
 
 
 def test_markdown_has_cells_for_every_row(document: dict[str, Any]) -> None:
@@ -73,10 +99,12 @@ def test_markdown_has_cells_for_every_row(document: dict[str, Any]) -> None:
 
 
 def test_figures_are_pictures_and_the_same_each_time(document: dict[str, Any]) -> None:
-    figures = comparison_figures(document, {"my|arm": [1.0, 0.9, 0.7]})
+    document["arms"]["my|arm"]["valid_share"] = [1.0, 0.9, 0.7]
+    figures = comparison_figures(document)
     assert set(figures) == {"scores", "learning-rates", "valid-share"}
     for png in figures.values():
         with Image.open(io.BytesIO(png)) as picture:
             assert picture.width > 900
-    again = comparison_figures(document, {})
+    document["arms"]["my|arm"]["valid_share"] = None
+    again = comparison_figures(document)
     assert again == {name: figures[name] for name in ("scores", "learning-rates")}

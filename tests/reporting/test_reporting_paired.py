@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from spgsurgeon.reporting.paired import agreeing, paired_difference
+from spgsurgeon.reporting.paired import agreeing, paired_difference, resampled_difference
 
 COMPARISONS = 2000
 
@@ -69,6 +69,37 @@ def test_one_seed_over_many_pictures_is_wrong_as_seldom() -> None:
     assert false / COMPARISONS <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / COMPARISONS)
 
 
+def _overlaps(generator: np.random.Generator, pictures: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return hits and unions [2, pictures, classes] of two models that are equally good: each has luck of its own."""
+    pixels = generator.multinomial(2000, generator.dirichlet(np.full(classes, 0.3), pictures))
+    chances = generator.beta(8, 2, pixels.shape) + generator.normal(0, 0.1, (2, *pixels.shape))
+    hits = generator.binomial(pixels, np.clip(chances, 0, 1))
+    missed = (pixels - hits).sum(-1, keepdims=True)
+    return hits, pixels + generator.multinomial(missed[..., 0], np.full(classes, 1 / classes))
+
+
+def test_one_seed_over_many_masks_is_wrong_as_seldom() -> None:
+    generator, comparisons, false = np.random.default_rng(5), 400, 0
+    for _ in range(comparisons):
+        hits, unions = _overlaps(generator, 30, 5)
+
+        def difference(drawn: np.ndarray, hits: np.ndarray = hits, unions: np.ndarray = unions) -> np.ndarray:
+            plain, arm = (100 * ((drawn @ h) / (drawn @ u)).mean(1) for h, u in zip(hits, unions, strict=True))
+            return arm - plain
+
+        false += resampled_difference(difference, 30, resamples=300).verdict != "no difference shown"
+    assert false / comparisons <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / comparisons)
+
+
+def test_resampling_a_mean_finds_what_the_mean_of_differences_shows() -> None:
+    differences = np.random.default_rng(6).normal(0.4, 1.0, 60)
+    expected = paired_difference(differences)
+    found = resampled_difference(lambda drawn: drawn @ differences / 60, 60)
+    assert found.mean == pytest.approx(expected.mean)
+    for key in ("low", "high", "bootstrap_low", "bootstrap_high", "detectable"):
+        assert getattr(found, key) == pytest.approx(getattr(expected, key), abs=0.02)
+
+
 def test_a_difference_as_large_as_detectable_is_shown_four_times_in_five() -> None:
     generator = np.random.default_rng(4)
     spread, seeds = 1.0, 5
@@ -94,3 +125,5 @@ def test_agreement_counts_signs() -> None:
 def test_one_difference_has_no_interval() -> None:
     with pytest.raises(ValueError, match="it takes two"):
         paired_difference([1.0])
+    with pytest.raises(ValueError, match="it takes two"):
+        resampled_difference(lambda drawn: drawn.sum(1), 1)

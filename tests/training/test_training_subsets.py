@@ -8,16 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from command_line import make_image_folder
 from numpy.typing import NDArray
 from PIL import Image
 from timm.data import ImageDataset
+from tiny_masks import NoiseMasks
 from tiny_shards import make_same_folder, make_shards
 
 from spgsurgeon.errors import UsageError
 from spgsurgeon.training.sources import ImageSource, open_source
 from spgsurgeon.training.strata import stratified_order
-from spgsurgeon.training.subsets import hold_out, limit_classes
+from spgsurgeon.training.subsets import hold_out, hold_out_masks, limit_classes
 
 
 class Labelled:
@@ -68,6 +70,20 @@ def test_which_samples_are_chosen_never_changes() -> None:
     left, held = hold_out(Labelled(*(0, 1) * 8), 0.25)
     assert numbers(held) == [0, 1, 3, 12]
     assert numbers(limit_classes(left, 2)) == [6, 7, 11, 14]
+
+
+def test_masks_are_held_out_whatever_is_on_them_and_always_the_same() -> None:
+    left, held = hold_out_masks(NoiseMasks(10), 0.3)
+    assert [len(left), len(held)] == [7, 3]
+    chosen = [part.describe(index) for part in (held, left) for index in range(len(part))]
+    assert sorted(chosen) == [f"noise {number}" for number in range(10)]
+    assert chosen[:3] == ["noise 0", "noise 3", "noise 4"]
+    assert torch.equal(held.read(1)[1], NoiseMasks(10).read(3)[1])
+    assert held.name == "noise with masks, 3 of 10 held out"
+    for count, share in ((10, 0.04), (1, 0.9)):
+        with pytest.raises(UsageError, match=f"is empty: it has {count} samples$"):
+            hold_out_masks(NoiseMasks(count), share)
+    assert len(hold_out_masks(NoiseMasks(3), 0.99)[0]) == 1
 
 
 def test_a_limit_applies_to_what_is_left_and_a_lower_one_is_part_of_a_higher() -> None:

@@ -1,0 +1,82 @@
+"""Comparisons that train nothing: scores are made up, and the rest is as the command does it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spgsurgeon.recipe.reading import read_recipe
+from spgsurgeon.reporting.comparison_table import markdown
+from spgsurgeon.workflows.comparing_arms import settle_arms
+from spgsurgeon.workflows.comparing_choice import Comparison
+from spgsurgeon.workflows.comparing_plan import COSTS, DOCUMENT, PLAN, Plan, versions
+from spgsurgeon.workflows.comparing_runs import Result, Task, perform
+from spgsurgeon.workflows.comparing_scores import Scored
+
+RECIPE = "data: {source: digits, holdout: 0.1}\ntraining: {optimizer: {lr: 0.02}}\n"
+
+
+class MadeUp:
+    """A crew that trains nothing: `validation` gives a run's score by arm, multiple and seed; None breaks it off."""
+
+    def __init__(self, validation: Callable[[str, float, int], float | None]) -> None:
+        self._validation = validation
+
+    def call(self, function: Callable[..., Any], calls: list[tuple[Any, ...]]) -> Iterator[Any]:
+        for given in reversed(calls):  # they come in any order
+            yield self._perform(given[0]) if function is perform else self._score(*given)
+
+    def _perform(self, task: Task) -> Result:
+        run = task.run
+        score = self._validation(run.arm, run.multiple, run.seed)
+        scores = None if score is None else {"top1": score, "loss": 1.0}
+        (task.output / run.folder).mkdir(parents=True)
+        return Result(run, scores, str(run.folder), 10, 2.5, "NaN" if score is None else None)
+
+    def _score(self, name: str, seed: int, folder: Path, recipe: Any) -> tuple[str, int, Scored]:
+        multiple = float(folder.parent.name.removeprefix("lr-")) if name else 0.0
+        hits = np.array([index < 90 + (name == "spg") for index in range(100)], dtype=np.int64)
+        own = int(folder.name.removeprefix("seed-")) if name else 0
+        return name, seed, Scored({"top1": 10 * multiple + own, "samples": 100}, hits)
+
+
+def made_up(
+    recipe: Path,
+    output: Path,
+    validation: Callable[[str, float, int], float | None],
+    *,
+    grid: list[float] | str = "auto",
+    seeds: int = 2,
+) -> dict[str, Any]:
+    """Return the document of a comparison of plain and spg, which lies in `output` as the command writes it."""
+    settled = read_recipe(recipe)
+    arms = settle_arms(["spg"], recipe, [], settled)
+    plan = Plan(
+        model="m",
+        base_hash="",
+        recipe=settled.model_dump(mode="json"),
+        arms={arm.name: arm.changes for arm in arms},
+        seeds=list(range(seeds)),
+        learning_rates=grid,
+        budget="epochs",
+        versions=versions(),
+        metric="top1",
+        chosen_on="digits (train), held out",
+        scored_on="digits (val)",
+        epochs={"plain": 1, "spg": 1},
+    )
+    crew: Any = MadeUp(validation)
+    output.mkdir(exist_ok=True)  # with the results of an earlier one
+    comparison = Comparison(output, str(recipe), [], settled, arms, plan, crew, lambda text: None)
+    document, costs = comparison.run()
+    for name, content in ((PLAN, asdict(plan)), (DOCUMENT, document), (COSTS, costs)):
+        (output / name).write_text(json.dumps(content))
+    table = markdown(document, costs)
+    assert "| spg |" in table
+    assert ("is at the grid's edge" in table) == any(arm["at_edge"] for arm in document["arms"].values())
+    return document

@@ -1,0 +1,85 @@
+"""`compare`: what it chooses, when its grid grows, and what it says of the chosen, on made-up scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from made_up_comparisons import RECIPE, made_up
+
+from spgsurgeon.errors import SurgeonError
+from spgsurgeon.workflows.comparing_runs import Result, Run, add_result, read_results
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recipe") / "small.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def test_a_learning_rate_is_chosen_by_the_mean_over_seeds_and_not_by_the_scores(recipe: Path, tmp_path: Path) -> None:
+    table = {1.0: (50, 90), 3.0: (71, 71), 10.0: (60, 60)}
+    document = made_up(recipe, tmp_path / "c", lambda arm, m, seed: table[m][seed], grid=[1.0, 3.0, 10.0])
+    arm = document["arms"]["spg"]
+    assert (arm["learning_rate"], arm["validation"], arm["at_edge"]) == (0.06, 71, False)
+    assert arm["scores"] == [30, 31]
+
+
+def test_auto_grows_the_grid_of_all_arms_until_the_best_has_neighbours(recipe: Path, tmp_path: Path) -> None:
+    best = {"plain": 27.0, "spg": 0.3}
+    document = made_up(recipe, tmp_path / "c", lambda arm, m, seed: -abs(m / best[arm] - 1))
+    for name, arm in document["arms"].items():
+        multiples = [round(point["learning_rate"] / 0.02, 3) for point in arm["learning_rates"]]
+        assert multiples == [0.1, 0.3, 1, 3, 9, 27, 81]
+        assert arm["learning_rate"] == pytest.approx(0.02 * best[name], rel=1e-5)
+        assert not arm["at_edge"]
+
+
+@pytest.mark.parametrize("wider", [[0.3, 1.0, 3.0, 10.0], "auto"])
+def test_a_wider_grid_takes_over_what_is_done_and_says_what_it_would_have_said(
+    wider: list[float] | str, recipe: Path, tmp_path: Path
+) -> None:
+    def validation(arm: str, multiple: float, seed: int) -> float:
+        return 50 - abs(multiple - 1)
+
+    first = made_up(recipe, tmp_path / "c", validation, grid=[1.0, 10.0])
+    assert first["arms"]["spg"]["at_edge"]
+    again = made_up(recipe, tmp_path / "c", validation, grid=wider)  # a run that is done again would find its folder
+    assert again == made_up(recipe, tmp_path / "fresh", validation, grid=wider)
+    assert not again["arms"]["spg"]["at_edge"]
+
+
+def test_a_line_that_a_crash_cut_off_takes_none_with_it(tmp_path: Path) -> None:
+    first, second = (Result(Run("plain", 1.0, seed), {"top1": 50.0}, "runs", 10, 2.5) for seed in (0, 1))
+    path = tmp_path / "results.jsonl"
+    add_result(path, first)
+    path.write_text(path.read_text() + path.read_text()[:40])
+    add_result(path, second)
+    assert read_results(path) == {first.run: first, second.run: second}
+
+
+def test_auto_gives_up_after_four_values_on_a_side(recipe: Path, tmp_path: Path) -> None:
+    document = made_up(recipe, tmp_path / "c", lambda arm, m, seed: m)
+    assert len(document["arms"]["plain"]["learning_rates"]) == 3 + 4
+    assert document["arms"]["plain"]["at_edge"]
+
+
+def test_a_run_that_breaks_off_counts_as_worst(recipe: Path, tmp_path: Path) -> None:
+    def validation(arm: str, multiple: float, seed: int) -> float | None:
+        return None if multiple == 10 and seed == 1 else multiple
+
+    document = made_up(recipe, tmp_path / "c", validation, grid=[1.0, 3.0, 10.0])
+    arm = document["arms"]["spg"]
+    assert (arm["learning_rate"], arm["broken_off"], arm["learning_rates"][2]["validation"]) == (0.06, 1, None)
+    assert arm["runs"] == 6
+    with pytest.raises(SurgeonError, match="NaN or infinity at every learning rate"):
+        made_up(recipe, tmp_path / "d", lambda arm, m, seed: None, grid=[1.0])
+
+
+def test_one_seed_has_an_interval_over_pictures(recipe: Path, tmp_path: Path) -> None:
+    document = made_up(recipe, tmp_path / "c", lambda arm, m, seed: 50.0, grid=[1.0], seeds=1)
+    difference = document["arms"]["spg"]["difference"]
+    assert (difference["mean"], difference["agree"]) == (1.0, 1)
+    assert difference["low"] < 0 < difference["high"]
+    assert document["arms"]["spg"]["verdict"] == "no difference shown"
