@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +46,10 @@ class Subset:
     def labels(self) -> NDArray[np.int64]:
         """See `ImageSource`."""
         return self.whole.labels()[self.indices]
+
+    def fingerprint(self) -> Iterable[str]:
+        """See `ImageSource`."""
+        return [*self.whole.fingerprint(), str(self.indices.tolist())]
 
     def describe(self, index: int) -> str:
         """See `Source`; a number in it is that in the whole data set."""
