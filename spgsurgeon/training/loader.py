@@ -14,7 +14,8 @@ import torch
 
 from spgsurgeon.errors import UsageError
 from spgsurgeon.training.caching import Cache, make_feed
-from spgsurgeon.training.samples import AnyTransform, Batch, Key
+from spgsurgeon.training.feed import unusable_error
+from spgsurgeon.training.samples import AnyTransform, Batch, Key, Samples, Unusable
 from spgsurgeon.training.seeds import derive_seed
 from spgsurgeon.training.sources import Source
 
@@ -52,6 +53,7 @@ class TrainingBatches:
         self._samples, self._batch_size, self._seed = len(source), batch_size, seed
         self._rank, self._world_size = rank, world_size
         self.source = source
+        self._uncached = Samples(source, transform, seed, replaces=unreadable == "skip")
         self._feed = make_feed(
             source,
             transform,
@@ -80,6 +82,13 @@ class TrainingBatches:
         """
         assert 0 <= start <= self.batches_per_epoch
         return (batch for part in self._feed.run(self._plan(epoch, start)) for batch in part)
+
+    def first(self) -> Batch:
+        """Return the first batch of all, made here: no worker is started and nothing decoded but its pictures."""
+        part = self._uncached.collate(self._uncached.__getitems__(next(self._plan(0, 0))))
+        if isinstance(part, Unusable):
+            raise unusable_error(self.source, part)
+        return part.batches[0]
 
     def close(self) -> None:
         """End the workers; the next epoch would start new ones."""

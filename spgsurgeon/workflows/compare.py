@@ -9,6 +9,7 @@ on data.eval.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -42,8 +43,10 @@ from spgsurgeon.workflows.comparing_plan import (
     write_base,
 )
 from spgsurgeon.workflows.comparing_processes import hire
+from spgsurgeon.workflows.pictures import decoded_pictures_in
 from spgsurgeon.workflows.searching import check_search
 
+_DECODED = "decoded"
 _PLAN, _DOCUMENT, _COSTS, _TABLE = "compare-plan.json", "compare.json", "costs.json", "compare.md"
 
 Say = Callable[[str], None]
@@ -97,19 +100,21 @@ def compare(
     source = str(recipe)
     refuse_overwriting_input(output, [*opened.paths(), *([Path(recipe)] if Path(recipe).is_file() else [])])
     plan = settled_plan(model, opened, settled, chosen_arms, seeds, learning_rates, budget)
-    with hire(jobs or _default_jobs(settled)) as crew:
+    with decoded_pictures_in(output / _DECODED), hire(jobs or _default_jobs(settled)) as crew:
         if resumes:
             plan = _started_plan(plan, output)
         else:
             say(f"check that {', '.join(plan.arms)} can be trained on the data")
             with atomic_folder(output, force=force) as folder:
                 write_base(folder / "base", opened)
-                complete(plan, folder / "base", source, shared, chosen_arms)
+                with decoded_pictures_in(folder / _DECODED):
+                    complete(plan, folder / "base", source, shared, chosen_arms)
                 write_json(folder / _PLAN, asdict(plan))
         del opened
         comparison = Comparison(output, source, shared, settled, chosen_arms, plan, crew, say)
         document, costs = comparison.run()
     _write(output, document, costs, comparison)
+    shutil.rmtree(output / _DECODED, ignore_errors=True)
     return document, costs
 
 

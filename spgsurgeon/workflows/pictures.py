@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -24,17 +24,25 @@ from spgsurgeon.training.sources import ImageSource, Source, open_source
 from spgsurgeon.training.subsets import hold_out, limit_classes
 from spgsurgeon.workflows.resources import free_memory, processes_here
 
-_shared_folder: ContextVar[Path | None] = ContextVar("shared_folder", default=None)
+DECODED_PICTURES = "SPGSURGEON_DECODED_PICTURES"
+"""The environment variable with the folder in which runs keep decoded pictures for each other; without it none does."""
 
 
 @contextmanager
 def decoded_pictures_in(folder: Path) -> Iterator[None]:
-    """Let runs inside the block keep the pictures that they decode in `folder`, for each other and for later ones."""
-    before = _shared_folder.set(folder)
+    """Let runs inside the block, those of processes that it starts too, share the pictures they decode in `folder`.
+
+    They are of use to later runs as well, and stay there until somebody removes them.
+    """
+    before = os.environ.get(DECODED_PICTURES)
+    os.environ[DECODED_PICTURES] = str(folder.absolute())
     try:
         yield
     finally:
-        _shared_folder.reset(before)
+        if before is None:
+            del os.environ[DECODED_PICTURES]
+        else:
+            os.environ[DECODED_PICTURES] = before
 
 
 @dataclass(frozen=True)
@@ -95,11 +103,11 @@ def choose_cache(
             check_batched(transform)
             if len(found.shapes) > 1:
                 raise several_sizes(source, found.shapes)
-    folder = _shared_folder.get()
-    _check_room(needed * (1 if folder else processes_here()), free_memory(), "memory", kind)
+    named = os.environ.get(DECODED_PICTURES)
+    _check_room(needed * (1 if named else processes_here()), free_memory(), "memory", kind)
     if kind == "device":
         _check_room(needed, _free_on(device), str(device), kind)
-    return Cache(device if kind == "device" else None, folder, say)
+    return Cache(device if kind == "device" else None, Path(named) if named else None, say)
 
 
 def _check_room(needed: int, free: int | None, where: str, kind: str) -> None:

@@ -229,11 +229,22 @@ def scores_of(retraining: Retraining) -> list[dict[str, Any]]:
     return scores
 
 
+TIMES = (
+    "seconds",
+    "data_seconds",
+    "data_share",
+    "images_per_second",
+    "loader_images_per_core_second",
+    "peak_memory_bytes",
+)
+"""What differs in the metrics of two runs that did the same."""
+
+
 def metrics_of(path: Path) -> list[dict[str, Any]]:
     """Return the lines of metrics.jsonl without times and memory."""
     lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
     for line in lines:
-        for key in ("seconds", "data_seconds", "images_per_second", "peak_memory_bytes"):
+        for key in TIMES:
             assert line.pop(key) >= 0
         if line["evaluation"]:
             line["evaluation"].pop("images_per_second")
