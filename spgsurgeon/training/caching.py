@@ -54,5 +54,4 @@ def make_feed(
 
 
 def _decode(source: Any, transform: StagedTransform, workers: int, cache: Cache) -> DecodedPictures:
-    cache.say(f"decoding {len(source):,} pictures of {source.name}, once")
-    return decode(source, transform, workers=workers, folder=cache.folder)
+    return decode(source, transform, workers=workers, folder=cache.folder, say=cache.say)

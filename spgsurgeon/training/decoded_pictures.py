@@ -12,7 +12,7 @@ import mmap
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -83,17 +83,27 @@ def estimate(source: ImageSource, transform: StagedTransform) -> Estimate:
 
 
 def decode(
-    source: ImageSource, transform: StagedTransform, *, workers: int, folder: Path | None = None
+    source: ImageSource,
+    transform: StagedTransform,
+    *,
+    workers: int,
+    folder: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> DecodedPictures:
     """Return all pictures of a source as the transform's fixed stage leaves them, decoded by so many processes.
 
     In a `folder` they are looked for first, and left for others: who comes while one decodes waits for it. What lies
     there is known by its source's files, their sizes and times of change, and by what was done to the pictures; it is
-    there whole or not at all. Without a folder the file has no name, and ends with the processes that use it.
+    there whole or not at all. Without a folder the file has no name, and ends with the processes that use it. `say` is
+    told where decoding begins.
     """
-    decoding = _Decoding(source, transform)
+
+    def write(file: BinaryIO) -> NDArray[np.int64]:
+        say(f"decoding {len(source):,} pictures of {source.name}, once")
+        return _write(file, _Decoding(source, transform), workers)
+
     if folder is None:
-        return _decode_privately(decoding, workers)
+        return _decode_privately(write)
     folder.mkdir(parents=True, exist_ok=True)
     name = _digest(source, transform)
     place = folder / name
@@ -105,7 +115,7 @@ def decode(
             shutil.rmtree(left, ignore_errors=True)
         with atomic_folder(place) as temporary:
             with (temporary / _PIXELS).open("wb") as file:
-                index = decoding.write(file, workers)
+                index = write(file)
             np.save(temporary / _INDEX, index, allow_pickle=False)
     return DecodedPictures(str(place / _PIXELS), index)
 
@@ -147,36 +157,52 @@ class _Decoding(Dataset[Any]):
         together = np.concatenate(there) if there else np.empty(0, np.uint8)
         return Part([_Chunk(torch.from_numpy(together), torch.tensor(rows))], [], 0.0)
 
-    def write(self, file: BinaryIO, workers: int) -> NDArray[np.int64]:
-        """Write all pictures one after the other; return their index."""
-        index = np.full((len(self.source), 4), -1, dtype=np.int64)
-        feed: Feed[int, _Chunk] = Feed(self, workers, pin_memory=False)
-        numbers = range(len(self.source))
-        end = 0
-        try:
-            for chunks in feed.run(list(numbers[first : first + _AT_ONCE]) for first in numbers[::_AT_ONCE]):
-                for pixels, rows in chunks:
-                    number, row = rows[:, 0].numpy(), rows[:, 1:].numpy()
-                    row[row[:, 0] >= 0, 0] += end
-                    index[number] = row
-                    file.write(pixels.numpy().data)
-                    end += len(pixels)
-        finally:
-            feed.close()
-        return index
+
+def _write(file: BinaryIO, decoding: _Decoding, workers: int) -> NDArray[np.int64]:
+    """Write all pictures one after the other; return their index."""
+    numbers = range(len(decoding.source))
+    index = np.full((len(numbers), 4), -1, dtype=np.int64)
+    feed: Feed[int, _Chunk] = Feed(decoding, workers, pin_memory=False)
+    end = 0
+    try:
+        for chunks in feed.run(list(numbers[first : first + _AT_ONCE]) for first in numbers[::_AT_ONCE]):
+            for pixels, rows in chunks:
+                row = rows[:, 1:].numpy()
+                row[row[:, 0] >= 0, 0] += end
+                index[rows[:, 0].numpy()] = row
+                file.write(pixels.numpy().data)
+                end += len(pixels)
+    finally:
+        feed.close()
+    return index
 
 
-def _decode_privately(decoding: _Decoding, workers: int) -> DecodedPictures:
-    with write_failures(Path(tempfile.gettempdir())):
-        if hasattr(os, "memfd_create"):  # Linux: in memory, and gone with the last process that maps it
-            file: BinaryIO = os.fdopen(os.memfd_create("decoded pictures"), "wb")
-            path = f"/proc/{os.getpid()}/fd/{file.fileno()}"
+class _Nameless:
+    """A file in memory, which goes with the last process that maps it; without Linux one on the disk, gone with this.
+
+    `path` opens it as long as this is kept, in other processes of this machine too.
+    """
+
+    def __init__(self) -> None:
+        self._temporary = not hasattr(os, "memfd_create")
+        if self._temporary:
+            self.number, self.path = tempfile.mkstemp()
         else:
-            file = tempfile.NamedTemporaryFile()  # type: ignore[assignment]  # noqa: SIM115 - closed with its owner
-            path = file.name
-        index = decoding.write(file, workers)
-        file.flush()
-    return DecodedPictures(path, index, owner=file)
+            self.number = os.memfd_create("decoded pictures")
+            self.path = f"/proc/{os.getpid()}/fd/{self.number}"
+
+    def __del__(self) -> None:
+        if hasattr(self, "number"):
+            os.close(self.number)
+            if self._temporary:
+                os.unlink(self.path)
+
+
+def _decode_privately(write: Callable[[BinaryIO], NDArray[np.int64]]) -> DecodedPictures:
+    nameless = _Nameless()
+    with write_failures(Path(nameless.path)), os.fdopen(nameless.number, "wb", closefd=False) as file:
+        index = write(file)
+    return DecodedPictures(nameless.path, index, owner=nameless)
 
 
 def _mapped(path: str) -> NDArray[np.uint8]:

@@ -17,6 +17,7 @@ from spgsurgeon.checkpoint.folders import GraftManifest
 from spgsurgeon.checkpoint.hashing import content_hash
 from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.training.augmentation import Augmentation, evaluation_transform, training_transform
+from spgsurgeon.training.caching import Cache
 from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.processes import Processes
@@ -171,6 +172,7 @@ def tiny_retraining(
     workers: int = 0,
     keep: int = 2,
     unreadable: str = "stop",
+    cache: Cache | None = None,
 ) -> Retraining:
     grafted = grafted or tiny_grafted()
     source = source or Noise(samples)
@@ -186,6 +188,7 @@ def tiny_retraining(
             workers=workers,
             seed=settings.seed,
             unreadable=unreadable,
+            cache=cache,
             **share,
         ),
         EvaluationBatches(
@@ -194,6 +197,7 @@ def tiny_retraining(
             batch_size=4,
             workers=workers,
             unreadable=unreadable,
+            cache=cache,
             **share,
         ),
         num_classes=CLASSES,
