@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from PIL import Image
 from timm.data.transforms import ResizeKeepRatio
@@ -78,7 +79,7 @@ def training_transform(preprocessing: Preprocessing, augmentation: Augmentation)
     steps = [*varied, *flip_steps(augmentation)]
     if augmentation.policy is not None:
         steps.append(_choose("policy", augmentation.policy, POLICIES)(interpolation=InterpolationMode.BILINEAR))
-    steps += to_normalised(preprocessing)
+    steps += [*_to_grey(preprocessing), Normalised(preprocessing)]
     if _probability("erase", augmentation.erase):
         steps.append(v2.RandomErasing(augmentation.erase))
     return StagedTransform(fixed, steps)
@@ -97,7 +98,8 @@ def evaluation_transform(preprocessing: Preprocessing) -> StagedTransform:
         resize = v2.Resize(edges[0], interpolation=interpolation(preprocessing))
     else:  # the shorter edge alone could leave a picture smaller than the crop
         resize = ResizeKeepRatio(edges, interpolation=interpolation(preprocessing).value)
-    return StagedTransform([resize, v2.CenterCrop((height, width))], to_normalised(preprocessing))
+    steps = [*_to_grey(preprocessing), Normalised(preprocessing)]
+    return StagedTransform([resize, v2.CenterCrop((height, width))], steps)
 
 
 def crop_steps(crop: str, task: str, preprocessing: Preprocessing) -> tuple[list[Any], list[Any]]:
@@ -146,17 +148,47 @@ def _random_scale(preprocessing: Preprocessing) -> list[Any]:
     ]
 
 
-def to_normalised(preprocessing: Preprocessing) -> list[Any]:
-    """Return the transforms from a PIL image to normalised float32 [C, H, W]; masks pass through them."""
+class Normalised:
+    """A PIL image as normalised float32 [C, H, W].
+
+    The numbers are those that torchvision's PILToTensor, ToDtype and Normalize give, in about a third of their time.
+    """
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        self._mean, self._std = (
+            torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)
+            for values in (preprocessing.mean, preprocessing.std)
+        )
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Return float32 [C, H, W]."""
+        pixels = torch.from_numpy(np.array(image))
+        return self.of_pixels(pixels if pixels.dim() == 3 else pixels[..., None])
+
+    def of_pixels(self, pixels: Tensor) -> Tensor:
+        """Return float32 [..., C, H, W] of pixels, uint8 [..., H, W, C], on any device."""
+        numbers = pixels.movedim(-1, -3).to(torch.float32, memory_format=torch.contiguous_format)
+        numbers *= 1 / 255
+        numbers -= self._mean.to(pixels.device)
+        numbers /= self._std.to(pixels.device)
+        return numbers
+
+
+def _to_grey(preprocessing: Preprocessing) -> list[Any]:
+    """Return the conversion to grey, for a model that reads grey pictures, or nothing."""
     channels = preprocessing.input_size[0]
     if channels not in (1, 3) or not len(preprocessing.mean) == len(preprocessing.std) == channels:
         raise UsageError(
             f"the model reads {channels} channels with {len(preprocessing.mean)} means and {len(preprocessing.std)} "
             "standard deviations; pictures can be given as 1 (grey) or 3 (RGB) channels, with one of each per channel"
         )
-    grey = [v2.Grayscale()] if channels == 1 else []
+    return [v2.Grayscale()] if channels == 1 else []
+
+
+def to_normalised(preprocessing: Preprocessing) -> list[Any]:
+    """Return the transforms from a PIL image to normalised float32 [C, H, W]; masks pass through them."""
     scale = [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True)]
-    return [*grey, *scale, v2.Normalize(preprocessing.mean, preprocessing.std)]
+    return [*_to_grey(preprocessing), *scale, v2.Normalize(preprocessing.mean, preprocessing.std)]
 
 
 def interpolation(preprocessing: Preprocessing) -> InterpolationMode:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from spgsurgeon.errors import UsageError
-from spgsurgeon.training.augmentation import StagedTransform
+from spgsurgeon.training.augmentation import Normalised, StagedTransform
 from spgsurgeon.training.seeds import isolated_generator
 
 _DRAWN = 7  # top and left of the crop, whether it is mirrored; top, left, height and width of what is erased
@@ -34,7 +34,7 @@ class BatchedAugmentation:
             next((step for step in transform.steps if isinstance(step, kind)), None)
             for kind in (v2.RandomCrop, v2.RandomHorizontalFlip, v2.RandomErasing)
         )
-        self._numbers = [step for step in transform.steps if isinstance(step, v2.ToDtype | v2.Normalize)]
+        (self._normalised,) = (step for step in transform.steps if isinstance(step, Normalised))
         self._out = size if self._crop is None else tuple(self._crop.size)
         self._before = torch.empty((3, *size), dtype=torch.uint8)  # what transforms ask for their input's size
         self._after = torch.empty((3, *self._out), dtype=torch.uint8)
@@ -49,9 +49,7 @@ class BatchedAugmentation:
         if self._crop or self._flip or self._erasing:
             drawn = self._draw(seeds).to(self._device, non_blocking=True)
             images = self._moved(images, drawn[:, :3]) if self._crop or self._flip else images
-        images = images.permute(0, 3, 1, 2).contiguous()
-        for step in self._numbers:
-            images = step(images)
+        images = self._normalised.of_pixels(images)
         return self._erased(images, drawn[:, 3:]) if self._erasing else images
 
     def _draw(self, seeds: Sequence[int]) -> Tensor:
@@ -110,7 +108,7 @@ def check_batched(transform: StagedTransform) -> None:
         )
 
 
-_DONE = (v2.RandomCrop, v2.RandomHorizontalFlip, v2.PILToTensor, v2.ToDtype, v2.Normalize, v2.RandomErasing)
+_DONE = (v2.RandomCrop, v2.RandomHorizontalFlip, Normalised, v2.RandomErasing)
 _CALLED = {"RandomResizedCrop": "crop=random-resized", "Grayscale": "the conversion to grey"}
 
 

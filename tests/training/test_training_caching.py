@@ -180,7 +180,6 @@ def test_a_run_goes_on_with_another_cache(first: Cache | None, then: Cache | Non
 @pytest.mark.parametrize(
     ("transform", "words"),
     [
-        (training_transform(PREPROCESSING, Augmentation()), "crop=random-resized"),
         (training_transform(PREPROCESSING, Augmentation(crop="pad", policy="augmix")), "AugMix"),
         (
             training_transform(
