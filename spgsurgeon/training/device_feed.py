@@ -13,7 +13,7 @@ import torch
 
 from spgsurgeon.errors import UsageError
 from spgsurgeon.training.augmentation import StagedTransform
-from spgsurgeon.training.batched_augmentation import BatchedAugmentation
+from spgsurgeon.training.batched_augmentation import BatchedAugmentation, check_batched
 from spgsurgeon.training.decoded_pictures import DecodedPictures
 from spgsurgeon.training.feed import unusable_error
 from spgsurgeon.training.samples import Batch, Key, Loaded, Samples, Unusable
@@ -52,7 +52,8 @@ def several_sizes(source: Source[Any], sizes: Iterable[tuple[int, int]]) -> Usag
 class DeviceFeed:
     """Runs plans as `Feed` does, without workers. `decode` is called once, when the first batch is asked for.
 
-    Pictures that could not be decoded are read as ever, by `samples`.
+    Pictures that could not be decoded are read as ever, by `samples`. Raises UsageError for a transform that can't be
+    done in batches.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class DeviceFeed:
         decode: Callable[[], DecodedPictures],
         device: torch.device,
     ) -> None:
+        check_batched(transform)
         self.unusable: dict[str, str] = {}
         self.seconds = 0.0
         self._samples, self._transform, self._decode, self._device = samples, transform, decode, device

@@ -8,6 +8,7 @@ import os
 import pickle
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,12 @@ class Counted:
         return [str(self.count)]
 
 
+class OfOneSize(Counted):
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        image, label = super().read(index)
+        return image.crop((0, 0, 14, 17)), label
+
+
 def batches(source: ImageSource, cache: Cache | None, workers: int = 0, **options: object) -> TrainingBatches:
     settings = {"transform": PAD, "batch_size": 4, "seed": 3} | options
     return TrainingBatches(source, workers=workers, cache=cache, **settings)  # type: ignore[arg-type]
@@ -99,6 +106,14 @@ def test_batches_are_augmented_as_single_pictures_are(crop: str, flip: float, er
     transform = training_transform(PREPROCESSING, Augmentation(crop=crop, flip=flip, erase=erase))
     plain = epochs(batches(Counted(), None, transform=transform))
     assert equal(epochs(batches(Counted(), DEVICE, transform=transform)), plain)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_random_resized_crops_are_those_of_single_pictures(interpolation: str) -> None:
+    preprocessing = replace(PREPROCESSING, interpolation=interpolation)
+    transform = training_transform(preprocessing, Augmentation(erase=0.5))
+    plain = epochs(batches(OfOneSize(), None, transform=transform))
+    assert equal(epochs(batches(OfOneSize(), DEVICE, transform=transform)), plain)
 
 
 def test_random_sizes_and_policies_stay_as_they_are_in_memory() -> None:
@@ -181,6 +196,7 @@ def test_a_run_goes_on_with_another_cache(first: Cache | None, then: Cache | Non
     ("transform", "words"),
     [
         (training_transform(PREPROCESSING, Augmentation(crop="pad", policy="augmix")), "AugMix"),
+        (training_transform(replace(PREPROCESSING, interpolation="lanczos"), Augmentation()), "lanczos resizing"),
         (
             training_transform(
                 Preprocessing(input_size=(1, 8, 8), mean=(0.5,), std=(0.5,)), Augmentation(crop="resize")
