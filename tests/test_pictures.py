@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import DIGITS, TINY, make_image_folder, spgsurgeon, succeed
@@ -12,7 +13,7 @@ from command_line import DIGITS, TINY, make_image_folder, spgsurgeon, succeed
 from spgsurgeon.checkpoint.folders import read_manifest
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.reporting import gallery
-from spgsurgeon.training import caching
+from spgsurgeon.training import caching, decoded_pictures
 from spgsurgeon.training.sources import open_source
 from spgsurgeon.workflows import pictures
 from spgsurgeon.workflows.pictures import decoded_pictures_in, open_data, open_training
@@ -176,3 +177,21 @@ def test_pictures_that_would_not_fit(cache: str, tmp_path: Path, monkeypatch: py
     assert outcome.code == 1
     assert "more than half" in " ".join(outcome.err.split())
     assert "data.cache=none" in outcome.err
+
+
+@pytest.mark.slow
+def test_the_runs_of_a_comparison_share_what_they_decode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def count(*arguments: Any) -> Any:
+        decoded.append(len(decoded))
+        return write(*arguments)
+
+    decoded: list[int] = []
+    write = decoded_pictures._write
+    monkeypatch.setattr(decoded_pictures, "_write", count)
+    monkeypatch.setattr("spgsurgeon.workflows.compare.comparison_figures", lambda *_: {})  # they take long
+    parts = ("data.holdout=0.05", "data.eval=test", "data.workers=0", "data.cache=memory")
+    asked = ("--arms", "plain,spg", "--seeds", 1, "--learning-rates", "3", "--jobs", 1, "--json")
+    document = succeed("compare", *SMALL, *parts, *asked, "-o", tmp_path / "compared").document
+    assert document["arms"].keys() == {"plain", "spg"}
+    assert len(decoded) == 2  # what is trained on, and what is held out
+    assert not (tmp_path / "compared" / "decoded").exists()

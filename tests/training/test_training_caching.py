@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from tiny_runs import EVERYTHING, CrashError, crash_at, tiny_retraining, train, weights_hash
+from tiny_shards import make_same_folder, make_shards, picture, sample, write_tar
 
 from spgsurgeon.errors import DataError, UsageError
 from spgsurgeon.models.preprocessing import Preprocessing
@@ -218,6 +219,17 @@ def test_pictures_of_several_sizes() -> None:
 
 
 # Who shares them
+
+
+def test_shards_are_decoded_as_folders_are(tmp_path: Path) -> None:
+    transform = StagedTransform([], PAD.steps)
+    shards, same = make_shards(tmp_path / "shards"), make_same_folder(tmp_path / "folder")
+    found, began = decoded_in(tmp_path / "decoded", open_source("wds", shards, "train"), transform)
+    assert began
+    assert pictures(found) == pictures(decode(open_source("folder", same, "train"), transform, workers=0))
+    assert not decoded_in(tmp_path / "decoded", open_source("wds", shards, "train"), transform)[1]
+    write_tar(shards / "train-000.tar", sample("a", 0, picture(99)))
+    assert decoded_in(tmp_path / "decoded", open_source("wds", shards, "train"), transform)[1]
 
 
 @pytest.fixture
