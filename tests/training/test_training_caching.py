@@ -272,6 +272,13 @@ def test_a_folder_is_decoded_once_while_its_files_stay_as_they_are(folder: Image
     assert decoded_in(place, open_source("folder", tmp_path / "data", ""))[1]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_many_pictures_are_found_again(workers: int) -> None:
+    source = Counted(150)
+    found = pictures(decode(source, StagedTransform([], PAD.steps), workers=workers))
+    assert found == [(image.tobytes(), label) for image, label in map(source.read, range(150))]
+
+
 @pytest.mark.parametrize("harm", [lambda path: os.truncate(path, 5), os.remove], ids=["cut off", "removed"])
 @pytest.mark.parametrize("name", ["pixels", "index.npy"])
 def test_what_is_damaged_is_decoded_anew(
