@@ -117,6 +117,17 @@ def test_random_resized_crops_are_those_of_single_pictures(interpolation: str) -
     assert equal(epochs(batches(OfOneSize(), DEVICE, transform=transform)), plain)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("crop", ["pad", "resize", "random-resized"])
+def test_batches_made_on_a_gpu_are_those_of_the_cpu(crop: str) -> None:
+    transform = training_transform(PREPROCESSING, Augmentation(crop=crop, erase=0.5))
+    found = epochs(batches(OfOneSize(), Cache(torch.device("cuda")), transform=transform))
+    assert {tensor.device.type for batch in found for tensor in batch} == {"cuda"}
+    plain = epochs(batches(OfOneSize(), None, transform=transform))
+    assert equal([Batch(*(tensor.cpu() for tensor in batch)) for batch in found], plain)
+
+
 def test_random_sizes_and_policies_stay_as_they_are_in_memory() -> None:
     transform = training_transform(PREPROCESSING, Augmentation(policy="trivialaugment-wide"))
     plain = epochs(batches(Counted(), None, transform=transform))
