@@ -344,3 +344,12 @@ def test_variables_that_matter_are_listed_and_secrets_are_not(monkeypatch: pytes
     assert [check["status"] for check in checks_of(document, "network")] == ["ok"]
     assert [check["status"] for check in checks_of(document, "environment")] == ["warning"]
     assert "secret-token" not in json.dumps(document)
+
+
+@pytest.mark.parametrize(("cores", "processes", "workers"), [(24, 1, 8), (24, 4, 6), (24, 100, 1), (3, 1, 3)])
+def test_default_workers_are_shared_by_the_processes_of_a_machine(
+    monkeypatch: pytest.MonkeyPatch, cores: int, processes: int, workers: int
+) -> None:
+    monkeypatch.setattr(resources, "processors", lambda: {"count": cores})  # control groups count in it
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert resources.default_workers() == workers

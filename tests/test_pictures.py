@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import DIGITS, TINY, make_image_folder, spgsurgeon, succeed
 
+from spgsurgeon.checkpoint.folders import read_manifest
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.reporting import gallery
+from spgsurgeon.training import caching, decoded_pictures
 from spgsurgeon.training.sources import open_source
-from spgsurgeon.workflows.pictures import open_data, open_training
+from spgsurgeon.workflows import pictures
+from spgsurgeon.workflows.pictures import decoded_pictures_in, open_data, open_training
 
 PARTS = ("data.holdout=0.1", "data.eval=holdout", "data.limit=6", "training.batch_size=20", "data.workers=0")
 
@@ -87,3 +92,105 @@ def test_counted_classes_are_those_of_the_whole(tmp_path: Path) -> None:
     data = open_data(read_recipe("digits-dropout", overrides).data)
     assert data.train.classes == data.evaluation.classes == ("class0000", "class0001", "class0002")
     assert data.train.name == f"{root / 'train'}, 3 of 12"
+
+
+# data.cache
+
+SMALL = (*TINY, *DIGITS, "data.limit=6", "data.image_size=16", "training.batch_size=20", "training.eval_batch_size=250")
+
+
+def trained(run: Path, *arguments: object) -> tuple[str, str]:
+    """Return a run's weights, by their hash, and what it said."""
+    outcome = succeed("train", *SMALL, "trp.kind=none", *arguments, "-o", run)
+    return read_manifest(run / "last").weights_hash, outcome.err
+
+
+@pytest.fixture(scope="module")
+def uncached(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("uncached") / "run"
+    trained(run)
+    return run
+
+
+@pytest.mark.parametrize("cache", ["memory", "device"])
+def test_a_cache_changes_nothing_but_the_time(tmp_path: Path, uncached: Path, cache: str) -> None:
+    weights, said = trained(tmp_path / "run", f"data.cache={cache}")
+    assert weights == read_manifest(uncached / "last").weights_hash
+    for name in ("digits (train), 60 of 600", "digits (val)"):
+        assert f"pictures of {name}, once" in " ".join(said.split())
+    (line,) = [json.loads(text) for text in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert line["data_share"] == pytest.approx(line["data_seconds"] / line["seconds"])
+    assert line["loader_images_per_core_second"] > 0
+
+
+def test_a_plan_decodes_no_more_than_it_shows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(caching, "decode", never)
+    succeed("train", *SMALL, "data.cache=device", "-o", tmp_path / "run", "--dry-run")
+
+
+def test_runs_share_what_they_decode_in_a_folder(tmp_path: Path, uncached: Path) -> None:
+    with decoded_pictures_in(tmp_path / "decoded"):
+        first, said = trained(tmp_path / "a", "data.cache=memory")
+        again, said_then = trained(tmp_path / "b", "data.cache=device")
+    alone, said_at_last = trained(tmp_path / "c", "data.cache=device")
+    assert ["decoding" in words for words in (said, said_then, said_at_last)] == [True, False, True]
+    assert first == again == alone == read_manifest(uncached / "last").weights_hash
+
+
+def test_a_resumed_run_may_have_another_cache(tmp_path: Path, uncached: Path) -> None:
+    shutil.copytree(uncached, tmp_path / "run", symlinks=True)
+    succeed("train", "-o", tmp_path / "run", "--resume", "data.cache=memory", "data.workers=1")
+    outcome = spgsurgeon("train", "-o", tmp_path / "run", "--resume", "data.cache=memory", "data.limit=5")
+    assert outcome.code == 2
+    assert "a resumed run keeps its model and its recipe" in outcome.err
+    given = ("train", *SMALL, "trp.kind=none", "-o", tmp_path / "run", "--resume")
+    succeed(*given, "data.cache=device")
+    outcome = spgsurgeon(*given, "data.cache=device", "data.image_size=8")
+    assert (outcome.code, "in data.image_size" in " ".join(outcome.err.split())) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.source=voc", "data.path=x", "data.cache=memory"], "data.cache: pictures with masks, as source: voc"),
+        (["data.cache=disk"], "data.cache: 'disk' is refused, it must be 'none', 'memory' or 'device'"),
+        (["data.cache=device", "data.augment.policy=augmix"], "data.cache=device augments in batches, which AugMix"),
+    ],
+)
+def test_caches_that_can_not_be(overrides: list[str], message: str, tmp_path: Path) -> None:
+    outcome = spgsurgeon("train", *TINY, *DIGITS, *overrides, "-o", tmp_path / "run", "--dry-run")
+    assert outcome.code == 2, outcome.err
+    assert message in " ".join(outcome.err.split())
+
+
+@pytest.mark.parametrize("cache", ["memory", "device"])
+def test_pictures_that_would_not_fit(cache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = (60 + 500) * 3 * 16 * 16
+    monkeypatch.setattr(pictures, "free_memory", lambda: 2 * needed)
+    succeed("train", *SMALL, f"data.cache={cache}", "-o", tmp_path / "run", "--dry-run")
+    monkeypatch.setattr(pictures, "free_memory", lambda: 2 * needed - 1)
+    outcome = spgsurgeon("train", *SMALL, f"data.cache={cache}", "-o", tmp_path / "run", "--dry-run")
+    assert outcome.code == 1
+    assert "more than half" in " ".join(outcome.err.split())
+    assert "data.cache=none" in outcome.err
+
+
+@pytest.mark.slow
+def test_the_runs_of_a_comparison_share_what_they_decode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def count(*arguments: Any) -> Any:
+        decoded.append(len(decoded))
+        return write(*arguments)
+
+    decoded: list[int] = []
+    write = decoded_pictures._write
+    monkeypatch.setattr(decoded_pictures, "_write", count)
+    monkeypatch.setattr("spgsurgeon.workflows.compare.comparison_figures", lambda *_: {})  # they take long
+    parts = ("data.holdout=0.05", "data.eval=test", "data.workers=0", "data.cache=memory")
+    asked = ("--arms", "plain,spg", "--seeds", 1, "--learning-rates", "3", "--jobs", 1, "--json")
+    document = succeed("compare", *SMALL, *parts, *asked, "-o", tmp_path / "compared").document
+    assert document["arms"].keys() == {"plain", "spg"}
+    assert len(decoded) == 2  # what is trained on, and what is held out
+    assert not (tmp_path / "compared" / "decoded").exists()

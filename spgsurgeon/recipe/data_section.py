@@ -91,6 +91,9 @@ class DataSection(Section):
     """What happens to training pictures."""
     unreadable: Literal["stop", "skip"] = "stop"
     """What a picture that can't be used does: it ends the run, or is passed over, counted and listed."""
+    cache: Literal["none", "memory", "device"] = "none"
+    """Where pictures stay decoded after the first time, if anywhere: `memory` (shared by all loader processes), or the
+    training `device`, which augments them there; of one size then. The weights don't depend on it."""
     workers: NonNegativeInt | None = None
     """Loader processes for each training process; null goes by the machine. The weights don't depend on it."""
 
@@ -122,6 +125,8 @@ class DataSection(Section):
         if self.source not in MASKS and self.ignore:
             raise fault_at("ignore", f"ignore is for pictures with masks; source: {self.source} has none")
         if self.source in MASKS:
+            if self.cache != "none":
+                raise fault_at("cache", f"pictures with masks, as source: {self.source} has, can't be kept decoded")
             for key in ("policy", "mixup", "cutmix", "erase"):
                 if getattr(self.augment, key):
                     raise fault_at("augment", f"{key} is for whole images; pictures with masks have crop and flip")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from spgsurgeon.training.processes import Processes, autocast
 from spgsurgeon.training.scoring import TALLIES, Scores, Tally
+from spgsurgeon.training.transfer import Transfer
 from spgsurgeon.trp.outputs import main_output
 
 
@@ -30,10 +31,9 @@ def evaluate(
     """
     model.eval()
     started = time.perf_counter()
-    tally = tally or TALLIES[task](processes)
+    tally, transfer = tally or TALLIES[task](processes), Transfer(processes.device)
     for images, labels, *_ in batches:
-        images = images.to(processes.device, non_blocking=True)
-        labels = labels.to(processes.device, non_blocking=True)
+        images, labels = transfer(images, labels)
         with autocast(processes.device, precision):
             logits = main_output(model(images))
         tally.add(logits.float(), labels)

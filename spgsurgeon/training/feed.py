@@ -7,35 +7,59 @@ import sys
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from spgsurgeon.errors import DataError, SurgeonError
 from spgsurgeon.training.interruption import SIGNALS, die_with_parent
-from spgsurgeon.training.samples import Batch, Item, Key, Part, Samples, Unusable
+from spgsurgeon.training.samples import Made, Part, Unusable
+from spgsurgeon.training.sources import Source
+
+Asked = TypeVar("Asked")
 
 
-class _Plan:
+class Readable(Protocol[Made]):
+    """What a feed reads from: a data set by key, whose items make parts."""
+
+    @property
+    def source(self) -> Source[Any]:
+        """Where they come from, to speak of them."""
+
+    def open(self) -> None:
+        """Do what must be done before workers start."""
+
+    def __getitem__(self, key: Any) -> Any: ...
+
+    def collate(self, items: list[Any]) -> Part[Made] | Unusable:
+        """Return what the items make, or the first that can't be used."""
+
+
+class _Plan(Generic[Asked]):
     """The batch sampler of a loader that outlives epochs; `keys` is what it samples next."""
 
-    keys: Iterable[list[Key]] = ()
+    keys: Iterable[list[Asked]] = ()
 
-    def __iter__(self) -> Iterator[list[Key]]:
+    def __iter__(self) -> Iterator[list[Asked]]:
         return iter(self.keys)
 
 
-class Feed:
-    """Runs plans through one DataLoader, so that workers live from epoch to epoch."""
+class Feed(Generic[Asked, Made]):
+    """Runs plans through one DataLoader, so that workers live from epoch to epoch.
 
-    def __init__(self, samples: Samples, workers: int, pin_memory: bool) -> None:
+    `seconds` is the processor time that workers had for what they sent so far.
+    """
+
+    def __init__(self, samples: Readable[Made], workers: int, pin_memory: bool) -> None:
         self.unusable: dict[str, str] = {}
+        self.seconds = 0.0
         self._samples, self._workers, self._pin_memory = samples, workers, pin_memory
-        self._plan = _Plan()
-        self._loader: DataLoader[Item] | None = None
-        self._running: Generator[list[Batch], None, None] | None = None
+        self._plan = _Plan[Asked]()
+        self._loader: DataLoader[Any] | None = None
+        self._running: Generator[list[Made], None, None] | None = None
 
-    def run(self, keys: Iterable[list[Key]]) -> Iterator[list[Batch]]:
+    def run(self, keys: Iterable[list[Asked]]) -> Iterator[list[Made]]:
         """Return what each of the plan's batches of keys became, a batch for each size of picture.
 
         An earlier plan's iterator ends here, and what it prefetched is dropped.
@@ -59,18 +83,15 @@ class Feed:
             self._running.close()
             self._running = None
 
-    def _parts(self) -> Generator[list[Batch], None, None]:
-        describe = self._samples.source.describe
+    def _parts(self) -> Generator[list[Made], None, None]:
+        source = self._samples.source
+        self._samples.open()
         try:
             for loaded in self._start():
                 if isinstance(loaded, Unusable):
-                    raise DataError(
-                        f"can't use {describe(loaded.index)}: {loaded.reason}",
-                        hint=loaded.hint
-                        or "repair or remove it, then run the command again (train: with --resume); "
-                        "training can also go on without such pictures: data.unreadable=skip",
-                    )
-                self.unusable |= {describe(one.index): one.reason for one in loaded.unusable}
+                    raise unusable_error(source, loaded)
+                self.unusable |= {source.describe(one.index): one.reason for one in loaded.unusable}
+                self.seconds += loaded.seconds
                 yield loaded.batches
         except Exception as error:
             if not _tells_of_a_dead_worker(error):
@@ -78,7 +99,7 @@ class Feed:
             hint = "often the memory ran out: lower data.workers, or give the machine more (shared) memory"
             raise SurgeonError(f"a loader worker died: {str(error) or type(error).__name__}", hint=hint) from error
 
-    def _start(self) -> Iterator[Part | Unusable]:
+    def _start(self) -> Iterator[Part[Made] | Unusable]:
         """Start the loader on the plan.
 
         torch's SIGCHLD handler raises in whatever the main thread is doing when a worker dies, be it half an optimizer
@@ -88,14 +109,14 @@ class Feed:
             self._loader = self._new_loader()
         handler = signal.getsignal(signal.SIGCHLD)
         with _signals_wait():
-            parts: Iterator[Part | Unusable] = iter(self._loader)
+            parts: Iterator[Part[Made] | Unusable] = iter(self._loader)
             if signal.getsignal(signal.SIGCHLD) is not handler:
                 signal.signal(signal.SIGCHLD, handler)
         return parts
 
-    def _new_loader(self) -> DataLoader[Item]:
+    def _new_loader(self) -> DataLoader[Any]:
         return DataLoader(
-            self._samples,
+            cast(Dataset[Any], self._samples),
             batch_sampler=self._plan,
             num_workers=self._workers,
             persistent_workers=self._workers > 0,
@@ -104,6 +125,16 @@ class Feed:
             pin_memory=self._pin_memory,
             generator=torch.Generator(),  # without one, the loader draws from the caller's
         )
+
+
+def unusable_error(source: Source[Any], found: Unusable) -> DataError:
+    """Return what a sample that can't be used ends a run with."""
+    return DataError(
+        f"can't use {source.describe(found.index)}: {found.reason}",
+        hint=found.hint
+        or "repair or remove it, then run the command again (train: with --resume); "
+        "training can also go on without such pictures: data.unreadable=skip",
+    )
 
 
 def _tells_of_a_dead_worker(error: Exception) -> bool:

@@ -32,8 +32,8 @@ def joint_training_transform(preprocessing: Preprocessing, augmentation: Augment
                 f"data.augment.{key} is for labelled pictures; with masks there are crop and flip",
                 hint=f"leave data.augment.{key} out",
             )
-    steps = [*crop_steps(augmentation.crop, "segmentation", preprocessing), *flip_steps(augmentation)]
-    return _JointTransform([*steps, *to_normalised(preprocessing)])
+    fixed, varied = crop_steps(augmentation.crop, "segmentation", preprocessing)
+    return _JointTransform([*fixed, *varied, *flip_steps(augmentation), *to_normalised(preprocessing)])
 
 
 def joint_evaluation_transform(preprocessing: Preprocessing) -> JointTransform:

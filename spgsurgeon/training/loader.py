@@ -7,23 +7,17 @@ for one step.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 
 from spgsurgeon.errors import UsageError
-from spgsurgeon.training.feed import Feed
-from spgsurgeon.training.samples import AnyTransform, Batch, Key, Samples
+from spgsurgeon.training.caching import Cache, make_feed
+from spgsurgeon.training.feed import unusable_error
+from spgsurgeon.training.samples import AnyTransform, Batch, Key, Samples, Unusable
 from spgsurgeon.training.seeds import derive_seed
 from spgsurgeon.training.sources import Source
-
-
-def default_workers() -> int:
-    """Return how many loader workers suit this process: its share of the machine's cores, between 1 and 8."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 class TrainingBatches:
@@ -46,6 +40,7 @@ class TrainingBatches:
         world_size: int = 1,
         pin_memory: bool = False,
         unreadable: str = "stop",
+        cache: Cache | None = None,
     ) -> None:
         joined = world_size * batch_size
         if len(source) < joined:
@@ -58,7 +53,21 @@ class TrainingBatches:
         self._samples, self._batch_size, self._seed = len(source), batch_size, seed
         self._rank, self._world_size = rank, world_size
         self.source = source
-        self._feed = Feed(Samples(source, transform, seed, replaces=unreadable == "skip"), workers, pin_memory)
+        self._uncached = Samples(source, transform, seed, replaces=unreadable == "skip")
+        self._feed = make_feed(
+            source,
+            transform,
+            seed,
+            workers=workers,
+            pin_memory=pin_memory,
+            cache=cache,
+            replaces=unreadable == "skip",
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Processor time that was taken to read, augment and collate what was given out so far."""
+        return self._feed.seconds
 
     @property
     def unusable(self) -> dict[str, str]:
@@ -73,6 +82,13 @@ class TrainingBatches:
         """
         assert 0 <= start <= self.batches_per_epoch
         return (batch for part in self._feed.run(self._plan(epoch, start)) for batch in part)
+
+    def first(self) -> Batch:
+        """Return the first batch of all, made here: no worker is started and nothing decoded but its pictures."""
+        part = self._uncached.collate(self._uncached.__getitems__(next(self._plan(0, 0))))
+        if isinstance(part, Unusable):
+            raise unusable_error(self.source, part)
+        return part.batches[0]
 
     def close(self) -> None:
         """End the workers; the next epoch would start new ones."""
@@ -106,12 +122,21 @@ class EvaluationBatches:
         world_size: int = 1,
         pin_memory: bool = False,
         unreadable: str = "stop",
+        cache: Cache | None = None,
     ) -> None:
         samples = len(source)
         part = range(samples * rank // world_size, samples * (rank + 1) // world_size)
         self._parts = [part[first : first + batch_size] for first in range(0, len(part), batch_size)]
         self._most_parts = math.ceil(math.ceil(samples / world_size) / batch_size)
-        self._feed = Feed(Samples(source, transform, seed=0, skips=unreadable == "skip"), workers, pin_memory)
+        self._feed = make_feed(
+            source,
+            transform,
+            seed=0,
+            workers=workers,
+            pin_memory=pin_memory,
+            cache=cache,
+            skips=unreadable == "skip",
+        )
 
     @property
     def unusable(self) -> dict[str, str]:

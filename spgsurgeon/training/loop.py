@@ -152,7 +152,7 @@ class Retraining:
     def try_batch(self) -> SPGLoss:
         """Run the first batch forward, as a step would."""
         self.grafted.train()
-        return self._stepper.forward(next(self._training.epoch(0)))[0]
+        return self._stepper.forward(self._training.first())[0]
 
     def __enter__(self) -> Self:
         return self
@@ -230,7 +230,7 @@ class Retraining:
         counters = self.counters
         statistics = EpisodeStatistics(self.grafted.steps, self._num_classes, self.processes, counters.statistics)
         batches = self._training.epoch(counters.epoch, counters.batch)
-        started, waited, images = time.perf_counter(), 0.0, 0
+        started, waited, images, worked = time.perf_counter(), 0.0, 0, self._training.seconds
         self.grafted.train()
         while counters.batch < self.steps_per_epoch * self.settings.accumulate:
             asked = time.perf_counter()
@@ -257,6 +257,8 @@ class Retraining:
             "learning_rate": learning_rate(self.optimizer),
             "seconds": seconds,
             "data_seconds": waited,
+            "data_share": waited / seconds,
+            "loader_images_per_core_second": images / max(self._training.seconds - worked, 1e-9),
             "images_per_second": images * self.processes.world_size / seconds,
             "peak_memory_bytes": peak_memory(self.processes.device),
         }

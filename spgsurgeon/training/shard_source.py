@@ -24,6 +24,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from spgsurgeon.errors import DataError, UsageError
 from spgsurgeon.training.class_names import CLASS_NAMES, Classes, class_names
+from spgsurgeon.training.file_states import file_states
 from spgsurgeon.training.shard_files import Shards, find_shards, refuse_remote
 from spgsurgeon.training.sources import ImageSource, Source, as_rgb, existing_folder, listing
 from spgsurgeon.training.tar_members import Member, members
@@ -104,6 +105,9 @@ class _ShardSource:
 
     def labels(self) -> NDArray[np.int64]:
         return self.index["label"].astype(np.int64)
+
+    def fingerprint(self) -> Iterator[str]:
+        return itertools.chain([self.index.tobytes().hex()], file_states(self.paths))
 
     def describe(self, index: int) -> str:
         sample = self.index[index]

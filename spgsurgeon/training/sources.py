@@ -7,7 +7,7 @@ pictures with masks: `mask_sources`.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -18,6 +18,7 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from spgsurgeon.errors import UsageError, did_you_mean
+from spgsurgeon.training.file_states import file_states, tree_states
 from spgsurgeon.training.strata import stratified_order
 
 FORMS = (
@@ -57,6 +58,9 @@ class ImageSource(Source[int], Protocol):
 
     def labels(self) -> NDArray[np.int64]:
         """Return the label of each sample, int64 [N], without decoding a picture; UsageError where only that tells."""
+
+    def fingerprint(self) -> Iterable[str]:
+        """Return lines of which one changes where what `read` gives may have changed."""
 
 
 def open_source(
@@ -157,6 +161,9 @@ class _Digits:
     def labels(self) -> NDArray[np.int64]:
         return np.array(self.targets)
 
+    def fingerprint(self) -> Iterable[str]:
+        return [self.name, self.pixels.tobytes().hex(), str(self.targets)]
+
     def describe(self, index: int) -> str:
         return f"{self.name}, sample {index} (number {self.origin[index]} of scikit-learn's load_digits)"
 
@@ -192,6 +199,11 @@ class _TorchvisionSource:
 
     def labels(self) -> NDArray[np.int64]:
         return _labels_of(self, getattr(self.dataset, "targets", None))
+
+    def fingerprint(self) -> Iterable[str]:
+        samples = getattr(self.dataset, "samples", None)
+        files = file_states(path for path, _ in samples) if samples else tree_states(self.dataset.root)
+        return [self.name, str(getattr(self.dataset, "targets", None)), *files]
 
     def describe(self, index: int) -> str:
         samples = getattr(self.dataset, "samples", None)  # (path, label) pairs of those that are kept as files
@@ -246,6 +258,9 @@ class _ReaderSource:
     def labels(self) -> NDArray[np.int64]:
         targets = getattr(self.dataset.reader, "iter_targets", None)  # which older ones lack
         return _labels_of(self, list(targets()) if targets else None)
+
+    def fingerprint(self) -> Iterable[str]:
+        return [self.name, str(getattr(self.dataset.reader.dataset, "_fingerprint", None))]
 
     def describe(self, index: int) -> str:
         return f"{self.name}, sample {index}"

@@ -19,6 +19,7 @@ from spgsurgeon.training.seeds import derive_seed
 from spgsurgeon.training.settings import Settings
 from spgsurgeon.training.state import TrainingState
 from spgsurgeon.training.statistics import EpisodeStatistics
+from spgsurgeon.training.transfer import Transfer
 
 
 class Stepper:
@@ -36,6 +37,7 @@ class Stepper:
     ) -> None:
         self._state, self._schedule, self._settings, self._processes = state, schedule, settings, processes
         self._precision = precision
+        self._transfer = Transfer(processes.device)
         self._mixer = make_mixer(settings, num_classes)
         self._distributed = DistributedDataParallel(state.grafted) if processes.world_size > 1 else None
         model: nn.Module = self._distributed or state.grafted
@@ -80,7 +82,7 @@ class Stepper:
     def forward(self, batch: Batch, part: int = 0) -> tuple[SPGLoss, Batch]:
         """Return the loss of the step's batch number `part`, and the batch as the model saw it, on the device."""
         device, objective = self._processes.device, self._settings.objective
-        batch = Batch(*(tensor.to(device, non_blocking=True) for tensor in batch))
+        batch = Batch(*self._transfer(*batch))
         seed = derive_seed(self._settings.seed, "step", self._state.counters.step, part, self._processes.rank)
         torch.manual_seed(seed)
         if self._mixer.active:

@@ -6,7 +6,7 @@ Pictures with masks have no labels, and are chosen by their order.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -63,6 +63,10 @@ class LabelledSubset(Subset[ImageSource]):
     def labels(self) -> NDArray[np.int64]:
         """See `ImageSource`."""
         return self.whole.labels()[self.indices]
+
+    def fingerprint(self) -> Iterable[str]:
+        """See `ImageSource`."""
+        return [*self.whole.fingerprint(), str(self.indices.tolist())]
 
 
 def hold_out(source: ImageSource, share: float) -> tuple[LabelledSubset, LabelledSubset]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -45,9 +46,10 @@ from spgsurgeon.workflows.comparing_plan import (
 )
 from spgsurgeon.workflows.comparing_processes import hire
 from spgsurgeon.workflows.comparing_runs import folder_of
+from spgsurgeon.workflows.pictures import decoded_pictures_in
 from spgsurgeon.workflows.searching import check_search
 
-_TABLE = "compare.md"
+_DECODED, _TABLE = "decoded", "compare.md"
 
 Say = Callable[[str], None]
 
@@ -100,19 +102,21 @@ def compare(
     source = str(recipe)
     refuse_overwriting_input(output, [*opened.paths(), *([Path(recipe)] if Path(recipe).is_file() else [])])
     plan = settled_plan(model, opened, settled, chosen_arms, seeds, learning_rates, budget)
-    with hire(jobs or _default_jobs(settled)) as crew:
+    with decoded_pictures_in(output / _DECODED), hire(jobs or _default_jobs(settled)) as crew:
         if resumes:
             plan = started_plan(plan, output)
         else:
             say(f"check that {', '.join(plan.arms)} can be trained on the data")
             with atomic_folder(output, force=force) as folder:
                 write_base(folder / "base", opened)
-                complete(plan, folder / "base", source, shared, chosen_arms)
+                with decoded_pictures_in(folder / _DECODED):
+                    complete(plan, folder / "base", source, shared, chosen_arms)
                 write_json(folder / PLAN, asdict(plan))
         del opened
         comparison = Comparison(output, source, shared, settled, chosen_arms, plan, crew, say)
         document, costs = comparison.run()
     _write(output, document, costs)
+    shutil.rmtree(output / _DECODED, ignore_errors=True)
     return document, costs
 
 

@@ -19,6 +19,7 @@ from spgsurgeon.errors import UsageError
 from spgsurgeon.recipe.data_section import HOLDOUT
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.reporting.paired import PairedDifference, agreeing, paired_difference, resampled_difference
+from spgsurgeon.training.augmentation import evaluation_transform
 from spgsurgeon.training.evaluation import evaluate
 from spgsurgeon.training.processes import Processes, choose_precision, join_processes
 from spgsurgeon.training.scoring import (
@@ -31,7 +32,7 @@ from spgsurgeon.training.scoring import (
 )
 from spgsurgeon.workflows.evaluate import evaluation_batches
 from spgsurgeon.workflows.opening import open_model
-from spgsurgeon.workflows.pictures import open_data
+from spgsurgeon.workflows.pictures import choose_cache, open_data
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,17 @@ def score(folder: Path, recipe: Recipe) -> Scored:
     size = training.eval_batch_size or training.batch_size
     with join_processes(training.device) as processes:
         precision, tally = choose_precision(training.precision, processes.device), _TALLIES[opened.task](processes)
+        transform = evaluation_transform(preprocessing)
+        cache = choose_cache(data.cache, processes.device, [(source, transform)], lambda text: None)
         batches = evaluation_batches(
-            source, preprocessing, size, data.workers, processes, task=opened.task, unreadable=data.unreadable
+            source,
+            preprocessing,
+            size,
+            data.workers,
+            processes,
+            task=opened.task,
+            unreadable=data.unreadable,
+            cache=cache,
         )
         try:
             scores = evaluate(opened.module.to(processes.device), batches, processes, precision, tally=tally)

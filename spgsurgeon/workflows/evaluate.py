@@ -10,15 +10,17 @@ from typing import Any
 from spgsurgeon.errors import UsageError
 from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.training.augmentation import evaluation_transform
+from spgsurgeon.training.caching import Cache
 from spgsurgeon.training.class_names import CLASS_NAMES
 from spgsurgeon.training.evaluation import evaluate
 from spgsurgeon.training.joint_augmentation import joint_evaluation_transform
-from spgsurgeon.training.loader import EvaluationBatches, default_workers
+from spgsurgeon.training.loader import EvaluationBatches
 from spgsurgeon.training.mask_sources import MASK_SOURCES, holds_masks, open_mask_source
 from spgsurgeon.training.processes import Processes, choose_precision, join_processes
 from spgsurgeon.training.shard_source import with_classes
 from spgsurgeon.training.sources import Source, open_source
 from spgsurgeon.workflows.opening import OpenedModel, open_model
+from spgsurgeon.workflows.resources import default_workers
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
@@ -114,6 +116,7 @@ def evaluation_batches(
     *,
     task: str,
     unreadable: str = "stop",
+    cache: Cache | None = None,
 ) -> EvaluationBatches:
     """Return the batches of one evaluation, this process's share of them."""
     transform = joint_evaluation_transform if task == "segmentation" else evaluation_transform
@@ -126,6 +129,7 @@ def evaluation_batches(
         world_size=processes.world_size,
         pin_memory=processes.device.type == "cuda",
         unreadable=unreadable,
+        cache=cache,
     )
 
 

@@ -2,14 +2,47 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
+import torch
+
+from spgsurgeon.errors import SurgeonError
 from spgsurgeon.recipe.data_section import HOLDOUT, MASKS, DataSection
+from spgsurgeon.training.augmentation import StagedTransform
+from spgsurgeon.training.batched_augmentation import check_batched
+from spgsurgeon.training.caching import Cache
+from spgsurgeon.training.decoded_pictures import estimate
+from spgsurgeon.training.device_feed import several_sizes
 from spgsurgeon.training.mask_sources import open_mask_source
 from spgsurgeon.training.shard_source import with_classes
 from spgsurgeon.training.sources import ImageSource, Source, open_source
 from spgsurgeon.training.subsets import hold_out, hold_out_masks, limit_classes
+from spgsurgeon.workflows.resources import free_memory, processes_here
+
+DECODED_PICTURES = "SPGSURGEON_DECODED_PICTURES"
+"""The environment variable with the folder in which runs keep decoded pictures for each other; without it none does."""
+
+
+@contextmanager
+def decoded_pictures_in(folder: Path) -> Iterator[None]:
+    """Let runs inside the block, those of processes that it starts too, share the pictures they decode in `folder`.
+
+    They are of use to later runs as well, and stay there until somebody removes them.
+    """
+    before = os.environ.get(DECODED_PICTURES)
+    os.environ[DECODED_PICTURES] = str(folder.absolute())
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[DECODED_PICTURES]
+        else:
+            os.environ[DECODED_PICTURES] = before
 
 
 @dataclass(frozen=True)
@@ -51,3 +84,47 @@ def _parted(section: DataSection, train: Source[Any]) -> tuple[Source[Any], Sour
     if section.limit is not None:
         train = limit_classes(cast(ImageSource, train), section.limit)  # with masks the schema refuses it
     return train, held
+
+
+def choose_cache(
+    kind: str, device: torch.device, parts: Iterable[tuple[Source[Any], Any]], say: Callable[[str], None]
+) -> Cache | None:
+    """Return what data.cache asks for, checked against each of the sources and what is done to its pictures.
+
+    Raises UsageError for pictures that can't be augmented in batches on the device, SurgeonError where they are not
+    likely to fit. A few are decoded for that.
+    """
+    if kind == "none":
+        return None
+    needed = 0
+    for source, transform in parts:
+        assert isinstance(transform, StagedTransform), "the schema refuses pictures with masks"
+        found = estimate(cast(ImageSource, source), transform)
+        needed += found.size
+        if kind == "device":
+            check_batched(transform)
+            if len(found.shapes) > 1:
+                raise several_sizes(source, found.shapes)
+    named = os.environ.get(DECODED_PICTURES)
+    _check_room(needed * (1 if named else processes_here()), free_memory(), "memory", kind)
+    if kind == "device":
+        _check_room(needed, _free_on(device), str(device), kind)
+    return Cache(device if kind == "device" else None, Path(named) if named else None, say)
+
+
+def _check_room(needed: int, free: int | None, where: str, kind: str) -> None:
+    """Raise SurgeonError where decoded pictures would take more than half of what is free: a run needs some too."""
+    if free is not None and needed > free / 2:
+        raise SurgeonError(
+            f"data.cache={kind}: the decoded pictures take about {needed / 2**30:.1f} GiB, more than half of the "
+            f"{free / 2**30:.1f} GiB that are free ({where})",
+            hint="data.cache=none, or fewer or smaller pictures: data.limit, data.image_size with crop=pad or resize",
+        )
+
+
+def _free_on(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
+    return free_memory()

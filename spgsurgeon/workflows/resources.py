@@ -38,6 +38,22 @@ def processors() -> dict[str, Any]:
     }
 
 
+def default_workers() -> int:
+    """Return how many loader workers suit this process: its share of the processors it may use, between 1 and 8."""
+    count: int = processors()["count"]
+    return max(1, min(8, count // processes_here()))
+
+
+def processes_here() -> int:
+    """Return how many processes of this run `torchrun` started on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def free_memory() -> int | None:
+    """Return the bytes of this machine's memory that can still be had; None where the system does not say."""
+    return _memory()[1]
+
+
 def shared_memory_check() -> Check | None:
     """Return whether loader processes can hand over batches; None where the system has no such file system."""
     if not _SHARED_MEMORY.is_dir():

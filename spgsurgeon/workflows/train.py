@@ -11,23 +11,30 @@ from typing import Any
 from spgsurgeon.checkpoint.writing import refuse_overwriting_input
 from spgsurgeon.errors import UsageError
 from spgsurgeon.models.identity import Task
+from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.recipe.writing import dump_recipe
-from spgsurgeon.training.augmentation import Augmentation, training_transform
+from spgsurgeon.training.augmentation import Augmentation, evaluation_transform, training_transform
+from spgsurgeon.training.caching import Cache
 from spgsurgeon.training.environment import deterministic_algorithms, environment
 from spgsurgeon.training.joint_augmentation import joint_training_transform
-from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches, default_workers
+from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.plan import plan
 from spgsurgeon.training.processes import Processes, choose_precision, join_processes, known_to_torchrun, tell_torchrun
 from spgsurgeon.training.progress import Progress
 from spgsurgeon.training.run_folder import RunFolder, last_of, newest_intact, recipe_of
+from spgsurgeon.training.samples import AnyTransform
 from spgsurgeon.training.settings import Checkpoints, ColdStart, Objective, Optimizer, Schedule, Settings
 from spgsurgeon.training.state import Counters
 from spgsurgeon.workflows.evaluate import evaluation_batches, size_document
+from spgsurgeon.workflows.pictures import choose_cache
 from spgsurgeon.workflows.preparing import Case, prepare
 from spgsurgeon.workflows.replicas import replicas_from, step_labels
+from spgsurgeon.workflows.resources import default_workers
+
+_FREE_KEYS = ("data.cache", "data.workers")  # the weights don't depend on them, so a resumed run may have others
 
 
 def train(
@@ -149,17 +156,19 @@ def _settle_recipe(model: str | None, recipe: str | Path | None, overrides: Sequ
 
 def _recipe_of_run(output: Path, model: str | None, recipe: str | Path | None, overrides: Sequence[str]) -> Recipe:
     recipe_of(output)  # says so where it is no run folder
-    own = read_recipe(output / "recipe.yaml")
+    free = [override for override in overrides if override.partition("=")[0] in _FREE_KEYS]
+    own = read_recipe(output / "recipe.yaml", free)
     if recipe is not None:
         given = read_recipe(recipe, overrides)
         given = given.model_copy(update={"model": model or given.model})
-        if given != own:
-            keys = ", ".join(_differing(given, own))
+        keys = [key for key in _differing(given, own) if key not in _FREE_KEYS]
+        if keys:
             raise UsageError(
-                f"the recipe differs from the one that {output} was started with, in {keys}",
+                f"the recipe differs from the one that {output} was started with, in {', '.join(keys)}",
                 hint="leave it out to resume, or start another run with -o",
             )
-    elif overrides or (model is not None and model != own.model):
+        return given
+    if len(free) < len(overrides) or (model is not None and model != own.model):
         raise UsageError("a resumed run keeps its model and its recipe", hint="start another run with -o")
     return own
 
@@ -178,12 +187,13 @@ def _differing(given: Recipe, own: Recipe) -> list[str]:
 
 
 def _retraining(case: Case, processes: Processes, run: RunFolder | None, progress: Progress | None) -> Retraining:
+    cache = _cache(case, processes, progress)
     return Retraining(
         case.grafted,
         settings_of(case.recipe, case.grafted.steps - 1, case.opened.task),
         processes,
-        _training_batches(case, processes),
-        _evaluation_batches(case, processes),
+        _training_batches(case, processes, cache),
+        _evaluation_batches(case, processes, cache),
         num_classes=len(case.data.train.classes),
         step_labels=step_labels(case.opened, replicas_from(case.manifest.trp)),
         run=run,
@@ -191,14 +201,34 @@ def _retraining(case: Case, processes: Processes, run: RunFolder | None, progres
     )
 
 
-def _training_batches(case: Case, processes: Processes) -> TrainingBatches:
-    data, training = case.recipe.data, case.recipe.training
+def _cache(case: Case, processes: Processes, progress: Progress | None) -> Cache | None:
+    if case.recipe.data.cache == "none":
+        return None
+    parts = (
+        (case.data.train, _training_transform(case)),
+        (case.data.evaluation, evaluation_transform(_scored_at(case))),
+    )
+    say = progress.warning if progress and processes.leads else lambda text: None
+    return choose_cache(case.recipe.data.cache, processes.device, parts, say)
+
+
+def _training_transform(case: Case) -> AnyTransform:
+    data, augment = case.recipe.data, case.recipe.data.augment
     make = joint_training_transform if case.opened.task == "segmentation" else training_transform
-    augment = data.augment
     augmentation = Augmentation(crop=augment.crop, flip=augment.flip, policy=augment.policy, erase=augment.erase)
+    return make(case.opened.preprocessing.at(data.image_size), augmentation)
+
+
+def _scored_at(case: Case) -> Preprocessing:
+    data = case.recipe.data
+    return case.opened.preprocessing.at(data.eval_image_size or data.image_size)
+
+
+def _training_batches(case: Case, processes: Processes, cache: Cache | None) -> TrainingBatches:
+    data, training = case.recipe.data, case.recipe.training
     return TrainingBatches(
         case.data.train,
-        make(case.opened.preprocessing.at(data.image_size), augmentation),
+        _training_transform(case),
         batch_size=training.batch_size,
         workers=default_workers() if data.workers is None else data.workers,
         seed=training.seed,
@@ -206,19 +236,21 @@ def _training_batches(case: Case, processes: Processes) -> TrainingBatches:
         world_size=processes.world_size,
         pin_memory=processes.device.type == "cuda",
         unreadable=data.unreadable,
+        cache=cache,
     )
 
 
-def _evaluation_batches(case: Case, processes: Processes) -> EvaluationBatches:
+def _evaluation_batches(case: Case, processes: Processes, cache: Cache | None) -> EvaluationBatches:
     data, training = case.recipe.data, case.recipe.training
     return evaluation_batches(
         case.data.evaluation,
-        case.opened.preprocessing.at(data.eval_image_size or data.image_size),
+        _scored_at(case),
         training.eval_batch_size or training.batch_size,
         data.workers,
         processes,
         task=case.opened.task,
         unreadable=data.unreadable,
+        cache=cache,
     )
 
 
@@ -263,8 +295,7 @@ def _describe(case: Case, processes: Processes, output: Path) -> dict[str, Any]:
     """Return what a run would be of, beside its plan."""
     recipe, data = case.recipe, case.data
     size = case.opened.preprocessing.at(recipe.data.image_size).input_size[1:]
-    scored = case.opened.preprocessing.at(recipe.data.eval_image_size or recipe.data.image_size)
-    task = case.opened.task
+    scored, task = _scored_at(case), case.opened.task
     return {
         "model": recipe.model,
         "trp": case.manifest.trp,

@@ -20,7 +20,7 @@ from spgsurgeon.errors import DataError, SurgeonError, UsageError
 from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.training.augmentation import Augmentation, evaluation_transform, training_transform
 from spgsurgeon.training.feed import start_worker
-from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches, default_workers
+from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches
 from spgsurgeon.training.samples import Batch
 from spgsurgeon.training.sources import ImageSource, open_source
 
@@ -418,12 +418,3 @@ def test_a_worker_whose_parent_was_killed_before_it_could_ask_ends(monkeypatch: 
     process.start()
     process.join()
     assert process.exitcode == 1
-
-
-def test_default_workers_are_shared_by_the_processes_of_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(24)), raising=False)
-    counts = []
-    for processes in ("1", "4", "100"):
-        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
-        counts.append(default_workers())
-    assert counts == [8, 6, 1]

@@ -17,6 +17,7 @@ from spgsurgeon.checkpoint.folders import GraftManifest
 from spgsurgeon.checkpoint.hashing import content_hash
 from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.training.augmentation import Augmentation, evaluation_transform, training_transform
+from spgsurgeon.training.caching import Cache
 from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.processes import Processes
@@ -171,6 +172,7 @@ def tiny_retraining(
     workers: int = 0,
     keep: int = 2,
     unreadable: str = "stop",
+    cache: Cache | None = None,
 ) -> Retraining:
     grafted = grafted or tiny_grafted()
     source = source or Noise(samples)
@@ -186,6 +188,7 @@ def tiny_retraining(
             workers=workers,
             seed=settings.seed,
             unreadable=unreadable,
+            cache=cache,
             **share,
         ),
         EvaluationBatches(
@@ -194,6 +197,7 @@ def tiny_retraining(
             batch_size=4,
             workers=workers,
             unreadable=unreadable,
+            cache=cache,
             **share,
         ),
         num_classes=CLASSES,
@@ -229,11 +233,22 @@ def scores_of(retraining: Retraining) -> list[dict[str, Any]]:
     return scores
 
 
+TIMES = (
+    "seconds",
+    "data_seconds",
+    "data_share",
+    "images_per_second",
+    "loader_images_per_core_second",
+    "peak_memory_bytes",
+)
+"""What differs in the metrics of two runs that did the same."""
+
+
 def metrics_of(path: Path) -> list[dict[str, Any]]:
     """Return the lines of metrics.jsonl without times and memory."""
     lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
     for line in lines:
-        for key in ("seconds", "data_seconds", "images_per_second", "peak_memory_bytes"):
+        for key in TIMES:
             assert line.pop(key) >= 0
         if line["evaluation"]:
             line["evaluation"].pop("images_per_second")

@@ -1,0 +1,34 @@
+"""Crops resized in batches: byte for byte what Pillow makes of each."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import InterpolationMode
+
+from spgsurgeon.training.resampling import INTERPOLATIONS, resized_crops
+
+PILLOWS = {
+    InterpolationMode.BILINEAR: Image.Resampling.BILINEAR,
+    InterpolationMode.BICUBIC: Image.Resampling.BICUBIC,
+}
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize("size", [(32, 32), (7, 50), (90, 13), (24, 40)])
+def test_every_byte_is_pillows(interpolation: InterpolationMode, size: tuple[int, int]) -> None:
+    random = np.random.default_rng(0)
+    height, width, count = 40, 60, 60
+    pixels = random.integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+    pixels[::3] = np.where(pixels[::3] > 127, 255, 0)  # beyond whose edges bicubic weights go
+    boxes = []
+    for number in range(count):
+        tall, wide = random.integers(1, height + 1), random.integers(1, width + 1)
+        boxes.append([random.integers(0, height - tall + 1), random.integers(0, width - wide + 1), tall, wide])
+        if number == 0:
+            boxes[0] = [0, 0, height, width]
+    found = resized_crops(torch.from_numpy(pixels), torch.tensor(boxes), size, interpolation)
+    for image, (top, left, tall, wide), resized in zip(pixels, boxes, found, strict=True):
+        crop = Image.fromarray(image).crop((left, top, left + wide, top + tall))
+        expected = np.asarray(crop.resize((size[1], size[0]), PILLOWS[interpolation]))
+        assert np.array_equal(resized.numpy(), expected)
