@@ -192,5 +192,5 @@ def test_the_runs_of_a_comparison_share_what_they_decode(tmp_path: Path, monkeyp
     asked = ("--arms", "plain,spg", "--seeds", 1, "--learning-rates", "3", "--jobs", 1, "--json")
     document = succeed("compare", *SMALL, *parts, *asked, "-o", tmp_path / "compared").document
     assert document["arms"].keys() == {"plain", "spg"}
-    assert len(decoded) == 2  # what is trained on, and what is held out
+    assert len(decoded) == 3  # what is trained on, what is held out, and what is scored
     assert not (tmp_path / "compared" / "decoded").exists()
