@@ -44,6 +44,10 @@ def _norms(tensors: list[Tensor]) -> Tensor:
     return torch.stack([norm.float() for norm in torch._foreach_norm(tensors)])
 
 
+def _not_finite(names: list[str], norms: Tensor) -> list[str]:
+    return [name for name, fine in zip(names, norms.isfinite().tolist(), strict=True) if not fine]
+
+
 class _Look:
     """What a step's numbers were, and the `rates` that it was done with. Waits for the device in `largest` only."""
 
@@ -72,8 +76,7 @@ class _Look:
 
     def wrong(self) -> list[str]:
         """Return what was not finite in this process."""
-        finite = self._norms.isfinite().tolist()
-        return [name for name, fine in zip(self._names, finite, strict=True) if not fine]
+        return _not_finite(self._names, self._norms)
 
 
 class NumberGuard:
@@ -170,7 +173,8 @@ class NumberGuard:
         """Return what was not finite first; the step was not applied, so the weights are those that it read."""
         wrong = look.wrong()
         if not look.at_weights:
-            wrong = [name for name, weight in self._weights if not weight.isfinite().all()] + wrong
+            names, weights = map(list, zip(*self._weights, strict=True))
+            wrong = _not_finite(names, _norms(weights)) + wrong
         if not wrong:
             return "another process met what is not finite"
         others = f" (the first of {len(wrong)} such tensors)" if len(wrong) > 1 else ""

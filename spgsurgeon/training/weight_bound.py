@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-_MARGIN = 1e-6  # of a dtype's largest number: far more than rounding takes
+_MARGIN = 1e-4  # of the root of a dtype's largest number: the squares of 1e8 weights can be added up
 _LEAST_EPS = 1e-15  # with less, a second moment that underflows to zero would divide by next to nothing
 
 
@@ -33,7 +33,7 @@ class WeightBound:
         self._optimizer = optimizer
         self._follows = type(optimizer) in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
         parameters = (p for group in optimizer.param_groups for p in group["params"])
-        self._limit = _MARGIN * min((torch.finfo(p.dtype).max for p in parameters), default=math.inf)
+        self._limit = _MARGIN * min((math.sqrt(torch.finfo(p.dtype).max) for p in parameters), default=math.inf)
         self._weight = self._moment = math.inf
 
     @property

@@ -64,7 +64,7 @@ def test_little_is_known_where_numbers_are_not() -> None:
     [
         (Optimizer(lr=0.05), [True, False, False]),
         (Optimizer(name="adamw", lr=0.05), [True, False, False]),
-        (Optimizer(lr=1e33), [True, True]),  # of the second, whose loss is no number, nobody asks any more
+        (Optimizer(lr=1e16), [True, True]),
         (Optimizer(name="lamb", lr=0.05), [True, True, True]),
     ],
 )
