@@ -89,7 +89,7 @@ class Retraining:
             ema=ModelEmaV3(grafted, decay=settings.ema) if settings.ema else None,
             counters=Counters(cold_finished=settings.cold_start.most_epochs == 0),
         )
-        self._keeping = Safekeeping(self.state, processes, run, progress)
+        self._keeping = Safekeeping(self.state, processes, progress)
         self._stepper = Stepper(
             self.state, self.schedule, settings, processes, num_classes=num_classes, precision=self._precision
         )
@@ -116,7 +116,8 @@ class Retraining:
             most = self.settings.cold_start.most_epochs * self.steps_per_epoch
             cold = counters.step - counters.update if counters.cold_finished else most
             self.progress.start(cold + self.updates, counters.step)
-        self._keeping.start(self.settings.checkpoints)
+        if self.run_folder:
+            self._keeping.start(self.run_folder, self.settings.checkpoints)
         with stop_on_signals() as self._keeping.request:
             if counters.original is None:
                 counters.original = self._evaluate(self.grafted)
@@ -181,6 +182,8 @@ class Retraining:
         self._training.close()
         self._evaluation.close()
         self._keeping.close(at_once=at_once)
+        if self.run_folder:
+            self.run_folder.close()
 
     # Epochs
 

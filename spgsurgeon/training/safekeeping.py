@@ -16,20 +16,20 @@ from spgsurgeon.training.state import TrainingState
 
 
 class Safekeeping:
-    """Saves a run's `state` into its folder, if it has one, and leaves it where a signal asks for that."""
+    """Saves a run's `state`, once it was started with a folder, and leaves the run where a signal asks for that."""
 
-    def __init__(
-        self, state: TrainingState, processes: Processes, run: RunFolder | None, progress: Progress | None
-    ) -> None:
-        self._state, self._processes, self._run, self._progress = state, processes, run, progress
+    def __init__(self, state: TrainingState, processes: Processes, progress: Progress | None) -> None:
+        self._state, self._processes, self._progress = state, processes, progress
+        self._run: RunFolder | None = None
         self._saver: CheckpointSaver | None = None
         self.request = StopRequest()
 
-    def start(self, every: Checkpoints) -> None:
-        """Begin to write checkpoints, as often as that says; the first process does."""
-        if self._run and self._processes.leads:
+    def start(self, run: RunFolder, every: Checkpoints) -> None:
+        """Begin to write checkpoints into the folder of a run, as often as that says; the first process does."""
+        self._run = run
+        if self._processes.leads:
             self._saver = CheckpointSaver(
-                self._run, steps=every.steps, minutes=every.minutes, step=self._state.counters.step, warn=self.warn
+                run, steps=every.steps, minutes=every.minutes, step=self._state.counters.step, warn=self.warn
             )
 
     @property
@@ -66,11 +66,9 @@ class Safekeeping:
             self._saver.finish()
 
     def close(self, *, at_once: bool) -> None:
-        """Close the folder; unless it must be `at_once`, after the checkpoint that is being written."""
+        """Unless it must be `at_once`, wait for the checkpoint that is being written."""
         if self._saver and not at_once:
             self._saver.close()
-        if self._run:
-            self._run.close()
 
     def leave(self, number: int | None, *, save: bool = True) -> NoReturn:
         """Raise InterruptedRunError for the signal of that number; what was done is saved before, if wanted."""
