@@ -32,16 +32,15 @@ def valid_mask(correct: Tensor) -> Tensor:
     """Return M [T+1, units] (bool) from `correct` [T+1, units] (bool): M_0 = 1, M_{t+1} = M_t correct_t (eq. 13)."""
     if correct.shape[0] == 1:
         return torch.ones_like(correct)
-    running = correct[:-1].to(torch.int32).cumprod(0).bool()
-    return torch.cat([torch.ones_like(correct[:1]), running])
+    return torch.cat([torch.ones_like(correct[:1]), correct[:-1]]).cumprod(0, dtype=torch.int32).bool()
 
 
 def weighted_sum(steps: Tensor, weights: Sequence[float]) -> Tensor:
     """Return `steps[0] + sum_t weights[t-1] steps[t]` over the first dimension (lambda_0 = 1)."""
     # Python scalars on purpose: a tensor of weights would be copied to the device, and waited for, at every step.
-    total = steps[0]
-    for weight, step in zip(weights, steps[1:].unbind(0), strict=True):
-        total = total + weight * step
+    total, *later = steps.unbind(0)
+    for weight, step in zip(weights, later, strict=True):
+        total = total.add(step, alpha=weight)
     return total
 
 

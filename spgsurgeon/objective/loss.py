@@ -19,6 +19,8 @@ from spgsurgeon.objective.episode import Episode, play_episodes, weighted_sum
 
 MeanOverRanks = Callable[[Tensor], Tensor]
 
+_LEAST_COUNT = 1e-9  # far below one unit on one of all ranks
+
 
 class SPGLoss(NamedTuple):
     """What `spg_loss` gives: the scalar to call backward on, and what it was made of."""
@@ -40,20 +42,20 @@ class _Batch(NamedTuple):
 
     cross_entropy: Tensor  # float32 [T+1, units], 0 for units that are not counted
     episode: Episode
-    steps_counted: Tensor  # bool [T+1, units]: valid and counted
+    valid_entropy: Tensor  # float32 [T+1, units], 0 for units that are not valid or not counted
     step_sizes: Tensor  # float32 [T+1]: how many units are valid and counted; [0] is m
     step_losses: Tensor  # float32 [T+1]
 
 
 def _episode(batch: _Batch, weights: Sequence[float]) -> Tensor:
     """1/m sum_i R_i sum_t M_ti CE_ti: eq. 11 without its length factor, as in the authors' released search code."""
-    log_probability = (batch.cross_entropy * batch.steps_counted).sum(0)
+    log_probability = batch.valid_entropy.sum(0)
     return _ratio((batch.episode.returns * log_probability).sum(), batch.step_sizes[0])
 
 
 def _episode_mean(batch: _Batch, weights: Sequence[float]) -> Tensor:
     """1/m sum_i R_i / length_i sum_t M_ti CE_ti: eq. 11 to the letter."""
-    log_probability = (batch.cross_entropy * batch.steps_counted).sum(0)
+    log_probability = batch.valid_entropy.sum(0)
     scaled = batch.episode.returns / batch.episode.lengths * log_probability
     return _ratio(scaled.sum(), batch.step_sizes[0])
 
@@ -128,9 +130,12 @@ def _read_batch(
     soft = target.is_floating_point()
     target = _for_every_unit(target, logits.shape[2:], given=target.dim() - (2 if soft else 1))
     label = target.argmax(1) if soft else target
-    repeated = target.repeat(steps, *[1] * (target.dim() - 1))
     ce = cross_entropy(
-        logits, repeated, reduction="none", label_smoothing=label_smoothing, ignore_index=ignore_index
+        logits,
+        torch.cat([target] * steps),
+        reduction="none",
+        label_smoothing=label_smoothing,
+        ignore_index=ignore_index,
     ).unflatten(0, (steps, -1))
     correct = logits.detach().argmax(1).unflatten(0, (steps, -1)) == label
     counted = torch.ones_like(label, dtype=torch.bool) if soft else label != ignore_index
@@ -139,8 +144,9 @@ def _read_batch(
     step_sizes = steps_counted.flatten(1).sum(1).to(torch.float32)
     if mean_over_ranks is not None:
         step_sizes = mean_over_ranks(step_sizes)
-    step_losses = _ratio((ce * steps_counted).flatten(1).sum(1), step_sizes)
-    return _Batch(ce, episode, steps_counted, step_sizes, step_losses)
+    valid_entropy = ce * steps_counted
+    step_losses = _ratio(valid_entropy.flatten(1).sum(1), step_sizes)
+    return _Batch(ce, episode, valid_entropy, step_sizes, step_losses)
 
 
 def _for_every_unit(target: Tensor, units: Sequence[int], given: int) -> Tensor:
@@ -150,8 +156,8 @@ def _for_every_unit(target: Tensor, units: Sequence[int], given: int) -> Tensor:
 
 
 def _ratio(total: Tensor, count: Tensor) -> Tensor:
-    """Return total / count, and 0 where count is 0 (total is 0 there too)."""
-    return total / (count + (count == 0))
+    """Return total / count, and 0 where count is 0 (total is 0 there too). A count over ranks may be a fraction."""
+    return total / count.clamp(min=_LEAST_COUNT)
 
 
 def _at_least_float32(logits: Tensor) -> Tensor:

@@ -82,6 +82,10 @@ class TrainingSection(Section):
     """Decay of the exponential moving average of the weights, for one optimizer step; null keeps none."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Arithmetic of the forward pass; auto goes by the device. The loss is always float32."""
+    tf32: bool = False
+    """Whether matrix products in float32 may use TF32 on CUDA devices: faster, of 10 bits. Convolutions do anyway."""
+    memory_format: Literal["auto", "contiguous", "channels-last"] = "auto"
+    """How pictures lie in memory as they enter the model; auto is channels-last, but contiguous on mps."""
     device: Annotated[str, AfterValidator(_known_device)] = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     compile: bool = False

@@ -42,6 +42,17 @@ def environment(processes: Processes) -> dict[str, Any]:
 
 
 @contextmanager
+def tf32_products(wanted: bool) -> Iterator[None]:
+    """Let matrix products in float32 use TF32 inside the block, on CUDA devices that have it. Others don't change."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = wanted or before
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@contextmanager
 def deterministic_algorithms(wanted: bool) -> Iterator[None]:
     """Hold torch to its deterministic algorithms inside the block; an operation that has none raises RuntimeError.
 

@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 import torch
 from timm.utils import ModelEmaV3
@@ -30,15 +30,15 @@ from spgsurgeon.training.cold_start import (
     parameter_hash,
 )
 from spgsurgeon.training.evaluation import evaluate
-from spgsurgeon.training.interruption import InterruptedRunError, StopNow, StopRequest, stop_on_signals
+from spgsurgeon.training.interruption import InterruptedRunError, StopNow, stop_on_signals
 from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches
 from spgsurgeon.training.number_guard import NonFiniteError
 from spgsurgeon.training.optimization import learning_rate, make_optimizer, make_schedule
 from spgsurgeon.training.processes import Processes, choose_precision, peak_memory
 from spgsurgeon.training.progress import Progress
 from spgsurgeon.training.run_folder import RunFolder
+from spgsurgeon.training.safekeeping import Safekeeping
 from spgsurgeon.training.samples import Batch
-from spgsurgeon.training.saving import CheckpointSaver
 from spgsurgeon.training.scoring import METRIC, Scores
 from spgsurgeon.training.settings import Settings
 from spgsurgeon.training.state import Counters, TrainingState
@@ -80,8 +80,6 @@ class Retraining:
         self._training, self._evaluation = training, evaluation
         self._num_classes, self._labels = num_classes, step_labels
         self._precision = choose_precision(settings.precision, processes.device)
-        self._stop = StopRequest()
-        self._saver: CheckpointSaver | None = None
         self.optimizer = make_optimizer(grafted, settings.optimizer)
         self.schedule = make_schedule(self.optimizer, settings.schedule, settings.epochs, self.steps_per_epoch)
         self.state = TrainingState(
@@ -91,6 +89,7 @@ class Retraining:
             ema=ModelEmaV3(grafted, decay=settings.ema) if settings.ema else None,
             counters=Counters(cold_finished=settings.cold_start.most_epochs == 0),
         )
+        self._keeping = Safekeeping(self.state, processes, progress)
         self._stepper = Stepper(
             self.state, self.schedule, settings, processes, num_classes=num_classes, precision=self._precision
         )
@@ -117,23 +116,19 @@ class Retraining:
             most = self.settings.cold_start.most_epochs * self.steps_per_epoch
             cold = counters.step - counters.update if counters.cold_finished else most
             self.progress.start(cold + self.updates, counters.step)
-        if self.run_folder and self.processes.leads:
-            every = self.settings.checkpoints
-            self._saver = CheckpointSaver(
-                self.run_folder, steps=every.steps, minutes=every.minutes, step=counters.step, warn=self._warn
-            )
-        with stop_on_signals() as self._stop:
+        if self.run_folder:
+            self._keeping.start(self.run_folder, self.settings.checkpoints)
+        with stop_on_signals() as self._keeping.request:
             if counters.original is None:
                 counters.original = self._evaluate(self.grafted)
                 if self.progress:
                     self.progress.original(counters.original)
-                self._save()  # so that a run killed in its first epoch can resume
+                self._keeping.save()  # so that a run killed in its first epoch can resume
             while not counters.cold_finished:
                 self._cold_epoch()
             while counters.epoch < counters.cold_epochs + self.settings.epochs:
                 self._training_epoch()
-            if self._saver:
-                self._saver.finish()
+            self._keeping.finish()
             self.processes.wait()
         return counters
 
@@ -186,8 +181,7 @@ class Retraining:
         """End loader workers and, unless it must be `at_once`, wait for files that are being written."""
         self._training.close()
         self._evaluation.close()
-        if self._saver and not at_once:
-            self._saver.close()
+        self._keeping.close(at_once=at_once)
         if self.run_folder:
             self.run_folder.close()
 
@@ -269,7 +263,7 @@ class Retraining:
         counters.batch = 0
         counters.statistics = None
         metrics |= {"unreadable_pictures": len(counters.unreadable)}
-        self._save(best=best, line=metrics)
+        self._keeping.save(best=best, line=metrics)
         if self.progress:
             self.progress.epoch(metrics)
         self.processes.wait()
@@ -277,16 +271,16 @@ class Retraining:
     def _evaluate(self, model: nn.Module) -> Scores:
         """Return the model's scores; a signal ends this as it ends training, between two batches at the latest."""
         self.processes.share_buffers(model)
-        batches = self._evaluation.run(self._stop_if_asked)
+        batches = self._evaluation.run(self._keeping.stop_if_asked)
         try:
-            with self._stop.at_once(self._alone):
+            with self._keeping.at_once():
                 scores = evaluate(model, batches, self.processes, self._precision, self.settings.task)
         except StopNow:
-            self._leave(self._stop.number)
+            self._keeping.leave(self._keeping.request.number)
         except SurgeonError as error:
-            if isinstance(error, InterruptedRunError) or self._stop.number is None:
+            if isinstance(error, InterruptedRunError) or self._keeping.request.number is None:
                 raise
-            self._leave(self._stop.number)  # loader workers die of a signal to the whole process group
+            self._keeping.leave(self._keeping.request.number)  # loader workers die of a signal to the whole group
         self._note_unreadable()
         return scores
 
@@ -298,46 +292,35 @@ class Retraining:
         There may be fewer where the run was told to stop.
         """
         try:
-            with self._stop.at_once(self._alone):
+            with self._keeping.at_once():
                 return list(islice(batches, self.settings.accumulate))
         except StopNow:
             return []
         except SurgeonError:
-            if self._stop.number is None:  # loader workers die of a signal to the whole process group
+            if self._keeping.request.number is None:  # loader workers die of a signal to the whole process group
                 raise
             return []
 
     def _step(self, parts: list[Batch], statistics: EpisodeStatistics, *, update: bool) -> None:
         try:
-            with self._stop.at_once(self._compiles and self._alone):  # which may take minutes
+            with self._keeping.at_once(self._compiles):  # which may take minutes
                 results = self._stepper.accumulate(parts)
         except StopNow:
-            self._leave(self._stop.number, save=False)  # nothing was done since the checkpoint that this started from
+            self._keeping.leave(self._keeping.request.number, save=False)  # nothing was done since it started
         self._compiles = False
         self._stepper.apply(results, statistics, update=update)
-
-    @property
-    def _alone(self) -> bool:
-        """Whether this process may leave without the others' knowing."""
-        return self.processes.world_size == 1
 
     # Checkpoints
 
     def _between_steps(self, statistics: EpisodeStatistics) -> None:
         """Save if it is time, leave if any process was told to: all processes do the same after the same step."""
-        due = self._saver is not None and self._saver.due(self.counters.step)
-        wanted = self.processes.largest(2 * (self._stop.number or 0) + due)
+        wanted = self._keeping.wanted()
         if not wanted:
             return
         self._take_stock(statistics)
         if wanted > 1:
-            self._leave(wanted // 2)
-        self._save()
-
-    def _stop_if_asked(self) -> None:
-        number = self.processes.largest(self._stop.number or 0)
-        if number:
-            self._leave(number)
+            self._keeping.leave(wanted // 2)
+        self._keeping.save()
 
     def _take_stock(self, statistics: EpisodeStatistics) -> None:
         """Bring the counters up to date with what is counted on the devices; waits for all of them."""
@@ -349,25 +332,4 @@ class Retraining:
         found = self.processes.joined({**self._training.unusable, **self._evaluation.unusable})
         if new := found.keys() - self.counters.unreadable.keys():
             self.counters.unreadable |= found
-            self._warn(f"{len(new)} pictures can't be used and were passed over; {min(new)}: {found[min(new)]}")
-
-    def _save(self, *, best: bool = False, line: dict[str, Any] | None = None) -> None:
-        if self._saver:
-            self._saver.save(self.counters.step, self.state.checkpoint(), best=best, line=line)
-
-    def _leave(self, number: int | None, *, save: bool = True) -> NoReturn:
-        assert number is not None
-        hint = "go on with the same command and --resume" if self.run_folder else None
-        message = f"stopped by signal {number} after step {self.counters.step}"
-        if self._saver:
-            try:
-                if save:
-                    self._save()
-                self._saver.finish()
-            except SurgeonError as error:
-                message += f"; that step could not be saved, an earlier one is: {error.message}"
-        raise InterruptedRunError(message, hint=hint, number=number)
-
-    def _warn(self, text: str) -> None:
-        if self.progress and self.processes.leads:
-            self.progress.warning(text)
+            self._keeping.warn(f"{len(new)} pictures can't be used and were passed over; {min(new)}: {found[min(new)]}")

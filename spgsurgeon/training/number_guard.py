@@ -1,12 +1,15 @@
 """NaN and infinity, found on the device within a step, before they reach the weights.
 
-A step's flag is computed on the device and read by the host one step later, so nothing waits. An optimizer that takes
-`found_inf`, as torch's fused ones do, then leaves weights and moments alone by itself; for others the flag is awaited.
+A step's largest norm is computed on the device and read by the host one step later, so nothing waits. An optimizer that
+takes `found_inf`, as torch's fused ones do, then leaves weights and moments alone by itself; for others it is awaited.
+Weights are read only where the updates before may have made them infinite, see `weight_bound`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,11 +17,15 @@ from torch import Tensor
 from spgsurgeon.errors import SurgeonError
 from spgsurgeon.training.processes import Processes
 from spgsurgeon.training.state import TrainingState
+from spgsurgeon.training.weight_bound import Rates, WeightBound
 
 _LEAST_SCALE = 1.0  # below it float16's loss scale has collapsed: gradients overflow even unscaled
 _SCALE_READ_EVERY = 16  # steps: reading it waits for the device, and a collapse takes about as many
 
 _HINT = "lower training.optimizer.lr, or set training.gradient_clip; earlier checkpoints are kept"
+
+
+Named = list[tuple[str, Tensor]]
 
 
 class NonFiniteError(SurgeonError):
@@ -27,40 +34,55 @@ class NonFiniteError(SurgeonError):
     kind = "non-finite"
 
 
-class _Flag:
-    """What a step's numbers were. Made without waiting for the device; `read` does."""
+def _floating(named: Iterable[tuple[str, Any]]) -> Named:
+    """Return what can be other than finite."""
+    tensors = ((name, value) for name, value in named if isinstance(value, Tensor))
+    return [(name, tensor) for name, tensor in tensors if tensor.is_floating_point() and tensor.numel()]
 
-    def __init__(self, step: int, names: list[str], finite: Tensor, anywhere: Tensor) -> None:
-        """`finite` bool [len(names)]: whether the tensor of that name is; `anywhere` bool []: whether one is not."""
-        self.step, self._names, self.anywhere = step, names, anywhere
-        self._finite, self._sound = finite, ~anywhere
+
+def _norms(tensors: list[Tensor]) -> Tensor:
+    return torch.stack([norm.float() for norm in torch._foreach_norm(tensors)])
+
+
+def _not_finite(names: list[str], norms: Tensor) -> list[str]:
+    return [name for name, fine in zip(names, norms.isfinite().tolist(), strict=True) if not fine]
+
+
+class _Look:
+    """What a step's numbers were, and the `rates` that it was done with. Waits for the device in `largest` only."""
+
+    def __init__(
+        self, step: int, watched: Named, processes: Processes, rates: Rates | None, *, at_weights: bool
+    ) -> None:
+        """`watched` are the tensors to look at; `at_weights` says that weights and momenta are among them."""
+        self.step, self.rates, self.at_weights = step, rates, at_weights
+        self._names = [name for name, _ in watched]
+        self._norms = _norms([tensor for _, tensor in watched])
+        # A sum over processes is not finite where one of them is not, and no less than each.
+        largest = processes.sum(self._norms.amax())
+        self.anywhere = ~largest.isfinite()
+        self._largest = largest
         self._arrived: torch.cuda.Event | None = None
-        if finite.is_cuda:
-            self._finite, self._sound = (_on_its_way_to_the_host(tensor) for tensor in (finite, self._sound))
+        if largest.is_cuda:
+            self._largest = torch.empty_like(largest, device="cpu", pin_memory=True).copy_(largest, non_blocking=True)
             self._arrived = torch.cuda.Event()
             self._arrived.record()
 
-    def read(self) -> bool:
-        """Return whether everything was finite, on all processes."""
+    def largest(self) -> float:
+        """Return what no norm exceeds, in no process; NaN or infinity where one is not finite."""
         if self._arrived is not None:
             self._arrived.synchronize()
-        return bool(self._sound)
+        return float(self._largest)
 
-    def first(self) -> str:
-        """Return what was not finite."""
-        wrong = [name for name, fine in zip(self._names, self._finite.tolist(), strict=True) if not fine]
-        if not wrong:
-            return "another process met what is not finite"
-        others = f" (the first of {len(wrong)} such tensors)" if len(wrong) > 1 else ""
-        return f"{wrong[0]} is not finite: it has NaN or infinity{others}"
-
-
-def _on_its_way_to_the_host(tensor: Tensor) -> Tensor:
-    return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor, non_blocking=True)
+    def wrong(self) -> list[str]:
+        """Return what was not finite in this process."""
+        return _not_finite(self._names, self._norms)
 
 
 class NumberGuard:
     """Watches loss, gradients, weights and running statistics. A sum of squares that overflows counts as infinite.
+
+    What is looked at in each step are loss, gradients and running statistics, and weights where they could be infinite.
 
     `policy` "skip" leaves out the steps that are not finite, running statistics included, at most `most_skips` of
     them in a run; "stop" raises NonFiniteError. Under float16 a scaler leaves out steps whose gradients overflow, by
@@ -71,15 +93,19 @@ class NumberGuard:
         self._state, self._processes = state, processes
         self._skips, self._most_skips = policy == "skip", most_skips
         self._parameters = list(state.grafted.named_parameters())
-        self._buffers = list(state.grafted.named_buffers())
+        self._weights = _floating((f"weight {name}", weight.detach()) for name, weight in self._parameters)
+        self._statistics = _floating((f"statistic {name}", buffer) for name, buffer in state.grafted.named_buffers())
+        # Backward, as they are made: where several are wrong, the first is where it began.
+        self._with_gradient = [(f"the gradient of {name}", weight) for name, weight in reversed(self._parameters)]
         self._late = bool(getattr(state.optimizer, "_step_supports_amp_scaling", False))
-        self._flag: _Flag | None = None
+        self._bound = WeightBound(state.optimizer)
+        self._look: _Look | None = None
         self._kept: list[tuple[Tensor, Tensor]] = []
 
     def before_step(self) -> None:
         """Remember the buffers, if a step that is skipped must leave them as they were."""
         if self._skips:
-            self._kept = [(buffer, buffer.clone()) for _, buffer in self._buffers]
+            self._kept = [(buffer, buffer.clone()) for buffer in self._state.grafted.buffers()]
 
     def check(self, losses: Sequence[Tensor]) -> Tensor:
         """Return, on the device, whether the step must not be applied: bool []. Gradients are there, and unscaled.
@@ -87,18 +113,18 @@ class NumberGuard:
         Raises NonFiniteError for the step before, and for this one where the optimizer can't leave it out by itself.
         """
         self.settle()
-        watched = self._weights() + [("the loss", loss.detach()) for loss in losses]
+        at_weights = not self._bound.known
+        watched = [*self._weights, *self._momenta()] if at_weights else []
+        watched += [*self._statistics, *(("the loss", loss.detach()) for loss in losses)]
         if not self._state.scaler.is_enabled():
-            # Backward, as they are made: where several are wrong, the first is where it began.
-            gradients = ((f"the gradient of {name}", p.grad) for name, p in reversed(self._parameters))
-            watched += [(name, gradient) for name, gradient in gradients if gradient is not None]
-        self._flag = self._look_at(watched, self._state.counters.step + 1)
-        bad = self._flag.anywhere
+            watched += [(name, weight.grad) for name, weight in self._with_gradient if weight.grad is not None]
+        look = self._look_at(watched, self._state.counters.step + 1, at_weights=at_weights)
+        self._look = look
         for buffer, before in self._kept:
-            buffer.copy_(torch.where(bad, before, buffer))
+            buffer.copy_(torch.where(look.anywhere, before, buffer))
         if not self._late:
             self.settle()
-        return bad
+        return look.anywhere
 
     def step(self, bad: Tensor) -> None:
         """Take the optimizer's step, unless `bad`."""
@@ -115,15 +141,22 @@ class NumberGuard:
             self._check_scale()
 
     def settle(self) -> None:
-        """Read the flag of the last step, waiting for it. Raises NonFiniteError where that is called for."""
-        flag, self._flag = self._flag, None
-        if flag is None or flag.read():
+        """Read what the last step's numbers were, waiting for them. Raises NonFiniteError where that is called for."""
+        look, self._look = self._look, None
+        if look is None:
+            return
+        largest = look.largest()
+        if math.isfinite(largest):
+            if look.at_weights:
+                self._bound.seen(largest)
+            # A scaler looks at the gradients by itself, so that here nothing is known about them.
+            self._bound.follow(math.inf if self._state.scaler.is_enabled() else largest, look.rates)
             return
         counters = self._state.counters
         counters.skipped += 1
         if self._skips and counters.skipped <= self._most_skips:
             return
-        message = f"step {flag.step}: {flag.first()}"
+        message = f"step {look.step}: {self._first(look)}"
         if self._skips:
             message += f"; {self._most_skips} steps were skipped before, and training.max_skips allows no more"
         raise NonFiniteError(message, hint=_HINT)
@@ -132,21 +165,28 @@ class NumberGuard:
         """Wait for the last step and look at what it made, so that what is saved now is sound. Raises as `check`."""
         self.settle()
         self._check_scale()
-        flag = self._look_at(self._weights(), self._state.counters.step)
-        if not flag.read():
-            raise NonFiniteError(f"after step {flag.step} {flag.first()}", hint=_HINT)
+        look = self._look_at([*self._weights, *self._statistics], self._state.counters.step, at_weights=True)
+        if not math.isfinite(look.largest()):
+            raise NonFiniteError(f"after step {look.step} {self._first(look)}", hint=_HINT)
 
-    def _weights(self) -> list[tuple[str, Tensor]]:
-        """Return what a step reads, in the order in which it does."""
-        named = [(f"weight {name}", parameter.detach()) for name, parameter in self._parameters]
-        named += [(f"statistic {name}", buffer) for name, buffer in self._buffers]
-        return [(name, tensor) for name, tensor in named if tensor.is_floating_point() and tensor.numel()]
+    def _first(self, look: _Look) -> str:
+        """Return what was not finite first; the step was not applied, so the weights are those that it read."""
+        wrong = look.wrong()
+        if not look.at_weights:
+            names, weights = map(list, zip(*self._weights, strict=True))
+            wrong = _not_finite(names, _norms(weights)) + wrong
+        if not wrong:
+            return "another process met what is not finite"
+        others = f" (the first of {len(wrong)} such tensors)" if len(wrong) > 1 else ""
+        return f"{wrong[0]} is not finite: it has NaN or infinity{others}"
 
-    def _look_at(self, watched: Sequence[tuple[str, Tensor]], step: int) -> _Flag:
-        norms = torch._foreach_norm([tensor for _, tensor in watched])
-        finite = torch.stack([norm.float() for norm in norms]).isfinite()
-        anywhere = self._processes.sum((~finite).any().float()) > 0
-        return _Flag(step, [name for name, _ in watched], finite, anywhere)
+    def _momenta(self) -> Named:
+        state = self._state.optimizer.state
+        kept = ((name, state[weight]) for name, weight in self._parameters if weight in state)
+        return _floating((f"the momentum of {name}", entries.get("momentum_buffer")) for name, entries in kept)
+
+    def _look_at(self, watched: Named, step: int, *, at_weights: bool) -> _Look:
+        return _Look(step, watched, self._processes, self._bound.rates(), at_weights=at_weights)
 
     def _check_scale(self) -> None:
         scaler = self._state.scaler

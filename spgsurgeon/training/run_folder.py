@@ -6,9 +6,6 @@ counters beside it. No file in it is a pickle.
 
 from __future__ import annotations
 
-import errno
-import json
-import math
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -35,8 +32,9 @@ from spgsurgeon.checkpoint.sealing import sealed
 from spgsurgeon.checkpoint.tensors import read_safetensors
 from spgsurgeon.checkpoint.writing import atomic_file, atomic_folder, write_failures, write_json, write_safetensors
 from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
+from spgsurgeon.training.metrics_log import MetricsLog
 
-_RECIPE, _METRICS, _STATE = "recipe.yaml", "metrics.jsonl", "state.json"
+_RECIPE, _STATE = "recipe.yaml", "state.json"
 _ENVIRONMENT, _UNREADABLE = "environment.json", "unreadable.json"
 _EXTRAS = ("optimizer", "ema")
 
@@ -65,7 +63,7 @@ class RunFolder:
         self._config = config
         self._manifest = manifest
         self._keep = keep
-        self._board: Any = None
+        self._metrics = MetricsLog(path)
 
     def create(self, recipe: str, *, force: bool = False) -> None:
         """Make the folder with its resolved recipe. Raises UsageError where it exists."""
@@ -125,19 +123,8 @@ class RunFolder:
         return averaged or read_manifest(folder).weights_hash
 
     def add_metrics(self, metrics: Mapping[str, Any]) -> None:
-        """Append one line to metrics.jsonl and the same numbers to the TensorBoard events; all of it or nothing."""
-        path, line = self.path / _METRICS, (json.dumps(metrics) + "\n").encode()
-        with write_failures(path), path.open("ab", buffering=0) as file:
-            size = file.tell()
-            try:
-                if file.write(line) < len(line):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                os.fsync(file.fileno())
-                self._show(metrics)
-            except OSError:
-                self._board = None  # its thread does not outlive a failure
-                file.truncate(size)
-                raise
+        """Append one epoch's line; see `MetricsLog`."""
+        self._metrics.add(metrics)
 
     def add_start(self, environment: Mapping[str, Any]) -> None:
         """Add to environment.json what a start of the run, or its resumption, stands on; drop what a kill left."""
@@ -164,31 +151,11 @@ class RunFolder:
 
     def forget_metrics_from(self, epoch: int) -> None:
         """Drop the lines of epochs that a resumed run is going to run again, and those that are damaged."""
-        path = self.path / _METRICS
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-        kept = [line for line in lines if _epoch_of(line) < epoch]
-        if kept != lines:
-            with atomic_file(path, force=True) as temporary:
-                temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        self._metrics.forget_from(epoch)
 
     def close(self) -> None:
-        """Close the TensorBoard writer."""
-        if self._board is not None:
-            self._board.close()
-
-    def _show(self, metrics: Mapping[str, Any]) -> None:
-        board = self._events(metrics["epoch"])
-        for tag, value in _scalars(metrics):
-            board.add_scalar(tag, value, metrics["epoch"])
-        board.flush()
-
-    def _events(self, epoch: int) -> Any:
-        if self._board is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            # TensorBoard then shows nothing that an interrupted run said of this epoch.
-            self._board = SummaryWriter(str(self.path / "tensorboard"), purge_step=epoch)
-        return self._board
+        """Close what is open."""
+        self._metrics.close()
 
     def _read_optimizer(self, folder: Path, expected: str | None) -> Mapping[str, Tensor]:
         """Return the optimizer's tensors after comparing them with their hash; None is for an optimizer without."""
@@ -288,14 +255,6 @@ def _step_of(folder: Path) -> int:
     return int(step) if step.isdecimal() else -1
 
 
-def _epoch_of(line: str) -> float:
-    """Return the epoch of a line of metrics; infinity for one that was cut off or is no longer JSON."""
-    try:
-        return float(json.loads(line)["epoch"])
-    except (ValueError, TypeError, KeyError):
-        return math.inf
-
-
 def _point(link: Path, target: Path) -> None:
     """Make `link` a relative symbolic link to `target`, replacing an older one in one step."""
     temporary = link.with_name(f".{link.name}.tmp")
@@ -308,17 +267,3 @@ def _point(link: Path, target: Path) -> None:
             os.fsync(folder)  # before anything that the older link led to is dropped
         finally:
             os.close(folder)
-
-
-def _scalars(metrics: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
-    """Return the numbers and their tags. A list has an entry a step; within scores it has one a class, too many."""
-    found: list[tuple[str, float]] = []
-    for key, value in metrics.items():
-        tag = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            found += _scalars(value, f"{tag}/")
-        elif isinstance(value, list) and not prefix:
-            found += _scalars({str(i): entry for i, entry in enumerate(value)}, f"{tag}/")
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            found.append((tag, float(value)))
-    return found

@@ -83,6 +83,7 @@ class Settings:
     cutmix: float = 0.0
     ema: float | None = None
     precision: str = "auto"
+    memory_format: str = "auto"
     compile: bool = False
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     non_finite: str = "stop"

@@ -26,53 +26,76 @@ Totals = dict[str, list[list[float]]]
 """Sums and tables over all processes; plain data, which a checkpoint keeps."""
 
 
+_MOST_WAITING = 2**14  # units whose episodes wait on the device to be counted together
+
+
 class EpisodeStatistics:
-    """Sums over the batches of an epoch; `saved` is what `totals` returned. Adding does not wait for the device."""
+    """Sums over the batches of an epoch; `saved` is what `totals` returned. Adding does not wait for the device.
+
+    Many batches' episodes are counted together, so that a step has little to do for it; the outcome does not depend on
+    which are.
+    """
 
     def __init__(self, steps: int, classes: int, processes: Processes, saved: Totals | None = None) -> None:
         self._processes, self._steps, self._dtype = processes, steps, sum_dtype(processes.device)
-        # Rows: the loss and the number of batches; units valid at each step; their summed cross entropy.
-        sums = torch.zeros((3, max(steps, 2)), dtype=self._dtype)
-        by_class = torch.zeros((classes, steps), dtype=torch.int64)
+        # The loss and the number of batches; units valid at each step; their summed cross entropy.
+        sums = torch.zeros(2 + 2 * steps, dtype=self._dtype)
+        by_class = torch.zeros(1 + classes * steps, dtype=torch.int64)  # the first is for units that don't count
         extremes = {
             name: torch.tensor([[worst, *[0.0] * (len(_COLUMNS) - 1)]] * EXTREMES, dtype=self._dtype)
             for name, worst in _WORST_KEY.items()
         }
         if saved is not None and processes.leads:  # totals are of all processes, so one goes on from them
-            sums, by_class = torch.tensor(saved["sums"], dtype=self._dtype), torch.tensor(saved["by_class"])
+            loss, valid, entropy = saved["sums"]
+            sums = torch.tensor([*loss[:2], *valid[:steps], *entropy[:steps]], dtype=self._dtype)
+            by_class[1:] = torch.tensor(saved["by_class"]).flatten()
             for name, table in extremes.items():
                 table[: len(saved[name])] = torch.tensor(saved[name], dtype=self._dtype).view(-1, len(_COLUMNS))
         self._sums, self._by_class = sums.to(processes.device), by_class.to(processes.device)
         self._extremes = {name: table.to(processes.device) for name, table in extremes.items()}
+        self._one = torch.ones(1, device=processes.device)
+        self._waiting: list[tuple[Tensor, ...]] = []
+        self._pictures_waiting: list[tuple[Tensor, ...]] = []
+        self._units_waiting = 0
 
     def add(self, result: SPGLoss, batch: Batch, skipped: Tensor) -> None:
         """Count one batch, whose targets may be soft, unless `skipped` (bool [])."""
-        lengths, sizes = result.episode.lengths, result.step_sizes.detach()
-        sums = torch.zeros_like(self._sums)
-        sums[0, 0] = result.loss.detach()
-        sums[0, 1] = 1
-        sums[1, : self._steps] = sizes
-        sums[2, : self._steps] = result.step_losses.detach() * sizes
-        self._sums += torch.where(skipped, 0, sums)
+        sizes, lengths = result.step_sizes, result.episode.lengths
+        row = torch.cat([result.loss.detach().view(1), self._one, sizes, result.step_losses.detach() * sizes])
+        self._sums += row.masked_fill_(skipped, 0)
         labels = _label_of_each_unit(batch.targets, lengths)
-        counted = result.episode.counted & ~skipped
-        cells = torch.where(counted, labels * self._steps + lengths - 1, 0)
-        self._by_class.view(-1).index_add_(0, cells.flatten(), counted.flatten().to(torch.int64))
+        columns = (labels, lengths, result.episode.counted.masked_fill(skipped, False))
+        self._waiting.append(tuple(column.flatten() for column in columns))
         if self._steps > 1 and batch.targets.dim() <= 2:  # of several outputs the first one's episodes
-            columns = (result.cross_entropy[0], lengths, labels, counted)
-            self._add_pictures(batch.samples, *(c if c.dim() == 1 else c[:, 0] for c in columns))
+            of_pictures = (c if c.dim() == 1 else c[:, 0] for c in (*columns, result.cross_entropy[0]))
+            self._pictures_waiting.append((batch.samples, *of_pictures))
+        self._units_waiting += lengths.numel()
+        if self._units_waiting >= _MOST_WAITING:
+            self._count()
 
     def totals(self) -> Totals:
         """Return sums and tables over all processes, each of which must call it; waits for the device."""
+        self._count()
         tables = {name: torch.cat(self._processes.gather(table)) for name, table in self._extremes.items()}
         best = {name: _best(table, name).tolist() for name, table in tables.items()}
+        sums = self._processes.sum(self._sums).tolist()
         return {
-            "sums": self._processes.sum(self._sums).tolist(),
-            "by_class": self._processes.sum(self._by_class).tolist(),
+            "sums": [sums[:2], sums[2 : 2 + self._steps], sums[2 + self._steps :]],
+            "by_class": self._processes.sum(self._by_class)[1:].view(-1, self._steps).tolist(),
             **{name: [row for row in rows if math.isfinite(row[0])] for name, rows in best.items()},
         }
 
-    def _add_pictures(self, samples: Tensor, entropy: Tensor, lengths: Tensor, labels: Tensor, counted: Tensor) -> None:
+    def _count(self) -> None:
+        """Count what waits."""
+        if self._waiting:
+            labels, lengths, counted = map(torch.cat, zip(*self._waiting, strict=True))
+            cells = torch.where(counted, labels * self._steps + lengths, 0)
+            self._by_class.index_add_(0, cells, torch.ones_like(cells))
+        if self._pictures_waiting:
+            self._add_pictures(*map(torch.cat, zip(*self._pictures_waiting, strict=True)))
+        self._waiting, self._pictures_waiting, self._units_waiting = [], [], 0
+
+    def _add_pictures(self, samples: Tensor, labels: Tensor, lengths: Tensor, counted: Tensor, entropy: Tensor) -> None:
         """Remember the pictures whose episodes are shortest and longest; of equal ones the surer count as longer."""
         key = lengths + 1 / (1 + entropy)
         columns = [column.to(self._dtype) for column in (samples, labels, lengths, entropy)]
@@ -82,7 +105,10 @@ class EpisodeStatistics:
 
 
 def _best(rows: Tensor, name: str) -> Tensor:
-    return rows[rows[:, 0].topk(EXTREMES, largest=name == "longest").indices]
+    """Return the rows of the best keys, of equal ones those of the first samples."""
+    for column, descending in ((_COLUMNS.index("sample"), False), (0, name == "longest")):
+        rows = rows[rows[:, column].sort(stable=True, descending=descending).indices]
+    return rows[:EXTREMES]
 
 
 def extremes(totals: Totals, source: Source[Any]) -> dict[str, list[dict[str, Any]]]:

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from spgsurgeon.objective.loss import SPGLoss, spg_loss
 from spgsurgeon.training.mixing import make_mixer
 from spgsurgeon.training.number_guard import NumberGuard
-from spgsurgeon.training.processes import Processes, autocast
+from spgsurgeon.training.processes import Processes, autocast, choose_memory_format
 from spgsurgeon.training.samples import Batch
 from spgsurgeon.training.seeds import derive_seed
 from spgsurgeon.training.settings import Settings
@@ -38,6 +38,7 @@ class Stepper:
         self._state, self._schedule, self._settings, self._processes = state, schedule, settings, processes
         self._precision = precision
         self._transfer = Transfer(processes.device)
+        self._memory_format = choose_memory_format(settings.memory_format, processes.device)
         self._mixer = make_mixer(settings, num_classes)
         self._distributed = DistributedDataParallel(state.grafted) if processes.world_size > 1 else None
         model: nn.Module = self._distributed or state.grafted
@@ -89,7 +90,7 @@ class Stepper:
             images, targets = self._mixer(batch.images, batch.targets)
             batch = Batch(images, targets, batch.samples)
         with autocast(device, self._precision):
-            logits = self._model(batch.images)
+            logits = self._model(batch.images.contiguous(memory_format=self._memory_format))
         result = spg_loss(
             logits,
             batch.targets,

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from spgsurgeon.checkpoint.writing import refuse_overwriting_input
 from spgsurgeon.errors import UsageError
-from spgsurgeon.models.identity import Task
 from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.recipe.writing import dump_recipe
 from spgsurgeon.training.augmentation import Augmentation, evaluation_transform, training_transform
 from spgsurgeon.training.caching import Cache
-from spgsurgeon.training.environment import deterministic_algorithms, environment
+from spgsurgeon.training.environment import deterministic_algorithms, environment, tf32_products
 from spgsurgeon.training.joint_augmentation import joint_training_transform
 from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches
 from spgsurgeon.training.loop import Retraining
@@ -26,9 +26,9 @@ from spgsurgeon.training.processes import Processes, choose_precision, join_proc
 from spgsurgeon.training.progress import Progress
 from spgsurgeon.training.run_folder import RunFolder, last_of, newest_intact, recipe_of
 from spgsurgeon.training.samples import AnyTransform
-from spgsurgeon.training.settings import Checkpoints, ColdStart, Objective, Optimizer, Schedule, Settings
 from spgsurgeon.training.state import Counters
 from spgsurgeon.workflows.evaluate import evaluation_batches, size_document
+from spgsurgeon.workflows.loop_settings import settings_of
 from spgsurgeon.workflows.pictures import choose_cache
 from spgsurgeon.workflows.preparing import Case, prepare
 from spgsurgeon.workflows.replicas import replicas_from, step_labels
@@ -65,19 +65,10 @@ def train(
     output = output or Path("runs") / (Path(recipe).stem if recipe else "run")
     restarted = known_to_torchrun(_name(output)) and output.exists()
     resume = resume or restarted
-    if resume and recipe is None and not output.exists():
-        raise UsageError(f"there is no run {output} to resume", hint="-o names the run folder")
     started = resume and output.exists()
-    if started:
-        settled = _recipe_of_run(output, model, recipe, overrides)
-    else:
-        settled = _settle_recipe(model, recipe, overrides)
-        if os.path.lexists(output) and not force:
-            raise UsageError(
-                f"{output} exists", hint="go on with --resume, give another output, or --force to replace it"
-            )
+    settled = _settle(output, model, recipe, overrides, resume=resume, started=started, force=force)
     warn = progress.warning if progress else lambda text: None
-    with deterministic_algorithms(settled.training.deterministic), join_processes(settled.training.device) as processes:
+    with _switches(settled), join_processes(settled.training.device) as processes:
         checkpoint = newest_intact(output, warn) if started else None
         if checkpoint is not None:
             case = prepare(settled, str(checkpoint), weights="raw", resumes=True)
@@ -98,20 +89,55 @@ def train(
                 return plan(retraining) | _describe(case, processes, output)
             if checkpoint is not None:
                 retraining.resume(checkpoint)
-            if processes.leads and not started:
-                run.create(dump_recipe(settled), force=force)
-                tell_torchrun(_name(output))
-            try:
-                if processes.leads:
-                    run.add_start({"step": retraining.counters.step, **environment(processes)})
-                processes.wait()
-                _check_shared(output, processes)
-                return _document(output, retraining.run(), run, case)
-            except Exception:
-                retraining.close()
-                if processes.leads and not started:
-                    run.discard_unstarted()
-                raise
+            return _document(_run(retraining, run, settled, started=started, force=force), run, case)
+
+
+def _settle(
+    output: Path,
+    model: str | None,
+    recipe: str | Path | None,
+    overrides: Sequence[str],
+    *,
+    resume: bool,
+    started: bool,
+    force: bool,
+) -> Recipe:
+    """Return the recipe of the run: its own where it has `started`. Raises UsageError where there is none to be had."""
+    if started:
+        return _recipe_of_run(output, model, recipe, overrides)
+    if resume and recipe is None:
+        raise UsageError(f"there is no run {output} to resume", hint="-o names the run folder")
+    settled = _settle_recipe(model, recipe, overrides)
+    if os.path.lexists(output) and not force:
+        raise UsageError(f"{output} exists", hint="go on with --resume, give another output, or --force to replace it")
+    return settled
+
+
+@contextmanager
+def _switches(recipe: Recipe) -> Iterator[None]:
+    """Set torch's own switches as the recipe asks, inside the block."""
+    with deterministic_algorithms(recipe.training.deterministic), tf32_products(recipe.training.tf32):
+        yield
+
+
+def _run(retraining: Retraining, run: RunFolder, recipe: Recipe, *, started: bool, force: bool) -> Counters:
+    """Train to the end, into a folder that is made unless it was `started`, and gone where nothing was saved in it."""
+    processes = retraining.processes
+    makes = processes.leads and not started
+    if makes:
+        run.create(dump_recipe(recipe), force=force)
+        tell_torchrun(_name(run.path))
+    try:
+        if processes.leads:
+            run.add_start({"step": retraining.counters.step, **environment(processes)})
+        processes.wait()
+        _check_shared(run.path, processes)
+        return retraining.run()
+    except Exception:
+        retraining.close()
+        if makes:
+            run.discard_unstarted()
+        raise
 
 
 def _name(output: Path) -> str:
@@ -135,7 +161,7 @@ def time_steps(model: str, *, recipe: str | Path, overrides: Sequence[str], coun
     Nothing is written.
     """
     settled = _settle_recipe(model, recipe, overrides)
-    with deterministic_algorithms(settled.training.deterministic), join_processes(settled.training.device) as processes:
+    with _switches(settled), join_processes(settled.training.device) as processes:
         case = prepare(settled, model, weights=None)
         retraining = _retraining(case, processes, None, None)
         try:
@@ -254,43 +280,6 @@ def _evaluation_batches(case: Case, processes: Processes, cache: Cache | None) -
     )
 
 
-def settings_of(recipe: Recipe, replicas: int, task: Task = "classification") -> Settings:
-    """Return what the loop is told, from what the recipe says, for a model of `task` with that many replicas."""
-    training, objective, cold = recipe.training, recipe.objective, recipe.cold_start
-    if replicas and len(objective.weights) != replicas:
-        raise UsageError(f"objective.weights has {len(objective.weights)} entries for {replicas} replicas")
-    return Settings(
-        task=task,
-        epochs=training.epochs,
-        objective=Objective(
-            form=objective.form,
-            weights=objective.weights if replicas else (),
-            label_smoothing=objective.label_smoothing,
-            loss_normalization=objective.loss_normalization,
-        ),
-        optimizer=Optimizer(**training.optimizer.model_dump()),
-        schedule=Schedule(**training.schedule.model_dump()),
-        cold_start=ColdStart(
-            epochs=cold.epochs,
-            until_converged=cold.until == "converged",
-            max_epochs=cold.max_epochs,
-            tolerance=cold.tolerance,
-            freeze_batch_norm=cold.batch_norm == "freeze",
-        ),
-        gradient_clip=training.gradient_clip,
-        accumulate=training.accumulate,
-        mixup=recipe.data.augment.mixup,
-        cutmix=recipe.data.augment.cutmix,
-        ema=training.ema,
-        precision=training.precision,
-        compile=training.compile,
-        checkpoints=Checkpoints(steps=training.checkpoints.steps, minutes=training.checkpoints.minutes),
-        non_finite=training.non_finite,
-        max_skips=training.max_skips,
-        seed=training.seed,
-    )
-
-
 def _describe(case: Case, processes: Processes, output: Path) -> dict[str, Any]:
     """Return what a run would be of, beside its plan."""
     recipe, data = case.recipe, case.data
@@ -313,9 +302,9 @@ def _describe(case: Case, processes: Processes, output: Path) -> dict[str, Any]:
     }
 
 
-def _document(output: Path, counters: Counters, run: RunFolder, case: Case) -> dict[str, Any]:
+def _document(counters: Counters, run: RunFolder, case: Case) -> dict[str, Any]:
     return {
-        "run": str(output),
+        "run": str(run.path),
         "trp": case.manifest.trp,
         "original": counters.original,
         "best": counters.best,

@@ -9,7 +9,7 @@ import torch
 from tiny_runs import ONE_PROCESS
 
 from spgsurgeon.errors import UsageError
-from spgsurgeon.training.environment import deterministic_algorithms, environment
+from spgsurgeon.training.environment import deterministic_algorithms, environment, tf32_products
 from spgsurgeon.workflows.train import train
 
 
@@ -45,6 +45,18 @@ def test_switches_are_put_back(wanted: bool, monkeypatch: pytest.MonkeyPatch) ->
         fail()
     assert inside == [wanted]
     assert switches() == before
+
+
+def test_tf32_is_for_the_block_and_changes_nothing_on_a_cpu() -> None:
+    """The block within, which does not ask for it, leaves it as it is."""
+    before, matrix = torch.backends.cuda.matmul.allow_tf32, torch.randn(64, 64)
+    with tf32_products(True):
+        found = environment(ONE_PROCESS)["flags"]["float32_matmul_precision"], matrix @ matrix
+        with tf32_products(False):
+            assert torch.backends.cuda.matmul.allow_tf32
+    assert found[0] == "high"
+    assert torch.equal(found[1], matrix @ matrix)
+    assert torch.backends.cuda.matmul.allow_tf32 == before
 
 
 def test_another_workspace_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

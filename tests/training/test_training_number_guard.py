@@ -216,7 +216,7 @@ def test_nothing_is_read_from_the_device_in_a_step(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(torch.Tensor, name, counted)
     for _ in range(2):
         retraining._stepper.apply(retraining._stepper.accumulate([batch]), statistics, update=True)
-    assert reads == ["__bool__"]  # the first one's flag, by the second
+    assert reads == ["__float__"]  # of the first one, by the second
 
 
 def _statistics(retraining: Retraining) -> Any:

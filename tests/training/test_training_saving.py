@@ -121,8 +121,8 @@ def test_a_run_writes_them_by_steps(tmp_path: Path) -> None:
     path = tmp_path / "run"
 
     def look(done: int) -> None:
-        if path.exists() and retraining._saver:
-            retraining._saver.close()
+        if path.exists() and retraining._keeping._saver:
+            retraining._keeping._saver.close()
             kept.append(sorted(p.name.lstrip("0") for p in (path / "checkpoints").iterdir()))
 
     retraining = tiny_retraining(replace(SETTINGS, checkpoints=Checkpoints(steps=2)), path=path, progress=Watcher(look))
@@ -221,8 +221,8 @@ def test_a_full_disk_does_not_end_a_run_that_finds_room_later(tmp_path: Path, di
 def test_a_run_that_could_not_save_its_end_fails_and_keeps_what_it_has(tmp_path: Path, disk: FullDisk) -> None:
     def fill(done: int) -> None:
         if done == 7:
-            assert retraining._saver
-            retraining._saver.close()  # what was begun is written
+            assert retraining._keeping._saver
+            retraining._keeping._saver.close()  # what was begun is written
             disk.full = True
 
     path = tmp_path / "run"
@@ -266,8 +266,8 @@ def test_the_best_is_not_lost_to_a_full_disk(run: RunFolder, disk: FullDisk, clo
 def test_a_signal_on_a_full_disk_still_ends_the_run_as_a_signal(tmp_path: Path, disk: FullDisk) -> None:
     def fill(done: int) -> None:
         if done == 7:
-            assert retraining._saver
-            retraining._saver.close()
+            assert retraining._keeping._saver
+            retraining._keeping._saver.close()
             disk.full = True
         if done == 8:
             signal.raise_signal(signal.SIGTERM)

@@ -147,6 +147,19 @@ def test_the_shortest_and_the_longest_episodes(count: int) -> None:
     assert pictures_of(added(data)) == slow_extremes(data, EXTREMES)
 
 
+@pytest.mark.parametrize("most", [1, 10, 2**14])
+def test_it_does_not_matter_what_is_counted_together(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where many pictures are equally sure: those that come first in their source are named."""
+    monkeypatch.setattr("spgsurgeon.training.statistics._MOST_WAITING", most)
+    data = [(torch.zeros(28, 3) + torch.tensor([9.0, 0, 0]), labels) for _, labels in batches(9)]
+    totals = added(data).totals()
+    assert sum(map(sum, totals["by_class"])) == 63
+    samples = {name: [row[1] for row in totals[name]] for name in ("shortest", "longest")}
+    right = [float(sample) for sample, label in enumerate(label for _, labels in data for label in labels) if not label]
+    assert samples["longest"] == right[:EXTREMES]
+    assert totals == added(data[4:], EpisodeStatistics(4, 3, ONE_PROCESS, added(data[:4]).totals()), 4).totals()
+
+
 def test_of_few_pictures_all_are_named_once() -> None:
     found = pictures_of(added(batches(1)))
     assert sorted(found["shortest"]) == sorted(found["longest"])

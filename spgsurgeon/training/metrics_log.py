@@ -1,0 +1,85 @@
+"""What a run measures, a line of JSON an epoch, and the same numbers as TensorBoard events."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from spgsurgeon.checkpoint.writing import atomic_file, write_failures
+
+
+class MetricsLog:
+    """The metrics.jsonl of a run `folder`, and the events in `tensorboard` beside it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path, self._events_folder = folder / "metrics.jsonl", folder / "tensorboard"
+        self._board: Any = None
+
+    def add(self, metrics: Mapping[str, Any]) -> None:
+        """Append one line and the same numbers to the events; all of it or nothing."""
+        line = (json.dumps(metrics) + "\n").encode()
+        with write_failures(self._path), self._path.open("ab", buffering=0) as file:
+            size = file.tell()
+            try:
+                if file.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(file.fileno())
+                self._show(metrics)
+            except OSError:
+                self._board = None  # its thread does not outlive a failure
+                file.truncate(size)
+                raise
+
+    def forget_from(self, epoch: int) -> None:
+        """Drop the lines of epochs that a resumed run is going to run again, and those that are damaged."""
+        lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines() if self._path.exists() else []
+        kept = [line for line in lines if _epoch_of(line) < epoch]
+        if kept != lines:
+            with atomic_file(self._path, force=True) as temporary:
+                temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+    def close(self) -> None:
+        """Close the TensorBoard writer."""
+        if self._board is not None:
+            self._board.close()
+
+    def _show(self, metrics: Mapping[str, Any]) -> None:
+        board = self._events(metrics["epoch"])
+        for tag, value in _scalars(metrics):
+            board.add_scalar(tag, value, metrics["epoch"])
+        board.flush()
+
+    def _events(self, epoch: int) -> Any:
+        if self._board is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            # TensorBoard then shows nothing that an interrupted run said of this epoch.
+            self._board = SummaryWriter(str(self._events_folder), purge_step=epoch)
+        return self._board
+
+
+def _epoch_of(line: str) -> float:
+    """Return the epoch of a line of metrics; infinity for one that was cut off or is no longer JSON."""
+    try:
+        return float(json.loads(line)["epoch"])
+    except (ValueError, TypeError, KeyError):
+        return math.inf
+
+
+def _scalars(metrics: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    """Return the numbers and their tags. A list has an entry a step; within scores it has one a class, too many."""
+    found: list[tuple[str, float]] = []
+    for key, value in metrics.items():
+        tag = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            found += _scalars(value, f"{tag}/")
+        elif isinstance(value, list) and not prefix:
+            found += _scalars({str(i): entry for i, entry in enumerate(value)}, f"{tag}/")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            found.append((tag, float(value)))
+    return found

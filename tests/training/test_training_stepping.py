@@ -1,0 +1,125 @@
+"""What a step costs, counted: operators with and without replicas, waits for the device, compiled graphs."""
+
+from collections import Counter
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from tiny_runs import EVERYTHING, SETTINGS, WEIGHTS, Tiny, tiny_grafted, tiny_retraining, train
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from spgsurgeon.training.processes import choose_memory_format
+from spgsurgeon.training.settings import ColdStart, Objective
+from spgsurgeon.training.statistics import EpisodeStatistics
+from spgsurgeon.trp.grafted import GraftedModel, attach
+from spgsurgeon.trp.places import Place
+
+VIEWS = {"alias", "as_strided", "detach", "expand", "select", "slice", "split", "t", "unbind", "unsqueeze", "view"}
+"""Operators that compute nothing."""
+
+
+class Operators(TorchDispatchMode):
+    """Counts what reaches the device, backward pass and optimizer included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+        namespace, name, *_ = str(function).split(".")
+        if namespace == "aten" and name not in VIEWS:
+            self.counts[name] += 1
+        return function(*arguments, **(options or {}))
+
+
+def operators_of_a_step(replicas: int) -> Counter[str]:
+    settings = replace(SETTINGS, objective=Objective(weights=(0.4, 0.2, 0.1)[:replicas]))
+    retraining = tiny_retraining(settings, grafted=tiny_grafted(replicas=replicas))
+    retraining.grafted.train()
+    batch = next(retraining._training.epoch(0))
+    statistics = EpisodeStatistics(retraining.grafted.steps, 4, retraining.processes)
+    for _ in range(3):  # the first ones have more to do: momenta to make, weights to look at
+        with Operators() as operators:
+            retraining._stepper.apply(retraining._stepper.accumulate([batch]), statistics, update=True)
+    return operators.counts
+
+
+def test_a_replica_adds_what_its_arithmetic_needs() -> None:
+    """Of one: dropout, a linear layer and a sum, their gradients, and a term of the loss and of the return.
+
+    Head, loss, optimizer and the watch on the numbers take all steps at once.
+    """
+    plain, one, three = (operators_of_a_step(replicas) for replicas in (0, 1, 3))
+    assert plain.total() <= 70
+    assert one.total() - plain.total() <= 22
+    assert three.total() - one.total() <= 2 * 16
+    for name in ("_log_softmax", "nll_loss_forward", "argmax", "_foreach_norm", "_fused_sgd_", "convolution"):
+        assert (plain[name], three[name]) == (1, 1), name
+    assert three["addmm"] - plain["addmm"] == 3
+
+
+def test_a_step_waits_for_the_device_once_and_for_the_step_before() -> None:
+    assert operators_of_a_step(3)["_local_scalar_dense"] == 1
+
+
+def deep() -> GraftedModel:
+    """Return a tiny model with replicas of depth before a batch norm, which sees each step by itself."""
+    torch.manual_seed(0)
+    model = Tiny()
+    place = Place("body.0", "output", width=6, normalisations=("body.1",))
+    return attach(model, place, "depth", replicas=len(WEIGHTS), blocks=1, make_block=lambda: nn.Conv2d(6, 6, 1))
+
+
+@pytest.mark.parametrize(
+    ("settings", "graphs"),
+    [
+        (replace(SETTINGS, epochs=3), 1),
+        (EVERYTHING, 1),
+        (replace(SETTINGS, cold_start=ColdStart(epochs=2)), 2),  # its batch norms are frozen
+    ],
+    ids=["plain", "everything", "cold start"],
+)
+@pytest.mark.parametrize("make", [tiny_grafted, deep])
+def test_a_run_compiles_its_step_once(settings: Any, graphs: int, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a break, whatever is scored between the epochs, at a last batch of another size and by an average."""
+    compiled: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, _: Any) -> Any:
+        compiled.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend, fullgraph=True))
+    train(tiny_retraining(replace(settings, compile=True), grafted=make()))
+    assert len(compiled) == graphs
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "found"),
+    [
+        ("auto", "cpu", torch.channels_last),
+        ("auto", "cuda", torch.channels_last),
+        ("auto", "mps", torch.contiguous_format),
+        ("channels-last", "mps", torch.channels_last),
+        ("contiguous", "cuda", torch.contiguous_format),
+    ],
+)
+def test_how_pictures_lie_in_memory(wanted: str, device: str, found: torch.memory_format) -> None:
+    assert choose_memory_format(wanted, torch.device(device)) == found
+
+
+@pytest.mark.parametrize(("wanted", "found"), [("auto", torch.channels_last), ("contiguous", torch.contiguous_format)])
+def test_pictures_enter_the_model_as_asked_and_weights_stay_as_they_are(
+    wanted: str, found: torch.memory_format
+) -> None:
+    retraining = tiny_retraining(replace(SETTINGS, memory_format=wanted))
+    seen: list[bool] = []
+    first = retraining.grafted.base.body[0]
+    first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].is_contiguous(memory_format=found)))
+    retraining.try_batch().loss.backward()
+    assert seen == [True]
+    assert first.weight.is_contiguous()
+    assert first.weight.grad.is_contiguous()
