@@ -86,7 +86,7 @@ def train(
             note = f"torchrun restarted the processes; {output} was gone on with"
             case = replace(case, opened=replace(case.opened, notes=[*case.opened.notes, note]))
         run = RunFolder(output, case.config, case.manifest, keep=settled.training.checkpoints.keep)
-        with _retraining(case, processes, run, progress) as retraining:
+        with make_retraining(case, processes, run, progress) as retraining:
             if dry_run:
                 return plan(retraining) | _describe(case, processes, output)
             if checkpoint is not None:
@@ -130,7 +130,7 @@ def time_steps(model: str, *, recipe: str | Path, overrides: Sequence[str], coun
     settled = _settle_recipe(model, recipe, overrides)
     with deterministic_algorithms(settled.training.deterministic), join_processes(settled.training.device) as processes:
         case = prepare(settled, model, weights=None)
-        retraining = _retraining(case, processes, None, None)
+        retraining = make_retraining(case, processes)
         try:
             return retraining.time_steps(count)
         finally:
@@ -177,12 +177,15 @@ def _differing(given: Recipe, own: Recipe) -> list[str]:
     return [key for key in one if one[key] != other[key]]
 
 
-def _retraining(case: Case, processes: Processes, run: RunFolder | None, progress: Progress | None) -> Retraining:
+def make_retraining(
+    case: Case, processes: Processes, run: RunFolder | None = None, progress: Progress | None = None
+) -> Retraining:
+    """Return the retraining of a case, before its first step; without a `run` folder nothing is written."""
     return Retraining(
         case.grafted,
         settings_of(case.recipe, case.grafted.steps - 1, case.opened.task),
         processes,
-        _training_batches(case, processes),
+        training_batches(case, processes),
         _evaluation_batches(case, processes),
         num_classes=len(case.data.train.classes),
         step_labels=step_labels(case.opened, replicas_from(case.manifest.trp)),
@@ -191,7 +194,8 @@ def _retraining(case: Case, processes: Processes, run: RunFolder | None, progres
     )
 
 
-def _training_batches(case: Case, processes: Processes) -> TrainingBatches:
+def training_batches(case: Case, processes: Processes) -> TrainingBatches:
+    """Return the batches that a run of the case trains on, this process's share of them."""
     data, training = case.recipe.data, case.recipe.training
     make = joint_training_transform if case.opened.task == "segmentation" else training_transform
     augment = data.augment
