@@ -27,7 +27,7 @@ def command(
             "--arms",
             metavar="A,B,...",
             help="What to measure beside plain and grafted: rollouts (a forward pass for each step of an episode), "
-            "sequential (trp.head_batch), deterministic (torch's algorithms), timm (the plain step of timm's training script).",
+            "sequential (trp.head_batch), deterministic (torch's algorithms), timm (its own plain step).",
         ),
     ] = "plain,grafted",
     data: Annotated[

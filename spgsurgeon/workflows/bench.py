@@ -73,12 +73,13 @@ def bench(
     images = training.batch_size * training.accumulate
     processes = Processes(0, 1, choose_device(training.device))
     with _threads(threads):
-        case = subject.case(GRAFTED)
+        recipes = {name: subject.recipe_of(name) for name in names}
+        case = subject.case(recipes[GRAFTED])
         parts = _resident_parts(case, processes)
         arms_made: dict[str, Arm] = {}
         documents: dict[str, dict[str, Any]] = {}
         for name in names:
-            own = case if name == GRAFTED else subject.case(name)
+            own = case if name == GRAFTED else subject.case(recipes[name])
             arms_made[name], documents[name] = _start(name, own, processes, parts)
         steps = steps or steps_that_last(arms_made[PLAIN].seconds(1).wall)
         timed = time_blocks({name: partial(arm.seconds, steps) for name, arm in arms_made.items()}, blocks)

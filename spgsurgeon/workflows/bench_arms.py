@@ -15,6 +15,7 @@ from timm.utils import ModelEmaV3, NativeScaler, dispatch_clip_grad
 from torch import Tensor, nn
 
 from spgsurgeon.errors import SurgeonError, UsageError, did_you_mean
+from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.training.environment import deterministic_algorithms
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.optimization import make_schedule
@@ -100,6 +101,17 @@ def settle_arms(names: Sequence[str]) -> list[str]:
     return [name for name in CHANGES if name in (PLAIN, GRAFTED, *names)]
 
 
+def check_arm(name: str, recipe: Recipe, task: str) -> None:
+    """Raise UsageError for timm's step where it has no counterpart of what the recipe or the model needs."""
+    augment = recipe.data.augment
+    if name != TIMM:
+        return
+    if task == "segmentation":
+        raise UsageError(f"arm {TIMM} is for classifiers", hint="leave it out of --arms")
+    if augment.mixup or augment.cutmix:
+        raise UsageError(f"arm {TIMM} mixes no pictures here", hint="data.augment.mixup=0 data.augment.cutmix=0")
+
+
 def make_arm(name: str, case: Case, processes: Processes, parts: list[Batch]) -> Arm:
     """Return the arm of that name, in train mode on the device; `parts` are the batches of each of its steps."""
     with says_what_does_not_fit(name):
@@ -150,10 +162,7 @@ def _own_arm(name: str, case: Case, processes: Processes, parts: list[Batch]) ->
 
 def _timm_arm(case: Case, processes: Processes, parts: list[Batch]) -> Arm:
     """Return the step of timm's training script, by timm's own parts, without its reading the loss at each step."""
-    device, training, augment = processes.device, case.recipe.training, case.recipe.data.augment
-    if case.opened.task == "segmentation" or augment.mixup or augment.cutmix:
-        what = "is for classifiers" if case.opened.task == "segmentation" else "has no mixup and cutmix here"
-        raise UsageError(f"arm {TIMM} {what}", hint="leave it out of --arms, or set data.augment.mixup and cutmix to 0")
+    device, training = processes.device, case.recipe.training
     settings = settings_of(case.recipe, 0)
     wanted, smoothing = settings.optimizer, settings.objective.label_smoothing
     base = detach(case.grafted).to(device).train()
@@ -176,7 +185,10 @@ def _timm_arm(case: Case, processes: Processes, parts: list[Batch]) -> Arm:
 
     def loss_of(part: Batch) -> Any:
         with autocast(device, precision):
-            return criterion(model(part.images), part.targets) / len(parts)
+            output = model(part.images)
+            if not isinstance(output, Tensor):
+                raise UsageError(f"arm {TIMM} is for models with one output in train mode")
+            return criterion(output, part.targets) / len(parts)
 
     def step() -> None:
         nonlocal updates

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from spgsurgeon.errors import RecipeError, UsageError
+from spgsurgeon.models.identity import Task
 from spgsurgeon.models.libraries import NamedModel, parse_model
 from spgsurgeon.recipe.data_section import READABLE
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.recipe.schema import CONTROLS, Recipe
 from spgsurgeon.training.loader import default_workers
-from spgsurgeon.workflows.bench_arms import CHANGES
+from spgsurgeon.workflows.bench_arms import CHANGES, check_arm
 from spgsurgeon.workflows.bench_noise import Noise
 from spgsurgeon.workflows.opening import OpenedModel, open_model
 from spgsurgeon.workflows.pictures import Data, open_training
@@ -31,6 +32,7 @@ class Subject:
     """What all arms have in common; `options` are those of opening the model."""
 
     model: str
+    task: Task
     source: str | Path | None
     overrides: tuple[str, ...]
     recipe: Recipe
@@ -42,12 +44,17 @@ class Subject:
         """How many processes its loader has."""
         return default_workers() if self.recipe.data.workers is None else self.recipe.data.workers
 
-    def case(self, arm: str) -> Case:
-        """Return what an arm trains, always from the same weights. Raises RecipeError where the recipe can't be so."""
+    def recipe_of(self, arm: str) -> Recipe:
+        """Return what an arm trains by. Raises UsageError where the recipe or the model can't be trained so."""
         try:
             recipe = read_recipe(self.source, [*self.overrides, *CHANGES[arm]])
         except RecipeError as error:
             raise RecipeError(f"arm {arm}: {error.message}", hint=error.hint, **error.details) from error
+        check_arm(arm, recipe, self.task)
+        return recipe
+
+    def case(self, recipe: Recipe) -> Case:
+        """Return what is trained by an arm's recipe, always from the same weights."""
         return prepare(recipe, self.model, data=self.data, **self.options)
 
 
@@ -81,7 +88,7 @@ def settle_subject(
             hint="trp.kind=dropout or depth; plain steps are measured beside them",
         )
     train = _noise(recipe, opened) if data is None else open_training(recipe.data)
-    return Subject(model, source, settled, recipe, Data(train, train), options)
+    return Subject(model, opened.task, source, settled, recipe, Data(train, train), options)
 
 
 def _data_overrides(
