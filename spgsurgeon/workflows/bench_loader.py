@@ -77,6 +77,6 @@ class _LoadedSteps:
         """Yield `count` batches: the last ones of an epoch, of as many epochs as it takes."""
         while count:
             part = min(count, batches.batches_per_epoch)
-            yield from batches.epoch(self._epoch, batches.batches_per_epoch - part)
-            self._epoch += 1
             count -= part
+            self._epoch += 1  # before: nobody asks what comes after the last one
+            yield from batches.epoch(self._epoch, batches.batches_per_epoch - part)
