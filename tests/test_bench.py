@@ -18,7 +18,7 @@ import spgsurgeon as package
 from spgsurgeon.training.processes import Processes
 from spgsurgeon.training.samples import Samples
 from spgsurgeon.workflows import bench as workflow
-from spgsurgeon.workflows.bench_arms import CHANGES, Arm, make_arm
+from spgsurgeon.workflows.bench_arms import CHANGES, Arm
 from spgsurgeon.workflows.bench_blocks import (
     Seconds,
     processor_ratio,
@@ -29,6 +29,7 @@ from spgsurgeon.workflows.bench_blocks import (
 )
 from spgsurgeon.workflows.bench_profile import profile_step
 from spgsurgeon.workflows.bench_subject import Subject, settle_subject
+from spgsurgeon.workflows.train import make_retraining
 
 CPU = Processes(0, 1, torch.device("cpu"))
 SMALL = ("training.batch_size=4", "data.image_size=32", "training.device=cpu")
@@ -49,9 +50,10 @@ def subject_of(*overrides: str, model: str = "timm/test_resnet") -> Subject:
 
 def arms_of(*names: str, overrides: Sequence[str] = ()) -> dict[str, Arm]:
     subject = subject_of(*overrides)
-    cases = {name: subject.case(subject.recipe_of(name)) for name in names}
-    parts = workflow._resident_parts(next(iter(cases.values())), CPU)
-    return {name: make_arm(name, case, CPU, parts) for name, case in cases.items()}
+    recipes = {name: subject.recipe_of(name) for name in names}
+    retraining = make_retraining(subject.case(subject.recipe_of("grafted")), CPU)
+    parts = workflow._resident_parts(retraining)
+    return {name: workflow._arm(name, recipe, subject, retraining, parts) for name, recipe in recipes.items()}
 
 
 def weights_of(arm: Arm) -> list[torch.Tensor]:
@@ -129,9 +131,9 @@ def test_a_grafted_folder_in_python_is_measured_with_its_own_replicas(tmp_path: 
     assert found["grafted"]["operators_per_step"] > 1.3 * found["plain"]["operators_per_step"]
 
 
-def test_segmentation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workflow, "FEWEST_BLOCKS", 1)
-    command = ("bench", "torchvision/lraspp_mobilenet_v3_large", *TINY[1:], "--blocks", 1, "--arms", "sequential")
+@pytest.mark.usefixtures("short")
+def test_segmentation() -> None:
+    command = ("bench", "torchvision/lraspp_mobilenet_v3_large", *TINY[1:], "--blocks", 2, "--arms", "sequential")
     found = succeed(*command, "training.batch_size=2", "--json").document
     stacked, sequential = (found[arm]["kept_for_backward_bytes"] for arm in ("grafted", "sequential"))
     assert found["plain"]["kept_for_backward_bytes"] < sequential < stacked

@@ -6,16 +6,28 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from spgsurgeon.errors import UsageError
+from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.training.environment import environment
+from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.processes import Processes, choose_device, choose_precision
 from spgsurgeon.training.samples import Batch
-from spgsurgeon.workflows.bench_arms import GRAFTED, PLAIN, TIMM, Arm, first_parts, make_arm, settle_arms
+from spgsurgeon.workflows.bench_arms import (
+    GRAFTED,
+    PLAIN,
+    TIMM,
+    Arm,
+    own_arm,
+    says_what_does_not_fit,
+    settle_arms,
+    timm_arm,
+)
 from spgsurgeon.workflows.bench_blocks import (
     Blocks,
     processor_ratio,
@@ -28,7 +40,7 @@ from spgsurgeon.workflows.bench_loader import time_loader
 from spgsurgeon.workflows.bench_profile import measure
 from spgsurgeon.workflows.bench_subject import Subject, settle_subject
 from spgsurgeon.workflows.preparing import Case
-from spgsurgeon.workflows.train import training_batches
+from spgsurgeon.workflows.train import make_retraining
 
 FEWEST_BLOCKS = 20
 """With fewer, an interval says little."""
@@ -75,42 +87,51 @@ def bench(
     with _threads(threads):
         recipes = {name: subject.recipe_of(name) for name in names}
         case = subject.case(recipes[GRAFTED])
-        parts = _resident_parts(case, processes)
-        arms_made: dict[str, Arm] = {}
+        retraining = make_retraining(case, processes)
+        parts = _resident_parts(retraining)
+        made: dict[str, Arm] = {}
         documents: dict[str, dict[str, Any]] = {}
-        for name in names:
-            own = case if name == GRAFTED else subject.case(recipes[name])
-            arms_made[name], documents[name] = _start(name, own, processes, parts)
-        steps = steps or steps_that_last(arms_made[PLAIN].seconds(1).wall)
-        timed = time_blocks({name: partial(arm.seconds, steps) for name, arm in arms_made.items()}, blocks)
+        for name, own in recipes.items():
+            with says_what_does_not_fit(name):
+                made[name] = _arm(name, own, subject, retraining, parts)
+            documents[name] = _start(made[name])
+        steps = steps or steps_that_last(made[PLAIN].seconds(1).wall)
+        timed = time_blocks({name: partial(arm.seconds, steps) for name, arm in made.items()}, blocks)
         for name, document in documents.items():
             documents[name] = {"images_per_second": rate(timed, name, steps * images), **document}
         ratios = _ratios(timed, names, by_processor=processes.device.type == "cpu")
         document = _describe(subject, case, processes, parts) | documents
         document |= {"ratio": {key: ratios[0][key] for key in ("median", "low", "high")}, "ratios": ratios}
         if data is not None:
-            grafted, workers = arms_made[GRAFTED], subject.workers
-            document["end_to_end"] = time_loader(grafted, images=images, blocks=blocks, steps=steps, workers=workers)
+            document["end_to_end"] = time_loader(
+                made[GRAFTED], retraining, images=images, blocks=blocks, steps=steps, workers=subject.workers
+            )
         return document | {"blocks": blocks, "steps": steps, "notes": case.opened.notes}
 
 
-def _resident_parts(case: Case, processes: Processes) -> list[Batch]:
+def _resident_parts(retraining: Retraining) -> list[Batch]:
     """Return the batches of one step, read once and moved to the device."""
-    batches = training_batches(case, processes)
+    batches, device = retraining.batches, retraining.processes.device
     try:
-        return first_parts(batches.epoch(0), case.recipe.training.accumulate, processes.device)
+        read = islice(batches.epoch(0), retraining.settings.accumulate)
+        return [Batch(*(tensor.to(device) for tensor in batch)) for batch in read]
     finally:
         batches.close()
 
 
-def _start(name: str, case: Case, processes: Processes, parts: list[Batch]) -> tuple[Arm, dict[str, Any]]:
-    """Return an arm that is ready to be timed, and what its steps take besides time."""
-    device = processes.device
-    before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
-    arm = make_arm(name, case, processes, parts)
+def _arm(name: str, recipe: Recipe, subject: Subject, grafted: Retraining, parts: list[Batch]) -> Arm:
+    """Return the arm of that name, of a model of its own; `grafted` is that of the arm which is called so."""
+    if name == TIMM:
+        return timm_arm(subject.case(recipe), grafted.processes, parts)
+    retraining = grafted if name == GRAFTED else make_retraining(subject.case(recipe), grafted.processes)
+    return own_arm(name, retraining, parts, deterministic=recipe.training.deterministic)
+
+
+def _start(arm: Arm) -> dict[str, Any]:
+    """Take an arm's first steps, and return what they take besides time."""
     first = arm.seconds(1).wall
     arm.run(_WARM_UP)
-    return arm, {"first_step_seconds": first, **measure(arm, before)}
+    return {"first_step_seconds": first, **measure(arm)}
 
 
 def _ratios(timed: Blocks, names: Sequence[str], *, by_processor: bool) -> list[dict[str, Any]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import torch
@@ -25,7 +24,7 @@ from spgsurgeon.training.statistics import EpisodeStatistics
 from spgsurgeon.trp.grafted import detach
 from spgsurgeon.workflows.bench_blocks import Seconds
 from spgsurgeon.workflows.preparing import Case
-from spgsurgeon.workflows.train import make_retraining, settings_of
+from spgsurgeon.workflows.train import settings_of
 
 PLAIN, GRAFTED, TIMM = "plain", "grafted", "timm"
 CHANGES: dict[str, tuple[str, ...]] = {
@@ -55,7 +54,7 @@ class Arm:
     replicas: nn.Module | None = None
     average: nn.Module | None = None
     deterministic: bool = False
-    retraining: Retraining | None = None
+    compiled: bool = False
 
     def run(self, steps: int) -> None:
         """Take steps and wait for the device. Raises SurgeonError where they don't fit in its memory."""
@@ -112,15 +111,25 @@ def check_arm(name: str, recipe: Recipe, task: str) -> None:
         raise UsageError(f"arm {TIMM} mixes no pictures here", hint="data.augment.mixup=0 data.augment.cutmix=0")
 
 
-def make_arm(name: str, case: Case, processes: Processes, parts: list[Batch]) -> Arm:
-    """Return the arm of that name, in train mode on the device; `parts` are the batches of each of its steps."""
-    with says_what_does_not_fit(name):
-        return _timm_arm(case, processes, parts) if name == TIMM else _own_arm(name, case, processes, parts)
+def own_arm(name: str, retraining: Retraining, parts: list[Batch], *, deterministic: bool) -> Arm:
+    """Return the product's own step, optimizer and number guard, as `train` makes them.
 
-
-def first_parts(batches: Iterator[Batch], count: int, device: torch.device) -> list[Batch]:
-    """Return the batches of one step, on the device."""
-    return [Batch(*(tensor.to(device) for tensor in batch)) for batch in islice(batches, count)]
+    `parts` are the batches of each step, on the device.
+    """
+    grafted, average = retraining.grafted.train(), retraining.state.ema
+    statistics = EpisodeStatistics(grafted.steps, len(retraining.batches.source.classes), retraining.processes)
+    return Arm(
+        name,
+        grafted,
+        retraining.optimizer,
+        step=lambda: retraining.take_step(parts, statistics),
+        forward=lambda: retraining.try_batch(parts[0]),
+        device=retraining.processes.device,
+        replicas=grafted.replicas,
+        average=average.module if average else None,
+        deterministic=deterministic,
+        compiled=retraining.settings.compile,
+    )
 
 
 def wait_for(device: torch.device) -> None:
@@ -141,27 +150,11 @@ def says_what_does_not_fit(arm: str) -> Iterator[None]:
         ) from error
 
 
-def _own_arm(name: str, case: Case, processes: Processes, parts: list[Batch]) -> Arm:
-    """Return an arm by the product's own step, optimizer and number guard, as `train` makes them."""
-    retraining = make_retraining(case, processes)
-    grafted, average = retraining.grafted.train(), retraining.state.ema
-    statistics = EpisodeStatistics(grafted.steps, len(case.data.train.classes), processes)
-    return Arm(
-        name,
-        grafted,
-        retraining.optimizer,
-        step=lambda: retraining.take_step(parts, statistics),
-        forward=lambda: retraining.try_batch(parts[0]),
-        device=processes.device,
-        replicas=grafted.replicas,
-        average=average.module if average else None,
-        deterministic=case.recipe.training.deterministic,
-        retraining=retraining,
-    )
+def timm_arm(case: Case, processes: Processes, parts: list[Batch]) -> Arm:
+    """Return the plain step of timm's training script, by timm's own parts, without its reading each loss.
 
-
-def _timm_arm(case: Case, processes: Processes, parts: list[Batch]) -> Arm:
-    """Return the step of timm's training script, by timm's own parts, without its reading the loss at each step."""
+    `case` is of a model without replicas, and can't be trained otherwise after that.
+    """
     device, training = processes.device, case.recipe.training
     settings = settings_of(case.recipe, 0)
     wanted, smoothing = settings.optimizer, settings.objective.label_smoothing
@@ -210,7 +203,16 @@ def _timm_arm(case: Case, processes: Processes, parts: list[Batch]) -> Arm:
         schedule.step_update(updates)
 
     average_module = average.module if average else None
-    return Arm(TIMM, base, optimizer, step, lambda: loss_of(parts[0]), device, average=average_module)
+    return Arm(
+        TIMM,
+        base,
+        optimizer,
+        step,
+        lambda: loss_of(parts[0]),
+        device,
+        average=average_module,
+        compiled=training.compile,
+    )
 
 
 def _bytes(tensors: Sequence[Tensor]) -> int:

@@ -19,21 +19,22 @@ from spgsurgeon.workflows.bench_blocks import Seconds, rate, throughput_ratio, t
 LOADED, RESIDENT = "end_to_end", "synthetic"
 
 
-def time_loader(arm: Arm, *, images: int, blocks: int, steps: int, workers: int) -> dict[str, Any]:
-    """Return the document of steps with the arm's own loader against steps without.
+def time_loader(
+    arm: Arm, retraining: Retraining, *, images: int, blocks: int, steps: int, workers: int
+) -> dict[str, Any]:
+    """Return the document of steps of `retraining` with its loader against steps of `arm`, the same without.
 
     `images` is how many a step takes. A block with the loader reads just what it takes, so that the workers rest in
     the others, and its first steps, until each worker has delivered, are not timed.
     """
-    assert arm.retraining is not None, "timm's step has no loader of ours"
     steps = max(steps, 2 * workers)
-    loaded = _LoadedSteps(arm.retraining, untimed=workers + 1, steps=steps, deterministic=arm.deterministic)
+    loaded = _LoadedSteps(retraining, untimed=workers + 1, steps=steps, deterministic=arm.deterministic)
     try:
         loaded.seconds()  # starts the workers, and fills what the source and the system keep
         loaded.waits.clear()
         timed = time_blocks({LOADED: loaded.seconds, RESIDENT: lambda: arm.seconds(steps)}, blocks)
     finally:
-        arm.retraining.close(at_once=True)
+        retraining.close(at_once=True)
     return {
         "images_per_second": rate(timed, LOADED, steps * images),
         "synthetic_images_per_second": rate(timed, RESIDENT, steps * images),

@@ -54,31 +54,31 @@ def profile_step(step: Callable[[], object], device: torch.device) -> StepProfil
     )
 
 
-def measure(arm: Arm, before: int) -> dict[str, Any]:
+def measure(arm: Arm) -> dict[str, Any]:
     """Return the document of an arm that has taken its first steps: counts and bytes of a step.
 
     `peak_memory_bytes` is what the arm takes at the height of a step, weights, gradients and optimizer's state
-    included, the pictures left out. On a CUDA device it is the peak of torch's allocator above `before`, what was
-    allocated when there was no arm yet; on a CPU what the arm holds between steps and, above it, the sum of what torch
-    allocated and had not freed, which leaves out what libraries allocate by themselves. None on other devices.
+    included, pictures and other arms left out: what it holds between steps, and above that on a CUDA device the peak of
+    torch's allocator, on a CPU the most that torch had allocated in the step and not freed, which leaves out what other
+    libraries allocate by themselves. None on other devices.
     `kept_for_backward_bytes` is what the graph of a forward pass holds, counted; None where it is compiled.
     """
     cuda = arm.device.type == "cuda"
     arm.optimizer.zero_grad(set_to_none=True)
     if cuda:
+        before = torch.cuda.memory_allocated(arm.device)
         torch.cuda.reset_peak_memory_stats(arm.device)
         arm.run(1)
-        peak: int | None = torch.cuda.max_memory_allocated(arm.device) - before
+        above: int | None = torch.cuda.max_memory_allocated(arm.device) - before
         arm.optimizer.zero_grad(set_to_none=True)
     counted = profile_step(lambda: arm.run(1), arm.device)
     if not cuda:
-        peak = arm.held_bytes() + counted.peak_bytes if arm.device.type == "cpu" else None
-    compiled = arm.retraining is not None and arm.retraining.settings.compile
-    kept = None if compiled else kept_for_backward(arm.forward, arm.model)
+        above = counted.peak_bytes if arm.device.type == "cpu" else None
+    kept = None if arm.compiled else kept_for_backward(arm.forward, arm.model)
     arm.optimizer.zero_grad(set_to_none=True)
     wait_for(arm.device)
     return {
-        "peak_memory_bytes": peak,
+        "peak_memory_bytes": None if above is None else arm.held_bytes() + above,
         "kept_for_backward_bytes": kept,
         "replica_bytes": arm.replica_bytes(),
         "operators_per_step": counted.operators,

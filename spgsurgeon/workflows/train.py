@@ -185,7 +185,7 @@ def make_retraining(
         case.grafted,
         settings_of(case.recipe, case.grafted.steps - 1, case.opened.task),
         processes,
-        training_batches(case, processes),
+        _training_batches(case, processes),
         _evaluation_batches(case, processes),
         num_classes=len(case.data.train.classes),
         step_labels=step_labels(case.opened, replicas_from(case.manifest.trp)),
@@ -194,8 +194,7 @@ def make_retraining(
     )
 
 
-def training_batches(case: Case, processes: Processes) -> TrainingBatches:
-    """Return the batches that a run of the case trains on, this process's share of them."""
+def _training_batches(case: Case, processes: Processes) -> TrainingBatches:
     data, training = case.recipe.data, case.recipe.training
     make = joint_training_transform if case.opened.task == "segmentation" else training_transform
     augment = data.augment
