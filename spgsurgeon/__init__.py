@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from spgsurgeon.objective.loss import spg_loss
     from spgsurgeon.trp.grafted import GraftedModel
     from spgsurgeon.trp.places import Place
+    from spgsurgeon.workflows.bench import bench
     from spgsurgeon.workflows.inspect import inspect
     from spgsurgeon.workflows.opening import load
     from spgsurgeon.workflows.surgery import export, graft, strip
@@ -26,6 +27,7 @@ _PUBLIC = {
     "GraftedModel": "spgsurgeon.trp.grafted",
     "Place": "spgsurgeon.trp.places",
     "SurgeonError": "spgsurgeon.errors",
+    "bench": "spgsurgeon.workflows.bench",
     "export": "spgsurgeon.workflows.surgery",
     "graft": "spgsurgeon.workflows.surgery",
     "inspect": "spgsurgeon.workflows.inspect",
@@ -41,6 +43,7 @@ __all__ = [
     "Place",
     "SurgeonError",
     "__version__",
+    "bench",
     "export",
     "graft",
     "inspect",

@@ -58,7 +58,7 @@ def python(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 def test_all_verbs_are_there() -> None:
     assert {" ".join(path) for path in VERBS} >= {
-        *("inspect", "graft", "train", "strip", "eval", "diff", "demo", "doctor", "report", "compare"),
+        *("inspect", "graft", "train", "strip", "eval", "diff", "demo", "doctor", "report", "compare", "bench"),
         *("recipes ls", "recipes show", "recipes cp", "recipes check"),
     }
 

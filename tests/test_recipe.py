@@ -128,6 +128,13 @@ xyz: red
     ]
 
 
+def test_without_a_source_overrides_say_everything():
+    recipe = read_recipe(None, ["data.source=digits", "training.epochs=3"])
+    assert (recipe.data.source, recipe.training.epochs, recipe.trp.kind) == ("digits", 3, "dropout")
+    with pytest.raises(RecipeError, match="the recipe: data: missing"):
+        read_recipe(None, [])
+
+
 def test_duplicate_keys_are_refused(write):
     source = write(MINIMAL + "training:\n  epochs: 3\n  seed: 1\n  epochs: 4\n")
     assert faults_of(source) == ["recipe.yaml:5: training.epochs: duplicate key, first given at recipe.yaml:3"]

@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from spgsurgeon import __version__
-from spgsurgeon.cli import compare, demo, diff, doctor, evaluate, graft, inspect, recipes, report, strip, train
+from spgsurgeon.cli import bench, compare, demo, diff, doctor, evaluate, graft, inspect, recipes, report, strip, train
 from spgsurgeon.cli.console import fail, is_one_of_several, verbosity
 from spgsurgeon.cli.options import with_common_options
 from spgsurgeon.errors import SurgeonError, UsageError
@@ -38,6 +38,7 @@ app.command("eval")(with_common_options(evaluate.command))
 app.command("diff")(with_common_options(diff.command))
 app.command("compare")(with_common_options(compare.command))
 app.command("report")(with_common_options(report.command))
+app.command("bench")(with_common_options(bench.command))
 app.add_typer(recipes.group, name="recipes")
 app.command("demo")(with_common_options(demo.command))
 app.command("doctor")(with_common_options(doctor.command))

@@ -33,14 +33,18 @@ _ALLOWED = {
 }
 
 
-def read_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+def read_recipe(source: str | Path | None, overrides: Sequence[str] = ()) -> Recipe:
     """Return the recipe in a YAML file (or of a shipped name) with `section.key=value` overrides laid over it.
+
+    Without a source the overrides are all it says.
 
     Refuses unknown and duplicate keys and values out of range: one `RecipeError` lists every fault with its line or
     override. A file that is not there is a `UsageError`.
     """
-    path = find_recipe(source)
-    document = parse_document(_text(path), str(path))
+    document = Document("the recipe")
+    if source is not None:
+        path = find_recipe(source)
+        document = parse_document(_text(path), str(path))
     for override in overrides:
         apply_override(document, override)
     # After a syntax error there are no values, and what is missing from them would be noise.

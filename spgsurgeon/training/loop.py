@@ -101,6 +101,11 @@ class Retraining:
         return self.state.counters
 
     @property
+    def batches(self) -> TrainingBatches:
+        """What it trains on."""
+        return self._training
+
+    @property
     def updates(self) -> int:
         """How many updates the training proper has."""
         return self.settings.epochs * self.steps_per_epoch
@@ -144,10 +149,17 @@ class Retraining:
             self.run_folder.forget_metrics_from(self.counters.epoch)
         return True
 
-    def try_batch(self) -> SPGLoss:
-        """Run the first batch forward, as a step would."""
+    def try_batch(self, batch: Batch | None = None) -> SPGLoss:
+        """Run a batch, the first one if left out, forward as a step would."""
         self.grafted.train()
-        return self._stepper.forward(self._training.first())[0]
+        return self._stepper.forward(self._training.first() if batch is None else batch)[0]
+
+    def take_step(self, parts: list[Batch], statistics: EpisodeStatistics) -> None:
+        """Take one step of the training proper on these batches, in train mode, and nothing else that a run does.
+
+        Raises NonFiniteError as training does.
+        """
+        self._stepper.apply(self._stepper.accumulate(parts), statistics, update=True)
 
     def __enter__(self) -> Self:
         return self
@@ -172,7 +184,7 @@ class Retraining:
             if len(parts) < self.settings.accumulate:  # an epoch is shorter than that
                 batches = self._training.epoch(step + 1)
                 parts = list(islice(batches, self.settings.accumulate))
-            self._stepper.apply(self._stepper.accumulate(parts), statistics, update=True)
+            self.take_step(parts, statistics)
         self._stepper.settle()
         statistics.totals()  # waits for the device
         return (time.perf_counter() - started) / count

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.optimization import learning_rate
@@ -23,7 +24,7 @@ def plan(retraining: Retraining) -> dict[str, Any]:
         retraining.schedule.step_update(epoch * retraining.steps_per_epoch)
         rates.append(learning_rate(retraining.optimizer))
     weights = sum(p.numel() * p.element_size() for p in grafted.parameters())
-    activations = _saved_for_backward(retraining)
+    activations = kept_for_backward(retraining.try_batch, grafted)
     return {
         "steps_per_epoch": retraining.steps_per_epoch,
         "cold_start_steps": settings.cold_start.most_epochs * retraining.steps_per_epoch,
@@ -39,17 +40,17 @@ def plan(retraining: Retraining) -> dict[str, Any]:
     }
 
 
-def _saved_for_backward(retraining: Retraining) -> int:
-    """Return how many bytes one batch's graph keeps, counting shared memory once and parameters not at all."""
-    parameters = {p.untyped_storage().data_ptr() for p in retraining.grafted.parameters()}
-    kept: dict[int, int] = {}
+def kept_for_backward(forward: Callable[[], object], model: nn.Module) -> int:
+    """Return how many bytes the graph of a forward pass keeps, shared memory once and the model's parameters not."""
+    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, Tensor] = {}  # the tensors themselves: memory that is given back could be counted twice
 
-    def count(tensor: Tensor) -> Tensor:
+    def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in parameters:
-            kept[storage.data_ptr()] = storage.nbytes()
+            kept[storage.data_ptr()] = tensor
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        retraining.try_batch()
-    return sum(kept.values())
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        forward()
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())

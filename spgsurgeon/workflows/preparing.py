@@ -45,13 +45,14 @@ def prepare(
     num_classes: int | None = None,
     random_seed: int | None = None,
     resumes: bool = False,
+    data: Data | None = None,
 ) -> Case:
     """Open the data and the model, check them against each other, and graft the model unless it is grafted.
 
-    A control takes the base of a grafted folder: it is that of the same command.
+    A control takes the base of a grafted folder: it is that of the same command. `data` is what was opened already.
     """
     section = recipe.data
-    data = open_data(section)
+    data = data or open_data(section)
     check_same_classes(data.train, data.evaluation)
     classes = len(data.train.classes)
     wanted = classes if random_seed is not None and num_classes is None else num_classes

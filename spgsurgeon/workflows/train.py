@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from spgsurgeon.checkpoint.writing import refuse_overwriting_input
 from spgsurgeon.errors import UsageError
-from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.recipe.writing import dump_recipe
-from spgsurgeon.training.augmentation import Augmentation, evaluation_transform, training_transform
-from spgsurgeon.training.caching import Cache
-from spgsurgeon.training.environment import deterministic_algorithms, environment, tf32_products
-from spgsurgeon.training.joint_augmentation import joint_training_transform
-from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches
+from spgsurgeon.training.environment import environment
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.plan import plan
 from spgsurgeon.training.processes import Processes, choose_precision, join_processes, known_to_torchrun, tell_torchrun
 from spgsurgeon.training.progress import Progress
 from spgsurgeon.training.run_folder import RunFolder, last_of, newest_intact, recipe_of
-from spgsurgeon.training.samples import AnyTransform
 from spgsurgeon.training.state import Counters
-from spgsurgeon.workflows.evaluate import evaluation_batches, size_document
-from spgsurgeon.workflows.loop_settings import settings_of
-from spgsurgeon.workflows.pictures import choose_cache
+from spgsurgeon.workflows.assembling import make_retraining, scored_at, switches
+from spgsurgeon.workflows.evaluate import size_document
 from spgsurgeon.workflows.preparing import Case, prepare
-from spgsurgeon.workflows.replicas import replicas_from, step_labels
-from spgsurgeon.workflows.resources import default_workers
 
 _FREE_KEYS = ("data.cache", "data.workers")  # the weights don't depend on them, so a resumed run may have others
 
@@ -68,7 +58,7 @@ def train(
     started = resume and output.exists()
     settled = _settle(output, model, recipe, overrides, resume=resume, started=started, force=force)
     warn = progress.warning if progress else lambda text: None
-    with _switches(settled), join_processes(settled.training.device) as processes:
+    with switches(settled), join_processes(settled.training.device) as processes:
         checkpoint = newest_intact(output, warn) if started else None
         if checkpoint is not None:
             case = prepare(settled, str(checkpoint), weights="raw", resumes=True)
@@ -84,7 +74,7 @@ def train(
             note = f"torchrun restarted the processes; {output} was gone on with"
             case = replace(case, opened=replace(case.opened, notes=[*case.opened.notes, note]))
         run = RunFolder(output, case.config, case.manifest, keep=settled.training.checkpoints.keep)
-        with _retraining(case, processes, run, progress) as retraining:
+        with make_retraining(case, processes, run, progress) as retraining:
             if dry_run:
                 return plan(retraining) | _describe(case, processes, output)
             if checkpoint is not None:
@@ -111,13 +101,6 @@ def _settle(
     if os.path.lexists(output) and not force:
         raise UsageError(f"{output} exists", hint="go on with --resume, give another output, or --force to replace it")
     return settled
-
-
-@contextmanager
-def _switches(recipe: Recipe) -> Iterator[None]:
-    """Set torch's own switches as the recipe asks, inside the block."""
-    with deterministic_algorithms(recipe.training.deterministic), tf32_products(recipe.training.tf32):
-        yield
 
 
 def _run(retraining: Retraining, run: RunFolder, recipe: Recipe, *, started: bool, force: bool) -> Counters:
@@ -161,9 +144,9 @@ def time_steps(model: str, *, recipe: str | Path, overrides: Sequence[str], coun
     Nothing is written.
     """
     settled = _settle_recipe(model, recipe, overrides)
-    with _switches(settled), join_processes(settled.training.device) as processes:
+    with switches(settled), join_processes(settled.training.device) as processes:
         case = prepare(settled, model, weights=None)
-        retraining = _retraining(case, processes, None, None)
+        retraining = make_retraining(case, processes)
         try:
             return retraining.time_steps(count)
         finally:
@@ -212,79 +195,11 @@ def _differing(given: Recipe, own: Recipe) -> list[str]:
     return [key for key in one if one[key] != other[key]]
 
 
-def _retraining(case: Case, processes: Processes, run: RunFolder | None, progress: Progress | None) -> Retraining:
-    cache = _cache(case, processes, progress)
-    return Retraining(
-        case.grafted,
-        settings_of(case.recipe, case.grafted.steps - 1, case.opened.task),
-        processes,
-        _training_batches(case, processes, cache),
-        _evaluation_batches(case, processes, cache),
-        num_classes=len(case.data.train.classes),
-        step_labels=step_labels(case.opened, replicas_from(case.manifest.trp)),
-        run=run,
-        progress=progress,
-    )
-
-
-def _cache(case: Case, processes: Processes, progress: Progress | None) -> Cache | None:
-    if case.recipe.data.cache == "none":
-        return None
-    parts = (
-        (case.data.train, _training_transform(case)),
-        (case.data.evaluation, evaluation_transform(_scored_at(case))),
-    )
-    say = progress.warning if progress and processes.leads else lambda text: None
-    return choose_cache(case.recipe.data.cache, processes.device, parts, say)
-
-
-def _training_transform(case: Case) -> AnyTransform:
-    data, augment = case.recipe.data, case.recipe.data.augment
-    make = joint_training_transform if case.opened.task == "segmentation" else training_transform
-    augmentation = Augmentation(crop=augment.crop, flip=augment.flip, policy=augment.policy, erase=augment.erase)
-    return make(case.opened.preprocessing.at(data.image_size), augmentation)
-
-
-def _scored_at(case: Case) -> Preprocessing:
-    data = case.recipe.data
-    return case.opened.preprocessing.at(data.eval_image_size or data.image_size)
-
-
-def _training_batches(case: Case, processes: Processes, cache: Cache | None) -> TrainingBatches:
-    data, training = case.recipe.data, case.recipe.training
-    return TrainingBatches(
-        case.data.train,
-        _training_transform(case),
-        batch_size=training.batch_size,
-        workers=default_workers() if data.workers is None else data.workers,
-        seed=training.seed,
-        rank=processes.rank,
-        world_size=processes.world_size,
-        pin_memory=processes.device.type == "cuda",
-        unreadable=data.unreadable,
-        cache=cache,
-    )
-
-
-def _evaluation_batches(case: Case, processes: Processes, cache: Cache | None) -> EvaluationBatches:
-    data, training = case.recipe.data, case.recipe.training
-    return evaluation_batches(
-        case.data.evaluation,
-        _scored_at(case),
-        training.eval_batch_size or training.batch_size,
-        data.workers,
-        processes,
-        task=case.opened.task,
-        unreadable=data.unreadable,
-        cache=cache,
-    )
-
-
 def _describe(case: Case, processes: Processes, output: Path) -> dict[str, Any]:
     """Return what a run would be of, beside its plan."""
     recipe, data = case.recipe, case.data
     size = case.opened.preprocessing.at(recipe.data.image_size).input_size[1:]
-    scored, task = _scored_at(case), case.opened.task
+    scored, task = scored_at(case), case.opened.task
     return {
         "model": recipe.model,
         "trp": case.manifest.trp,

@@ -1,0 +1,161 @@
+"""`spgsurgeon bench`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+from spgsurgeon.cli.console import columns, emit, gigabytes, millions, pairs, working
+from spgsurgeon.cli.options import Arch, Model, Weights, check_weights
+
+
+def command(
+    model: Model,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Overrides of the recipe: trp.kind=depth.", show_default=False),
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", help="A recipe file, or a shipped recipe's name (else the defaults).")
+    ] = None,
+    arms: Annotated[
+        str,
+        typer.Option(
+            "--arms",
+            metavar="A,B,...",
+            help="What to measure beside plain and grafted: rollouts (a forward pass for each step of an episode), "
+            "sequential (trp.head_batch), deterministic (torch's algorithms), timm (its own plain step).",
+        ),
+    ] = "plain,grafted",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="FOLDER|NAME|recipe",
+            help="Time the loader, too: on a folder with train/, digits, torch/NAME, or what the recipe says.",
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, help="Pictures a step (training.batch_size).")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option("--image-size", min=1, help="Pixels; the model's own if left out.")
+    ] = None,
+    num_classes: Annotated[int | None, typer.Option("--num-classes", min=1, help="Another head.")] = None,
+    precision: Annotated[
+        str | None, typer.Option("--precision", help="auto, float32, bfloat16, float16 (training.precision).")
+    ] = None,
+    compiles: Annotated[bool, typer.Option("--compile", help="By torch.compile (training.compile).")] = False,
+    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N, mps.")] = None,
+    blocks: Annotated[int, typer.Option("--blocks", help="How many each arm has, 20 at least.")] = 20,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Steps a block; as many as last a quarter of a second.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="torch's threads on the CPU.")] = None,
+    arch: Arch = None,
+    weights: Weights = None,
+) -> None:
+    """Measure what a training step costs: plain against grafted.
+
+    Both take the steps of `train`, with the same weights and pictures, in interleaved blocks in one process. Says
+    images a second, their ratios with 95 % intervals, memory, operators or CUDA kernels a step. A model by name has
+    random weights, and without --data the pictures are noise: speed depends on neither.
+
+    Example: `spgsurgeon bench timm/resnet50 --batch-size 8 --arms rollouts,timm`
+    """
+    from spgsurgeon.workflows.bench import bench
+
+    check_weights(weights)
+    given = {
+        "training.batch_size": batch_size,
+        "data.image_size": image_size,
+        "training.precision": precision,
+        "training.compile": compiles or None,
+        "training.device": device,
+    }
+    asked = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+    with working("measuring"):
+        document = bench(
+            model,
+            recipe=recipe,
+            overrides=[*asked, *(overrides or [])],
+            arms=[name.strip() for name in arms.split(",")],
+            data=data,
+            blocks=blocks,
+            steps=steps,
+            threads=threads,
+            weights=weights,
+            arch=arch,
+            num_classes=num_classes,
+        )
+    emit(document, _render)
+
+
+_ARMS = ("plain", "grafted", "sequential", "rollouts", "deterministic", "timm")
+
+
+def _render(document: dict[str, Any]) -> Any:
+    from rich.console import Group
+
+    names = [name for name in _ARMS if name in document]
+    kernels = document["plain"]["kernels_per_step"] is not None
+    head = ("", "images/s", "memory", "kept for backward", "kernels" if kernels else "operators", "first step")
+    rows = [_row(name, document[name], document["plain"], kernels) for name in names]
+    return Group(columns(head, rows), "", pairs(_ratios(document)), "", pairs(_circumstances(document)))
+
+
+def _row(name: str, arm: dict[str, Any], plain: dict[str, Any], kernels: bool) -> tuple[str, ...]:
+    return (
+        name,
+        f"{arm['images_per_second']:.4g}",
+        _memory(arm, plain, "peak_memory_bytes"),
+        _memory(arm, plain, "kept_for_backward_bytes"),
+        f"{arm['kernels_per_step' if kernels else 'operators_per_step']:,}",
+        f"{arm['first_step_seconds']:.2f} s",
+    )
+
+
+def _memory(arm: dict[str, Any], plain: dict[str, Any], key: str) -> str:
+    if arm[key] is None:
+        return "-"
+    return gigabytes(arm[key]) + (f" ({arm[key] / plain[key]:.3f} x)" if arm is not plain and plain[key] else "")
+
+
+def _ratios(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for ratio in document["ratios"]:
+        by_processor = ratio["processor_time"]
+        also = f"; by processor time {_interval(by_processor)}" if by_processor else ""
+        yield f"{ratio['of']} / {ratio['to']}", _interval(ratio) + also
+    if loader := document.get("end_to_end"):
+        rates = [f"{loader[key]:.4g}" for key in ("images_per_second", "synthetic_images_per_second")]
+        yield "end to end", f"{_interval(loader['ratio'])}: {rates[0]} images/s of {rates[1]} without reading"
+        yield "", f"{loader['waiting_share']:.1%} of the time waiting for data, {loader['workers']} workers"
+
+
+def _interval(ratio: dict[str, float]) -> str:
+    return f"{ratio['median']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f})"
+
+
+def _circumstances(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    settings, machine, grafted = document["settings"], document["machine"], document["grafted"]
+    height, width = settings["image_size"]
+    accumulated = f" x {settings['accumulate']}" if settings["accumulate"] > 1 else ""
+    yield (
+        "ratios",
+        f"of images a second, medians of {document['blocks']} interleaved blocks of {document['steps']} steps",
+    )
+    yield "", "in brackets their 95 % intervals"
+    yield "model", document["model"]
+    yield "replicas", ", ".join(f"{key} {value}" for key, value in document["trp"].items())
+    own = gigabytes(grafted["replica_bytes"])
+    yield "", f"{millions(document['temporary_parameters'])} temporary parameters, {own} with gradients and moments"
+    yield (
+        "steps",
+        f"{settings['batch_size']}{accumulated} pictures of {height} x {width} pixels ({settings['data']}), "
+        f"{settings['optimizer']}, {settings['precision']}{', compiled' if settings['compile'] else ''}",
+    )
+    threads = f", {machine['threads']} threads" if machine["device_type"] == "cpu" else ""
+    yield "on", f"{machine['device']}{threads}, torch {machine['torch']}"
