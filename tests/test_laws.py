@@ -269,11 +269,10 @@ EXPORTED = [
     "timm/test_efficientnet",
     "timm/test_mambaout",
     "timm/test_vit",
-    "torchvision/deeplabv3_mobilenet_v3_large",
-    "torchvision/lraspp_mobilenet_v3_large",
     "torchvision/mobilenet_v3_small",
     "torchvision/shufflenet_v2_x0_5",
 ]
+"""Segmentation models are exported by the tests of `exporting`, in every output."""
 
 
 @pytest.mark.slow
