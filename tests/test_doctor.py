@@ -257,9 +257,21 @@ def test_a_cuda_device_is_described() -> None:
 
 
 @pytest.mark.parametrize(
-    ("groups", "files", "count", "memory"),
+    ("groups", "files", "count", "memory", "free"),
     [
-        ("0::/a/b", {"a/cpu.max": "150000 100000", "a/b/cpu.max": "max 100000", "a/b/memory.max": "4096"}, 2, 4096),
+        (
+            "0::/a/b",
+            {
+                "a/cpu.max": "150000 100000",
+                "a/b/cpu.max": "max 100000",
+                "a/b/memory.max": "4096",
+                "a/b/memory.current": "3000",
+                "a/b/memory.stat": "anon 1\ninactive_file 1000\nfile 2",
+            },
+            2,
+            4096,
+            2096,
+        ),
         (
             "3:cpu,cpuacct:/a\n2:memory:/gone",
             {
@@ -271,12 +283,19 @@ def test_a_cuda_device_is_described() -> None:
             },
             3,
             8192,
+            8192,
         ),
     ],
     ids=["version 2", "version 1"],
 )
 def test_control_groups_limit_processors_and_memory(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, groups: str, files: dict[str, str], count: int, memory: int
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    groups: str,
+    files: dict[str, str],
+    count: int,
+    memory: int,
+    free: int,
 ) -> None:
     for name, text in files.items():
         path = tmp_path / name
@@ -288,7 +307,7 @@ def test_control_groups_limit_processors_and_memory(
     monkeypatch.setattr(resources, "_CGROUPS", tmp_path)
     monkeypatch.setattr(resources.os, "sched_getaffinity", lambda pid: range(64), raising=False)
     found = resources.processors()
-    assert (found["count"], found["memory_total"]) == (count, memory)
+    assert (found["count"], found["memory_total"], found["memory_free"]) == (count, memory, free)
 
 
 @pytest.mark.parametrize(("mebibytes", "status"), [(64, "warning"), (1024, "ok")])

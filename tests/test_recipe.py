@@ -369,3 +369,9 @@ def test_recipes_never_import_torch():
     code = "import sys; from spgsurgeon.workflows.recipes import show_recipe; show_recipe('digits-dropout')\n"
     code += "sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_nesterovs_momentum_needs_one(write) -> None:
+    recipe = write("data: {path: d}\ntraining: {optimizer: {nesterov: true, momentum: 0.0}}\n")
+    with pytest.raises(RecipeError, match="needs a momentum greater than 0"):
+        read_recipe(recipe)

@@ -89,7 +89,10 @@ def _render(document: dict[str, Any]) -> Any:
     ]
     gain = document["best"][metric] - document["original"][metric]
     points = f"points of {METRICS[metric]}"
-    verdict = f"{gain:+.3f} {points} over the original" if gain > 0 else f"no gain ({gain:+.3f} {points})"
+    if gain < 0:
+        verdict = f"worse than the original by {-gain:.3f} {points}: keep the original, or try another learning rate"
+    else:
+        verdict = f"{gain:+.3f} {points} over the original" if gain > 0 else "no gain over the original"
     caution = "one run; the best checkpoint was chosen by these scores."
     if "replicas" in document["trp"]:
         caution += " The control: the same command with trp.kind=none and another -o"

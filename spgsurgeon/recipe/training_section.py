@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
-from spgsurgeon.recipe.sections import BelowOne, Count, Decay, NonNegative, NonNegativeInt, Positive, Section
+from spgsurgeon.recipe.sections import BelowOne, Count, Decay, NonNegative, NonNegativeInt, Positive, Section, fault_at
 
 
 def _known_device(device: str) -> str:
@@ -31,6 +31,12 @@ class OptimizerSection(Section):
     """Nesterov's momentum (sgd only)."""
     decay_bias_and_norm: bool = True
     """Whether weight decay also falls on biases and normalisation layers."""
+
+    @model_validator(mode="after")
+    def _nesterov_has_a_momentum(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise fault_at("nesterov", "Nesterov's momentum needs a momentum greater than 0")
+        return self
 
 
 class ScheduleSection(Section):

@@ -45,17 +45,31 @@ def remarks(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     if document["budget"] == "seconds":
         each = ", ".join(f"{name} {arm['epochs']}{_time(arm)}" for name, arm in document["arms"].items())
         said.append(("epochs", f"as many as take plain's time, by steps measured here: {each}"))
+    if len(seeds) == 1:
+        said.append(("verdict", "of this one seed's models: how much training again would change is not in it"))
     said += [
-        ("could show", f"{name}: {arm['difference']['detectable']:.2f} points or more, four times in five")
+        ("could show", f"{name}: {_detectable(arm, document)}")
         for name, arm in document["arms"].items()
         if arm["difference"]
     ]
+    if all(arm["mean"] < document["original"] for arm in document["arms"].values()):
+        said.append(("worse", "every arm ends below the original: leave it alone, or try lower learning rates"))
     if edges := [f"{name} ({arm['learning_rate']:g})" for name, arm in document["arms"].items() if arm["at_edge"]]:
         said.append(("grid", f"the best learning rate is at the grid's edge: {', '.join(edges)}; {_beyond(document)}"))
     broken = [f"{name} {arm['broken_off']}" for name, arm in document["arms"].items() if arm["broken_off"]]
     if broken:
         said.append(("broken off", f"runs that met NaN or infinity, which count as worst: {', '.join(broken)}"))
     return said
+
+
+def _detectable(arm: Mapping[str, Any], document: Mapping[str, Any]) -> str:
+    """Return which difference to plain could have been shown."""
+    points, room = arm["difference"]["detectable"], 100 - document["arms"]["plain"]["mean"]
+    if not points:
+        return "unknown, as all differences are the same"
+    if points > room:
+        return f"none: it would take {points:.2f} points, and there is room for {room:.2f}"
+    return f"{points:.2f} points or more, four times in five"
 
 
 def _time(arm: Mapping[str, Any]) -> str:

@@ -102,7 +102,7 @@ def open_coco(root: Path, split: str, ignore: Iterable[int] = ()) -> Source[Tens
     pycocotools is not installed, or the files are not there or not COCO's.
     """
     if importlib.util.find_spec("pycocotools") is None:
-        raise UsageError("package pycocotools is not installed", hint="pip install 'spgsurgeon[coco]'")
+        raise UsageError("package pycocotools is not installed", hint="pip install pycocotools")
     folder = root / _FOLDERS.get(split, split)
     annotations = root / "annotations" / f"instances_{folder.name}.json"
     if not folder.is_dir():

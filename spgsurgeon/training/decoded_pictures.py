@@ -104,9 +104,10 @@ def decode(
 
     if folder is None:
         return _decode_privately(write)
-    folder.mkdir(parents=True, exist_ok=True)
     name = _digest(source, transform)
     place = folder / name
+    with write_failures(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder / f"{name}.lock"):
         found = _open(place)
         if found is not None:
@@ -220,7 +221,7 @@ def _open(place: Path) -> DecodedPictures | None:
         size = int((3 * index[:, 1] * index[:, 2])[index[:, 0] >= 0].sum())
         if (place / _PIXELS).stat().st_size == size:
             return DecodedPictures(str(place / _PIXELS), index)
-    except (OSError, ValueError, IndexError):
+    except (OSError, EOFError, ValueError, IndexError):
         pass
     return None
 
@@ -236,6 +237,8 @@ def _digest(source: ImageSource, transform: StagedTransform) -> str:
 @contextmanager
 def _alone(lock: Path) -> Iterator[None]:
     """Let one process at a time into the block; the lock goes with a process that is killed."""
-    with lock.open("w") as file:
+    with write_failures(lock):
+        file = lock.open("w")
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

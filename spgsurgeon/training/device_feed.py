@@ -76,6 +76,10 @@ class DeviceFeed:
         self._running = self._parts(keys)
         return self._running
 
+    def open(self) -> None:
+        """See `Feed`."""
+        self._opened()
+
     def close(self) -> None:
         """End what runs; the pictures stay."""
         if self._running is not None:
@@ -83,7 +87,7 @@ class DeviceFeed:
             self._running = None
 
     def _parts(self, plan: Iterable[list[Key]]) -> Generator[list[Batch], None, None]:
-        pictures, augmentation = self._kept or self._open()
+        pictures, augmentation = self._opened()
         for keys in plan:
             started = time.thread_time()
             items = list(self._found(keys, pictures))
@@ -91,9 +95,10 @@ class DeviceFeed:
             self.seconds += time.thread_time() - started
             yield batches
 
-    def _open(self) -> tuple[DevicePictures, BatchedAugmentation]:
-        pictures = DevicePictures(self._samples.source, self._decode(), self._device)
-        self._kept = pictures, BatchedAugmentation(self._transform, pictures.size, self._device)
+    def _opened(self) -> tuple[DevicePictures, BatchedAugmentation]:
+        if self._kept is None:
+            pictures = DevicePictures(self._samples.source, self._decode(), self._device)
+            self._kept = pictures, BatchedAugmentation(self._transform, pictures.size, self._device)
         return self._kept
 
     def _found(self, keys: Iterable[Key], pictures: DevicePictures) -> Iterator[Key | Loaded]:

@@ -69,6 +69,10 @@ class Feed(Generic[Asked, Made]):
         self._running = self._parts()
         return self._running
 
+    def open(self) -> None:
+        """Decode what is to stay decoded, if it is not yet; the first batch of a run would."""
+        self._samples.open()
+
     def close(self) -> None:
         """End the workers; the next run would start new ones."""
         self._end_running()

@@ -90,6 +90,10 @@ class TrainingBatches:
             raise unusable_error(self.source, part)
         return part.batches[0]
 
+    def open(self) -> None:
+        """Decode what is to stay decoded, if it is not yet; the first batch would."""
+        self._feed.open()
+
     def close(self) -> None:
         """End the workers; the next epoch would start new ones."""
         self._feed.close()

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from timm.utils import ModelEmaV3
@@ -48,6 +48,9 @@ from spgsurgeon.trp.grafted import GraftedModel
 from spgsurgeon.trp.stacking import running_statistics_kept
 
 _WARM_UP = 2  # steps that are not timed
+
+
+Read = TypeVar("Read")
 
 
 class Retraining:
@@ -236,6 +239,7 @@ class Retraining:
         counters = self.counters
         statistics = EpisodeStatistics(self.grafted.steps, self._num_classes, self.processes, counters.statistics)
         batches = self._training.epoch(counters.epoch, counters.batch)
+        self._unless_told_to_stop(self._training.open)  # decoding once is no training time
         started, waited, images, worked = time.perf_counter(), 0.0, 0, self._training.seconds
         self.grafted.train()
         while counters.batch < self.steps_per_epoch * self.settings.accumulate:
@@ -303,15 +307,19 @@ class Retraining:
 
         There may be fewer where the run was told to stop.
         """
+        return self._unless_told_to_stop(lambda: list(islice(batches, self.settings.accumulate))) or []
+
+    def _unless_told_to_stop(self, read: Callable[[], Read]) -> Read | None:
+        """Return what `read` returns; None where the run was told to stop meanwhile."""
         try:
             with self._keeping.at_once():
-                return list(islice(batches, self.settings.accumulate))
+                return read()
         except StopNow:
-            return []
+            return None
         except SurgeonError:
             if self._keeping.request.number is None:  # loader workers die of a signal to the whole process group
                 raise
-            return []
+            return None
 
     def _step(self, parts: list[Batch], statistics: EpisodeStatistics, *, update: bool) -> None:
         try:

@@ -65,7 +65,6 @@ class _MaskFiles:
         path, mask_path = self.pairs[index]
         with Image.open(path) as opened:
             image = as_rgb(opened)
-            image.load()
         return image, read_mask(mask_path, len(self.classes), self.ignore, image.size)
 
     def describe(self, index: int) -> str:

@@ -52,6 +52,8 @@ def resized_crops(images: Tensor, boxes: Tensor, size: tuple[int, int], interpol
     """
     chosen, turned = _FILTERS[interpolation], _height_first(boxes, size)
     result = torch.empty((len(images), *size, images.shape[3]), dtype=torch.uint8, device=images.device)
+    if not len(images):
+        return result
     for mask, axes in ((~turned, (2, 1)), (turned, (1, 2))):
         if mask.all():
             return _passes(images, boxes, size, axes, chosen)

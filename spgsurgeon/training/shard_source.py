@@ -98,7 +98,6 @@ class _ShardSource:
         try:
             with Image.open(io.BytesIO(data)) as opened:
                 image = as_rgb(opened)
-                image.load()
         except UnidentifiedImageError:  # whose message names a buffer
             raise OSError("its content is no picture of a known format") from None
         return image, int(sample["label"])

@@ -138,7 +138,8 @@ def nearby_folders(parent: Path, name: str) -> str:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """Return the decoded picture in RGB."""
+    """Return the picture in RGB, decoded: the file that it is read from may be closed then."""
+    image.load()
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
@@ -202,12 +203,19 @@ class _TorchvisionSource:
 
     def fingerprint(self) -> Iterable[str]:
         samples = getattr(self.dataset, "samples", None)
-        files = file_states(path for path, _ in samples) if samples else tree_states(self.dataset.root)
+        files = file_states(path for path, _ in samples) if samples else tree_states(_folder_of(self.dataset))
         return [self.name, str(getattr(self.dataset, "targets", None)), *files]
 
     def describe(self, index: int) -> str:
         samples = getattr(self.dataset, "samples", None)  # (path, label) pairs of those that are kept as files
         return str(samples[index][0]) if samples else f"{self.name}, sample {index}"
+
+
+def _folder_of(dataset: Any) -> str | Path:
+    """Return the folder that holds a data set's own files, rather than what else lies beside it, where it says so."""
+    base = getattr(dataset, "base_folder", None)
+    folder = Path(dataset.root, base) if isinstance(base, str) else getattr(dataset, "raw_folder", None)
+    return folder if folder is not None and Path(folder).is_dir() else dataset.root
 
 
 def _open_folder(path: str | Path | None, split: str) -> ImageSource:

@@ -29,7 +29,7 @@ from spgsurgeon.workflows.comparing_processes import one_thread
 from spgsurgeon.workflows.evaluate import check_classes, check_task
 from spgsurgeon.workflows.opening import OpenedModel, open_model, state_of
 from spgsurgeon.workflows.pictures import open_data
-from spgsurgeon.workflows.train import time_steps, train
+from spgsurgeon.workflows.train import FREE_KEYS, time_steps, train
 
 PLAN, DOCUMENT, COSTS, RESULTS = "compare-plan.json", "compare.json", "costs.json", "results.jsonl"
 """Files of a comparison's folder: how it was started, what it found, what it cost, and a line a run that is done."""
@@ -178,7 +178,7 @@ def started_plan(asked: Plan, output: Path) -> Plan:
     """
     plan = read_plan(output)
     one, other = ({key: asdict(each)[key] for key in _ASKED} for each in (asked, plan))
-    differing = _differing(one, other)
+    differing = [key for key in _differing(one, other) if key.removeprefix("recipe.") not in FREE_KEYS]
     grid, before = asked.learning_rates, plan.learning_rates
     if grid != "auto" and (before == "auto" or not set(grid) >= set(before)):
         differing.append("learning_rates")

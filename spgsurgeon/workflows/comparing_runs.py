@@ -17,7 +17,7 @@ from spgsurgeon.training.run_folder import last_of
 from spgsurgeon.training.scoring import Scores
 from spgsurgeon.workflows.comparing_arms import SEARCH
 from spgsurgeon.workflows.searching import search
-from spgsurgeon.workflows.train import train
+from spgsurgeon.workflows.train import FREE_KEYS, train
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ def _train(task: Task) -> Result:
     best, trouble = None, None
     try:
         if folder.exists() and last_of(folder) is not None:
-            best = train(output=folder, resume=True)["best"]
+            free = [override for override in task.overrides if override.partition("=")[0] in FREE_KEYS]
+            best = train(output=folder, overrides=free, resume=True)["best"]
         else:  # also where it was killed before its first checkpoint
             base, overrides = str(task.base), task.overrides
             best = train(base, recipe=task.recipe, overrides=overrides, output=folder, force=True)["best"]

@@ -147,30 +147,53 @@ def _memory() -> tuple[int | None, int | None]:
         names = os.sysconf_names if hasattr(os, "sysconf_names") else {}
         pages = os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in names else None
         return (pages * os.sysconf("SC_PAGE_SIZE") if pages else None), None
-    limits = [
-        int(text) for text in (*_control("memory.max"), *_control("memory.limit_in_bytes", "memory")) if text != "max"
-    ]
-    limit = min([total, *limits])
-    return limit, min(free, limit)
+    for controller, limit_file, usage_file in _MEMORY_FILES:
+        for group in _groups(controller):
+            limit = _number(group / limit_file)
+            if limit is not None:
+                total = min(total, limit)
+                free = min(free, limit - (_number(group / usage_file) or 0) + _kept_of_files(group))
+    return total, max(0, min(free, total))
+
+
+# Version 2 of control groups, and version 1.
+_MEMORY_FILES = (("", "memory.max", "memory.current"), ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes"))
+
+
+def _kept_of_files(group: Path) -> int:
+    """Return the bytes of files that are kept in a group's memory and go where they are in the way."""
+    lines = (_text(group / "memory.stat") or "").splitlines()
+    sizes = dict(line.split(" ", 1) for line in lines if " " in line)
+    return int(sizes.get("total_inactive_file", sizes.get("inactive_file", "0")))
 
 
 def _control(file: str, controller: str = "") -> list[str]:
     """Return the `file` of every control group this process is in, outer ones too; a controller's name: version 1."""
-    try:
-        groups = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
-    except OSError:
-        return []
+    return [text for group in _groups(controller) if (text := _text(group / file)) is not None]
+
+
+def _groups(controller: str) -> list[Path]:
+    """Return the folders of the control groups this process is in, outer ones too; a controller's name: version 1."""
+    lines = (_text(Path("/proc/self/cgroup")) or "").splitlines()
     found = []
-    for _, controllers, path in groups:
-        if controller not in controllers.split(","):
-            continue
-        group = Path(path.lstrip("/"))
-        for parent in dict.fromkeys([group, *group.parents]):
-            try:
-                found.append((_CGROUPS / controller / parent / file).read_text().strip())
-            except OSError:
-                continue
+    for _, controllers, path in (line.split(":", 2) for line in lines):
+        if controller in controllers.split(","):
+            group = Path(path.lstrip("/"))
+            found += [_CGROUPS / controller / parent for parent in dict.fromkeys([group, *group.parents])]
     return found
+
+
+def _number(path: Path) -> int | None:
+    """Return the number in a file; None where there is no such file, or no number in it ("max")."""
+    text = _text(path)
+    return int(text) if text is not None and text.isdigit() else None
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None
 
 
 def _size(folder: Path) -> tuple[int, bool]:

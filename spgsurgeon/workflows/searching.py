@@ -34,7 +34,7 @@ class Search:
 def check_search() -> None:
     """Raise UsageError where optuna is not installed."""
     if importlib.util.find_spec("optuna") is None:
-        hint = "pip install 'spgsurgeon[search]'"
+        hint = "pip install optuna"
         raise UsageError("the search arm needs the package optuna, which is not installed", hint=hint)
 
 
@@ -58,7 +58,7 @@ def search(folder: Path, base: str, recipe: str, overrides: Sequence[str], epoch
         planned = min(math.ceil(epochs / 2), left)
         settings = [f"trp.rate={trial.suggest_float('rate', 0.0, HIGHEST_RATE)}", f"training.epochs={planned}"]
         run = folder / f"trial-{trial.number}"
-        halving = _Halving(trial)
+        halving, broken = _Halving(trial), False
         try:
             _train(run, base, recipe, [*overrides, *settings], halving, planned)
             study.tell(trial, halving.score)
@@ -66,10 +66,10 @@ def search(folder: Path, base: str, recipe: str, overrides: Sequence[str], epoch
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
         except NonFiniteError as error:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            found.trouble = error.message
+            found.trouble, broken = error.message, True
         found.trials.append(run)
         left -= max(1, halving.epochs)  # a trial that broke off in its first epoch has cost one
-        best = _counters(run)["best"] if halving.epochs else None
+        best = _counters(run)["best"] if halving.epochs and not broken else None  # as of any run that broke off
         if best is not None and (found.best is None or _key(best) > _key(found.best)):
             found.folder, found.best = run, best
     found.trouble = None if found.best else found.trouble

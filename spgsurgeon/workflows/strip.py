@@ -264,7 +264,8 @@ def _no_gain(source: Path) -> list[str]:
         return []
     metric = next(iter(scores["best"]))
     original, best = scores["original"][metric], scores["best"][metric]
-    return [] if best > original else [f"no gain: the run's best {metric} is {best:.3f}, the original's {original:.3f}"]
+    said = "worse than the original" if best < original else "no gain"
+    return [] if best > original else [f"{said}: the run's best {metric} is {best:.3f}, the original's {original:.3f}"]
 
 
 def _builder_arguments(patient: _Patient) -> dict[str, Any]:
@@ -291,4 +292,5 @@ def _card(patient: _Patient, source: Path, proof: dict[str, bool], formats: Sequ
         base_content_hash=manifest.base["content_hash"],
         base_notes=manifest.base.get("notes", []),
         package_version=__version__,
+        formats=formats,
     )

@@ -24,7 +24,8 @@ from spgsurgeon.workflows.assembling import make_retraining, scored_at, switches
 from spgsurgeon.workflows.evaluate import size_document
 from spgsurgeon.workflows.preparing import Case, prepare
 
-_FREE_KEYS = ("data.cache", "data.workers")  # the weights don't depend on them, so a resumed run may have others
+FREE_KEYS = ("data.cache", "data.workers")
+"""What a resumed run may have otherwise: the weights don't depend on them."""
 
 
 def train(
@@ -165,12 +166,12 @@ def _settle_recipe(model: str | None, recipe: str | Path | None, overrides: Sequ
 
 def _recipe_of_run(output: Path, model: str | None, recipe: str | Path | None, overrides: Sequence[str]) -> Recipe:
     recipe_of(output)  # says so where it is no run folder
-    free = [override for override in overrides if override.partition("=")[0] in _FREE_KEYS]
+    free = [override for override in overrides if override.partition("=")[0] in FREE_KEYS]
     own = read_recipe(output / "recipe.yaml", free)
     if recipe is not None:
         given = read_recipe(recipe, overrides)
         given = given.model_copy(update={"model": model or given.model})
-        keys = [key for key in _differing(given, own) if key not in _FREE_KEYS]
+        keys = [key for key in _differing(given, own) if key not in FREE_KEYS]
         if keys:
             raise UsageError(
                 f"the recipe differs from the one that {output} was started with, in {', '.join(keys)}",
@@ -178,7 +179,10 @@ def _recipe_of_run(output: Path, model: str | None, recipe: str | Path | None, o
             )
         return given
     if len(free) < len(overrides) or (model is not None and model != own.model):
-        raise UsageError("a resumed run keeps its model and its recipe", hint="start another run with -o")
+        raise UsageError(
+            f"a resumed run keeps its model and its recipe, but for {' and '.join(FREE_KEYS)}",
+            hint="start another run with -o",
+        )
     return own
 
 
@@ -191,8 +195,8 @@ def _differing(given: Recipe, own: Recipe) -> list[str]:
             found |= values(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}": value}
         return found
 
-    one, other = values(given.model_dump()), values(own.model_dump())
-    return [key for key in one if one[key] != other[key]]
+    one, other = values(given.model_dump(exclude={"compare"})), values(own.model_dump(exclude={"compare"}))
+    return [key for key in {**one, **other} if one.get(key) != other.get(key)]
 
 
 def _describe(case: Case, processes: Processes, output: Path) -> dict[str, Any]:

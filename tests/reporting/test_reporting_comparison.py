@@ -65,6 +65,7 @@ def test_remarks_say_what_limits_it(document: dict[str, Any]) -> None:
     said = dict(remarks(document))
     assert said["score"] == "top-1 %, mean of 2 seeds, on 697 pictures of test"
     assert said["could show"] == "my|arm: 1.25 points or more, four times in five"
+    assert "worse" not in said
     assert "my|arm (0.02); go on with --resume and --learning-rates 0.1,0.33,1,10, or auto" in said["grid"]
     assert "my|arm 1" in said["broken off"]
     for each in document["arms"].values():
@@ -108,3 +109,15 @@ def test_figures_are_pictures_and_the_same_each_time(document: dict[str, Any]) -
     document["arms"]["my|arm"]["valid_share"] = None
     again = comparison_figures(document)
     assert again == {name: figures[name] for name in ("scores", "learning-rates")}
+
+
+def test_remarks_say_what_could_not_be_shown_and_that_nothing_helps(document: dict[str, Any]) -> None:
+    document["original"] = 95.0
+    document["arms"]["my|arm"]["difference"] = DIFFERENCE | {"agree": 2, "detectable": 9.6}
+    said = dict(remarks(document))
+    assert said["could show"] == "my|arm: none: it would take 9.60 points, and there is room for 9.50"
+    assert said["worse"].startswith("every arm ends below the original")
+    document["arms"]["my|arm"]["difference"] = DIFFERENCE | {"agree": 2, "detectable": 0.0}
+    assert "unknown" in dict(remarks(document))["could show"]
+    document["seeds"] = [0]
+    assert "one seed" in dict(remarks(document))["verdict"]

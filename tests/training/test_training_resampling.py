@@ -32,3 +32,9 @@ def test_every_byte_is_pillows(interpolation: InterpolationMode, size: tuple[int
         crop = Image.fromarray(image).crop((left, top, left + wide, top + tall))
         expected = np.asarray(crop.resize((size[1], size[0]), PILLOWS[interpolation]))
         assert np.array_equal(resized.numpy(), expected)
+
+
+def test_no_pictures_give_none() -> None:
+    empty = torch.empty((0, 20, 20, 3), dtype=torch.uint8)
+    found = resized_crops(empty, torch.empty((0, 4), dtype=torch.int64), (8, 9), next(iter(INTERPOLATIONS)))
+    assert found.shape == (0, 8, 9, 3)

@@ -175,7 +175,7 @@ class TwoPictures:
 
     def __getitem__(self, index: int) -> tuple[io.BytesIO, int]:
         stream = io.BytesIO()
-        Image.new("L", (4, 4), 5).save(stream, "PNG")
+        Image.new("RGB", (4, 4), (5, 5, 5)).save(stream, "PNG")
         return io.BytesIO(stream.getvalue() if index == 0 else b"not a picture"), 1
 
 
