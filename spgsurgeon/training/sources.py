@@ -221,7 +221,10 @@ def _folder_of(dataset: Any) -> str | Path:
 def _open_folder(path: str | Path | None, split: str) -> ImageSource:
     root = existing_folder(path, "folder") / split
     if not root.is_dir():
-        raise UsageError(f"no folder {root} for the split {split!r}", hint=nearby_folders(root.parent, split))
+        hint = nearby_folders(root.parent, split)
+        if root.parent.name in ("train", *_EVALUATION_SPLITS):
+            hint = f"the path is that of the folder which holds the splits: {root.parent.parent}"
+        raise UsageError(f"no folder {root} for the split {split!r}", hint=hint)
     try:
         dataset = ImageFolder(str(root))
     except FileNotFoundError as error:

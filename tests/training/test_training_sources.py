@@ -13,7 +13,13 @@ from timm.data import ImageDataset
 
 from spgsurgeon.errors import UsageError
 from spgsurgeon.training.seeds import derive_seed
-from spgsurgeon.training.sources import DIGIT_SPLITS, ImageSource, check_same_classes, open_source
+from spgsurgeon.training.sources import (
+    DIGIT_SPLITS,
+    ImageSource,
+    _TorchvisionSource,
+    check_same_classes,
+    open_source,
+)
 
 
 def write_folder(root: Path, classes: str, images: int = 2) -> None:
@@ -97,6 +103,27 @@ def test_folder_errors_say_what_is_there(tmp_path: Path) -> None:
     assert "<class>" in str(caught.value.hint)
     with pytest.raises(UsageError, match="no valid file for the classes a, b"):
         open_source("folder", tmp_path, "val")
+
+
+def test_the_folder_of_a_split_is_not_that_of_the_data(tmp_path: Path) -> None:
+    write_folder(tmp_path / "train", "ab")
+    with pytest.raises(UsageError) as caught:
+        open_source("folder", tmp_path / "train", "val")
+    assert caught.value.hint == f"the path is that of the folder which holds the splits: {tmp_path}"
+
+
+def test_what_lies_beside_a_data_sets_own_folder_is_not_part_of_it(tmp_path: Path) -> None:
+    own = tmp_path / "batches"
+    own.mkdir()
+    (own / "data").write_bytes(b"1")
+    dataset = SimpleNamespace(root=tmp_path, base_folder="batches", targets=[0])
+    source = _TorchvisionSource("torch/x", ("a",), dataset)
+    before = list(source.fingerprint())
+    (tmp_path / "comparison").mkdir()
+    (tmp_path / "comparison" / "metrics.jsonl").write_text("{}")
+    assert list(source.fingerprint()) == before
+    (own / "data").write_bytes(b"12")
+    assert list(source.fingerprint()) != before
 
 
 def test_training_and_evaluation_must_agree_on_classes(tmp_path: Path) -> None:
