@@ -29,7 +29,7 @@ from spgsurgeon.workflows.bench_blocks import (
     time_blocks,
 )
 from spgsurgeon.workflows.bench_profile import profile_step
-from spgsurgeon.workflows.bench_subject import Subject, settle_subject
+from spgsurgeon.workflows.bench_subject import Subject, settle_subject, unused_without_data
 
 CPU = Processes(0, 1, torch.device("cpu"))
 SMALL = ("training.batch_size=4", "data.image_size=32", "training.device=cpu")
@@ -182,6 +182,12 @@ def test_all_arms_start_with_the_same_weights_and_keep_them() -> None:
         torch.testing.assert_close(weights_of(arm), before, rtol=0, atol=0)
         arm.run(2)
         torch.testing.assert_close(weights_of(arm), before, rtol=0, atol=1e-4)
+
+
+def test_overrides_that_do_not_count_for_noise_are_said() -> None:
+    (note,) = unused_without_data(["data.cache=memory", "data.image_size=32", "training.epochs=1"])
+    assert "data.cache does not count" in note
+    assert unused_without_data(["data.image_size=32"]) == []
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ from spgsurgeon.workflows.bench_blocks import (
 )
 from spgsurgeon.workflows.bench_loader import time_loader
 from spgsurgeon.workflows.bench_profile import measure
-from spgsurgeon.workflows.bench_subject import Subject, settle_subject
+from spgsurgeon.workflows.bench_subject import Subject, settle_subject, unused_without_data
 from spgsurgeon.workflows.preparing import Case
 
 FEWEST_BLOCKS = 20
@@ -106,7 +106,8 @@ def bench(
             document["end_to_end"] = time_loader(
                 made[GRAFTED], retraining, images=images, blocks=blocks, steps=steps, workers=subject.workers
             )
-        return document | {"blocks": blocks, "steps": steps, "notes": case.opened.notes}
+        notes = [*case.opened.notes, *(unused_without_data(overrides) if data is None else ())]
+        return document | {"blocks": blocks, "steps": steps, "notes": notes}
 
 
 def _resident_parts(retraining: Retraining) -> list[Batch]:

@@ -24,6 +24,7 @@ from spgsurgeon.workflows.resources import default_workers
 
 OWN_DATA = "recipe"
 """The data that the recipe's data section describes."""
+_COUNTS_FOR_NOISE = ("data.image_size", "data.augment.mixup", "data.augment.cutmix")
 _KEPT_WEIGHTS = "training.optimizer.lr=1.0e-6"  # so small that all arms keep, in effect, the weights they start with
 
 
@@ -89,6 +90,13 @@ def settle_subject(
         )
     train = _noise(recipe, opened) if data is None else open_training(recipe.data)
     return Subject(model, opened.task, source, settled, recipe, Data(train, train), options)
+
+
+def unused_without_data(overrides: Sequence[str]) -> list[str]:
+    """Return the note, if any, that some overrides say what does not count for pictures of noise."""
+    keys = [override.partition("=")[0] for override in overrides]
+    idle = [key for key in keys if key.startswith("data.") and not key.startswith(_COUNTS_FOR_NOISE)]
+    return [f"without --data the pictures are noise, for which {', '.join(idle)} does not count"] if idle else []
 
 
 def _data_overrides(
