@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.reporting.comparison_table import markdown
-from spgsurgeon.workflows.comparing_arms import settle_arms
+from spgsurgeon.workflows.comparing_arms import line_up
 from spgsurgeon.workflows.comparing_choice import Comparison
 from spgsurgeon.workflows.comparing_plan import COSTS, DOCUMENT, PLAN, Plan, versions
 from spgsurgeon.workflows.comparing_runs import Result, Task, perform
@@ -52,15 +51,15 @@ def made_up(
     *,
     grid: list[float] | str = "auto",
     seeds: int = 2,
+    taken_over: Sequence[float] = (),
 ) -> dict[str, Any]:
     """Return the document of a comparison of plain and spg, which lies in `output` as the command writes it."""
-    settled = read_recipe(recipe)
-    arms = settle_arms(["spg"], recipe, [], settled)
+    lineup = line_up(["spg"], recipe)
     plan = Plan(
         model="m",
         base_hash="",
-        recipe=settled.model_dump(mode="json"),
-        arms={arm.name: arm.changes for arm in arms},
+        recipe=lineup.recipe.model_dump(mode="json"),
+        arms={arm.name: arm.changes for arm in lineup.arms},
         seeds=list(range(seeds)),
         learning_rates=grid,
         budget="epochs",
@@ -69,10 +68,11 @@ def made_up(
         chosen_on="digits (train), held out",
         scored_on="digits (val)",
         epochs={"plain": 1, "spg": 1},
+        taken_over=list(taken_over),
     )
     crew: Any = MadeUp(validation)
     output.mkdir(exist_ok=True)  # with the results of an earlier one
-    comparison = Comparison(output, str(recipe), [], settled, arms, plan, crew, lambda text: None)
+    comparison = Comparison(output, lineup, plan, crew, lambda text: None)
     document, costs = comparison.run()
     for name, content in ((PLAN, asdict(plan)), (DOCUMENT, document), (COSTS, costs)):
         (output / name).write_text(json.dumps(content))

@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from command_line import TINY, snapshot, spgsurgeon, succeed
 
 from spgsurgeon.checkpoint.folders import read_manifest
+from spgsurgeon.checkpoint.writing import write_safetensors
 from spgsurgeon.errors import UsageError
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.reporting.run_records import read_epochs
 from spgsurgeon.training.interruption import InterruptedRunError
 from spgsurgeon.workflows import comparing_plan
 from spgsurgeon.workflows.compare import compare
-from spgsurgeon.workflows.comparing_arms import settle_arms
-from spgsurgeon.workflows.comparing_choice import Comparison
+from spgsurgeon.workflows.comparing_arms import line_up
 from spgsurgeon.workflows.comparing_plan import Plan, complete, read_plan, started_plan
 from spgsurgeon.workflows.comparing_processes import hire
 from spgsurgeon.workflows.comparing_runs import Run, Task, perform
@@ -199,10 +200,11 @@ def test_a_comparison_that_was_stopped_goes_on_to_the_same_document(
     assert (stopped.value.exit_code, stopped.value.hint) == (143, "go on with the same command and --resume")
     assert "4 of 6 runs are done" in said
     assert not (folder / last / "last").exists()
-    succeed(*arguments(recipe, folder), "--resume")
+    succeed("compare", "--resume", "-o", folder, "--jobs", 1, "data.cache=memory")
     assert (folder / "compare.json").read_text() == (compared / "c" / "compare.json").read_text()
 
 
+@pytest.mark.parametrize("alone", [False, True])
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
@@ -211,37 +213,69 @@ def test_a_comparison_that_was_stopped_goes_on_to_the_same_document(
         (("--learning-rates", "1,10"), "learning_rates differ"),
         (("training.epochs=2",), "recipe.training.epochs differ"),
         (("--arms", "plain,twin"), "arms.spg differ"),
+        (("--budget", "seconds"), "budget differ"),
+        (("--recipe", "digits-dropout", "compare.arms={twin: {trp.kind: none}}"), "recipe.trp.replicas, recipe."),
     ],
 )
 def test_other_arguments_are_another_comparison(
-    changed: tuple[Any, ...], named: str, compared: Path, recipe: Path
+    changed: tuple[Any, ...], named: str, alone: bool, compared: Path, recipe: Path
 ) -> None:
     before = snapshot(compared / "c")
-    refused = spgsurgeon(*arguments(recipe, compared / "c"), *changed, "--resume")
+    again = ["compare", "-o", compared / "c"] if alone else arguments(recipe, compared / "c")
+    refused = spgsurgeon(*again, *changed, "--resume")
     assert (refused.code, named in refused.err) == (2, True), refused.err
     assert snapshot(compared / "c") == before
+
+
+def test_a_base_that_is_named_again_has_to_be_the_same(compared: Path) -> None:
+    for other in (("timm/test_resnet2", "--random-weights"), ("--weights", "raw"), (compared / "c" / "base",)):
+        refused = spgsurgeon("compare", *other, "-o", compared / "c", "--resume")
+        assert refused.code != 0, other
+
+
+def test_the_recipe_that_is_kept_says_what_the_one_given_said(compared: Path, recipe: Path) -> None:
+    """A recipe with every default written out would not: an arm's changes can come to something else there."""
+    plan, names = read_plan(compared / "c"), ["spg", "depth"]
+    kept = line_up(names, compared / "c" / "compare-recipe.yaml", plan.overrides)
+    given = line_up(names, recipe)
+    assert replace(kept, source=given.source) == given
+    assert read_recipe(kept.source, [*kept.overrides, *kept.arms[-1].overrides]).objective.form == "episode"
+
+
+def test_what_cannot_be_gone_on_with_alone_says_what_it_needs(compared: Path, recipe: Path, tmp_path: Path) -> None:
+    asked = ("compare", "-o", tmp_path / "c", "--jobs", 1)
+    refused = spgsurgeon(*asked)
+    assert (refused.code, "no recipe was given" in refused.err) == (2, True)
+    refused = spgsurgeon(*asked, "--resume")
+    assert (refused.code, "no comparison" in refused.err, "-o names its folder" in refused.err) == (2, True, True)
+    shutil.copytree(compared / "c", tmp_path / "c", symlinks=True)
+    (tmp_path / "c" / "compare-recipe.yaml").unlink()  # as of an earlier version
+    refused = spgsurgeon(*asked, "--resume")
+    assert (refused.code, "does not hold its recipe" in refused.err) == (2, True)
+    succeed(*asked, "--resume", "--recipe", recipe)
+    write_safetensors(tmp_path / "c" / "base" / "model.safetensors", {"fc.bias": torch.zeros(10)})
+    refused = spgsurgeon(*asked, "--resume", "--recipe", recipe)
+    assert (refused.code, "is not what compare-plan.json was written for" in refused.err) == (1, True)
 
 
 @pytest.mark.parametrize("grid", [[1.0, 3.0], "auto"])
 def test_a_grid_may_become_wider(grid: Any, compared: Path, tmp_path: Path) -> None:
     folder = tmp_path / "c"
     folder.mkdir()
-    shutil.copy(compared / "c" / "compare-plan.json", folder)
-    started = started_plan(replace(read_plan(folder), learning_rates=grid), folder)
+    earlier = read_plan(compared / "c")
+    started = started_plan(replace(earlier, learning_rates=grid), earlier, folder)
     assert started == read_plan(folder)
-    assert started.learning_rates == grid
-    assert read_plan(compared / "c") == replace(started, learning_rates=[3.0])
+    assert (started.learning_rates, started.taken_over) == (grid, [3.0] if grid == "auto" else [])
+    assert earlier == replace(started, learning_rates=[3.0], taken_over=[])
+    assert started_plan(started, started, folder) == started
 
 
 def test_a_comparison_goes_on_with_another_cache(compared: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "c"
-    folder.mkdir()
-    shutil.copy(compared / "c" / "compare-plan.json", folder)
-    plan = read_plan(folder)
+    plan = read_plan(compared / "c")
     other = {**plan.recipe, "data": {**plan.recipe["data"], "cache": "memory", "workers": 3}}
-    assert started_plan(replace(plan, recipe=other), folder) == plan
+    assert started_plan(replace(plan, recipe=other), plan, tmp_path) == plan
     with pytest.raises(UsageError, match=r"recipe\.data\.limit differ"):
-        started_plan(replace(plan, recipe={**other, "data": {**other["data"], "limit": 7}}), folder)
+        started_plan(replace(plan, recipe={**other, "data": {**other["data"], "limit": 7}}), plan, tmp_path)
 
 
 def test_an_older_comparison_is_not_replaced_unasked(compared: Path, recipe: Path, tmp_path: Path) -> None:
@@ -347,22 +381,19 @@ def test_a_search_needs_optuna(recipe: Path, tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_budget_of_seconds_gives_an_arm_the_epochs_that_take_plains_time(
-    compared: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    compared: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def seconds_of(model: str, *, recipe: str, overrides: list[str], count: int) -> float:
         return 1.0 if 'trp.kind="none"' in overrides else 3.2
 
     monkeypatch.setattr(comparing_plan, "time_steps", seconds_of)
-    shared = ["training.epochs=10"]
-    settled = read_recipe(recipe, shared)
-    arms = settle_arms(["spg"], recipe, shared, settled)
+    lineup = line_up(["spg"], recipe, ["training.epochs=10"])
     fields = {"arms": {}, "recipe": {}, "versions": {}, "learning_rates": [1.0], "budget": "seconds"}
     plan = Plan(model="m", base_hash="", seeds=[0, 1], **fields)
-    complete(plan, compared / "c" / "base", str(recipe), shared, arms)
+    complete(plan, compared / "c" / "base", lineup)
     assert plan.epochs == {"plain": 10, "spg": 3}
     assert plan.step_seconds == {"plain": 1.0, "spg": 3.2}
-    comparison = Comparison(tmp_path, str(recipe), shared, settled, arms, plan, None, print)  # type: ignore[arg-type]
-    assert [comparison.share_of_plains_time(name) for name in ("plain", "spg")] == [1.0, 0.96]
+    assert [plan.share_of_plains_time(name) for name in ("plain", "spg")] == [1.0, 0.96]
 
 
 def test_a_search_spends_the_epochs_of_one_run_and_goes_on_where_it_was(

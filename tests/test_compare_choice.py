@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -36,18 +37,42 @@ def test_auto_grows_the_grid_of_all_arms_until_the_best_has_neighbours(recipe: P
         assert not arm["at_edge"]
 
 
-@pytest.mark.parametrize("wider", [[0.3, 1.0, 3.0, 10.0], "auto"])
-def test_a_wider_grid_takes_over_what_is_done_and_says_what_it_would_have_said(
-    wider: list[float] | str, recipe: Path, tmp_path: Path
+def around_one(arm: str, multiple: float, seed: int) -> float:
+    return 50 - abs(multiple - 1)
+
+
+def test_a_wider_grid_takes_over_what_is_done_and_says_what_it_would_have_said(recipe: Path, tmp_path: Path) -> None:
+    first = made_up(recipe, tmp_path / "c", around_one, grid=[1.0, 10.0])
+    assert first["arms"]["spg"]["at_edge"]
+    wider = [0.3, 1.0, 3.0, 10.0]
+    again = made_up(recipe, tmp_path / "c", around_one, grid=wider)  # a run that is done again would find its folder
+    assert again == made_up(recipe, tmp_path / "fresh", around_one, grid=wider)
+    assert not again["arms"]["spg"]["at_edge"]
+
+
+@pytest.mark.parametrize(
+    ("before", "best", "after"),
+    [
+        ([1.0, 10.0], 1.0, [0.3, 1.0, 3.0, 10.0]),
+        ([1.0, 10.0], 10.0, [0.3, 1.0, 3.0, 10.0, 30.0]),
+        ([0.01, 0.02, 0.04, 0.1], 0.005, [0.001111, 0.003333, 0.01, 0.02, 0.04, 0.1, 0.3, 1.0, 3.0]),
+        ([0.30001, 2.0], 1.0, [0.30001, 1.0, 2.0, 3.0]),  # the folder of 0.3 is taken
+    ],
+)
+def test_auto_keeps_the_learning_rates_of_the_list_before_it(
+    before: list[float], best: float, after: list[float], recipe: Path, tmp_path: Path
 ) -> None:
     def validation(arm: str, multiple: float, seed: int) -> float:
-        return 50 - abs(multiple - 1)
+        return 50 - abs(math.log(multiple / best))
 
-    first = made_up(recipe, tmp_path / "c", validation, grid=[1.0, 10.0])
-    assert first["arms"]["spg"]["at_edge"]
-    again = made_up(recipe, tmp_path / "c", validation, grid=wider)  # a run that is done again would find its folder
-    assert again == made_up(recipe, tmp_path / "fresh", validation, grid=wider)
-    assert not again["arms"]["spg"]["at_edge"]
+    made_up(recipe, tmp_path / "c", validation, grid=before)
+    done = read_results(tmp_path / "c" / "results.jsonl").keys()
+    document = made_up(recipe, tmp_path / "c", validation, grid="auto", taken_over=before)
+    assert [float(f"{multiple:.4g}") for multiple in document["multiples"]] == [float(f"{m:.4g}") for m in after]
+    assert {run.multiple for run in done} == set(before) <= set(document["multiples"])
+    assert document == made_up(recipe, tmp_path / "fresh", validation, grid="auto", taken_over=before)
+    again = made_up(recipe, tmp_path / "c", validation, grid="auto", taken_over=before)
+    assert again == document, "the same from what is all done"
 
 
 def test_a_line_that_a_crash_cut_off_takes_none_with_it(tmp_path: Path) -> None:

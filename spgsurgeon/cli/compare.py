@@ -8,14 +8,45 @@ from typing import Annotated, Any, Literal
 import typer
 
 from spgsurgeon.cli.console import columns, emit, note, pairs
-from spgsurgeon.cli.options import Arch, Force, RandomWeights, Weights, check_weights
+from spgsurgeon.cli.options import Arch, Force, NumClasses, RandomWeights, Weights, check_weights
 from spgsurgeon.cli.train import split_arguments
+
+_Arms = Annotated[
+    str | None,
+    typer.Option(
+        "--arms",
+        metavar="A,B,...",
+        help="What to compare with plain: spg, spg-step, spg-episode, spg-episode-mean, dropout, search, rollouts, "
+        "depth, or the recipe's own (compare.arms).  [default: plain,spg]",
+    ),
+]
+_Seeds = Annotated[
+    int | None,
+    typer.Option("--seeds", help="How many; with 1 the interval is over pictures.  [default: 5]", show_default=False),
+]
+_LearningRates = Annotated[
+    str | None,
+    typer.Option(
+        "--learning-rates",
+        metavar="A,B,...|auto",
+        help="Multiples of the recipe's learning rate.  [default: 0.3,1,3]",
+    ),
+]
+_Budget = Annotated[
+    str | None,
+    typer.Option("--budget", metavar="epochs|seconds", help="What all arms have as much of.  [default: epochs]"),
+]
+_Jobs = Annotated[int | None, typer.Option("--jobs", help="Runs at a time (default: 1 on a GPU, else one a core).")]
+_Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on with a comparison: what is left out is as it was started; only the grid may be wider, or auto.",
+    ),
+]
 
 
 def command(
-    recipe: Annotated[
-        str, typer.Option("--recipe", help="A recipe file, or a shipped recipe's name.", show_default=False)
-    ],
     arguments: Annotated[
         list[str] | None,
         typer.Argument(
@@ -24,33 +55,16 @@ def command(
             show_default=False,
         ),
     ] = None,
-    arms: Annotated[
-        str,
-        typer.Option(
-            "--arms",
-            metavar="A,B,...",
-            help="What to compare with plain: spg, spg-step, spg-episode, spg-episode-mean, dropout, search, rollouts, "
-            "depth, or the recipe's own (compare.arms).",
-        ),
-    ] = "plain,spg",
-    seeds: Annotated[int, typer.Option("--seeds", help="How many; with 1 the interval is over pictures.")] = 5,
-    learning_rates: Annotated[
-        str, typer.Option("--learning-rates", metavar="A,B,...|auto", help="Multiples of the recipe's learning rate.")
-    ] = "0.3,1,3",
-    budget: Annotated[
-        str, typer.Option("--budget", metavar="epochs|seconds", help="What all arms have as much of.")
-    ] = "epochs",
-    jobs: Annotated[
-        int | None, typer.Option("--jobs", help="Runs at a time (default: 1 on a GPU, else one a core).")
-    ] = None,
+    recipe: Annotated[str | None, typer.Option("--recipe", help="A recipe file, or a shipped recipe's name.")] = None,
+    arms: _Arms = None,
+    seeds: _Seeds = None,
+    learning_rates: _LearningRates = None,
+    budget: _Budget = None,
+    jobs: _Jobs = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where runs and results go.")] = Path("comparison"),
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a comparison of the same arguments, or a narrower grid.")
-    ] = False,
+    resume: _Resume = False,
     random_weights: RandomWeights = False,
-    num_classes: Annotated[
-        int | None, typer.Option("--num-classes", min=1, help="Give the base a new, untrained head.")
-    ] = None,
+    num_classes: NumClasses = None,
     arch: Arch = None,
     weights: Weights = None,
     force: Force = False,
@@ -62,6 +76,8 @@ def command(
     data.eval. Says gain, loss or no difference shown, with 95 % intervals.
 
     Example: `spgsurgeon compare base/ --recipe my.yaml --arms plain,spg,dropout -o comparison/`
+
+    After any interruption: `spgsurgeon compare --resume -o comparison/`
     """
     from spgsurgeon.workflows.compare import compare
 
@@ -71,7 +87,7 @@ def command(
         model,
         recipe=recipe,
         overrides=overrides,
-        arms=[name.strip() for name in arms.split(",")],
+        arms=None if arms is None else [name.strip() for name in arms.split(",")],
         seeds=seeds,
         learning_rates=_grid(learning_rates),
         budget=budget,
@@ -88,7 +104,9 @@ def command(
     emit(document, lambda found: _render(found, costs, output))
 
 
-def _grid(text: str) -> list[float] | Literal["auto"]:
+def _grid(text: str | None) -> list[float] | Literal["auto"] | None:
+    if text is None:
+        return None
     if text == "auto":
         return "auto"
     try:

@@ -36,6 +36,7 @@ Arch = Annotated[
 RandomWeights = Annotated[
     bool, typer.Option("--random-weights", help="Random weights for a model by name, instead of pretrained ones.")
 ]
+NumClasses = Annotated[int | None, typer.Option("--num-classes", min=1, help="Give the model a new, untrained head.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write.", show_default=False)]
 

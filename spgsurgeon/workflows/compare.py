@@ -8,7 +8,6 @@ on data.eval.
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -18,6 +17,8 @@ from typing import Any
 
 import torch
 
+from spgsurgeon.checkpoint.folders import check_weights
+from spgsurgeon.checkpoint.hashing import content_hash
 from spgsurgeon.checkpoint.writing import (
     atomic_file,
     atomic_folder,
@@ -27,25 +28,27 @@ from spgsurgeon.checkpoint.writing import (
 )
 from spgsurgeon.errors import UsageError
 from spgsurgeon.recipe.schema import Recipe
+from spgsurgeon.recipe.shipped import find_recipe
 from spgsurgeon.reporting.comparison_figures import comparison_figures
 from spgsurgeon.reporting.comparison_table import markdown
-from spgsurgeon.workflows.comparing_arms import PLAIN, SEARCH, settle_arms
-from spgsurgeon.workflows.comparing_choice import FIRST_GRID, Comparison
+from spgsurgeon.workflows.comparing_arguments import Arguments, arguments_of, check_start
+from spgsurgeon.workflows.comparing_arms import SEARCH, Lineup, line_up
+from spgsurgeon.workflows.comparing_base import WEIGHTS, open_base, write_base
+from spgsurgeon.workflows.comparing_choice import Comparison
 from spgsurgeon.workflows.comparing_plan import (
-    BUDGETS,
+    BASE,
     COSTS,
     DOCUMENT,
     PLAN,
+    RECIPE,
     Grid,
+    Plan,
     complete,
-    open_base,
-    read_settled,
-    settled_plan,
+    read_plan,
     started_plan,
-    write_base,
 )
 from spgsurgeon.workflows.comparing_processes import hire
-from spgsurgeon.workflows.comparing_runs import folder_of
+from spgsurgeon.workflows.opening import state_of
 from spgsurgeon.workflows.pictures import decoded_pictures_in
 from spgsurgeon.workflows.searching import check_search
 
@@ -57,12 +60,12 @@ Say = Callable[[str], None]
 def compare(
     model: str | None = None,
     *,
-    recipe: str | Path,
+    recipe: str | Path | None = None,
     overrides: Sequence[str] = (),
-    arms: Sequence[str] = (PLAIN, "spg"),
-    seeds: int = 5,
-    learning_rates: Grid = FIRST_GRID,
-    budget: str = "epochs",
+    arms: Sequence[str] | None = None,
+    seeds: int | None = None,
+    learning_rates: Grid | None = None,
+    budget: str | None = None,
     jobs: int | None = None,
     output: Path = Path("comparison"),
     resume: bool = False,
@@ -73,51 +76,88 @@ def compare(
     arch: str | None = None,
     say: Say = lambda text: None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Compare the `arms` on `model` (else the recipe's) into the folder `output`.
+    """Compare the `arms` (plain and spg) on `model` (else the recipe's) into the folder `output`.
 
     Returns the document of `compare --json`, which the same arguments give again, and what each arm cost: runs, steps
-    and seconds, those of choosing included. `learning_rates` are multiples of the recipe's, or "auto": 0.3, 1, 3, and
-    more on either side until the best of each arm has neighbours. `budget` is what arms have as much of: epochs, or
-    seconds on this machine. With one seed the interval is over the pictures of data.eval instead of over seeds. `jobs`
-    is the number of processes, by default one for a GPU, else one a core. `resume` goes on with a comparison of the
-    same arguments, or of a narrower grid, or starts it; `force` replaces an older one. `say` is told how it goes.
+    and seconds, those of choosing included. `learning_rates` are multiples of the recipe's (0.3, 1, 3), or "auto":
+    0.3, 1, 3, and more on either side until the best of each arm has neighbours. `budget` is what arms have as much of:
+    "epochs" (the default) or "seconds" on this machine. With one seed instead of five the interval is over the pictures
+    of data.eval instead of over seeds. `jobs` is the number of processes, by default one for a GPU, else one a core.
+    `force` replaces an older comparison. `say` is told how it goes.
+
+    `resume` goes on with a comparison, or starts it. What is left out is as it was started; what is given must agree
+    with that, but for a wider grid or "auto", which goes on from the grid before.
     """
-    _check_numbers(seeds, learning_rates, jobs)
-    if budget not in BUDGETS:
-        raise UsageError(f"{budget!r} is no budget", hint=f"there are {' and '.join(BUDGETS)}")
-    settled, shared = read_settled(recipe, overrides)
-    chosen_arms = settle_arms(arms, recipe, shared, settled)
-    if SEARCH in arms:
-        check_search()
-    model = model or settled.model
-    if model is None:
-        raise UsageError("neither the command nor the recipe names a model", hint="spgsurgeon compare MODEL --recipe …")
-    resumes = resume and os.path.lexists(output)
-    if not resumes:
-        refuse_existing(output, force=force)
-    options = {"num_classes": num_classes, "weights": weights, "arch": arch}
-    opened = open_base(model, settled, random_weights=random_weights, **options)
-    for text in opened.notes:
-        say(text)
-    source = str(recipe)
-    refuse_overwriting_input(output, [*opened.paths(), *([Path(recipe)] if Path(recipe).is_file() else [])])
-    plan = settled_plan(model, opened, settled, chosen_arms, seeds, learning_rates, budget)
-    with decoded_pictures_in(output / _DECODED), hire(jobs or _default_jobs(settled)) as crew:
-        if resumes:
-            plan = started_plan(plan, output)
+    check_start(jobs)
+    earlier = read_plan(output) if resume and os.path.lexists(output) else None
+    started = arguments_of(earlier, output) if earlier else Arguments()
+    given = {"arms": arms, "seeds": seeds, "learning_rates": learning_rates, "budget": budget}
+    asked = started.or_rather(model=model, recipe=recipe, overrides=overrides, **given)
+    asked.check()
+    lineup = _line_up(asked, output, resume=resume, started=earlier is not None)
+    options = {"random_weights": random_weights, "num_classes": num_classes, "weights": weights, "arch": arch}
+    with decoded_pictures_in(output / _DECODED), hire(jobs or _default_jobs(lineup.recipe)) as crew:
+        if earlier is None:
+            plan = _start(asked, lineup, output, force=force, say=say, **options)
         else:
-            say(f"check that {', '.join(plan.arms)} can be trained on the data")
-            with atomic_folder(output, force=force) as folder:
-                write_base(folder / "base", opened)
-                with decoded_pictures_in(folder / _DECODED):
-                    complete(plan, folder / "base", source, shared, chosen_arms)
-                write_json(folder / PLAN, asdict(plan))
-        del opened
-        comparison = Comparison(output, source, shared, settled, chosen_arms, plan, crew, say)
-        document, costs = comparison.run()
+            again = model is not None or any(options.values())
+            plan = _go_on(asked, lineup, earlier, output, options if again else None)
+        document, costs = Comparison(output, lineup, plan, crew, say).run()
     _write(output, document, costs)
     shutil.rmtree(output / _DECODED, ignore_errors=True)
     return document, costs
+
+
+def _line_up(asked: Arguments, output: Path, *, resume: bool, started: bool) -> Lineup:
+    """Return the arms. Raises UsageError where there is no recipe for them."""
+    if asked.recipe is None and started:
+        hint = "give it again, with --recipe and its overrides"
+        raise UsageError(f"{output} does not hold its recipe: an earlier version began it", hint=hint)
+    if asked.recipe is None and resume:
+        raise UsageError(f"there is no comparison {output} to resume", hint="-o names its folder")
+    if asked.recipe is None:
+        hint = "--recipe FILE; `spgsurgeon recipes ls` lists the shipped ones"
+        raise UsageError("no recipe was given", hint=hint)
+    lineup = line_up(asked.arms, asked.recipe, asked.overrides)
+    if SEARCH in asked.arms:
+        check_search()
+    return lineup
+
+
+def _start(asked: Arguments, lineup: Lineup, output: Path, *, force: bool, say: Say, **options: Any) -> Plan:
+    """Make the folder of a comparison that every arm can be trained in, and return its plan."""
+    model = asked.model or lineup.recipe.model
+    if model is None:
+        raise UsageError("neither the command nor the recipe names a model", hint="spgsurgeon compare MODEL --recipe …")
+    refuse_existing(output, force=force)
+    opened = open_base(model, lineup.recipe, **options)
+    for text in opened.notes:
+        say(text)
+    source = find_recipe(lineup.source)
+    refuse_overwriting_input(output, [*opened.paths(), source])
+    plan = asked.plan(lineup, model, content_hash(state_of(opened.module)))
+    say(f"check that {', '.join(plan.arms)} can be trained on the data")
+    with atomic_folder(output, force=force) as folder:
+        write_base(folder / BASE, opened)
+        shutil.copyfile(source, folder / RECIPE)
+        with decoded_pictures_in(folder / _DECODED):
+            complete(plan, folder / BASE, lineup)
+        write_json(folder / PLAN, asdict(plan))
+    return plan
+
+
+def _go_on(asked: Arguments, lineup: Lineup, earlier: Plan, output: Path, options: dict[str, Any] | None) -> Plan:
+    """Return the plan of a comparison that was started before.
+
+    Its base is that in the folder or, with the `options` to open it, the model asked for, which must be the same.
+    """
+    assert asked.model is not None
+    if options is None:
+        check_weights(output / BASE / WEIGHTS, earlier.base_hash, PLAN)
+        base_hash = earlier.base_hash
+    else:
+        base_hash = content_hash(state_of(open_base(asked.model, lineup.recipe, **options).module))
+    return started_plan(asked.plan(lineup, asked.model, base_hash), earlier, output)
 
 
 def _write(output: Path, document: dict[str, Any], costs: dict[str, Any]) -> None:
@@ -129,24 +169,6 @@ def _write(output: Path, document: dict[str, Any], costs: dict[str, Any]) -> Non
     for name, png in comparison_figures(document).items():
         with atomic_file(output / "figures" / f"{name}.png", force=True) as temporary:
             temporary.write_bytes(png)
-
-
-def _check_numbers(seeds: int, learning_rates: Grid, jobs: int | None) -> None:
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError("compare starts its own processes, not under torchrun", hint="--jobs N, without torchrun")
-    if seeds < 1:
-        raise UsageError(f"{seeds} seeds are none to compare", hint="--seeds 5; with 1 the interval is over pictures")
-    if jobs is not None and jobs < 1:
-        raise UsageError(f"{jobs} jobs can do no run", hint="--jobs 1")
-    if isinstance(learning_rates, str):
-        return
-    names = {folder_of(multiple) for multiple in learning_rates}
-    usable = all(math.isfinite(multiple) and multiple > 0 for multiple in learning_rates)
-    if not names or not usable or len(names) < len(learning_rates):
-        raise UsageError(
-            "learning rates are multiples of the recipe's, greater than zero and each given once, to four digits",
-            hint="--learning-rates 0.3,1,3 or auto",
-        )
 
 
 def _default_jobs(recipe: Recipe) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spgsurgeon.errors import RecipeError, UsageError, did_you_mean
+from spgsurgeon.recipe.data_section import HOLDOUT
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.recipe.schema import CONTROLS, Recipe, TrpSection
 
@@ -27,6 +28,7 @@ BUILT_IN: dict[str, Callable[[TrpSection], dict[str, Any]]] = {
 }
 """What each arm changes in a recipe with these replicas. `plain` is what the others are measured against."""
 
+DEFAULT_HOLDOUT = 0.2
 _NEED_REPLICAS = ("spg", "spg-step", "spg-episode", "spg-episode-mean", "rollouts")
 
 
@@ -43,12 +45,41 @@ class Arm:
         return [f"{key}={json.dumps(value)}" for key, value in self.changes.items()]
 
 
-def settle_arms(names: Sequence[str], source: str | Path, overrides: Sequence[str], recipe: Recipe) -> list[Arm]:
+@dataclass(frozen=True)
+class Lineup:
+    """What is compared: the arms, and the recipe that they change, which is what `source` says with `overrides`."""
+
+    source: str
+    overrides: tuple[str, ...]
+    recipe: Recipe
+    arms: tuple[Arm, ...]
+
+
+def line_up(names: Sequence[str], source: str | Path, overrides: Sequence[str] = ()) -> Lineup:
     """Return the arms of these names, built in or the recipe's own; `plain` is there in any case, and first.
 
-    `recipe` is what `source` says with `overrides`. Raises UsageError for names that are unknown or given twice, and
-    RecipeError for changes that the recipe can't take.
+    A part of the training split is held out, whether the recipe says so or not. Raises UsageError where scores would be
+    computed on that part too and for names that are unknown or given twice, RecipeError for what the recipe can't take.
     """
+    recipe, shared = _with_holdout(source, overrides)
+    return Lineup(str(source), shared, recipe, tuple(_settle_arms(names, source, shared, recipe)))
+
+
+def _with_holdout(source: str | Path, overrides: Sequence[str]) -> tuple[Recipe, tuple[str, ...]]:
+    """Return the recipe and the overrides that all arms share."""
+    recipe = read_recipe(source, overrides)
+    if recipe.data.eval == HOLDOUT:
+        raise UsageError(
+            "data.eval is the held-out part that learning rates are chosen on, so it can't be scored on too",
+            hint="name another split for the scores, as data.eval=test",
+        )
+    if recipe.data.holdout is not None:
+        return recipe, tuple(overrides)
+    shared = (*overrides, f"data.holdout={DEFAULT_HOLDOUT}")
+    return read_recipe(source, shared), shared
+
+
+def _settle_arms(names: Sequence[str], source: str | Path, overrides: Sequence[str], recipe: Recipe) -> list[Arm]:
     own = recipe.compare.arms
     if taken := sorted(own.keys() & BUILT_IN.keys()):
         raise UsageError(f"compare.arms.{taken[0]}: there is a built-in arm of that name", hint="call it otherwise")

@@ -9,8 +9,8 @@ from typing import Any
 from spgsurgeon.errors import SurgeonError
 from spgsurgeon.recipe.data_section import HOLDOUT
 from spgsurgeon.recipe.schema import Recipe
-from spgsurgeon.workflows.comparing_arms import PLAIN, Arm
-from spgsurgeon.workflows.comparing_plan import RESULTS, Plan
+from spgsurgeon.workflows.comparing_arms import PLAIN, Lineup
+from spgsurgeon.workflows.comparing_plan import BASE, RESULTS, Plan
 from spgsurgeon.workflows.comparing_processes import Crew
 from spgsurgeon.workflows.comparing_runs import (
     Result,
@@ -25,8 +25,6 @@ from spgsurgeon.workflows.comparing_runs import (
 )
 from spgsurgeon.workflows.comparing_scores import Scored, against_plain, score
 
-FIRST_GRID = (0.3, 1.0, 3.0)
-"""Multiples of the recipe's learning rate that a comparison has, or an `auto` one starts with."""
 _GROWTH, _MOST_GROWTH = 3.0, 4  # of an `auto` one: the next value is so many times the last, so many times a side
 _BROKEN_OFF = float("-inf")
 _NO_DIFFERENCE: dict[str, Any] = {"difference": None, "verdict": None}
@@ -37,20 +35,10 @@ Say = Callable[[str], None]
 class Comparison:
     """A comparison that is settled: its runs, the choice among them, the scores of those chosen."""
 
-    def __init__(
-        self,
-        output: Path,
-        source: str,
-        shared: Sequence[str],
-        recipe: Recipe,
-        arms: Sequence[Arm],
-        plan: Plan,
-        crew: Crew,
-        say: Say,
-    ) -> None:
+    def __init__(self, output: Path, lineup: Lineup, plan: Plan, crew: Crew, say: Say) -> None:
         self.output, self.plan = output, plan
-        self._source, self._shared, self._recipe = source, shared, recipe
-        self._arms = {arm.name: arm for arm in arms}
+        self._lineup, self._recipe = lineup, lineup.recipe
+        self._arms = {arm.name: arm for arm in lineup.arms}
         self._crew, self._say = crew, say
         self.results = read_results(output / RESULTS)
         self.multiples: list[float] = []
@@ -58,10 +46,9 @@ class Comparison:
 
     def run(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Do what is left of the comparison; return its document and its costs."""
-        asked = self.plan.learning_rates
-        multiples = list(FIRST_GRID) if isinstance(asked, str) else asked
+        multiples = self.plan.first_multiples
         self._train(multiples)
-        while asked == "auto" and (more := self._beyond_the_edges(multiples)):
+        while self.plan.learning_rates == "auto" and (more := self._beyond_the_edges(multiples)):
             multiples = sorted([*multiples, *more])
             self._train(more)
         self.multiples = multiples
@@ -86,8 +73,8 @@ class Comparison:
     def _task(self, run: Run) -> Task:
         own = [f"data.eval={HOLDOUT}", f"training.optimizer.lr={self._rate(run.multiple)}", f"training.seed={run.seed}"]
         epochs = self.plan.epochs[run.arm]
-        overrides = (*self._shared, *self._arms[run.arm].overrides, *own, f"training.epochs={epochs}")
-        return Task(run, self.output, self.output / "base", self._source, overrides, epochs)
+        overrides = (*self._lineup.overrides, *self._arms[run.arm].overrides, *own, f"training.epochs={epochs}")
+        return Task(run, self.output, self.output / BASE, self._lineup.source, overrides, epochs)
 
     def _rate(self, multiple: float) -> float:
         return float(f"{self._recipe.training.optimizer.lr * multiple:.6g}")
@@ -114,9 +101,9 @@ class Comparison:
     def _beyond_the_edges(self, multiples: Sequence[float]) -> list[float]:
         """Return the learning rates to try next, for all arms, as the best of one has none on one side."""
         best = {max(multiples, key=lambda multiple: self._validation(arm, multiple)) for arm in self._arms}
-        low, high = min(multiples), max(multiples)
-        below = sum(multiple < FIRST_GRID[0] for multiple in multiples)
-        above = sum(multiple > FIRST_GRID[-1] for multiple in multiples)
+        low, high, first = min(multiples), max(multiples), self.plan.first_multiples
+        below = sum(multiple < first[0] for multiple in multiples)
+        above = sum(multiple > first[-1] for multiple in multiples)
         more = [low / _GROWTH] if low in best and below < _MOST_GROWTH else []
         more += [high * _GROWTH] if high in best and above < _MOST_GROWTH else []
         return [float(f"{multiple:.6g}") for multiple in more]
@@ -124,7 +111,7 @@ class Comparison:
     def _scores(self) -> tuple[Scored, dict[str, list[Scored]]]:
         """Score the original and the chosen runs, by the same code, on the split that has chosen nothing."""
         self._say(f"score the chosen runs on {self.plan.scored_on}")
-        calls: list[tuple[Any, ...]] = [("", 0, self.output / "base", self._recipe)]
+        calls: list[tuple[Any, ...]] = [("", 0, self.output / BASE, self._recipe)]
         for name, multiple in self.chosen.items():
             for result in results_of(self.results, name, multiple):
                 calls.append((name, result.run.seed, self.output / result.folder, self._recipe))
@@ -150,7 +137,7 @@ class Comparison:
                 "runs": len(results),
                 "steps": sum(result.steps for result in results),
                 "epochs": self.plan.epochs[name],
-                "share_of_plains_time": self.share_of_plains_time(name),
+                "share_of_plains_time": self.plan.share_of_plains_time(name),
                 "broken_off": sum(result.validation is None for result in results),
                 "learning_rates": [
                     {"learning_rate": self._rate(m), "validation": None if mean == _BROKEN_OFF else mean}
@@ -170,13 +157,6 @@ class Comparison:
             "grid": self.plan.learning_rates,
             "multiples": self.multiples,
         }
-
-    def share_of_plains_time(self, name: str) -> float | None:
-        """Return how long an arm's steps take, as measured before, against plain's; None where epochs are equal."""
-        measured, epochs = self.plan.step_seconds, self.plan.epochs
-        if measured is None:
-            return None
-        return round(measured[name] * epochs[name] / (measured[PLAIN] * epochs[PLAIN]), 3)
 
     def _valid_share(self, name: str) -> list[float] | None:
         """Return the chosen runs' mean share of units still valid at each step; None for an arm without episodes."""
