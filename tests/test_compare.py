@@ -98,6 +98,7 @@ def test_the_document_has_what_scripts_rely_on(compared: Path) -> None:
     assert document.keys() >= {"arms", "original", "seeds", "metric", "chosen_on", "scored_on"}
     assert (document["seeds"], document["metric"], document["scored_on"]) == ([0, 1], "top1", "digits (val)")
     assert "held out" in document["chosen_on"]
+    assert document["base_seen"] is None
     for arm in document["arms"].values():
         assert arm.keys() >= {"overrides", "learning_rate", "validation", "scores", "mean", "difference", "verdict"}
         assert (arm["at_edge"], arm["runs"], arm["steps"], len(arm["scores"])) == (True, 2, 2 * 2, 2)
@@ -248,6 +249,8 @@ def test_what_cannot_be_gone_on_with_alone_says_what_it_needs(compared: Path, re
     assert (refused.code, "no recipe was given" in refused.err) == (2, True)
     refused = spgsurgeon(*asked, "--resume")
     assert (refused.code, "no comparison" in refused.err, "-o names its folder" in refused.err) == (2, True, True)
+    refused = spgsurgeon("compare", compared / "c", "-o", tmp_path / "c", "--resume")
+    assert f"--resume -o {compared / 'c'}" in refused.err
     shutil.copytree(compared / "c", tmp_path / "c", symlinks=True)
     (tmp_path / "c" / "compare-recipe.yaml").unlink()  # as of an earlier version
     refused = spgsurgeon(*asked, "--resume")

@@ -49,11 +49,19 @@ class ComparedArm(BaseModel):
     valid_share: list[FiniteFloat] | None
 
 
+class SeenPictures(BaseModel):
+    """How many of the pictures that choices and scores go by the base was trained on itself."""
+
+    chosen_on: Count
+    scored_on: Count
+
+
 class ComparisonDocument(BaseModel):
     """What of the document of `compare --json` is shown; `multiples` are of the recipe's learning rate."""
 
     arms: Annotated[dict[str, ComparedArm], Field(min_length=1)]
     original: FiniteFloat
+    base_seen: SeenPictures | None = None
     seeds: Annotated[list[int], Field(min_length=1)]
     metric: Literal["top1", "mean_iou"]
     chosen_on: str

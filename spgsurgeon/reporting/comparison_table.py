@@ -34,6 +34,7 @@ def remarks(document: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("score", f"{metric} %, {over}, on {document['samples']} pictures of {document['scored_on']}"),
         ("chosen by", f"{chosen} {document['chosen_on']}; a learning rate by the mean over seeds"),
         ("original", f"{document['original']:.2f} %, before any training"),
+        *(("base", text) for text in of_the_base(document.get("base_seen"))),
     ]
     if 1 < len(seeds) < _ENOUGH_FOR_BOOTSTRAP:
         said.append(("verdict", f"by Student's interval; a bootstrap of {len(seeds)} seeds is too narrow to go by"))
@@ -59,6 +60,19 @@ def remarks(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     broken = [f"{name} {arm['broken_off']}" for name, arm in document["arms"].items() if arm["broken_off"]]
     if broken:
         said.append(("broken off", f"runs that met NaN or infinity, which count as worst: {', '.join(broken)}"))
+    return said
+
+
+def of_the_base(seen: Mapping[str, int] | None) -> list[str]:
+    """Return what the base was, where it was trained on pictures that choices or scores go by."""
+    said = []
+    if seen and (count := seen["chosen_on"]):
+        said.append(
+            f"itself trained on {count} of the pictures that learning rates and epochs are chosen on, which favours "
+            "changing it little: train it with the same data.holdout"
+        )
+    if seen and (count := seen["scored_on"]):
+        said.append(f"itself trained on {count} of the pictures that arms are scored on: on others all may score lower")
     return said
 
 

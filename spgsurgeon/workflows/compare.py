@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -30,10 +31,10 @@ from spgsurgeon.errors import UsageError
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.recipe.shipped import find_recipe
 from spgsurgeon.reporting.comparison_figures import comparison_figures
-from spgsurgeon.reporting.comparison_table import markdown
+from spgsurgeon.reporting.comparison_table import markdown, of_the_base
 from spgsurgeon.workflows.comparing_arguments import Arguments, arguments_of, check_start
 from spgsurgeon.workflows.comparing_arms import SEARCH, Lineup, line_up
-from spgsurgeon.workflows.comparing_base import WEIGHTS, open_base, write_base
+from spgsurgeon.workflows.comparing_base import WEIGHTS, open_base, seen_by, write_base
 from spgsurgeon.workflows.comparing_choice import Comparison
 from spgsurgeon.workflows.comparing_plan import (
     BASE,
@@ -48,6 +49,7 @@ from spgsurgeon.workflows.comparing_plan import (
     started_plan,
 )
 from spgsurgeon.workflows.comparing_processes import hire
+from spgsurgeon.workflows.comparison_reading import is_comparison
 from spgsurgeon.workflows.opening import state_of
 from spgsurgeon.workflows.pictures import decoded_pictures_in
 from spgsurgeon.workflows.searching import check_search
@@ -114,7 +116,9 @@ def _line_up(asked: Arguments, output: Path, *, resume: bool, started: bool) -> 
         hint = "give it again, with --recipe and its overrides"
         raise UsageError(f"{output} does not hold its recipe: an earlier version began it", hint=hint)
     if asked.recipe is None and resume:
-        raise UsageError(f"there is no comparison {output} to resume", hint="-o names its folder")
+        meant = asked.model if asked.model and is_comparison(Path(asked.model)) else None
+        hint = f"--resume -o {quote(meant)}" if meant else "-o names its folder"
+        raise UsageError(f"there is no comparison {output} to resume", hint=hint)
     if asked.recipe is None:
         hint = "--recipe FILE; `spgsurgeon recipes ls` lists the shipped ones"
         raise UsageError("no recipe was given", hint=hint)
@@ -142,7 +146,10 @@ def _start(asked: Arguments, lineup: Lineup, output: Path, *, force: bool, say: 
         shutil.copyfile(source, folder / RECIPE)
         with decoded_pictures_in(folder / _DECODED):
             complete(plan, folder / BASE, lineup)
+            plan.base_seen = seen_by(opened, lineup.recipe.data)
         write_json(folder / PLAN, asdict(plan))
+    for text in of_the_base(plan.base_seen):
+        say(f"the base was {text}")
     return plan
 
 

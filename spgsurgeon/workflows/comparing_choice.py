@@ -148,6 +148,7 @@ class Comparison:
         return {
             "arms": arms,
             "original": original.scores[metric],
+            "base_seen": self.plan.base_seen,
             "seeds": self.plan.seeds,
             "metric": metric,
             "chosen_on": self.plan.chosen_on,

@@ -43,7 +43,8 @@ _ROUNDS, _STEPS = 5, 10  # of the trial that tells what a step of each arm costs
 class Plan:
     """A comparison, completely described; `recipe` is its recipe with `overrides`, without the arms'.
 
-    `taken_over` are the multiples of an earlier list that an "auto" grid goes on from.
+    `taken_over` are the multiples of an earlier list that an "auto" grid goes on from, `base_seen` how many pictures of
+    each part the base was trained on, where that is known.
     """
 
     model: str
@@ -61,6 +62,7 @@ class Plan:
     epochs: dict[str, int] = field(default_factory=dict)
     step_seconds: dict[str, float] | None = None
     taken_over: list[float] = field(default_factory=list)
+    base_seen: dict[str, int] | None = None
 
     @property
     def first_multiples(self) -> list[float]:

@@ -73,6 +73,17 @@ def test_remarks_say_what_limits_it(document: dict[str, Any]) -> None:
     assert not dict(remarks(document)).keys() & {"grid", "epochs", "broken off"}
 
 
+def test_a_base_that_knows_the_pictures_is_remarked_on(document: dict[str, Any]) -> None:
+    assert "base" not in dict(remarks(document)), "an earlier version did not look"
+    for unknown in (None, {"chosen_on": 0, "scored_on": 0}):
+        assert "base" not in dict(remarks(document | {"base_seen": unknown}))
+    said = [
+        text for name, text in remarks(document | {"base_seen": {"chosen_on": 12, "scored_on": 7}}) if name == "base"
+    ]
+    assert [text[:24] for text in said] == ["itself trained on 12 of ", "itself trained on 7 of t"]
+    assert "the same data.holdout" in said[0]
+
+
 def test_several_arms_have_several_chances_to_be_wrong(document: dict[str, Any]) -> None:
     assert "arms" not in dict(remarks(document))
     document["arms"] |= dict.fromkeys(("a", "b", "c"), document["arms"]["my|arm"])
