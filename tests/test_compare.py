@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -21,7 +20,6 @@ from spgsurgeon.checkpoint.folders import read_manifest
 from spgsurgeon.checkpoint.writing import write_safetensors
 from spgsurgeon.errors import UsageError
 from spgsurgeon.recipe.reading import read_recipe
-from spgsurgeon.reporting.run_records import read_epochs
 from spgsurgeon.training.interruption import InterruptedRunError
 from spgsurgeon.workflows import comparing_plan
 from spgsurgeon.workflows.compare import compare
@@ -29,7 +27,6 @@ from spgsurgeon.workflows.comparing_arms import line_up
 from spgsurgeon.workflows.comparing_plan import Plan, complete, read_plan, started_plan
 from spgsurgeon.workflows.comparing_processes import hire
 from spgsurgeon.workflows.comparing_runs import Run, Task, perform
-from spgsurgeon.workflows.searching import Search, search
 
 RECIPE = """
 trp: {kind: dropout, replicas: 1}
@@ -374,12 +371,6 @@ def test_an_unknown_arm_names_the_nearest(recipe: Path, tmp_path: Path) -> None:
     assert "did you mean 'spg-episode'" in refused.err
 
 
-def test_a_search_needs_optuna(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    refused = spgsurgeon("compare", *TINY, "--recipe", recipe, "--arms", "search", "-o", tmp_path / "c")
-    assert (refused.code, "pip install optuna" in refused.err) == (2, True)
-
-
 # Budgets
 
 
@@ -397,29 +388,3 @@ def test_a_budget_of_seconds_gives_an_arm_the_epochs_that_take_plains_time(
     assert plan.epochs == {"plain": 10, "spg": 3}
     assert plan.step_seconds == {"plain": 1.0, "spg": 3.2}
     assert [plan.share_of_plains_time(name) for name in ("plain", "spg")] == [1.0, 0.96]
-
-
-def test_a_search_spends_the_epochs_of_one_run_and_goes_on_where_it_was(
-    compared: Path, recipe: Path, tmp_path: Path
-) -> None:
-    pytest.importorskip("optuna")
-    base, seed = str(compared / "c" / "base"), 3
-    overrides = ['trp={"kind": "fixed-dropout"}', "data.eval=holdout", f"training.seed={seed}"]
-
-    def run() -> Search:
-        return search(tmp_path / "s", base, str(recipe), overrides, 4, seed)
-
-    found = run()
-    epochs = [[e.evaluation for e in read_epochs(trial / "metrics.jsonl")[0]] for trial in found.trials]
-    assert sum(map(len, epochs)) == 4
-    assert len(found.trials) > 1
-    assert max(map(len, epochs)) <= 2
-    assert found.best is not None
-    assert found.best["top1"] == max(e.top1 for trial in epochs for e in trial if e and e.top1 is not None)
-    rates = {read_recipe(trial / "recipe.yaml").trp.rate for trial in found.trials}
-    assert len(rates) == len(found.trials)
-    assert run() == found, "it is finished"
-    shutil.rmtree(found.trials[-1])
-    again = run()
-    assert (again.folder, again.trials) == (found.folder, found.trials)
-    assert again.best["top1"] == found.best["top1"] if again.best else False

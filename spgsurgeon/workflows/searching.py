@@ -68,7 +68,7 @@ def search(folder: Path, base: str, recipe: str, overrides: Sequence[str], epoch
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
             found.trouble, broken = error.message, True
         found.trials.append(run)
-        left -= max(1, halving.epochs)  # a trial that broke off in its first epoch has cost one
+        left -= halving.epochs + broken  # one that broke off has cost the epoch it was in, too
         best = _counters(run)["best"] if halving.epochs and not broken else None  # as of any run that broke off
         if best is not None and (found.best is None or _key(best) > _key(found.best)):
             found.folder, found.best = run, best
