@@ -9,52 +9,61 @@ from typing import Annotated, Any
 import typer
 
 from spgsurgeon.cli.console import columns, emit, gigabytes, millions, pairs, working
-from spgsurgeon.cli.options import Arch, Model, Weights, check_weights
+from spgsurgeon.cli.options import Arch, Model, NumClasses, Weights, check_weights
+
+_Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE", help="Overrides of the recipe: trp.kind=depth.", show_default=False),
+]
+_Recipe = Annotated[
+    str | None, typer.Option("--recipe", help="A recipe file, or a shipped recipe's name (else the defaults).")
+]
+_Arms = Annotated[
+    str,
+    typer.Option(
+        "--arms",
+        metavar="A,B,...",
+        help="What to measure beside plain and grafted: rollouts (a forward pass for each step of an episode), "
+        "sequential (trp.head_batch), deterministic (torch's algorithms), timm (its own plain step).",
+    ),
+]
+_Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="FOLDER|NAME|recipe",
+        help="Time the loader, too: on a folder with train/, digits, torch/NAME, or what the recipe says.",
+    ),
+]
+_BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Pictures a step (training.batch_size).")]
+_ImageSize = Annotated[int | None, typer.Option("--image-size", min=1, help="Pixels; the model's own if left out.")]
+_Precision = Annotated[
+    str | None, typer.Option("--precision", help="auto, float32, bfloat16, float16 (training.precision).")
+]
+_Compiles = Annotated[bool, typer.Option("--compile", help="By torch.compile (training.compile).")]
+_Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N, mps.")]
+_Blocks = Annotated[int, typer.Option("--blocks", help="How many each arm has, 20 at least.")]
+_Steps = Annotated[
+    int | None, typer.Option("--steps", min=1, help="Steps a block; as many as last a quarter of a second.")
+]
+_Threads = Annotated[int | None, typer.Option("--threads", min=1, help="torch's threads on the CPU.")]
 
 
 def command(
     model: Model,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="Overrides of the recipe: trp.kind=depth.", show_default=False),
-    ] = None,
-    recipe: Annotated[
-        str | None, typer.Option("--recipe", help="A recipe file, or a shipped recipe's name (else the defaults).")
-    ] = None,
-    arms: Annotated[
-        str,
-        typer.Option(
-            "--arms",
-            metavar="A,B,...",
-            help="What to measure beside plain and grafted: rollouts (a forward pass for each step of an episode), "
-            "sequential (trp.head_batch), deterministic (torch's algorithms), timm (its own plain step).",
-        ),
-    ] = "plain,grafted",
-    data: Annotated[
-        str | None,
-        typer.Option(
-            "--data",
-            metavar="FOLDER|NAME|recipe",
-            help="Time the loader, too: on a folder with train/, digits, torch/NAME, or what the recipe says.",
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option("--batch-size", min=1, help="Pictures a step (training.batch_size).")
-    ] = None,
-    image_size: Annotated[
-        int | None, typer.Option("--image-size", min=1, help="Pixels; the model's own if left out.")
-    ] = None,
-    num_classes: Annotated[int | None, typer.Option("--num-classes", min=1, help="Another head.")] = None,
-    precision: Annotated[
-        str | None, typer.Option("--precision", help="auto, float32, bfloat16, float16 (training.precision).")
-    ] = None,
-    compiles: Annotated[bool, typer.Option("--compile", help="By torch.compile (training.compile).")] = False,
-    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N, mps.")] = None,
-    blocks: Annotated[int, typer.Option("--blocks", help="How many each arm has, 20 at least.")] = 20,
-    steps: Annotated[
-        int | None, typer.Option("--steps", min=1, help="Steps a block; as many as last a quarter of a second.")
-    ] = None,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="torch's threads on the CPU.")] = None,
+    overrides: _Overrides = None,
+    recipe: _Recipe = None,
+    arms: _Arms = "plain,grafted",
+    data: _Data = None,
+    batch_size: _BatchSize = None,
+    image_size: _ImageSize = None,
+    num_classes: NumClasses = None,
+    precision: _Precision = None,
+    compiles: _Compiles = False,
+    device: _Device = None,
+    blocks: _Blocks = 20,
+    steps: _Steps = None,
+    threads: _Threads = None,
     arch: Arch = None,
     weights: Weights = None,
 ) -> None:

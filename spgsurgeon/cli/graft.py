@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from spgsurgeon.cli.console import emit, millions, pairs, proof_lines, several, working
-from spgsurgeon.cli.options import Arch, Force, Model, Output, RandomWeights, Weights, check_weights
+from spgsurgeon.cli.options import Arch, Force, Model, NumClasses, Output, RandomWeights, Weights, check_weights
 from spgsurgeon.errors import did_you_mean
 
 _KINDS: dict[str, tuple[str, ...]] = {"dropout": ("rate",), "depth": ("blocks", "block", "init")}
@@ -34,9 +34,7 @@ def command(
     init: Annotated[
         str | None, typer.Option("--init", help="Depth: how blocks start: identity, all-zero.  [default: identity]")
     ] = None,
-    num_classes: Annotated[
-        int | None, typer.Option("--num-classes", min=1, help="Give the model a new, untrained head.")
-    ] = None,
+    num_classes: NumClasses = None,
     arch: Arch = None,
     weights: Weights = None,
     random_weights: RandomWeights = False,
@@ -54,19 +52,7 @@ def command(
     from spgsurgeon.workflows.replicas import Replicas
 
     check_weights(weights)
-    if trp not in _KINDS:
-        near = did_you_mean(trp, _KINDS) or f"there are {' and '.join(_KINDS)}"
-        raise typer.BadParameter(f"{trp!r} is not a kind of replica; {near}", param_hint="'--trp'")
-    given = {"rate": rate, "blocks": blocks, "block": block, "init": init}
-    settings: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    if foreign := [f"--{key}" for key in settings if key not in _KINDS[trp]]:
-        raise typer.BadParameter(f"not a setting of {trp} replicas", param_hint=f"'{foreign[0]}'")
-    if rate is not None and not 0 <= rate < 1:
-        raise typer.BadParameter(f"rate {rate} is outside [0, 1)", param_hint="'--rate'")
-    if replicas < 1:
-        raise typer.BadParameter(f"{replicas} replicas: at least one is needed", param_hint="'--replicas'")
-    if blocks is not None and blocks < 1:
-        raise typer.BadParameter(f"{blocks} blocks: a replica has at least one", param_hint="'--blocks'")
+    settings = _settings(trp, replicas, rate=rate, blocks=blocks, block=block, init=init)
     with working("grafting, proving, writing"):
         document = graft_folder(
             model,
@@ -79,6 +65,24 @@ def command(
             force=force,
         )
     emit(document, _render)
+
+
+def _settings(trp: str, replicas: int, **given: Any) -> dict[str, Any]:
+    """Return the settings of the replicas that are given. Raises for those of another kind, or out of range."""
+    if trp not in _KINDS:
+        near = did_you_mean(trp, _KINDS) or f"there are {' and '.join(_KINDS)}"
+        raise typer.BadParameter(f"{trp!r} is not a kind of replica; {near}", param_hint="'--trp'")
+    settings = {key: value for key, value in given.items() if value is not None}
+    if foreign := [f"--{key}" for key in settings if key not in _KINDS[trp]]:
+        raise typer.BadParameter(f"not a setting of {trp} replicas", param_hint=f"'{foreign[0]}'")
+    rate, blocks = settings.get("rate", 0), settings.get("blocks", 1)
+    if not 0 <= rate < 1:
+        raise typer.BadParameter(f"rate {rate} is outside [0, 1)", param_hint="'--rate'")
+    if replicas < 1:
+        raise typer.BadParameter(f"{replicas} replicas: at least one is needed", param_hint="'--replicas'")
+    if blocks < 1:
+        raise typer.BadParameter(f"{blocks} blocks: a replica has at least one", param_hint="'--blocks'")
+    return settings
 
 
 def _render(document: dict[str, Any]) -> Any:

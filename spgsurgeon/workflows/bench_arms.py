@@ -20,6 +20,7 @@ from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.optimization import make_schedule
 from spgsurgeon.training.processes import Processes, autocast, choose_memory_format, choose_precision
 from spgsurgeon.training.samples import Batch
+from spgsurgeon.training.settings import Optimizer
 from spgsurgeon.training.statistics import EpisodeStatistics
 from spgsurgeon.trp.grafted import detach
 from spgsurgeon.workflows.bench_blocks import Seconds
@@ -157,18 +158,10 @@ def timm_arm(case: Case, processes: Processes, parts: list[Batch]) -> Arm:
     """
     device, training = processes.device, case.recipe.training
     settings = settings_of(case.recipe, 0)
-    wanted, smoothing = settings.optimizer, settings.objective.label_smoothing
+    smoothing = settings.objective.label_smoothing
     layout = choose_memory_format(settings.memory_format, device)
     base = detach(case.grafted).to(device).train().to(memory_format=layout)  # as with its --channels-last
-    sgd = "nesterov" if wanted.nesterov else "momentum"
-    optimizer = create_optimizer_v2(
-        base,
-        opt=sgd if wanted.name.lower() == "sgd" else wanted.name,
-        lr=wanted.lr,
-        weight_decay=wanted.weight_decay,
-        momentum=wanted.momentum,
-        filter_bias_and_bn=not wanted.decay_bias_and_norm,
-    )
+    optimizer = _timm_optimizer(base, settings.optimizer)
     schedule = make_schedule(optimizer, settings.schedule, settings.epochs, len(case.data.train) // training.batch_size)
     precision = choose_precision(training.precision, device)
     scaler = NativeScaler(device.type) if precision == torch.float16 else None
@@ -213,6 +206,19 @@ def timm_arm(case: Case, processes: Processes, parts: list[Batch]) -> Arm:
         device,
         average=average_module,
         compiled=training.compile,
+    )
+
+
+def _timm_optimizer(base: nn.Module, wanted: Optimizer) -> torch.optim.Optimizer:
+    """Return the optimizer that timm makes of these settings; it has two names for SGD."""
+    sgd = "nesterov" if wanted.nesterov else "momentum"
+    return create_optimizer_v2(
+        base,
+        opt=sgd if wanted.name.lower() == "sgd" else wanted.name,
+        lr=wanted.lr,
+        weight_decay=wanted.weight_decay,
+        momentum=wanted.momentum,
+        filter_bias_and_bn=not wanted.decay_bias_and_norm,
     )
 
 
