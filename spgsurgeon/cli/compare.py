@@ -22,7 +22,7 @@ _Arms = Annotated[
 ]
 _Seeds = Annotated[
     int | None,
-    typer.Option("--seeds", help="How many; with 1 the interval is over pictures.  [default: 5]", show_default=False),
+    typer.Option("--seeds", help="How many; with 1 the interval is over pictures.  [default: 5]"),
 ]
 _LearningRates = Annotated[
     str | None,

@@ -7,6 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from spgsurgeon.checkpoint.folders import read_manifest, read_state
 from spgsurgeon.checkpoint.writing import write_json, write_safetensors
 from spgsurgeon.errors import SurgeonError
@@ -73,7 +76,8 @@ def _common(histories: Sequence[DataSection], split: str, data: DataSection) -> 
     trained = [past for past in histories if _place(past, past.train) == _place(data, split)]
     if not trained:
         return 0
-    return len(_numbers(open_data(data).evaluation) & set().union(*(_numbers(open_training(past)) for past in trained)))
+    before = np.concatenate([_numbers(open_training(past)) for past in trained])
+    return int(np.isin(_numbers(open_data(data).evaluation), before).sum())
 
 
 def _place(data: DataSection, split: str) -> tuple[str, Path | None, str]:
@@ -81,9 +85,9 @@ def _place(data: DataSection, split: str) -> tuple[str, Path | None, str]:
     return data.source, Path(data.path).expanduser().resolve() if data.path else None, split
 
 
-def _numbers(source: Source[Any]) -> set[int]:
+def _numbers(source: Source[Any]) -> NDArray[np.int64]:
     """Return the samples' numbers in the whole data set."""
-    return set(source.indices.tolist() if isinstance(source, Subset) else range(len(source)))
+    return source.indices if isinstance(source, Subset) else np.arange(len(source))
 
 
 def _recipes_behind(opened: OpenedModel) -> Iterator[Recipe]:
