@@ -31,7 +31,7 @@ from spgsurgeon.workflows.comparing_runs import Run, Task, perform
 RECIPE = """
 trp: {kind: dropout, replicas: 1}
 objective: {weights: [0.4]}
-data: {source: digits, image_size: 16, limit: 4, holdout: 0.05, eval: val, workers: 0}
+data: {source: digits, image_size: 16, limit: 5, holdout: 0.05, eval: val, workers: 0}
 training: {epochs: 1, batch_size: 20, eval_batch_size: 250, optimizer: {lr: 0.02}, device: cpu}
 compare:
   arms:
@@ -39,7 +39,15 @@ compare:
     plain-twin: {trp: {kind: none}}
 """
 ARMS, SEEDS = ["plain", "spg", "twin"], ["seed-0", "seed-1"]
-SETTINGS: dict[str, Any] = {"arms": ARMS, "seeds": 2, "learning_rates": [3.0], "jobs": 1, "random_weights": True}
+FEWER = "data.limit=4"
+SETTINGS: dict[str, Any] = {
+    "overrides": [FEWER],
+    "arms": ARMS,
+    "seeds": 2,
+    "learning_rates": [3.0],
+    "jobs": 1,
+    "random_weights": True,
+}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +59,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def arguments(recipe: Path, output: Path) -> list[Any]:
     asked = ("--arms", ",".join(ARMS), "--seeds", 2, "--learning-rates", "3", "--jobs", 1)
-    return ["compare", *TINY, "--recipe", recipe, *asked, "-o", output]
+    return ["compare", *TINY, "--recipe", recipe, FEWER, *asked, "-o", output]
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +243,7 @@ def test_the_recipe_that_is_kept_says_what_the_one_given_said(compared: Path, re
     """A recipe with every default written out would not: an arm's changes can come to something else there."""
     plan, names = read_plan(compared / "c"), ["spg", "depth"]
     kept = line_up(names, compared / "c" / "compare-recipe.yaml", plan.overrides)
-    given = line_up(names, recipe)
+    given = line_up(names, recipe, [FEWER])
     assert replace(kept, source=given.source) == given
     assert read_recipe(kept.source, [*kept.overrides, *kept.arms[-1].overrides]).objective.form == "episode"
 
@@ -252,9 +260,9 @@ def test_what_cannot_be_gone_on_with_alone_says_what_it_needs(compared: Path, re
     (tmp_path / "c" / "compare-recipe.yaml").unlink()  # as of an earlier version
     refused = spgsurgeon(*asked, "--resume")
     assert (refused.code, "does not hold its recipe" in refused.err) == (2, True)
-    succeed(*asked, "--resume", "--recipe", recipe)
+    succeed(*asked, "--resume", "--recipe", recipe, FEWER)
     write_safetensors(tmp_path / "c" / "base" / "model.safetensors", {"fc.bias": torch.zeros(10)})
-    refused = spgsurgeon(*asked, "--resume", "--recipe", recipe)
+    refused = spgsurgeon(*asked, "--resume", "--recipe", recipe, FEWER)
     assert (refused.code, "is not what compare-plan.json was written for" in refused.err) == (1, True)
 
 
