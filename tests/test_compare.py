@@ -23,10 +23,12 @@ from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.training.interruption import InterruptedRunError
 from spgsurgeon.workflows import comparing_plan
 from spgsurgeon.workflows.compare import compare
+from spgsurgeon.workflows.comparing_arguments import arguments_of
 from spgsurgeon.workflows.comparing_arms import line_up
 from spgsurgeon.workflows.comparing_plan import Plan, complete, read_plan, started_plan
 from spgsurgeon.workflows.comparing_processes import hire
 from spgsurgeon.workflows.comparing_runs import Run, Task, perform
+from spgsurgeon.workflows.comparing_start import go_on
 
 RECIPE = """
 trp: {kind: dropout, replicas: 1}
@@ -268,14 +270,15 @@ def test_what_cannot_be_gone_on_with_alone_says_what_it_needs(compared: Path, re
 
 @pytest.mark.parametrize("grid", [[1.0, 3.0], "auto"])
 def test_a_grid_may_become_wider(grid: Any, compared: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "c"
-    folder.mkdir()
     earlier = read_plan(compared / "c")
-    started = started_plan(replace(earlier, learning_rates=grid), earlier, folder)
-    assert started == read_plan(folder)
+    started = started_plan(replace(earlier, learning_rates=grid), earlier, tmp_path)
     assert (started.learning_rates, started.taken_over) == (grid, [3.0] if grid == "auto" else [])
     assert earlier == replace(started, learning_rates=[3.0], taken_over=[])
-    assert started_plan(started, started, folder) == started
+    assert started_plan(started, started, tmp_path) == started
+    folder = shutil.copytree(compared / "c", tmp_path / "c", symlinks=True)
+    asked = replace(arguments_of(earlier, folder), learning_rates=grid, names_the_base=False)
+    lineup = line_up(ARMS, folder / "compare-recipe.yaml", earlier.overrides)
+    assert go_on(asked, lineup, earlier, folder, {}) == started == read_plan(folder)
 
 
 def test_a_comparison_goes_on_with_another_cache(compared: Path, tmp_path: Path) -> None:
@@ -336,6 +339,47 @@ def test_a_run_that_fails_says_whose_it_is(compared: Path, recipe: Path, tmp_pat
     with pytest.raises(UsageError) as refused:
         perform(task)
     assert refused.value.message.startswith("arm spg, seed 0: a holdout of 0.0001")
+
+
+# Looked at before
+
+PLANNED = {"plain": ({"trp.kind": "none"}, 2), "spg": ({}, 2), "twin": ({"trp.kind": "none"}, 2)}
+
+
+def test_a_dry_run_says_what_would_be_done_and_leaves_nothing(recipe: Path, tmp_path: Path) -> None:
+    asked = (*arguments(recipe, tmp_path / "c"), "--learning-rates", "auto", "--dry-run")
+    document = succeed(*asked, "--json").document
+    assert {n: (arm["overrides"], arm["steps"]) for n, arm in document["arms"].items()} == PLANNED
+    assert all(arm["estimated_memory_bytes"] > 10**6 for arm in document["arms"].values())
+    assert (document["runs"], document["done"], document["learning_rates"]) == (18, 0, [0.006, 0.02, 0.06])
+    assert (document["cache"], document["jobs"], document["output_is"]) == ("none", 1, "new")
+    said = " ".join(succeed(*asked).out.split())
+    for words in ("0.006, 0.02, 0.06 and more", "plain 2, spg 2, twin 2", "18, of which 0 are done", "which is new"):
+        assert words in said
+    refused = spgsurgeon(*asked, "data.holdout=0.0001")
+    assert (refused.code, "is empty" in refused.err) == (2, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_says_what_becomes_of_a_folder_that_is_there(compared: Path, recipe: Path, tmp_path: Path) -> None:
+    before, wider = snapshot(compared / "c"), ("--learning-rates", "auto", "data.cache=memory")
+    alone = ("compare", "-o", compared / "c", "--resume", "--dry-run", "--jobs", 1)
+    document = succeed(*alone, *wider, "--json").document
+    assert (document["runs"], document["done"], document["output_is"]) == (18, 6, "resumed")
+    assert {arm["steps"] for arm in document["arms"].values()} == {None}
+    said = " ".join(succeed(*alone, *wider).out.split())
+    assert "18, of which 6 are done, 1 at a time chosen by" in said
+    assert "memory: pictures stay decoded" in said
+    assert "seeds differ" in spgsurgeon(*alone, "--seeds", 3).err
+    (tmp_path / "mine").mkdir()
+    for folder, more, found in (
+        (compared / "c", (), "in the way"),
+        (compared / "c", ("--force",), "replaced"),
+        (tmp_path / "mine", ("--force",), "in the way"),
+    ):
+        assert succeed(*arguments(recipe, folder), *more, "--dry-run", "--json").document["output_is"] == found
+    assert snapshot(compared / "c") == before
+    assert list(tmp_path.iterdir()) == [tmp_path / "mine"]
 
 
 # Refusals

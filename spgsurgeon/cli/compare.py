@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from spgsurgeon.cli.console import columns, emit, note, pairs
+from spgsurgeon.cli.console import columns, emit, gigabytes, note, pairs
 from spgsurgeon.cli.options import Arch, Force, NumClasses, RandomWeights, Weights, check_weights
 from spgsurgeon.cli.train import split_arguments
 
@@ -45,6 +45,10 @@ _Resume = Annotated[
     ),
 ]
 
+_DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check that all arms can be trained, print what would be done, write nothing.")
+]
+
 
 def command(
     arguments: Annotated[
@@ -67,6 +71,7 @@ def command(
     num_classes: NumClasses = None,
     arch: Arch = None,
     weights: Weights = None,
+    dry_run: _DryRun = False,
     force: Force = False,
 ) -> None:
     """Compare ways to train a model on your own data, at the same cost.
@@ -94,6 +99,7 @@ def command(
         jobs=jobs,
         output=output,
         resume=resume,
+        dry_run=dry_run,
         force=force,
         random_weights=random_weights,
         num_classes=num_classes,
@@ -101,7 +107,7 @@ def command(
         arch=arch,
         say=note,
     )
-    emit(document, lambda found: _render(found, costs, output))
+    emit(document, _render_plan if dry_run else lambda found: _render(found, costs, output))
 
 
 def _grid(text: str | None) -> list[float] | Literal["auto"] | None:
@@ -129,4 +135,41 @@ def _render(document: dict[str, Any], costs: dict[str, Any], output: Path) -> An
         columns(COST_HEAD, cost_rows(costs)),
         "",
         pairs([("files", f"{output / 'compare.md'}, compare.json, costs.json, figures/")]),
+    )
+
+
+_CACHES = {
+    "none": "none: each run decodes its pictures in each epoch",
+    "memory": "memory: pictures stay decoded, once for all runs",
+    "device": "device: pictures stay decoded on it, once for each run",
+}
+_OUTPUTS = {
+    "new": "which is new",
+    "resumed": "which is gone on with",
+    "replaced": "which is replaced",
+    "in the way": "which exists: go on with --resume if it is a comparison, --force to replace it, or give another -o",
+}
+
+
+def _render_plan(document: dict[str, Any]) -> Any:
+    from spgsurgeon.reporting.comparison_table import of_the_base
+
+    arms, rates = document["arms"], document["learning_rates"]
+    steps = [f"{name} {arm['steps']:,}" for name, arm in arms.items() if arm["steps"] is not None]
+    memory = [arm["estimated_memory_bytes"] for arm in arms.values() if arm["steps"] is not None]
+    return pairs(
+        [
+            ("model", document["model"]),
+            *(("base", text) for text in of_the_base(document["base_seen"])),
+            ("learning rates", ", ".join(f"{rate:g}" for rate in rates) + " and more" * (document["grid"] == "auto")),
+            ("seeds", ", ".join(map(str, document["seeds"]))),
+            ("epochs", ", ".join(f"{name} {arm['epochs']}" for name, arm in arms.items())),
+            *([("steps", f"of a run: {', '.join(steps)}")] if steps else []),
+            ("runs", f"{document['runs']}, of which {document['done']} are done, {document['jobs']} at a time"),
+            *([("memory", f"about {gigabytes(max(memory))} for the largest of them")] if memory else []),
+            ("chosen by", document["chosen_on"]),
+            ("scored on", document["scored_on"]),
+            ("cache", _CACHES[document["cache"]]),
+            ("into", f"{document['output']}, {_OUTPUTS[document['output_is']]}"),
+        ]
     )

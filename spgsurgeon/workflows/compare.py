@@ -11,50 +11,28 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
 import torch
 
-from spgsurgeon.checkpoint.folders import check_weights
-from spgsurgeon.checkpoint.hashing import content_hash
-from spgsurgeon.checkpoint.writing import (
-    atomic_file,
-    atomic_folder,
-    refuse_existing,
-    refuse_overwriting_input,
-    write_json,
-)
+from spgsurgeon.checkpoint.writing import atomic_file, write_json
 from spgsurgeon.errors import UsageError
 from spgsurgeon.recipe.schema import Recipe
-from spgsurgeon.recipe.shipped import find_recipe
 from spgsurgeon.reporting.comparison_figures import comparison_figures
-from spgsurgeon.reporting.comparison_table import markdown, of_the_base
+from spgsurgeon.reporting.comparison_table import markdown
 from spgsurgeon.workflows.comparing_arguments import Arguments, arguments_of, check_start
 from spgsurgeon.workflows.comparing_arms import SEARCH, Lineup, line_up
-from spgsurgeon.workflows.comparing_base import WEIGHTS, open_base, seen_by, write_base
 from spgsurgeon.workflows.comparing_choice import Comparison
-from spgsurgeon.workflows.comparing_plan import (
-    BASE,
-    COSTS,
-    DOCUMENT,
-    PLAN,
-    RECIPE,
-    Grid,
-    Plan,
-    complete,
-    read_plan,
-    started_plan,
-)
+from spgsurgeon.workflows.comparing_plan import COSTS, DOCUMENT, Grid, read_plan
 from spgsurgeon.workflows.comparing_processes import hire
+from spgsurgeon.workflows.comparing_start import DECODED, go_on, preview, start
 from spgsurgeon.workflows.comparison_reading import is_comparison
-from spgsurgeon.workflows.opening import state_of
 from spgsurgeon.workflows.pictures import decoded_pictures_in
 from spgsurgeon.workflows.searching import check_search
 
-_DECODED, _TABLE = "decoded", "compare.md"
+_TABLE = "compare.md"
 
 Say = Callable[[str], None]
 
@@ -71,6 +49,7 @@ def compare(
     jobs: int | None = None,
     output: Path = Path("comparison"),
     resume: bool = False,
+    dry_run: bool = False,
     force: bool = False,
     random_weights: bool = False,
     num_classes: int | None = None,
@@ -88,7 +67,8 @@ def compare(
     `force` replaces an older comparison. `say` is told how it goes.
 
     `resume` goes on with a comparison, or starts it. What is left out is as it was started; what is given must agree
-    with that, but for a wider grid or "auto", which goes on from the grid before.
+    with that, but for a wider grid or "auto", which goes on from the grid before. `dry_run` writes nothing: after the
+    same checks it returns, without costs, what the comparison would be and what would become of the folder.
     """
     check_start(jobs)
     earlier = read_plan(output) if resume and os.path.lexists(output) else None
@@ -98,15 +78,17 @@ def compare(
     asked.check()
     lineup = _line_up(asked, output, resume=resume, started=earlier is not None)
     options = {"random_weights": random_weights, "num_classes": num_classes, "weights": weights, "arch": arch}
-    with decoded_pictures_in(output / _DECODED), hire(jobs or _default_jobs(lineup.recipe)) as crew:
+    jobs = jobs or _default_jobs(lineup.recipe)
+    if dry_run:
+        return preview(asked, lineup, earlier, output, options, force=force) | {"jobs": jobs}, {}
+    with decoded_pictures_in(output / DECODED), hire(jobs) as crew:
         if earlier is None:
-            plan = _start(asked, lineup, output, force=force, say=say, **options)
+            plan = start(asked, lineup, output, options, force=force, say=say)
         else:
-            again = model is not None or any(options.values())
-            plan = _go_on(asked, lineup, earlier, output, options if again else None)
+            plan = go_on(asked, lineup, earlier, output, options)
         document, costs = Comparison(output, lineup, plan, crew, say).run()
     _write(output, document, costs)
-    shutil.rmtree(output / _DECODED, ignore_errors=True)
+    shutil.rmtree(output / DECODED, ignore_errors=True)
     return document, costs
 
 
@@ -126,45 +108,6 @@ def _line_up(asked: Arguments, output: Path, *, resume: bool, started: bool) -> 
     if SEARCH in asked.arms:
         check_search()
     return lineup
-
-
-def _start(asked: Arguments, lineup: Lineup, output: Path, *, force: bool, say: Say, **options: Any) -> Plan:
-    """Make the folder of a comparison that every arm can be trained in, and return its plan."""
-    model = asked.model or lineup.recipe.model
-    if model is None:
-        raise UsageError("neither the command nor the recipe names a model", hint="spgsurgeon compare MODEL --recipe …")
-    refuse_existing(output, force=force)
-    opened = open_base(model, lineup.recipe, **options)
-    for text in opened.notes:
-        say(text)
-    source = find_recipe(lineup.source)
-    refuse_overwriting_input(output, [*opened.paths(), source])
-    plan = asked.plan(lineup, model, content_hash(state_of(opened.module)))
-    say(f"check that {', '.join(plan.arms)} can be trained on the data")
-    with atomic_folder(output, force=force) as folder:
-        write_base(folder / BASE, opened)
-        shutil.copyfile(source, folder / RECIPE)
-        with decoded_pictures_in(folder / _DECODED):
-            complete(plan, folder / BASE, lineup)
-            plan.base_seen = seen_by(opened, lineup.recipe.data)
-        write_json(folder / PLAN, asdict(plan))
-    for text in of_the_base(plan.base_seen):
-        say(f"the base was {text}")
-    return plan
-
-
-def _go_on(asked: Arguments, lineup: Lineup, earlier: Plan, output: Path, options: dict[str, Any] | None) -> Plan:
-    """Return the plan of a comparison that was started before.
-
-    Its base is that in the folder or, with the `options` to open it, the model asked for, which must be the same.
-    """
-    assert asked.model is not None
-    if options is None:
-        check_weights(output / BASE / WEIGHTS, earlier.base_hash, PLAN)
-        base_hash = earlier.base_hash
-    else:
-        base_hash = content_hash(state_of(open_base(asked.model, lineup.recipe, **options).module))
-    return started_plan(asked.plan(lineup, asked.model, base_hash), earlier, output)
 
 
 def _write(output: Path, document: dict[str, Any], costs: dict[str, Any]) -> None:

@@ -26,12 +26,15 @@ class Arguments:
     seeds: int = 5
     learning_rates: Grid = FIRST_GRID
     budget: str = "epochs"
+    names_the_base: bool = True
+    """Whether the model is the user's word, and not only what it was called when the comparison was started."""
 
     def or_rather(self, *, overrides: Sequence[str], **given: Any) -> Arguments:
         """Return these with what is given, which is not None, instead. Overrides are of the recipe given with them."""
         if given["recipe"] is None:
             overrides = (*self.overrides, *overrides)
-        return replace(self, overrides=overrides, **{key: value for key, value in given.items() if value is not None})
+        given = {key: value for key, value in given.items() if value is not None}
+        return replace(self, overrides=overrides, names_the_base="model" in given, **given)
 
     def check(self) -> None:
         """Raise UsageError for what no comparison can have."""

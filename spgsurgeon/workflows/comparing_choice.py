@@ -19,6 +19,7 @@ from spgsurgeon.workflows.comparing_runs import (
     add_result,
     mean_validation,
     perform,
+    rate_of,
     read_results,
     results_of,
     valid_share,
@@ -77,7 +78,7 @@ class Comparison:
         return Task(run, self.output, self.output / BASE, self._lineup.source, overrides, epochs)
 
     def _rate(self, multiple: float) -> float:
-        return float(f"{self._recipe.training.optimizer.lr * multiple:.6g}")
+        return rate_of(self._recipe, multiple)
 
     def _outcome(self, result: Result) -> str:
         run = result.run

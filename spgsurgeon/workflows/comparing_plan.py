@@ -17,7 +17,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from spgsurgeon import __version__
 from spgsurgeon.checkpoint.folders import read_json_object
-from spgsurgeon.checkpoint.writing import atomic_file, write_json
 from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
 from spgsurgeon.recipe.data_section import HOLDOUT, MASKS
 from spgsurgeon.training.scoring import METRIC
@@ -88,9 +87,10 @@ def versions() -> dict[str, str]:
     return {"spgsurgeon": __version__, **{name: str(library.__version__) for name, library in libraries.items()}}
 
 
-def complete(plan: Plan, base: Path, lineup: Lineup) -> None:
+def complete(plan: Plan, base: Path, lineup: Lineup) -> dict[str, dict[str, Any]]:
     """Fill in what follows from what was asked, after a check that every arm can be trained on the data.
 
+    Returns what a run of each arm would be by itself, as `train` says it without doing it.
     With a budget of seconds an arm has as many epochs as cost the same, by steps measured here, as plain's.
     """
     recipe = lineup.recipe
@@ -103,10 +103,11 @@ def complete(plan: Plan, base: Path, lineup: Lineup) -> None:
             hint="--seeds 5, or more pictures in data.eval",
         )
     plan.chosen_on = open_data(recipe.data.model_copy(update={"eval": HOLDOUT})).evaluation.name
+    trials = {}
     for arm in lineup.arms:
         with _about(arm, base, plan.model):
             overrides, trial = _overrides(lineup, arm), base.parent / "trial"
-            train(str(base), recipe=lineup.source, overrides=overrides, output=trial, dry_run=True)
+            trials[arm.name] = train(str(base), recipe=lineup.source, overrides=overrides, output=trial, dry_run=True)
     epochs = recipe.training.epochs
     plan.epochs = {arm.name: epochs for arm in lineup.arms}
     if plan.budget == "seconds":
@@ -114,6 +115,7 @@ def complete(plan: Plan, base: Path, lineup: Lineup) -> None:
         first = costs[lineup.arms[0].name]
         plan.step_seconds = costs
         plan.epochs = {name: max(1, round(epochs * first / cost)) for name, cost in costs.items()}
+    return trials
 
 
 def _overrides(lineup: Lineup, arm: Arm) -> list[str]:
@@ -175,10 +177,7 @@ def started_plan(asked: Plan, earlier: Plan, output: Path) -> Plan:
         )
     if grid == before:
         return earlier
-    plan = replace(earlier, learning_rates=grid, taken_over=earlier.first_multiples if grid == "auto" else [])
-    with atomic_file(output / PLAN, force=True) as temporary:
-        write_json(temporary, asdict(plan))
-    return plan
+    return replace(earlier, learning_rates=grid, taken_over=earlier.first_multiples if grid == "auto" else [])
 
 
 def _differing(one: Any, other: Any, path: str = "") -> list[str]:

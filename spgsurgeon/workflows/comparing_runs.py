@@ -11,6 +11,7 @@ from pathlib import Path
 
 from spgsurgeon.checkpoint.folders import read_state
 from spgsurgeon.errors import SurgeonError
+from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.reporting.run_records import read_epochs
 from spgsurgeon.training.number_guard import NonFiniteError
 from spgsurgeon.training.run_folder import last_of
@@ -37,6 +38,11 @@ class Run:
 def folder_of(multiple: float) -> str:
     """Return the name of the folder of the runs with this multiple of the recipe's learning rate."""
     return f"lr-{multiple:.4g}"
+
+
+def rate_of(recipe: Recipe, multiple: float) -> float:
+    """Return the learning rate that is this multiple of the recipe's, to six digits."""
+    return float(f"{recipe.training.optimizer.lr * multiple:.6g}")
 
 
 @dataclass(frozen=True)
