@@ -91,7 +91,7 @@ class TrainingSection(Section):
     tf32: bool = False
     """Whether matrix products in float32 may use TF32 on CUDA devices: faster, of 10 bits. Convolutions do anyway."""
     memory_format: Literal["auto", "contiguous", "channels-last"] = "auto"
-    """How pictures lie in memory as they enter the model; auto is channels-last, but contiguous on mps."""
+    """How pictures and the weights of convolutions lie in memory; auto is channels-last, but contiguous on mps."""
     device: Annotated[str, AfterValidator(_known_device)] = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     compile: bool = False

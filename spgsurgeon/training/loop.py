@@ -32,6 +32,7 @@ from spgsurgeon.training.cold_start import (
 from spgsurgeon.training.evaluation import evaluate
 from spgsurgeon.training.interruption import InterruptedRunError, StopNow, stop_on_signals
 from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches
+from spgsurgeon.training.memory_format import choose_memory_format, lay_out_convolutions
 from spgsurgeon.training.number_guard import NonFiniteError
 from spgsurgeon.training.optimization import learning_rate, make_optimizer, make_schedule
 from spgsurgeon.training.processes import Processes, choose_precision, peak_memory
@@ -79,6 +80,7 @@ class Retraining:
                 hint="lower training.accumulate or training.batch_size",
             )
         self.grafted = grafted.to(processes.device)
+        lay_out_convolutions(self.grafted, choose_memory_format(settings.memory_format, processes.device))
         self.settings, self.processes, self.run_folder, self.progress = settings, processes, run, progress
         self._training, self._evaluation = training, evaluation
         self._num_classes, self._labels = num_classes, step_labels
@@ -290,7 +292,8 @@ class Retraining:
         batches = self._evaluation.run(self._keeping.stop_if_asked)
         try:
             with self._keeping.at_once():
-                scores = evaluate(model, batches, self.processes, self._precision, self.settings.task)
+                form, task = self.settings.memory_format, self.settings.task
+                scores = evaluate(model, batches, self.processes, self._precision, task, memory_format=form)
         except StopNow:
             self._keeping.leave(self._keeping.request.number)
         except SurgeonError as error:

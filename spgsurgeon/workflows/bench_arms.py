@@ -17,8 +17,9 @@ from spgsurgeon.errors import SurgeonError, UsageError, did_you_mean
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.training.environment import deterministic_algorithms
 from spgsurgeon.training.loop import Retraining
+from spgsurgeon.training.memory_format import choose_memory_format
 from spgsurgeon.training.optimization import make_schedule
-from spgsurgeon.training.processes import Processes, autocast, choose_memory_format, choose_precision
+from spgsurgeon.training.processes import Processes, autocast, choose_precision
 from spgsurgeon.training.samples import Batch
 from spgsurgeon.training.statistics import EpisodeStatistics
 from spgsurgeon.trp.grafted import detach

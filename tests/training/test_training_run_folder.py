@@ -118,7 +118,7 @@ def test_what_last_names_is_there_at_every_moment(run: RunFolder, monkeypatch: p
 def test_the_best_epoch_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([50.0, 60.0, 70.0, 70.0])  # the original, then three epochs
 
-    def scored(*_: Any) -> dict[str, float]:
+    def scored(*_: Any, **__: Any) -> dict[str, float]:
         return {"top1": next(scores), "loss": 1.0, "images_per_second": 1.0}
 
     monkeypatch.setattr("spgsurgeon.training.loop.evaluate", scored)

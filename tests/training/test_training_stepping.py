@@ -11,7 +11,7 @@ from tiny_runs import EVERYTHING, SETTINGS, WEIGHTS, Tiny, tiny_grafted, tiny_re
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from spgsurgeon.training.processes import choose_memory_format
+from spgsurgeon.training.memory_format import choose_memory_format
 from spgsurgeon.training.settings import ColdStart, Objective
 from spgsurgeon.training.statistics import EpisodeStatistics
 from spgsurgeon.trp.grafted import GraftedModel, attach
@@ -112,14 +112,12 @@ def test_how_pictures_lie_in_memory(wanted: str, device: str, found: torch.memor
 
 
 @pytest.mark.parametrize(("wanted", "found"), [("auto", torch.channels_last), ("contiguous", torch.contiguous_format)])
-def test_pictures_enter_the_model_as_asked_and_weights_stay_as_they_are(
-    wanted: str, found: torch.memory_format
-) -> None:
+def test_pictures_and_convolutions_lie_as_asked(wanted: str, found: torch.memory_format) -> None:
     retraining = tiny_retraining(replace(SETTINGS, memory_format=wanted))
     seen: list[bool] = []
     first = retraining.grafted.base.body[0]
     first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].is_contiguous(memory_format=found)))
     retraining.try_batch().loss.backward()
     assert seen == [True]
-    assert first.weight.is_contiguous()
-    assert first.weight.grad.is_contiguous()
+    assert first.weight.is_contiguous(memory_format=found)
+    assert first.weight.grad.is_contiguous(memory_format=found)

@@ -1,0 +1,30 @@
+"""How pictures, and the weights that meet them, lie in memory. No number changes by it but in the order of sums."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def choose_memory_format(memory_format: str, device: torch.device) -> torch.memory_format:
+    """Return how pictures lie in memory; `auto` is channels-last, which convolutions are fastest with, but on MPS."""
+    last = memory_format == "channels-last" or (memory_format == "auto" and device.type != "mps")
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def lay_out_convolutions(module: nn.Module, memory_format: torch.memory_format) -> None:
+    """Lay out the weights of 2D convolutions as the pictures are, so that no step needs to do it.
+
+    They stay the same parameters. Other weights are left alone: of those with four dimensions some are only viewed.
+    """
+    for part in module.modules():
+        weight = part._parameters.get("weight")
+        if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d)) and isinstance(weight, nn.Parameter):
+            weight.data = weight.data.contiguous(memory_format=memory_format)
+
+
+def laid_out_like(tensor: Tensor, pattern: Tensor) -> Tensor:
+    """Return a tensor of the shape of `pattern` with its strides too; others stay as they are."""
+    if tensor.shape != pattern.shape or tensor.stride() == pattern.stride():
+        return tensor
+    return torch.empty_like(pattern, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
