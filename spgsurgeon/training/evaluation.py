@@ -34,7 +34,7 @@ def evaluate(
     is nothing to score.
     """
     model.eval()
-    layout = choose_memory_format(memory_format, processes.device)
+    layout = choose_memory_format(memory_format, processes.device, model)
     lay_out_convolutions(model, layout)
     started = time.perf_counter()
     tally, transfer = tally or TALLIES[task](processes), Transfer(processes.device)

@@ -81,7 +81,8 @@ class Retraining:
                 hint="lower training.accumulate or training.batch_size",
             )
         self.grafted = grafted.to(processes.device)
-        lay_out_convolutions(self.grafted, choose_memory_format(settings.memory_format, processes.device))
+        layout = choose_memory_format(settings.memory_format, processes.device, grafted)
+        lay_out_convolutions(self.grafted, layout)
         self.settings, self.processes, self.run_folder, self.progress = settings, processes, run, progress
         self._training, self._evaluation = training, evaluation
         self._num_classes, self._labels = num_classes, step_labels

@@ -5,11 +5,36 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from spgsurgeon.errors import UsageError
 
-def choose_memory_format(memory_format: str, device: torch.device) -> torch.memory_format:
-    """Return how pictures lie in memory; `auto` is channels-last, which convolutions are fastest with, but on MPS."""
-    last = memory_format == "channels-last" or (memory_format == "auto" and device.type != "mps")
-    return torch.channels_last if last else torch.contiguous_format
+_BLOCK = 16  # channels that oneDNN's convolutions take at once, at most
+
+
+def choose_memory_format(memory_format: str, device: torch.device, model: nn.Module) -> torch.memory_format:
+    """Return how pictures lie in memory for a model.
+
+    `auto` is channels-last, which convolutions are fastest with, but contiguous on MPS, and on CPUs for models with a
+    strided 1x1 convolution of few channels: channels-last, its gradient is written beyond its memory there (oneDNN
+    issue 6035). Raises UsageError where channels-last is asked for all the same.
+    """
+    overflowing = next((path for path, part in model.named_modules() if _overflows(part)), None)
+    if device.type != "cpu" or overflowing is None:
+        last = memory_format == "channels-last" or (memory_format == "auto" and device.type != "mps")
+        return torch.channels_last if last else torch.contiguous_format
+    if memory_format == "channels-last":
+        raise UsageError(
+            f"on CPUs, channels-last pictures corrupt memory in {overflowing}, a strided 1x1 convolution of fewer than "
+            f"{_BLOCK} channels (oneDNN issue 6035)",
+            hint="training.memory_format=auto",
+        )
+    return torch.contiguous_format
+
+
+def _overflows(part: nn.Module) -> bool:
+    """Return whether it is a convolution whose gradient oneDNN can't take channels-last."""
+    if not isinstance(part, nn.Conv2d) or part.groups > 1 or part.in_channels >= _BLOCK:
+        return False
+    return part.kernel_size == (1, 1) and part.stride != (1, 1)
 
 
 def lay_out_convolutions(module: nn.Module, memory_format: torch.memory_format) -> None:

@@ -39,7 +39,7 @@ class Stepper:
         self._state, self._schedule, self._settings, self._processes = state, schedule, settings, processes
         self._precision = precision
         self._transfer = Transfer(processes.device)
-        self._memory_format = choose_memory_format(settings.memory_format, processes.device)
+        self._memory_format = choose_memory_format(settings.memory_format, processes.device, state.grafted)
         self._mixer = make_mixer(settings, num_classes)
         self._distributed = DistributedDataParallel(state.grafted) if processes.world_size > 1 else None
         model: nn.Module = self._distributed or state.grafted

@@ -159,7 +159,7 @@ def timm_arm(case: Case, processes: Processes, parts: list[Batch]) -> Arm:
     device, training = processes.device, case.recipe.training
     settings = settings_of(case.recipe, 0)
     wanted, smoothing = settings.optimizer, settings.objective.label_smoothing
-    layout = choose_memory_format(settings.memory_format, device)
+    layout = choose_memory_format(settings.memory_format, device, case.grafted)
     base = detach(case.grafted).to(device).train().to(memory_format=layout)  # as with its --channels-last
     sgd = "nesterov" if wanted.nesterov else "momentum"
     optimizer = create_optimizer_v2(

@@ -11,7 +11,6 @@ from tiny_runs import EVERYTHING, SETTINGS, WEIGHTS, Tiny, tiny_grafted, tiny_re
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from spgsurgeon.training.memory_format import choose_memory_format
 from spgsurgeon.training.settings import ColdStart, Objective
 from spgsurgeon.training.statistics import EpisodeStatistics
 from spgsurgeon.trp.grafted import GraftedModel, attach
@@ -95,20 +94,6 @@ def test_a_run_compiles_its_step_once(settings: Any, graphs: int, make: Any, mon
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend, fullgraph=True))
     train(tiny_retraining(replace(settings, compile=True), grafted=make()))
     assert len(compiled) == graphs
-
-
-@pytest.mark.parametrize(
-    ("wanted", "device", "found"),
-    [
-        ("auto", "cpu", torch.channels_last),
-        ("auto", "cuda", torch.channels_last),
-        ("auto", "mps", torch.contiguous_format),
-        ("channels-last", "mps", torch.channels_last),
-        ("contiguous", "cuda", torch.contiguous_format),
-    ],
-)
-def test_how_pictures_lie_in_memory(wanted: str, device: str, found: torch.memory_format) -> None:
-    assert choose_memory_format(wanted, torch.device(device)) == found
 
 
 @pytest.mark.parametrize(("wanted", "found"), [("auto", torch.channels_last), ("contiguous", torch.contiguous_format)])
