@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from spgsurgeon.training import caching, decoded_pictures
 from spgsurgeon.training.sources import open_source
 from spgsurgeon.workflows import pictures
 from spgsurgeon.workflows.pictures import decoded_pictures_in, open_data, open_training
+from spgsurgeon.workflows.resources import default_workers
 
 PARTS = ("data.holdout=0.1", "data.eval=holdout", "data.limit=6", "training.batch_size=20", "data.workers=0")
 
@@ -147,9 +149,16 @@ def test_a_resumed_run_may_have_another_cache(tmp_path: Path, uncached: Path) ->
     assert outcome.code == 2
     assert "a resumed run keeps its model and its recipe" in outcome.err
     given = ("train", *SMALL, "trp.kind=none", "-o", tmp_path / "run", "--resume")
-    succeed(*given, "data.cache=device")
+    succeed(*given, "data.cache=device", "data.workers=null")
     outcome = spgsurgeon(*given, "data.cache=device", "data.image_size=8")
     assert (outcome.code, "in data.image_size" in " ".join(outcome.err.split())) == (2, True)
+    starts = json.loads((tmp_path / "run" / "environment.json").read_text())["starts"]
+    wanted = [{"cache": "none", "workers": 0}, {"cache": "memory", "workers": 1}]
+    assert [start["data"] for start in starts[:2]] == wanted
+    assert starts[2]["data"] == {"cache": "device", "workers": default_workers()}
+    succeed("report", tmp_path / "run", "-o", tmp_path / "report")
+    page = " ".join(re.sub("<[^>]*>", " ", (tmp_path / "report" / "index.html").read_text()).split())
+    assert re.search(r"Later start, what changed step 3 data.cache memory data.workers 1 Later start", page)
 
 
 @pytest.mark.parametrize(
