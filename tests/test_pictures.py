@@ -142,6 +142,15 @@ def test_runs_share_what_they_decode_in_a_folder(tmp_path: Path, uncached: Path)
     assert first == again == alone == read_manifest(uncached / "last").weights_hash
 
 
+def test_a_folder_for_decoded_pictures_that_can_not_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with decoded_pictures_in(tmp_path / "file"):
+        outcome = spgsurgeon("train", *SMALL, "data.cache=memory", "-o", tmp_path / "run")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert f"error: decoded pictures can't be kept in {tmp_path / 'file'}: File exists" in outcome.err
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_resumed_run_may_have_another_cache(tmp_path: Path, uncached: Path) -> None:
     shutil.copytree(uncached, tmp_path / "run", symlinks=True)
     succeed("train", "-o", tmp_path / "run", "--resume", "data.cache=memory", "data.workers=1")
