@@ -15,7 +15,7 @@ from spgsurgeon.checkpoint.folders import read_manifest
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.reporting import gallery
 from spgsurgeon.training import caching, decoded_pictures
-from spgsurgeon.training.sources import open_source
+from spgsurgeon.training.image_sources import open_source
 from spgsurgeon.workflows import pictures
 from spgsurgeon.workflows.pictures import decoded_pictures_in, open_data, open_training
 from spgsurgeon.workflows.resources import default_workers

@@ -19,8 +19,8 @@ from command_line import DIGITS, TINY, make_image_folder, snapshot, spgsurgeon, 
 from PIL import Image
 
 from spgsurgeon.reporting import gallery
-from spgsurgeon.training import sources
-from spgsurgeon.training.sources import open_source
+from spgsurgeon.training import image_sources
+from spgsurgeon.training.image_sources import open_source
 from spgsurgeon.workflows import thumbnails
 
 COLD = ("training.epochs=2", "cold_start.epochs=2")
@@ -187,8 +187,10 @@ def test_the_pictures_are_inside_and_no_others_are_read(
 ) -> None:
     record_pictures(spg)
     read = []
-    original = sources._Digits.read
-    monkeypatch.setattr(sources._Digits, "read", lambda self, index: (read.append(index), original(self, index))[1])
+    original = image_sources._Digits.read
+    monkeypatch.setattr(
+        image_sources._Digits, "read", lambda self, index: (read.append(index), original(self, index))[1]
+    )
     page = page_of(spg, output=tmp_path / "out")
     assert read == [7, 11]
     shown = [np.asarray(Image.open(io.BytesIO(jpeg)).convert("L"), dtype=float) for jpeg in page.images("jpeg")]

@@ -13,12 +13,13 @@ from spgsurgeon.training.augmentation import evaluation_transform
 from spgsurgeon.training.caching import Cache
 from spgsurgeon.training.class_names import CLASS_NAMES
 from spgsurgeon.training.evaluation import evaluate
+from spgsurgeon.training.image_sources import open_source
 from spgsurgeon.training.joint_augmentation import joint_evaluation_transform
 from spgsurgeon.training.loader import EvaluationBatches
 from spgsurgeon.training.mask_sources import MASK_SOURCES, holds_masks, open_mask_source
 from spgsurgeon.training.processes import Processes, choose_precision, join_processes
 from spgsurgeon.training.shard_source import with_classes
-from spgsurgeon.training.sources import Source, open_source
+from spgsurgeon.training.sources import Source
 from spgsurgeon.workflows.opening import OpenedModel, open_model
 from spgsurgeon.workflows.resources import default_workers
 

@@ -27,9 +27,10 @@ from spgsurgeon.training import decoded_pictures, loop
 from spgsurgeon.training.augmentation import Augmentation, StagedTransform, evaluation_transform, training_transform
 from spgsurgeon.training.caching import Cache
 from spgsurgeon.training.decoded_pictures import DecodedPictures, decode, estimate
+from spgsurgeon.training.image_sources import open_source
 from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches
 from spgsurgeon.training.samples import Batch
-from spgsurgeon.training.sources import ImageSource, open_source
+from spgsurgeon.training.sources import ImageSource
 
 CPU = torch.device("cpu")
 MEMORY, DEVICE = Cache(), Cache(CPU)
