@@ -153,7 +153,8 @@ class Retraining:
         if self.processes.leads:
             if folder is not None:
                 self.run_folder.go_back_to(folder)
-            self.run_folder.forget_metrics_from(self.counters.epoch)
+            cold = self.counters.cold_epochs
+            self.run_folder.forget_metrics_after(cold, self.counters.epoch - cold)
         return True
 
     def try_batch(self, batch: Batch | None = None) -> SPGLoss:
@@ -260,7 +261,7 @@ class Retraining:
         figures = meter.figures()
         assert counters.statistics is not None
         return {
-            "epoch": counters.epoch,
+            "epoch": counters.epoch + 1 - (counters.cold_epochs if phase == "train" else 0),
             "phase": phase,
             "step": counters.step,
             **summarize(counters.statistics, self._labels),
