@@ -23,7 +23,7 @@ from tiny_shards import make_same_folder, make_shards, picture, sample, write_ta
 
 from spgsurgeon.errors import DataError, SurgeonError, UsageError
 from spgsurgeon.models.preprocessing import Preprocessing
-from spgsurgeon.training import decoded_pictures, loop
+from spgsurgeon.training import decoded_pictures, epoch_meter
 from spgsurgeon.training.augmentation import Augmentation, StagedTransform, evaluation_transform, training_transform
 from spgsurgeon.training.caching import Cache
 from spgsurgeon.training.decoded_pictures import DecodedPictures, decode, estimate
@@ -212,7 +212,7 @@ class TakesAnHour(Noise):
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__(24)
         self.now = 0.0
-        monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=self.tick))
+        monkeypatch.setattr(epoch_meter, "time", SimpleNamespace(perf_counter=self.tick))
 
     def tick(self) -> float:
         self.now += 1e-3
