@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import timm
 import torch
 from tiny_runs import SETTINGS, tiny_retraining
 from torch import nn
@@ -43,6 +44,22 @@ def test_what_overflows_memory_channels_last_does_not_lie_so() -> None:
     with pytest.raises(UsageError, match="corrupt memory in 1, a strided 1x1 convolution") as caught:
         choose_memory_format("channels-last", cpu, stem(15))
     assert caught.value.hint == "training.memory_format=auto"
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("repvgg_a0", torch.contiguous_format),
+        ("mobileone_s0", torch.contiguous_format),
+        ("fastvit_t8", torch.contiguous_format),
+        ("resnet18", torch.channels_last),
+        ("test_vit", torch.channels_last),
+    ],
+)
+def test_models_by_name(name: str, found: torch.memory_format) -> None:
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    assert choose_memory_format("auto", torch.device("cpu"), model) == found
 
 
 class Fast(nn.Module):
