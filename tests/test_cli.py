@@ -29,7 +29,7 @@ import spgsurgeon as package
 from spgsurgeon.checkpoint.hashing import content_hash
 from spgsurgeon.cli.app import app
 from spgsurgeon.cli.console import Verbosity, working
-from spgsurgeon.training.sources import open_source
+from spgsurgeon.training.image_sources import open_source
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "torchvision", "timm", "numpy", "onnx", "onnxruntime", "sklearn", "matplotlib", "jinja2")

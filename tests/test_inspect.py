@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from argparse import Namespace
@@ -213,9 +214,17 @@ def test_a_transformer_for_pictures_of_another_size_opens_once_it_is_named(tmp_p
 def test_a_backbone_gets_a_head_where_it_is_asked_for(tmp_path: Path) -> None:
     state = {key: value for key, value in resnet().items() if not key.startswith("fc.")}
     path = saved(state, tmp_path / "weights.pth")
-    document = inspect(path)
-    assert (document["architecture"], document["head"], document["exit_code"]) == ("test_resnet", None, 5)
+    document = succeed("inspect", path, "--json").document
+    assert (document["architecture"], document["head"], document["sites"]) == ("test_resnet", None, {})
+    assert "error" not in document
     assert "--num-classes N" in document["next"]
+    (note,) = document["notes"]
+    assert note.startswith("timm/test_resnet has no head here, so there is nothing to graft at")
+    shown = succeed("inspect", path)
+    assert re.search("^head +none$", shown.out, re.MULTILINE)
+    assert shown.err == f"note: {note}\n"
+    refused = spgsurgeon("graft", path, "-o", tmp_path / "grafted", "--json")
+    assert (refused.code, refused.document["exit_code"], refused.document["error"]["kind"]) == (5, 5, "architecture")
     with pytest.raises(ArchitectureError, match="no classifier"):
         graft_folder(path, tmp_path / "grafted")
     grafted = graft_folder(path, tmp_path / "grafted", num_classes=3)
@@ -297,6 +306,14 @@ def test_a_strangers_key_can_not_steer_the_terminal(tmp_path: Path) -> None:
     assert "\x1b" not in outcome.out + outcome.err
     assert "\x07" not in outcome.out + outcome.err
     assert "\\x1b[2J\\x1b]0;mine\\x07é" in outcome.out
+
+
+def test_a_backbone_by_name_is_told_as_one_in_a_file_is() -> None:
+    name = "timm/eva02_tiny_patch14_224"
+    document = succeed("inspect", name, "--random-weights", "--json").document
+    assert (document["head"], document["sites"]) == (None, {})
+    assert document["notes"][-1].startswith(f"{name} has no head here")
+    assert document["next"] == f"spgsurgeon graft {name} --random-weights --num-classes N -o grafted/"
 
 
 @pytest.fixture

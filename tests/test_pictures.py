@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from spgsurgeon.checkpoint.folders import read_manifest
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.reporting import gallery
 from spgsurgeon.training import caching, decoded_pictures
-from spgsurgeon.training.sources import open_source
+from spgsurgeon.training.image_sources import open_source
 from spgsurgeon.workflows import pictures
 from spgsurgeon.workflows.pictures import decoded_pictures_in, open_data, open_training
+from spgsurgeon.workflows.resources import default_workers
 
 PARTS = ("data.holdout=0.1", "data.eval=holdout", "data.limit=6", "training.batch_size=20", "data.workers=0")
 
@@ -140,6 +142,15 @@ def test_runs_share_what_they_decode_in_a_folder(tmp_path: Path, uncached: Path)
     assert first == again == alone == read_manifest(uncached / "last").weights_hash
 
 
+def test_a_folder_for_decoded_pictures_that_can_not_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with decoded_pictures_in(tmp_path / "file"):
+        outcome = spgsurgeon("train", *SMALL, "data.cache=memory", "-o", tmp_path / "run")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert f"error: decoded pictures can't be kept in {tmp_path / 'file'}: File exists" in outcome.err
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_resumed_run_may_have_another_cache(tmp_path: Path, uncached: Path) -> None:
     shutil.copytree(uncached, tmp_path / "run", symlinks=True)
     succeed("train", "-o", tmp_path / "run", "--resume", "data.cache=memory", "data.workers=1")
@@ -147,9 +158,16 @@ def test_a_resumed_run_may_have_another_cache(tmp_path: Path, uncached: Path) ->
     assert outcome.code == 2
     assert "a resumed run keeps its model and its recipe" in outcome.err
     given = ("train", *SMALL, "trp.kind=none", "-o", tmp_path / "run", "--resume")
-    succeed(*given, "data.cache=device")
+    succeed(*given, "data.cache=device", "data.workers=null")
     outcome = spgsurgeon(*given, "data.cache=device", "data.image_size=8")
     assert (outcome.code, "in data.image_size" in " ".join(outcome.err.split())) == (2, True)
+    starts = json.loads((tmp_path / "run" / "environment.json").read_text())["starts"]
+    wanted = [{"cache": "none", "workers": 0}, {"cache": "memory", "workers": 1}]
+    assert [start["data"] for start in starts[:2]] == wanted
+    assert starts[2]["data"] == {"cache": "device", "workers": default_workers()}
+    succeed("report", tmp_path / "run", "-o", tmp_path / "report")
+    page = " ".join(re.sub("<[^>]*>", " ", (tmp_path / "report" / "index.html").read_text()).split())
+    assert re.search(r"Later start, what changed step 3 data.cache memory data.workers 1 Later start", page)
 
 
 @pytest.mark.parametrize(

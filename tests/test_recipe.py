@@ -371,6 +371,13 @@ def test_recipes_never_import_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_what_can_not_be_repeated_is_not_deterministic(write) -> None:
+    recipe = write("data: {path: d}\ntraining:\n  deterministic: true\n  cudnn_benchmark: true\n")
+    (fault,) = faults_of(recipe)
+    assert fault.startswith("recipe.yaml:4: training.cudnn_benchmark: what cudnn_benchmark takes is left to chance")
+    assert read_recipe(recipe, ["training.deterministic=false"]).training.cudnn_benchmark
+
+
 def test_nesterovs_momentum_needs_one(write) -> None:
     recipe = write("data: {path: d}\ntraining: {optimizer: {nesterov: true, momentum: 0.0}}\n")
     with pytest.raises(RecipeError, match="needs a momentum greater than 0"):

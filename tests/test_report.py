@@ -19,8 +19,8 @@ from command_line import DIGITS, TINY, make_image_folder, snapshot, spgsurgeon, 
 from PIL import Image
 
 from spgsurgeon.reporting import gallery
-from spgsurgeon.training import sources
-from spgsurgeon.training.sources import open_source
+from spgsurgeon.training import image_sources
+from spgsurgeon.training.image_sources import open_source
 from spgsurgeon.workflows import thumbnails
 
 COLD = ("training.epochs=2", "cold_start.epochs=2")
@@ -61,7 +61,8 @@ class Page(HTMLParser):
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the runs `spg`, two cold epochs and two others, and its control `plain`."""
     folder = tmp_path_factory.mktemp("trained")
-    succeed("train", *TINY, *DIGITS, *COLD, "-o", folder / "spg")
+    said = succeed("train", *TINY, *DIGITS, *COLD, "-o", folder / "spg").err
+    (folder / "said.txt").write_text(said)
     succeed("train", *TINY, *DIGITS, "trp.kind=none", "-o", folder / "plain")
     return folder
 
@@ -145,11 +146,22 @@ def test_the_page_and_the_document_say_who_scored_what(trained: Path, tmp_path: 
     assert re.search(r"What differs: .* trp.kind dropout none", page.said)
 
 
+def test_an_epoch_has_the_same_number_everywhere(trained: Path, tmp_path: Path) -> None:
+    lines = [json.loads(text) for text in (trained / "spg" / "metrics.jsonl").read_text().splitlines()]
+    phases = [("cold", 1), ("cold", 2), ("train", 1), ("train", 2)]
+    assert [(line["phase"], line["epoch"]) for line in lines] == phases
+    console = re.findall(r"^((?:cold )?epoch) +(\d+)  loss ([0-9.]+)", (trained / "said.txt").read_text(), re.MULTILINE)
+    names = {"cold": "cold epoch", "train": "epoch"}
+    assert console == [(names[each["phase"]], str(each["epoch"]), f"{each['loss']:.4f}") for each in lines]
+    assert "ended their episode in epoch 2." in page_of(trained / "spg", output=tmp_path / "out").said
+
+
 def test_what_happened_on_the_way_is_said(spg: Path, tmp_path: Path) -> None:
     def happened(line: dict[str, Any]) -> None:
         line["data_seconds"] = line["seconds"] / 4
-        line["skipped_steps"] = 2 * min(line["epoch"], 2)
-        line["unreadable_pictures"] = int(line["epoch"] >= 3)
+        trained = line["phase"] == "train"
+        line["skipped_steps"] = 4 if trained else 2 * (line["epoch"] - 1)
+        line["unreadable_pictures"] = int(trained and line["epoch"] == 2)
 
     change_lines(spg, happened)
     start = {"step": 0, "torch": "2.14.0", "device": "cpu", "flags": {"tf32": False}}
@@ -158,7 +170,7 @@ def test_what_happened_on_the_way_is_said(spg: Path, tmp_path: Path) -> None:
     page = page_of(spg, output=tmp_path / "out")
     assert (tmp_path / "out" / "figures" / "run-1-accepted.png").is_file()
     for words in (
-        "4 steps were skipped, in epochs 0, 1.",
+        "4 steps were skipped, in cold epoch 2 and epoch 1.",
         "1 picture could not be read, in epoch 2.",
         "waiting for data 25.0 %",
         "device NVIDIA H100, torch 2.14.0",
@@ -175,8 +187,10 @@ def test_the_pictures_are_inside_and_no_others_are_read(
 ) -> None:
     record_pictures(spg)
     read = []
-    original = sources._Digits.read
-    monkeypatch.setattr(sources._Digits, "read", lambda self, index: (read.append(index), original(self, index))[1])
+    original = image_sources._Digits.read
+    monkeypatch.setattr(
+        image_sources._Digits, "read", lambda self, index: (read.append(index), original(self, index))[1]
+    )
     page = page_of(spg, output=tmp_path / "out")
     assert read == [7, 11]
     shown = [np.asarray(Image.open(io.BytesIO(jpeg)).convert("L"), dtype=float) for jpeg in page.images("jpeg")]

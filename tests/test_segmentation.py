@@ -81,14 +81,46 @@ def test_the_control_of_a_grafted_folder_trains_its_base_plainly(job, masks: Pat
     assert manifest["base"]["content_hash"] == json.loads((grafted / "graft.json").read_text())["base"]["content_hash"]
 
 
+def test_eval_ignores_the_mask_values_that_the_run_did(masks: Path, tmp_path: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "out"
+    recipe = ("--recipe", write_recipe(tmp_path, masks), "data.ignore=[2]")
+    best = succeed("train", LRASPP, "--random-weights", *recipe, "-o", run, "--json").document["best"]
+    succeed("strip", run, "-o", out)
+    score = ("--data", masks, "--workers", 0, "--device", "cpu", "--json")
+    scores = ("mean_iou", "pixel_accuracy", "loss")
+    for model in (run, (run / "best").resolve(), out):
+        found = succeed("eval", model, *score).document
+        assert [found[key] for key in scores] == pytest.approx([best[key] for key in scores])
+        assert "2 is not scored" in " ".join(found["notes"])
+    found = succeed("eval", out, *score, "--ignore", 255).document
+    assert found["loss"] != pytest.approx(best["loss"])
+    assert "scored" not in " ".join(found["notes"])
+    config = json.loads((out / "config.json").read_text())
+    for damage in ("2", [-1], [True]):
+        (out / "config.json").write_text(json.dumps(config | {"ignored_mask_values": damage}))
+        assert "ignored_mask_values is no list of numbers" in refused(1, "eval", out, *score[:-1])["message"]
+
+
 def test_a_base_with_other_classes_gets_a_new_head_when_it_is_told_to(masks: Path, tmp_path: Path) -> None:
     succeed("graft", LRASPP, "--random-weights", "--num-classes", 7, "-o", tmp_path / "seven")
     base = tmp_path / "seven" / "model.safetensors"
     train = ("train", base, "--arch", LRASPP, "--recipe", write_recipe(tmp_path, masks), "-o", tmp_path / "run")
     error = refused(2, *train)
+    assert error["message"] == f"data.classes says 3 classes, {base} has 7"
+    assert "correct data.classes if the data has 7 classes" in error["hint"]
     assert "--num-classes 3" in error["hint"]
     found = succeed(*train, "--num-classes", 3, "--json").document
     assert any("new head for 3 classes" in note for note in found["notes"])
+
+
+def test_a_file_of_class_names_that_does_not_fit_is_named(masks: Path, tmp_path: Path) -> None:
+    data = broken(masks, tmp_path)
+    (data / "classes.txt").write_text("a\nb\nc\nd\n")
+    recipe = ("--recipe", write_recipe(tmp_path, data), "data.classes=null")
+    wanted = ("--random-weights", "--num-classes", 3, *recipe, "-o", tmp_path / "run")
+    error = refused(2, "train", LRASPP, *wanted)
+    assert error["message"] == f"{data / 'classes.txt'} says 4 classes, {LRASPP} has 3"
+    assert error["hint"].startswith(f"correct {data / 'classes.txt'} if")
 
 
 def test_a_run_that_fails_before_its_first_step_leaves_the_way_free(masks: Path, tmp_path: Path) -> None:

@@ -27,7 +27,13 @@ def command(
         int | None, typer.Option("--image-size", min=1, help="Pixels; the model's own if left out.")
     ] = None,
     ignore: Annotated[
-        list[int] | None, typer.Option("--ignore", min=0, help="A mask value that is not scored, besides 255.")
+        list[int] | None,
+        typer.Option(
+            "--ignore",
+            min=0,
+            help="A mask value that is not scored, besides 255.",
+            show_default="those that the model was trained without",
+        ),
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 64,
     workers: Annotated[int | None, typer.Option("--workers", min=0, help="Loader processes; by the machine.")] = None,
@@ -53,7 +59,7 @@ def command(
         weights=weights,
         arch=arch,
         image_size=image_size,
-        ignore=ignore or (),
+        ignore=ignore or None,
         batch_size=batch_size,
         workers=workers,
         device=device,

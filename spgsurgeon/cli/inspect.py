@@ -62,7 +62,7 @@ def _rows(document: dict[str, Any]) -> list[tuple[str, str | None]]:
         ("architecture", _architecture(document)),
         ("task", document["task"]),
         ("evidence", document.get("evidence")),
-        ("head", _head(document["head"])),
+        ("head", _head(document)),
         ("parameters", _size(document)),
         ("dtypes", ", ".join(f"{count} {dtype}" for dtype, count in document["dtypes"].items())),
         ("beside it", ", ".join(document.get("unexpected", []))),
@@ -101,9 +101,10 @@ def _size(document: dict[str, Any]) -> str:
     return tensors if document["parameters"] is None else f"{millions(document['parameters'])} in {tensors}"
 
 
-def _head(head: dict[str, Any] | None) -> str | None:
+def _head(document: dict[str, Any]) -> str | None:
+    head = document["head"]
     if head is None:
-        return None
+        return None if "error" in document else "none"
     module, kind, width = (_each_once(head[key]) for key in ("module", "type", "width"))
     return f"{module} ({kind}, {width} -> {head['classes']} classes)"
 

@@ -66,9 +66,10 @@ class RunProgress:
         if self._silent:
             return
         shares = " ".join(f"{100 * share:.1f}" for share in metrics["valid_share"][1:])
-        parts = [f"epoch {metrics['epoch'] + 1:3d}", f"loss {metrics['loss']:.4f}"]
+        name = "cold epoch" if metrics["phase"] == "cold" else "epoch"
+        parts = [f"{name} {metrics['epoch']:3d}", f"loss {metrics['loss']:.4f}"]
         parts += [f"valid {shares} %"] if shares else []
-        parts += [_score(metrics["evaluation"]) if metrics["evaluation"] else "cold start"]
+        parts += [_score(metrics["evaluation"])] if metrics["evaluation"] else []
         parts += [f"lr {metrics['learning_rate']:.3g}", f"{metrics['images_per_second']:.0f} images/s"]
         console(stderr=True).print("  ".join(parts))
 

@@ -227,7 +227,8 @@ def _explain_missing_weights(name: str, error: Exception) -> SurgeonError:
     if isinstance(error, OSError):
         return SurgeonError(
             f"the weights of timm/{name} are not in the cache and could not be downloaded: {_first_line(error)}",
-            hint="check the network, give a file, or use --random-weights where training starts from nothing",
+            hint="check the network (HF_HUB_OFFLINE=1 asks the cache only, without retrying), give a file, or use "
+            "--random-weights where training starts from nothing",
         )
     return SurgeonError(f"timm could not load the weights of {name}: {_first_line(error)}")
 

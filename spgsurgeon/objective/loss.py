@@ -141,7 +141,7 @@ def _read_batch(
     counted = torch.ones_like(label, dtype=torch.bool) if soft else label != ignore_index
     episode = play_episodes(correct, counted, weights)
     steps_counted = episode.valid_mask & counted
-    step_sizes = steps_counted.flatten(1).sum(1).to(torch.float32)
+    step_sizes = steps_counted.flatten(1).sum(1, dtype=torch.float32)
     if mean_over_ranks is not None:
         step_sizes = mean_over_ranks(step_sizes)
     valid_entropy = ce * steps_counted

@@ -90,8 +90,10 @@ class TrainingSection(Section):
     """Arithmetic of the forward pass; auto goes by the device. The loss is always float32."""
     tf32: bool = False
     """Whether matrix products in float32 may use TF32 on CUDA devices: faster, of 10 bits. Convolutions do anyway."""
+    cudnn_benchmark: bool = False
+    """Whether cuDNN tries its convolutions and takes the fastest, on CUDA devices; a repeated run may take another."""
     memory_format: Literal["auto", "contiguous", "channels-last"] = "auto"
-    """How pictures lie in memory as they enter the model; auto is channels-last, but contiguous on mps."""
+    """How pictures and the weights of convolutions lie in memory; auto is channels-last, but contiguous on mps."""
     device: Annotated[str, AfterValidator(_known_device)] = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     compile: bool = False
@@ -106,3 +108,9 @@ class TrainingSection(Section):
     """Whether torch is held to its deterministic algorithms; slower, and an error where there is none."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of everything random."""
+
+    @model_validator(mode="after")
+    def _repeatable_or_fastest(self) -> Self:
+        if self.deterministic and self.cudnn_benchmark:
+            raise fault_at("cudnn_benchmark", "what cudnn_benchmark takes is left to chance; deterministic excludes it")
+        return self

@@ -1,6 +1,6 @@
 """Runs as figures: numbers in, matplotlib figures out, without pyplot and whatever the user's own style is.
 
-Epochs count from the first training epoch; those of a cold start, shaded, lie at 0 and below.
+Training epochs lie at their numbers; those of a cold start, shaded, at 0 and below, and bear their own numbers there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from spgsurgeon.reporting.run_records import METRICS, EpochRecord, RunRecord, step_labels
 
@@ -156,7 +156,7 @@ def moments_figure(runs: Sequence[RunRecord]) -> Figure:
 
 
 def _moments(run: RunRecord, key: str) -> list[tuple[float, float | None]]:
-    return [(epoch.epoch + 1, getattr(epoch.moments, key)) for epoch in run.cold if epoch.moments]
+    return [(epoch.epoch, getattr(epoch.moments, key)) for epoch in run.cold if epoch.moments]
 
 
 # One run
@@ -234,6 +234,7 @@ def _over_epochs(title: str, runs: Sequence[RunRecord]) -> tuple[Figure, Axes]:
     axes.set_title(title, fontsize=9, color=INK, loc="left")
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_formatter(FuncFormatter(_number_at(runs)))
     axes.margins(y=0.1)
     cold = max(run.cold_epochs for run in runs)
     if cold:
@@ -241,6 +242,18 @@ def _over_epochs(title: str, runs: Sequence[RunRecord]) -> tuple[Figure, Axes]:
         style: dict[str, Any] = {"ha": "right", "va": "top", "color": QUIET, "fontsize": 7}
         axes.text(0.5, 0.995, "cold start ", transform=axes.get_xaxis_transform(), **style)
     return figure, axes
+
+
+def _number_at(runs: Sequence[RunRecord]) -> Callable[[float, int], str]:
+    """Return what names a place on the axis: nothing where one is of several numbers, after cold starts that differ."""
+    cold = {run.cold_epochs for run in runs}
+
+    def number(place: float, _: int) -> str:
+        if place > 0:
+            return f"{place:.0f}"
+        return f"{place + min(cold):.0f}" if len(cold) == 1 else ""
+
+    return number
 
 
 def _line(axes: Axes, run: RunRecord, points: Sequence[tuple[float, float | None]], **style: Any) -> None:

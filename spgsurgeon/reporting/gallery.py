@@ -21,7 +21,7 @@ from spgsurgeon.reporting.figures import (
     throughput_figure,
     valid_share_figure,
 )
-from spgsurgeon.reporting.run_records import METRICS, EpochRecord, RunRecord
+from spgsurgeon.reporting.run_records import METRICS, EpochRecord, RunRecord, in_words
 
 Section = Literal["comparison", "curves", "episodes", "speed", "cold"]
 
@@ -116,7 +116,7 @@ def _of_one(run: RunRecord) -> list[Drawing]:
         last = recorded[-1]
         rows = last.accepted_by_class
         seen = sum(1 for row in rows if sum(row))
-        said = f"Where the units of each class ended their episode in epoch {run.place(last)}."
+        said = f"Where the units of each class ended their episode in {in_words([last])}."
         if seen > SHOWN_CLASSES:
             half = SHOWN_CLASSES // 2
             said += f" Of {seen} classes: the {half} with the shortest and the {half} with the longest mean episode."

@@ -15,7 +15,7 @@ from spgsurgeon.reporting.comparison_page import comparison_section
 from spgsurgeon.reporting.comparison_records import ComparisonRecord
 from spgsurgeon.reporting.figures import accent
 from spgsurgeon.reporting.gallery import Drawing
-from spgsurgeon.reporting.run_records import METRICS, EpochRecord, RunRecord
+from spgsurgeon.reporting.run_records import METRICS, EpochRecord, RunRecord, in_words
 
 _ENVIRONMENT = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
@@ -97,11 +97,8 @@ def _incidents(run: RunRecord) -> list[str]:
     for words, count in kinds.items():
         totals = [0, *map(count, run.epochs)]
         if total := totals[-1]:
-            places = [
-                str(run.place(e)) for e, (before, now) in zip(run.epochs, pairwise(totals), strict=True) if now > before
-            ]
-            word = words.split(",")[total != 1]
-            found.append(f"{total} {word}, in epoch{'s' if len(places) > 1 else ''} {', '.join(places)}.")
+            there = [e for e, (before, now) in zip(run.epochs, pairwise(totals), strict=True) if now > before]
+            found.append(f"{total} {words.split(',')[total != 1]}, in {in_words(there)}.")
     if run.damaged_lines:
         numbers = ", ".join(map(str, run.damaged_lines))
         lines = f"line {numbers} is" if len(run.damaged_lines) == 1 else f"lines {numbers} are"

@@ -50,14 +50,14 @@ class Pictures(BaseModel):
 
 
 class EpochRecord(BaseModel):
-    """A line of metrics; keys not named here are left out.
+    """A line of metrics; keys not named here are left out. `epoch` counts from 1 within its phase.
 
     `valid_share` and `step_cross_entropy` have one entry a step, `accepted_units` one a label, `accepted_by_class` is
     [C][T+1]. `seconds` is the time that the epoch took, `data_seconds` how much of it the loop waited for data;
     `skipped_steps` and `unreadable_pictures` count from the run's start.
     """
 
-    epoch: Count
+    epoch: Annotated[int, Field(ge=1)]
     phase: Literal["cold", "train"]
     loss: float
     step_cross_entropy: Annotated[list[float | None], Field(min_length=1)]
@@ -148,8 +148,8 @@ class RunRecord:
         return [epoch for epoch in self.epochs if epoch.phase == "train"]
 
     def place(self, epoch: EpochRecord) -> int:
-        """Return an epoch's number counted from the first training epoch, 1; cold ones have 0, -1, ..."""
-        return epoch.epoch + 1 - self.cold_epochs
+        """Return where an epoch lies on an axis: a training one at its number, the cold ones before, at ..., -1, 0."""
+        return epoch.epoch - (self.cold_epochs if epoch.phase == "cold" else 0)
 
     def class_name(self, label: int) -> str:
         """Return what a label stands for: its number where there is no name."""
@@ -162,14 +162,23 @@ def read_epochs(path: Path) -> tuple[list[EpochRecord], list[int]]:
     No file, no epochs. Of two lines about one epoch the later counts.
     """
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-    epochs, damaged = {}, []
+    epochs: dict[tuple[str, int], EpochRecord] = {}
+    damaged = []
     for number, line in enumerate(lines, start=1):
         try:
             epoch = EpochRecord.model_validate_json(line)
-            epochs[epoch.epoch] = epoch
+            epochs[epoch.phase, epoch.epoch] = epoch
         except ValidationError:
             damaged.append(number)
-    return [epochs[number] for number in sorted(epochs)], damaged
+    return [epochs[number] for number in sorted(epochs)], damaged  # "cold" comes before "train"
+
+
+def in_words(epochs: Sequence[EpochRecord]) -> str:
+    """Return the names of epochs, as "cold epoch 2 and epochs 1, 3"."""
+    numbers: dict[str, list[str]] = {}
+    for epoch in epochs:
+        numbers.setdefault("cold epoch" if epoch.phase == "cold" else "epoch", []).append(str(epoch.epoch))
+    return " and ".join(f"{name}{'s' if len(found) > 1 else ''} {', '.join(found)}" for name, found in numbers.items())
 
 
 def step_labels(epoch: EpochRecord) -> list[str]:

@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from spgsurgeon.checkpoint.writing import atomic_folder, write_failures
+from spgsurgeon.errors import SurgeonError
 from spgsurgeon.training.augmentation import StagedTransform
 from spgsurgeon.training.feed import Feed
 from spgsurgeon.training.samples import Part
@@ -95,7 +96,7 @@ def decode(
     In a `folder` they are looked for first, and left for others: who comes while one decodes waits for it. What lies
     there is known by its source's files, their sizes and times of change, and by what was done to the pictures; it is
     there whole or not at all. Without a folder the file has no name, and ends with the processes that use it. `say` is
-    told where decoding begins.
+    told where decoding begins. Raises SurgeonError where the folder can't be written, or the disk is full.
     """
 
     def write(file: BinaryIO) -> NDArray[np.int64]:
@@ -106,9 +107,7 @@ def decode(
         return _decode_privately(write)
     name = _digest(source, transform)
     place = folder / name
-    with write_failures(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder / f"{name}.lock"):
+    with _alone(folder, f"{name}.lock"):
         found = _open(place)
         if found is not None:
             return found
@@ -235,10 +234,16 @@ def _digest(source: ImageSource, transform: StagedTransform) -> str:
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Let one process at a time into the block; the lock goes with a process that is killed."""
-    with write_failures(lock):
-        file = lock.open("w")
+def _alone(folder: Path, lock: str) -> Iterator[None]:
+    """Let one process at a time write into the folder; the lock goes with a process that is killed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / lock).open("w")
+    except OSError as error:
+        raise SurgeonError(
+            f"decoded pictures can't be kept in {folder}: {error.strerror or error}",
+            hint="name another folder, or none: then each run decodes for itself",
+        ) from error
     with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

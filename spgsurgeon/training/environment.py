@@ -53,6 +53,17 @@ def tf32_products(wanted: bool) -> Iterator[None]:
 
 
 @contextmanager
+def fastest_convolutions(wanted: bool) -> Iterator[None]:
+    """Let cuDNN try its algorithms for each size of picture inside the block, and take the fastest."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = wanted or before
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+@contextmanager
 def deterministic_algorithms(wanted: bool) -> Iterator[None]:
     """Hold torch to its deterministic algorithms inside the block; an operation that has none raises RuntimeError.
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from spgsurgeon.training.memory_format import choose_memory_format, lay_out_convolutions
 from spgsurgeon.training.processes import Processes, autocast
 from spgsurgeon.training.scoring import TALLIES, Scores, Tally
 from spgsurgeon.training.transfer import Transfer
@@ -22,20 +23,25 @@ def evaluate(
     precision: torch.dtype,
     task: str = "classification",
     *,
+    memory_format: str = "auto",
     tally: Tally | None = None,
 ) -> Scores:
     """Return the scores of the task's tally (see `scoring`), and images_per_second with data loading.
 
     `tally` counts instead of a new one. `model` is put into eval mode; a grafted model is its base then. Of several
-    outputs the first counts, or the one called `out`. Raises UsageError where there is nothing to score.
+    outputs the first counts, or the one called `out`. Pictures and the weights of convolutions lie as in training (see
+    `choose_memory_format`), so that the same weights score the same there and after it. Raises UsageError where there
+    is nothing to score.
     """
     model.eval()
+    layout = choose_memory_format(memory_format, processes.device, model)
+    lay_out_convolutions(model, layout)
     started = time.perf_counter()
     tally, transfer = tally or TALLIES[task](processes), Transfer(processes.device)
     for images, labels, *_ in batches:
         images, labels = transfer(images, labels)
         with autocast(processes.device, precision):
-            logits = main_output(model(images))
+            logits = main_output(model(images.contiguous(memory_format=layout)))
         tally.add(logits.float(), labels)
     scores = tally.scores()
     return scores | {"images_per_second": scores["samples"] / (time.perf_counter() - started)}

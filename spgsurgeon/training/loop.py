@@ -29,12 +29,14 @@ from spgsurgeon.training.cold_start import (
     moments_of,
     parameter_hash,
 )
+from spgsurgeon.training.epoch_meter import EpochMeter
 from spgsurgeon.training.evaluation import evaluate
 from spgsurgeon.training.interruption import InterruptedRunError, StopNow, stop_on_signals
 from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches
+from spgsurgeon.training.memory_format import choose_memory_format, lay_out_convolutions
 from spgsurgeon.training.number_guard import NonFiniteError
 from spgsurgeon.training.optimization import learning_rate, make_optimizer, make_schedule
-from spgsurgeon.training.processes import Processes, choose_precision, peak_memory
+from spgsurgeon.training.processes import Processes, choose_precision
 from spgsurgeon.training.progress import Progress
 from spgsurgeon.training.run_folder import RunFolder
 from spgsurgeon.training.safekeeping import Safekeeping
@@ -79,6 +81,8 @@ class Retraining:
                 hint="lower training.accumulate or training.batch_size",
             )
         self.grafted = grafted.to(processes.device)
+        layout = choose_memory_format(settings.memory_format, processes.device, grafted)
+        lay_out_convolutions(self.grafted, layout)
         self.settings, self.processes, self.run_folder, self.progress = settings, processes, run, progress
         self._training, self._evaluation = training, evaluation
         self._num_classes, self._labels = num_classes, step_labels
@@ -149,7 +153,8 @@ class Retraining:
         if self.processes.leads:
             if folder is not None:
                 self.run_folder.go_back_to(folder)
-            self.run_folder.forget_metrics_from(self.counters.epoch)
+            cold = self.counters.cold_epochs
+            self.run_folder.forget_metrics_after(cold, self.counters.epoch - cold)
         return True
 
     def try_batch(self, batch: Batch | None = None) -> SPGLoss:
@@ -240,37 +245,30 @@ class Retraining:
         statistics = EpisodeStatistics(self.grafted.steps, self._num_classes, self.processes, counters.statistics)
         batches = self._training.epoch(counters.epoch, counters.batch)
         self._unless_told_to_stop(self._training.open)  # decoding once is no training time
-        started, waited, images, worked = time.perf_counter(), 0.0, 0, self._training.seconds
+        meter = EpochMeter(self._training, self.processes)
         self.grafted.train()
         while counters.batch < self.steps_per_epoch * self.settings.accumulate:
-            asked = time.perf_counter()
-            parts = self._read(batches)
-            waited += time.perf_counter() - asked
+            parts = meter.waiting(lambda: self._read(batches))
             self._between_steps(statistics)
             assert len(parts) == self.settings.accumulate, "the epoch has fewer batches than the loader said"
             self._step(parts, statistics, update=phase == "train")
-            images += sum(len(part.images) for part in parts)
+            meter.count(parts)
             counters.batch += self.settings.accumulate
             if self.progress:
                 self.progress.advance()
         self._between_steps(statistics)
         self._take_stock(statistics)  # waits for the device, so it comes before the clock is read
-        seconds = time.perf_counter() - started
+        figures = meter.figures()
         assert counters.statistics is not None
         return {
-            "epoch": counters.epoch,
+            "epoch": counters.epoch + 1 - (counters.cold_epochs if phase == "train" else 0),
             "phase": phase,
             "step": counters.step,
             **summarize(counters.statistics, self._labels),
             "pictures": extremes(counters.statistics, self._training.source),
             "skipped_steps": counters.skipped,
             "learning_rate": learning_rate(self.optimizer),
-            "seconds": seconds,
-            "data_seconds": waited,
-            "data_share": waited / seconds,
-            "loader_images_per_core_second": images / max(self._training.seconds - worked, 1e-9),
-            "images_per_second": images * self.processes.world_size / seconds,
-            "peak_memory_bytes": peak_memory(self.processes.device),
+            **figures,
         }
 
     def _finish_epoch(self, metrics: dict[str, Any], *, best: bool) -> None:
@@ -290,7 +288,8 @@ class Retraining:
         batches = self._evaluation.run(self._keeping.stop_if_asked)
         try:
             with self._keeping.at_once():
-                scores = evaluate(model, batches, self.processes, self._precision, self.settings.task)
+                form, task = self.settings.memory_format, self.settings.task
+                scores = evaluate(model, batches, self.processes, self._precision, task, memory_format=form)
         except StopNow:
             self._keeping.leave(self._keeping.request.number)
         except SurgeonError as error:

@@ -1,10 +1,12 @@
-"""What a run measures, a line of JSON an epoch, and the same numbers as TensorBoard events."""
+"""What a run measures, a line of JSON an epoch, and the same numbers as TensorBoard events.
+
+Epochs count from 1 within their `phase`, "cold" or "train"; events lie at the step that ended their epoch.
+"""
 
 from __future__ import annotations
 
 import errno
 import json
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,10 +37,11 @@ class MetricsLog:
                 file.truncate(size)
                 raise
 
-    def forget_from(self, epoch: int) -> None:
-        """Drop the lines of epochs that a resumed run is going to run again, and those that are damaged."""
+    def forget_after(self, cold: int, trained: int) -> None:
+        """Keep the lines of so many cold and training epochs, and none that is damaged: a resumed run does the rest."""
+        done = {"cold": cold, "train": trained}
         lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines() if self._path.exists() else []
-        kept = [line for line in lines if _epoch_of(line) < epoch]
+        kept = [line for line in lines if _is_of(line, done)]
         if kept != lines:
             with atomic_file(self._path, force=True) as temporary:
                 temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
@@ -49,26 +52,27 @@ class MetricsLog:
             self._board.close()
 
     def _show(self, metrics: Mapping[str, Any]) -> None:
-        board = self._events(metrics["epoch"])
+        board = self._events(metrics["step"])
         for tag, value in _scalars(metrics):
-            board.add_scalar(tag, value, metrics["epoch"])
+            board.add_scalar(tag, value, metrics["step"])
         board.flush()
 
-    def _events(self, epoch: int) -> Any:
+    def _events(self, step: int) -> Any:
         if self._board is None:
             from torch.utils.tensorboard import SummaryWriter
 
             # TensorBoard then shows nothing that an interrupted run said of this epoch.
-            self._board = SummaryWriter(str(self._events_folder), purge_step=epoch)
+            self._board = SummaryWriter(str(self._events_folder), purge_step=step)
         return self._board
 
 
-def _epoch_of(line: str) -> float:
-    """Return the epoch of a line of metrics; infinity for one that was cut off or is no longer JSON."""
+def _is_of(line: str, done: Mapping[str, int]) -> bool:
+    """Whether a line is of an epoch that is `done`, by phase; not so where it was cut off or is no longer JSON."""
     try:
-        return float(json.loads(line)["epoch"])
+        metrics = json.loads(line)
+        return bool(metrics["epoch"] <= done[metrics["phase"]])
     except (ValueError, TypeError, KeyError):
-        return math.inf
+        return False
 
 
 def _scalars(metrics: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:

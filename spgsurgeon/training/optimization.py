@@ -12,6 +12,7 @@ from timm.scheduler.scheduler import Scheduler
 from torch import Tensor
 
 from spgsurgeon.errors import DamagedFileError, UsageError, did_you_mean
+from spgsurgeon.training.memory_format import laid_out_like
 from spgsurgeon.training.settings import Optimizer, Schedule
 from spgsurgeon.trp.grafted import GraftedModel
 
@@ -122,13 +123,15 @@ def restore_optimizer(
     document = optimizer.state_dict()
     if len(document["param_groups"]) != len(numbers["groups"]):
         raise DamagedFileError("the optimizer's state is of another optimizer")
-    names = {parameter: name for name, parameter in grafted.named_parameters()}
+    named = dict(grafted.named_parameters())
+    names = {parameter: name for name, parameter in named.items()}
     parameters = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
     entries: dict[str, dict[str, Any]] = {name: dict(own) for name, own in numbers["state"].items()}
     entries |= {str(number): dict(own) for number, own in enumerate(numbers["groups"])}
     for key, value in tensors.items():
         owner, _, entry = key.partition(_SEPARATOR)
-        entries.setdefault(owner, {})[entry] = value
+        # Updates of many weights at once go through both in the order of the memory.
+        entries.setdefault(owner, {})[entry] = laid_out_like(value, named[owner]) if owner in named else value
     for number, group in enumerate(document["param_groups"]):
         group.update(entries.pop(str(number)))
     if unknown := sorted(entries.keys() - set(parameters)):

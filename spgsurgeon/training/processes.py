@@ -225,12 +225,6 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
     return types[precision]
 
 
-def choose_memory_format(memory_format: str, device: torch.device) -> torch.memory_format:
-    """Return how pictures lie in memory; `auto` is channels-last, which convolutions are fastest with, but on MPS."""
-    last = memory_format == "channels-last" or (memory_format == "auto" and device.type != "mps")
-    return torch.channels_last if last else torch.contiguous_format
-
-
 def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
     """Return the context of forward passes in that precision."""
     enabled = precision != torch.float32

@@ -20,7 +20,7 @@ class Progress(Protocol):
         """A step is done."""
 
     def epoch(self, metrics: dict[str, Any]) -> None:
-        """An epoch is done; `metrics` is its line."""
+        """An epoch is done; `metrics` is its line, with the number from 1 that it has in its phase."""
 
     def warning(self, text: str) -> None:
         """Something is not as it should be, and the run goes on."""

@@ -149,9 +149,9 @@ class RunFolder:
         self._drop_unfinished()
         self._drop_oldest()
 
-    def forget_metrics_from(self, epoch: int) -> None:
-        """Drop the lines of epochs that a resumed run is going to run again, and those that are damaged."""
-        self._metrics.forget_from(epoch)
+    def forget_metrics_after(self, cold: int, trained: int) -> None:
+        """Keep the lines of so many cold and training epochs; see `MetricsLog`."""
+        self._metrics.forget_after(cold, trained)
 
     def close(self) -> None:
         """Close what is open."""

@@ -19,6 +19,18 @@ def derive_seed(*parts: int | str) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
+def seed_generators(seed: int, device: torch.device) -> None:
+    """Seed torch's generators of the CPU and of `device`, which draw as after `torch.manual_seed(seed)`.
+
+    That one also asks every kind of accelerator there may be, which takes some tenths of a millisecond.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    elif device.type == "mps":
+        torch.mps.manual_seed(seed)
+
+
 @contextmanager
 def isolated_generator(seed: int) -> Iterator[None]:
     """Seed torch's CPU generator inside the block, and put the caller's state back after it.

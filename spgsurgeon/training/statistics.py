@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,6 +27,17 @@ Totals = dict[str, list[list[float]]]
 
 
 _MOST_WAITING = 2**14  # units whose episodes wait on the device to be counted together
+
+
+class _Waiting(NamedTuple):
+    """What is counted of a batch: float32 [] and [T+1], twice; bool []; of each unit; of each picture, if it counts."""
+
+    loss: Tensor
+    sizes: Tensor
+    step_losses: Tensor
+    skipped: Tensor
+    units: tuple[Tensor, ...]
+    pictures: tuple[Tensor, ...] | None
 
 
 class EpisodeStatistics:
@@ -53,22 +64,20 @@ class EpisodeStatistics:
                 table[: len(saved[name])] = torch.tensor(saved[name], dtype=self._dtype).view(-1, len(_COLUMNS))
         self._sums, self._by_class = sums.to(processes.device), by_class.to(processes.device)
         self._extremes = {name: table.to(processes.device) for name, table in extremes.items()}
-        self._one = torch.ones(1, device=processes.device)
-        self._waiting: list[tuple[Tensor, ...]] = []
-        self._pictures_waiting: list[tuple[Tensor, ...]] = []
+        self._waiting: list[_Waiting] = []
         self._units_waiting = 0
 
     def add(self, result: SPGLoss, batch: Batch, skipped: Tensor) -> None:
         """Count one batch, whose targets may be soft, unless `skipped` (bool [])."""
-        sizes, lengths = result.step_sizes, result.episode.lengths
-        row = torch.cat([result.loss.detach().view(1), self._one, sizes, result.step_losses.detach() * sizes])
-        self._sums += row.masked_fill_(skipped, 0)
-        labels = _label_of_each_unit(batch.targets, lengths)
-        columns = (labels, lengths, result.episode.counted.masked_fill(skipped, False))
-        self._waiting.append(tuple(column.flatten() for column in columns))
+        lengths, counted = result.episode.lengths, result.episode.counted.masked_fill(skipped, False)
+        columns = (_label_of_each_unit(batch.targets, lengths), lengths, counted)
+        pictures = None
         if self._steps > 1 and batch.targets.dim() <= 2:  # of several outputs the first one's episodes
-            of_pictures = (c if c.dim() == 1 else c[:, 0] for c in (*columns, result.cross_entropy[0]))
-            self._pictures_waiting.append((batch.samples, *of_pictures))
+            first = (c if c.dim() == 1 else c[:, 0] for c in (*columns, result.cross_entropy[0]))
+            pictures = (batch.samples, *first)
+        units = tuple(column.flatten() for column in columns)
+        losses = (result.loss.detach(), result.step_sizes, result.step_losses.detach())
+        self._waiting.append(_Waiting(*losses, skipped, units, pictures))
         self._units_waiting += lengths.numel()
         if self._units_waiting >= _MOST_WAITING:
             self._count()
@@ -86,14 +95,19 @@ class EpisodeStatistics:
         }
 
     def _count(self) -> None:
-        """Count what waits."""
-        if self._waiting:
-            labels, lengths, counted = map(torch.cat, zip(*self._waiting, strict=True))
-            cells = torch.where(counted, labels * self._steps + lengths, 0)
-            self._by_class.index_add_(0, cells, torch.ones_like(cells))
-        if self._pictures_waiting:
-            self._add_pictures(*map(torch.cat, zip(*self._pictures_waiting, strict=True)))
-        self._waiting, self._pictures_waiting, self._units_waiting = [], [], 0
+        """Count what waits. Sums are taken batch by batch, so that they don't depend on what waits together."""
+        waiting, self._waiting, self._units_waiting = self._waiting, [], 0
+        if not waiting:
+            return
+        loss, sizes, step_losses, skipped = map(torch.stack, zip(*(batch[:4] for batch in waiting), strict=True))
+        rows = torch.cat([loss[:, None], torch.ones_like(loss)[:, None], sizes, step_losses * sizes], dim=1)
+        for row in rows.masked_fill_(skipped[:, None], 0):
+            self._sums += row
+        labels, lengths, counted = map(torch.cat, zip(*(batch.units for batch in waiting), strict=True))
+        cells = torch.where(counted, labels * self._steps + lengths, 0)
+        self._by_class.index_add_(0, cells, torch.ones_like(cells))
+        if pictures := [batch.pictures for batch in waiting if batch.pictures is not None]:
+            self._add_pictures(*map(torch.cat, zip(*pictures, strict=True)))
 
     def _add_pictures(self, samples: Tensor, labels: Tensor, lengths: Tensor, counted: Tensor, entropy: Tensor) -> None:
         """Remember the pictures whose episodes are shortest and longest; of equal ones the surer count as longer."""

@@ -11,11 +11,12 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from spgsurgeon.objective.loss import SPGLoss, spg_loss
+from spgsurgeon.training.memory_format import choose_memory_format
 from spgsurgeon.training.mixing import make_mixer
 from spgsurgeon.training.number_guard import NumberGuard
-from spgsurgeon.training.processes import Processes, autocast, choose_memory_format
+from spgsurgeon.training.processes import Processes, autocast
 from spgsurgeon.training.samples import Batch
-from spgsurgeon.training.seeds import derive_seed
+from spgsurgeon.training.seeds import derive_seed, seed_generators
 from spgsurgeon.training.settings import Settings
 from spgsurgeon.training.state import TrainingState
 from spgsurgeon.training.statistics import EpisodeStatistics
@@ -38,7 +39,7 @@ class Stepper:
         self._state, self._schedule, self._settings, self._processes = state, schedule, settings, processes
         self._precision = precision
         self._transfer = Transfer(processes.device)
-        self._memory_format = choose_memory_format(settings.memory_format, processes.device)
+        self._memory_format = choose_memory_format(settings.memory_format, processes.device, state.grafted)
         self._mixer = make_mixer(settings, num_classes)
         self._distributed = DistributedDataParallel(state.grafted) if processes.world_size > 1 else None
         model: nn.Module = self._distributed or state.grafted
@@ -85,7 +86,7 @@ class Stepper:
         device, objective = self._processes.device, self._settings.objective
         batch = Batch(*self._transfer(*batch))
         seed = derive_seed(self._settings.seed, "step", self._state.counters.step, part, self._processes.rank)
-        torch.manual_seed(seed)
+        seed_generators(seed, device)
         if self._mixer.active:
             images, targets = self._mixer(batch.images, batch.targets)
             batch = Batch(images, targets, batch.samples)

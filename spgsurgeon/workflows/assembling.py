@@ -9,7 +9,7 @@ from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.training.augmentation import Augmentation, evaluation_transform, training_transform
 from spgsurgeon.training.caching import Cache
-from spgsurgeon.training.environment import deterministic_algorithms, tf32_products
+from spgsurgeon.training.environment import deterministic_algorithms, fastest_convolutions, tf32_products
 from spgsurgeon.training.joint_augmentation import joint_training_transform
 from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches
 from spgsurgeon.training.loop import Retraining
@@ -28,7 +28,12 @@ from spgsurgeon.workflows.resources import default_workers
 @contextmanager
 def switches(recipe: Recipe) -> Iterator[None]:
     """Set torch's own switches as the recipe asks, inside the block."""
-    with deterministic_algorithms(recipe.training.deterministic), tf32_products(recipe.training.tf32):
+    training = recipe.training
+    with (
+        fastest_convolutions(training.cudnn_benchmark),
+        tf32_products(training.tf32),
+        deterministic_algorithms(training.deterministic),
+    ):
         yield
 
 

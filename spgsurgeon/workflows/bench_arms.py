@@ -17,8 +17,9 @@ from spgsurgeon.errors import SurgeonError, UsageError, did_you_mean
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.training.environment import deterministic_algorithms
 from spgsurgeon.training.loop import Retraining
+from spgsurgeon.training.memory_format import choose_memory_format
 from spgsurgeon.training.optimization import make_schedule
-from spgsurgeon.training.processes import Processes, autocast, choose_memory_format, choose_precision
+from spgsurgeon.training.processes import Processes, autocast, choose_precision
 from spgsurgeon.training.samples import Batch
 from spgsurgeon.training.settings import Optimizer
 from spgsurgeon.training.statistics import EpisodeStatistics
@@ -159,7 +160,7 @@ def timm_arm(case: Case, processes: Processes, parts: list[Batch]) -> Arm:
     device, training = processes.device, case.recipe.training
     settings = settings_of(case.recipe, 0)
     smoothing = settings.objective.label_smoothing
-    layout = choose_memory_format(settings.memory_format, device)
+    layout = choose_memory_format(settings.memory_format, device, case.grafted)
     base = detach(case.grafted).to(device).train().to(memory_format=layout)  # as with its --channels-last
     optimizer = _timm_optimizer(base, settings.optimizer)
     schedule = make_schedule(optimizer, settings.schedule, settings.epochs, len(case.data.train) // training.batch_size)

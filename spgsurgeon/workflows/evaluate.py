@@ -13,12 +13,13 @@ from spgsurgeon.training.augmentation import evaluation_transform
 from spgsurgeon.training.caching import Cache
 from spgsurgeon.training.class_names import CLASS_NAMES
 from spgsurgeon.training.evaluation import evaluate
+from spgsurgeon.training.image_sources import open_source
 from spgsurgeon.training.joint_augmentation import joint_evaluation_transform
 from spgsurgeon.training.loader import EvaluationBatches
 from spgsurgeon.training.mask_sources import MASK_SOURCES, holds_masks, open_mask_source
 from spgsurgeon.training.processes import Processes, choose_precision, join_processes
 from spgsurgeon.training.shard_source import with_classes
-from spgsurgeon.training.sources import Source, open_source
+from spgsurgeon.training.sources import Source
 from spgsurgeon.workflows.opening import OpenedModel, open_model
 from spgsurgeon.workflows.resources import default_workers
 
@@ -34,7 +35,7 @@ def evaluate_model(
     weights: str | None = None,
     arch: str | None = None,
     image_size: int | None = None,
-    ignore: Sequence[int] = (),
+    ignore: Sequence[int] | None = None,
     batch_size: int = 64,
     workers: int | None = None,
     device: str = "auto",
@@ -46,14 +47,17 @@ def evaluate_model(
 
     `data` is an image-folder tree, `digits`, `wds` or a data-set name that timm reads (then `path` is where it lies);
     for a segmentation model a folder of images and masks, `voc` or `coco`. `image_size` in pixels (None: the model's
-    own) is what the shorter edge is resized to there. Mask values in `ignore` are not scored. Raises UsageError where
-    data and model have other classes, or the one has masks and the other has no use for them.
+    own) is what the shorter edge is resized to there. Mask values in `ignore` are not scored (None: those that the
+    model was trained without, which the notes then say). Raises UsageError where data and model have other classes, or
+    the one has masks and the other has no use for them.
     """
     _check_computation(device, precision)
     form, root = _find_data(data, path)
     opened = open_model(model, weights=weights, arch=arch)
+    form = form or _form_of(root, split, opened)
     source = _open_data(form, root, split, opened, ignore)
-    check_classes(source, opened.identity.num_classes, model, hint="score it on data with the classes it was made for")
+    hint = "score it on data with the classes it was made for"
+    check_classes(source, opened.identity.num_classes, model, hint, said_by=classes_said_by(form, root))
     preprocessing = opened.preprocessing.at(image_size)
     with join_processes(device) as processes:
         batches = evaluation_batches(source, preprocessing, batch_size, workers, processes, task=opened.task)
@@ -69,7 +73,7 @@ def evaluate_model(
         **size_document(preprocessing, opened.task),
         "model": model,
         "data": source.name,
-        "notes": opened.notes,
+        "notes": [*opened.notes, *_ignored_as_trained(opened, ignore)],
     }
 
 
@@ -87,15 +91,18 @@ def _find_data(data: str, path: Path | None) -> tuple[str | None, Path | None]:
     return data, path
 
 
+def _form_of(root: Path | None, split: str, opened: OpenedModel) -> str:
+    """Return the form of the data in a folder: what the model's task calls for."""
+    assert root is not None
+    if opened.task == "classification" and holds_masks(root, split):
+        check_task(opened.task, True, opened.source)
+    return "masks" if opened.task == "segmentation" else "folder"
+
+
 def _open_data(
-    form: str | None, root: Path | None, split: str, opened: OpenedModel, ignore: Sequence[int]
+    form: str, root: Path | None, split: str, opened: OpenedModel, ignore: Sequence[int] | None
 ) -> Source[Any]:
-    """Open the data in the form that the model's task calls for."""
-    if form is None:
-        assert root is not None
-        if opened.task == "classification" and holds_masks(root, split):
-            check_task(opened.task, True, opened.source)
-        form = "masks" if opened.task == "segmentation" else "folder"
+    """Open the data where it fits the model's task."""
     check_task(opened.task, form in MASK_SOURCES, opened.source)
     if form not in MASK_SOURCES:
         if ignore:
@@ -104,7 +111,16 @@ def _open_data(
     classes = None
     if form == "masks" and root is not None and not (root.expanduser() / CLASS_NAMES).is_file():
         classes = opened.config().get("label_names") or opened.identity.num_classes
-    return open_mask_source(form, root, split, classes=classes, ignore=ignore)
+    return open_mask_source(form, root, split, classes=classes, ignore=opened.ignored if ignore is None else ignore)
+
+
+def _ignored_as_trained(opened: OpenedModel, ignore: Sequence[int] | None) -> list[str]:
+    """Return the note on mask values that nobody asked to leave out here."""
+    if ignore is not None or not opened.ignored:
+        return []
+    values = ", ".join(map(str, opened.ignored))
+    what = f"the mask value {values} is" if len(opened.ignored) == 1 else f"the mask values {values} are"
+    return [f"{what} not scored, as in training (--ignore says others, --ignore 255 none)"]
 
 
 def evaluation_batches(
@@ -147,10 +163,27 @@ def check_task(task: str, has_masks: bool, model: str) -> None:
         )
 
 
-def check_classes(source: Source[Any], num_classes: int, model: str, hint: str) -> None:
-    """Raise UsageError, with this hint, where the data has other classes than the model."""
-    if len(source.classes) != num_classes:
-        raise UsageError(f"{source.name} has {len(source.classes)} classes, {model} has {num_classes}", hint=hint)
+def classes_said_by(form: str, root: str | Path | None, classes: Sequence[str] | int | None = None) -> str | None:
+    """Return what says which classes the data has, by name: the recipe's `classes`, or a file; None: the data does."""
+    if classes is not None:
+        return "data.classes"
+    if form not in ("masks", "wds") or root is None:
+        return None
+    file = Path(root).expanduser() / CLASS_NAMES
+    return str(file) if file.is_file() else None
+
+
+def check_classes(source: Source[Any], num_classes: int, model: str, hint: str, *, said_by: str | None = None) -> None:
+    """Raise UsageError, with this hint, where the data has other classes than the model; see `classes_said_by`."""
+    classes = len(source.classes)
+    if classes == num_classes:
+        return
+    if said_by is None:
+        raise UsageError(f"{source.name} has {classes} classes, {model} has {num_classes}", hint=hint)
+    raise UsageError(
+        f"{said_by} says {classes} classes, {model} has {num_classes}",
+        hint=f"correct {said_by} if the data has {num_classes} classes; else {hint}",
+    )
 
 
 def size_document(preprocessing: Preprocessing, task: str) -> dict[str, Any]:

@@ -24,6 +24,7 @@ _T = TypeVar("_T")
 DEFAULT_REPLICAS = 3
 
 _DEPTH_FIELDS = ("module", "width", "side", "family", "block", "blocks", "depth", "unit")
+_NEW_HEAD = "`spgsurgeon graft` with --num-classes gives it a new, untrained one"
 _READ_UNASKED = 64_000_000  # bytes of weights: as many as are read and hashed in the blink of an eye
 
 
@@ -40,7 +41,8 @@ def inspect(
 
     `values` says whether the weights themselves are read, for their hash and to look for NaN and infinity; None reads
     up to 64 MB of them. Where they are not, `content_hash` and `non_finite` are None. An architecture that can't be
-    told, or a head that can't be grafted, is no exception here: the document then has an `error`.
+    told, or a head that can't be grafted, is no exception here: the document then has an `error`. Of weights that come
+    without a head the `notes` say so.
     """
     model = str(model)
     named = parse_model(model)
@@ -58,7 +60,7 @@ def inspect(
 def describe(opened: OpenedModel, known_hash: str | None = None) -> dict[str, Any]:
     """Return what an opened base is, as plain data; `known_hash` is the content hash of weights known to be finite.
 
-    Raises ArchitectureError where it has no head that can be grafted.
+    Raises ArchitectureError where it has a head that can't be grafted.
     """
     from spgsurgeon.checkpoint.hashing import DTYPE_NAMES, content_hash
     from spgsurgeon.workflows.opening import non_finite, state_of
@@ -72,7 +74,7 @@ def describe(opened: OpenedModel, known_hash: str | None = None) -> dict[str, An
         architecture=opened.identity.architecture,
         candidates=[opened.identity.name],
         task=opened.task,
-        sites=opened.sites,
+        sites=opened.sites if opened.identity.num_classes else (),
         depth=_depth_site(opened),
         parameters=sum(p.numel() for p in opened.module.parameters()),
         tensors=[(key, DTYPE_NAMES[value.dtype], tuple(value.shape)) for key, value in state.items()],
@@ -98,7 +100,8 @@ def _inspect_opened(model: str, weights: str | None, arch: str | None, random_se
 
     opened = open_model(model, weights=weights, arch=arch, random_seed=random_seed)
     listed = [(key, DTYPE_NAMES[value.dtype], tuple(value.shape)) for key, value in state_of(opened.module).items()]
-    return describe(opened) | {"tensor_list": _tensor_list(listed), "notes": opened.notes}
+    headless = [] if opened.identity.num_classes else [_nothing_to_graft_at(opened.identity.name)]
+    return describe(opened) | {"tensor_list": _tensor_list(listed), "notes": [*opened.notes, *headless]}
 
 
 def _inspect_located(path: Path, weights: str | None, arch: str | None, values: bool | None) -> dict[str, Any] | None:
@@ -139,8 +142,10 @@ def _recognized(located: Located, recognition: Recognition) -> dict[str, Any]:
     document["unexpected"] = list(matches[0].unexpected) if matches else []
     if settled is None:
         document |= _failure(refusal(located, recognition))
+    elif document["head"] is None and (refused := _ungraftable(matches[0])):
+        document |= _failure(refused)
     elif document["head"] is None:
-        document |= _failure(_headless(recognition))
+        document["notes"].append(_nothing_to_graft_at(settled.name))
     return document
 
 
@@ -234,18 +239,21 @@ def _evidence(recognition: Recognition) -> str | None:
     return "; ".join(filter(None, (said, fits))) or None
 
 
-def _headless(recognition: Recognition) -> ArchitectureError:
-    assert recognition.match is not None
-    entry = recognition.match.entry
-    if recognition.match.classes or not entry.heads:
+def _ungraftable(match: Match) -> ArchitectureError | None:
+    """Return why the head that is there can't be grafted; None where there is none."""
+    entry, own = match.entry, match.unexpected
+    if match.classes or not entry.heads:
         return ArchitectureError(f"{entry.name} can't be grafted: {entry.refusal}")
-    own = recognition.match.unexpected
-    what = f"a head of its own ({', '.join(own[:3])}{', ...' if len(own) > 3 else ''})" if own else "no classifier"
+    if not own:
+        return None
     return ArchitectureError(
-        f"{entry.name} has {what} here",
-        hint="`spgsurgeon graft` with --num-classes gives it a new, untrained one"
-        + ("; with its own it can be grafted in Python" if own else ""),
+        f"{entry.name} has a head of its own ({', '.join(own[:3])}{', ...' if len(own) > 3 else ''}) here",
+        hint=f"{_NEW_HEAD}; with its own it can be grafted in Python",
     )
+
+
+def _nothing_to_graft_at(name: str) -> str:
+    return f"{name} has no head here, so there is nothing to graft at: {_NEW_HEAD}"
 
 
 def _failure(error: SurgeonError) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from spgsurgeon.checkpoint.folders import GraftManifest
 from spgsurgeon.checkpoint.tensors import load_tensors
-from spgsurgeon.errors import UsageError
+from spgsurgeon.errors import DamagedFileError, UsageError
 from spgsurgeon.models.building import (
     build,
     build_for_loading,
@@ -32,6 +32,7 @@ from spgsurgeon.workflows.locating import Located, locate
 from spgsurgeon.workflows.recognising import Recognition, recognize, refusal
 
 _LISTED = 8
+_IGNORED = "ignored_mask_values"  # in config.json
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class OpenedModel:
     format: str
     located: Located | None = None
     label_names: list[str] | None = None
+    ignored: tuple[int, ...] = ()
+    """Mask values that it was trained without, and that are not scored."""
     notes: list[str] = field(default_factory=list)
     """Choices made on the user's behalf, to be said aloud."""
 
@@ -84,7 +87,8 @@ class OpenedModel:
 
     def config(self) -> dict[str, Any]:
         """Return the `config.json` that belongs beside these weights."""
-        return library(self.identity.library).config(self.identity, self.module, self.label_names)
+        config = library(self.identity.library).config(self.identity, self.module, self.label_names)
+        return config | ({_IGNORED: list(self.ignored)} if self.ignored else {})
 
     def paths(self) -> list[Path]:
         """Return the input files and folders, which nothing may be written to."""
@@ -124,7 +128,7 @@ def open_model(
         module, identity = with_classes(opened.module, opened.identity, num_classes)
     older = f"instead of {opened.identity.num_classes}" if opened.identity.num_classes else "where there was none"
     note = f"new head for {num_classes} classes {older}: untrained"
-    return replace(opened, module=module, identity=identity, label_names=None, notes=[*opened.notes, note])
+    return replace(opened, module=module, identity=identity, label_names=None, ignored=(), notes=[*opened.notes, note])
 
 
 def load(
@@ -161,6 +165,7 @@ def _open_located(located: Located, arch: str | None) -> OpenedModel:
         format=located.format,
         located=replace(located, outline=replace(located.outline, prefixes=recognition.prefixes)),
         label_names=(located.config or {}).get("label_names"),
+        ignored=_ignored(located),
         notes=notes,
     )
 
@@ -180,6 +185,13 @@ def _identity(located: Located, recognition: Recognition, tensors: Mapping[str, 
     _, _, tag = (recognition.said or "").partition(".")
     identity = library(owner).identity_from_checkpoint(f"{architecture}.{tag}" if tag else architecture, says)
     return fit_identity(identity, tensors, match.classes if match else None)
+
+
+def _ignored(located: Located) -> tuple[int, ...]:
+    values = (located.config or {}).get(_IGNORED, [])
+    if not isinstance(values, list) or not all(type(value) is int and value >= 0 for value in values):
+        raise DamagedFileError(f"the config.json of {located.source} is damaged: {_IGNORED} is no list of numbers")
+    return tuple(values)
 
 
 def _left_out(match: Match | None) -> list[str]:

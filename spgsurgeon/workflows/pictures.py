@@ -18,9 +18,10 @@ from spgsurgeon.training.batched_augmentation import check_batched
 from spgsurgeon.training.caching import Cache
 from spgsurgeon.training.decoded_pictures import estimate
 from spgsurgeon.training.device_feed import several_sizes
+from spgsurgeon.training.image_sources import open_source
 from spgsurgeon.training.mask_sources import open_mask_source
 from spgsurgeon.training.shard_source import with_classes
-from spgsurgeon.training.sources import ImageSource, Source, open_source
+from spgsurgeon.training.sources import ImageSource, Source
 from spgsurgeon.training.subsets import hold_out, hold_out_masks, limit_classes
 from spgsurgeon.workflows.resources import free_memory, processes_here
 

@@ -17,7 +17,7 @@ from spgsurgeon.recipe.data_section import MASKS, DataSection
 from spgsurgeon.recipe.schema import CONTROLS, Recipe
 from spgsurgeon.training.sources import check_same_classes
 from spgsurgeon.trp.grafted import GraftedModel
-from spgsurgeon.workflows.evaluate import check_classes, check_task
+from spgsurgeon.workflows.evaluate import check_classes, check_task, classes_said_by
 from spgsurgeon.workflows.graft import graft_proven, regraft
 from spgsurgeon.workflows.opening import OpenedModel, open_model, state_of
 from spgsurgeon.workflows.pictures import Data, open_data
@@ -58,9 +58,10 @@ def prepare(
     wanted = classes if random_seed is not None and num_classes is None else num_classes
     opened = _in_float32(open_model(model, weights=weights, arch=arch, num_classes=wanted, random_seed=random_seed))
     check_task(opened.task, section.source in MASKS, model)
-    check_classes(data.train, opened.identity.num_classes, model, hint=_new_head(opened, classes))
+    said_by = classes_said_by(section.source, section.path, section.classes)
+    check_classes(data.train, opened.identity.num_classes, model, _new_head(opened, classes), said_by=said_by)
     _check_sizes(section, opened)
-    opened = replace(opened, label_names=list(data.train.classes))
+    opened = replace(opened, label_names=list(data.train.classes), ignored=section.ignore)
     head_batch = "rollouts" if recipe.trp.rollouts else recipe.trp.head_batch
     if not resumes and (recipe.trp.kind in CONTROLS or not opened.has_replicas):
         proven = graft_proven(opened, _replicas(recipe), head_batch=head_batch, seed=recipe.training.seed)

@@ -119,9 +119,10 @@ def _train(run: Path, base: str, recipe: str, overrides: list[str], halving: _Ha
     if not run.exists() or last_of(run) is None:  # also where it was killed before its first checkpoint
         train(base, recipe=recipe, overrides=overrides, output=run, progress=halving, force=True)
         return
-    done = _counters(run).get("epoch", 0)
+    counters = _counters(run)
+    done = counters.get("epoch", 0) - counters.get("cold_epochs", 0)
     for epoch in read_epochs(run / "metrics.jsonl")[0]:
-        if epoch.epoch < done and epoch.evaluation is not None:
+        if epoch.epoch <= done and epoch.evaluation is not None:
             halving.add(_key(dict(epoch.evaluation))[0])
     if halving.epochs < planned:
         train(output=run, resume=True, progress=halving)

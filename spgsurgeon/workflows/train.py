@@ -23,9 +23,10 @@ from spgsurgeon.training.state import Counters
 from spgsurgeon.workflows.assembling import make_retraining, scored_at, switches
 from spgsurgeon.workflows.evaluate import size_document
 from spgsurgeon.workflows.preparing import Case, prepare
+from spgsurgeon.workflows.resources import default_workers
 
 FREE_KEYS = ("data.cache", "data.workers")
-"""What a resumed run may have otherwise: the weights don't depend on them."""
+"""What a resumed run may have otherwise: the weights don't depend on them. environment.json has those of each start."""
 
 
 def train(
@@ -113,7 +114,7 @@ def _run(retraining: Retraining, run: RunFolder, recipe: Recipe, *, started: boo
         tell_torchrun(_name(run.path))
     try:
         if processes.leads:
-            run.add_start({"step": retraining.counters.step, **environment(processes)})
+            run.add_start(_start(retraining, recipe))
         processes.wait()
         _check_shared(run.path, processes)
         return retraining.run()
@@ -122,6 +123,13 @@ def _run(retraining: Retraining, run: RunFolder, recipe: Recipe, *, started: boo
         if makes:
             run.discard_unstarted()
         raise
+
+
+def _start(retraining: Retraining, recipe: Recipe) -> dict[str, Any]:
+    """Return what a start of the run, or its resumption, stands on: all that may be another one than before."""
+    workers = default_workers() if recipe.data.workers is None else recipe.data.workers
+    data = {"cache": recipe.data.cache, "workers": workers}
+    return {"step": retraining.counters.step, "data": data, **environment(retraining.processes)}
 
 
 def _name(output: Path) -> str:

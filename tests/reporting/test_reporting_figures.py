@@ -52,36 +52,55 @@ def rows_of(figure: Figure) -> list[tuple[str, list[float]]]:
 
 
 def test_scores_start_at_the_original_and_lie_still_over_a_cold_start() -> None:
-    run = record(line(0, cold=True), line(1, cold=True), line(2), line(3), cold_epochs=2)
+    run = record(line(1, cold=True), line(2, cold=True), line(1), line(2), cold_epochs=2)
     (axes,) = score_figure([run], "top1").axes
-    points = [(-2, 79.0), (0, 79.0), (1, 82.0), (2, 83.0)]
+    points = [(-2, 79.0), (0, 79.0), (1, 80.0), (2, 81.0)]
     assert sorted(lines_of(axes, run), key=len) == [points[:1], points[-1:], points]
     assert [text.get_text().strip() for text in axes.texts] == ["cold start"]
-    (warm,) = score_figure([record(line(0))], "top1").axes
+    (warm,) = score_figure([record(line(1))], "top1").axes
     assert not warm.texts
 
 
+@pytest.mark.parametrize(
+    ("cold", "names"),
+    [
+        ((0,), ["0", "1", "2"]),
+        ((2,), ["0", "1", "2", "1", "2"]),  # before them, of the cold start, of the training
+        ((2, 2), ["0", "1", "2", "1", "2"]),
+        ((2, 0), ["", "", "", "1", "2"]),  # what is one run's cold epoch is another's original
+    ],
+)
+def test_an_epoch_has_its_own_number_on_the_axis(cold: tuple[int, ...], names: list[str]) -> None:
+    runs = [
+        record(*(line(k + 1, cold=True) for k in range(count)), line(1), line(2), number=number, cold_epochs=count)
+        for number, count in enumerate(cold)
+    ]
+    (axes,) = loss_figure(runs).axes
+    shown = axes.xaxis.get_major_formatter().format_ticks([float(place) for place in range(-max(cold), 3)])
+    assert shown == names
+
+
 def test_the_best_epoch_is_marked_where_it_is_not_the_last() -> None:
-    run = record(line(0), line(1) | {"evaluation": {"top1": 10.0}})
+    run = record(line(1), line(2) | {"evaluation": {"top1": 10.0}})
     (axes,) = score_figure([run], "top1").axes
     assert [(1, 80.0)] in lines_of(axes, run)
 
 
 def test_the_loss_has_the_bases_own_cross_entropy_beside_it() -> None:
-    run, plain = record(line(0), line(1)), record(line(0), number=1, name="plain", accepts=None)
+    run, plain = record(line(1), line(2)), record(line(1), number=1, name="plain", accepts=None)
     (axes,) = loss_figure([run, plain]).axes
     assert lines_of(axes, run) == [[(1, 1.5), (2, 0.75)], [(1, 1.0), (2, 0.5)]]
     assert lines_of(axes, plain) == [[(1, 1.5)]]
 
 
 def test_runs_with_the_same_values_both_show() -> None:
-    runs = [record(line(0), line(1)), record(line(0), line(1), number=1)]
+    runs = [record(line(1), line(2)), record(line(1), line(2), number=1)]
     below, above = learning_rate_figure(runs).axes[0].lines
     assert below.get_linewidth() > above.get_linewidth()
 
 
 def test_runs_are_told_apart() -> None:
-    runs = [record(line(0), line(1), number=number, name=f"run {number}") for number in range(14)]
+    runs = [record(line(1), line(2), number=number, name=f"run {number}") for number in range(14)]
     figure = loss_figure([*runs])
     styles = {(each.get_color(), each.get_linestyle()) for each in figure.axes[0].lines}
     assert len(styles) == 14
@@ -89,7 +108,7 @@ def test_runs_are_told_apart() -> None:
 
 
 def test_a_line_a_step_with_its_label_at_the_end() -> None:
-    run = record(line(0), line(1))
+    run = record(line(1), line(2))
     (axes,) = valid_share_figure(run).axes
     heights = [list(each.get_ydata()) for each in axes.lines]
     assert heights == [[100, 100], [80, pytest.approx(81)], [60, 60]]
@@ -98,7 +117,7 @@ def test_a_line_a_step_with_its_label_at_the_end() -> None:
 
 
 def test_labels_of_lines_that_end_together_keep_apart() -> None:
-    run = record(line(0), line(1) | {"valid_share": [1.0, 0.9999, 0.9998]})
+    run = record(line(1), line(2) | {"valid_share": [1.0, 0.9999, 0.9998]})
     (axes,) = valid_share_figure(run).axes
     heights = [text.xy[1] for text in axes.texts]
     low, high = axes.get_ylim()
@@ -109,7 +128,7 @@ def test_labels_of_lines_that_end_together_keep_apart() -> None:
 @pytest.mark.parametrize("classes", [2, 10, 21, SHOWN_CLASSES])
 def test_every_class_is_shown_shortest_episodes_first(classes: int) -> None:
     counts = [[label, 1, classes - label] for label in range(classes)]  # the higher the label, the shorter
-    run = record(line(0, accepted_by_class=counts), class_names=[f"class {label}" for label in range(classes)])
+    run = record(line(1, accepted_by_class=counts), class_names=[f"class {label}" for label in range(classes)])
     (whole, share), *rows = rows_of(accepted_figure(run, run.epochs[0]))
     assert whole == "all classes"
     total = np.sum(counts, axis=0)
@@ -122,7 +141,7 @@ def test_every_class_is_shown_shortest_episodes_first(classes: int) -> None:
 @pytest.mark.usefixtures("undrawn")
 def test_of_a_thousand_classes_the_extremes_are_shown_and_that_is_said() -> None:
     counts = [[label, 0, 1000 - label] for label in range(1000)]
-    run = record(line(0, accepted_by_class=counts))
+    run = record(line(1, accepted_by_class=counts))
     _, *rows = rows_of(accepted_figure(run, run.epochs[0]))
     half = SHOWN_CLASSES // 2
     names = [name for name, _ in rows]
@@ -135,18 +154,18 @@ def test_of_a_thousand_classes_the_extremes_are_shown_and_that_is_said() -> None
 
 @pytest.mark.usefixtures("undrawn")
 def test_classes_without_units_are_left_out_and_that_is_said() -> None:
-    run = record(line(0, accepted_by_class=[[1, 0, 0], [0, 0, 0], [0, 0, 2]]))
+    run = record(line(1, accepted_by_class=[[1, 0, 0], [0, 0, 0], [0, 0, 2]]))
     assert [name for name, _ in rows_of(accepted_figure(run, run.epochs[0]))] == ["all classes", "0", "2"]
     caption = next(drawing.caption for drawing in drawings_of([run]) if drawing.name == "run-1-accepted")
     assert "1 of the 3 classes had no unit in it." in caption
-    nothing = record(line(0, accepted_by_class=[[0, 0, 0]]))
+    nothing = record(line(1, accepted_by_class=[[0, 0, 0]]))
     assert "run-1-accepted" not in {drawing.name for drawing in drawings_of([nothing])}
 
 
 def test_moments_that_no_optimizer_keeps_have_no_panel() -> None:
     moments = [{"first_cosine": 0.7, "second_change": change} for change in (None, 0.4)]
-    first = record(line(0, cold=True), line(1, cold=True, moments=moments[0]), cold_epochs=2)
-    both = record(line(0, cold=True), line(1, cold=True, moments=moments[1]), number=1, cold_epochs=2, tolerance=0.1)
+    first = record(line(1, cold=True), line(2, cold=True, moments=moments[0]), cold_epochs=2)
+    both = record(line(1, cold=True), line(2, cold=True, moments=moments[1]), number=1, cold_epochs=2, tolerance=0.1)
     assert [lines_of(axes, first) for axes in moments_figure([first]).axes] == [[[(2, 0.7)]]]
     cosine, change = moments_figure([first, both]).axes
     assert lines_of(cosine, both)[0] == [(2, 0.7)]
@@ -173,11 +192,11 @@ def test_only_what_was_recorded_is_drawn() -> None:
     runs = {
         "nothing": record(original=None),
         "no epoch": record(),
-        "plain": record(line(0), accepts=None),
-        "segmentation": record(line(0) | {"evaluation": {"mean_iou": 30.0}}, original={"mean_iou": 20.0}),
+        "plain": record(line(1), accepts=None),
+        "segmentation": record(line(1) | {"evaluation": {"mean_iou": 30.0}}, original={"mean_iou": 20.0}),
     }
     assert {case: [drawing.name for drawing in drawings_of([run])] for case, run in runs.items()} == names
-    together = Counter(d.name for d in drawings_of([record(line(0)), record(original={"mean_iou": 1.0}, number=1)]))
+    together = Counter(d.name for d in drawings_of([record(line(1)), record(original={"mean_iou": 1.0}, number=1)]))
     assert together["score-top1"] == together["score-mean-iou"] == 1
 
 
@@ -185,7 +204,7 @@ def test_strange_names_are_drawn_as_they_are() -> None:
     names = ["$x^2", "_hidden", "$\\frac$", "猫", "a" * 80, "", "\n"]
     counts = [[1, 2, 3] for _ in names]
     runs = [
-        record(line(0, accepted_by_class=counts), class_names=names, number=number, name=name)
+        record(line(1, accepted_by_class=counts), class_names=names, number=number, name=name)
         for number, name in enumerate(names)
     ]
     assert [text.get_text() for text in loss_figure(runs).legends[0].get_texts()][:2] == names[:2]
@@ -197,7 +216,7 @@ def test_strange_names_are_drawn_as_they_are() -> None:
 def test_the_same_numbers_give_the_same_bytes_whatever_the_users_style(monkeypatch: pytest.MonkeyPatch) -> None:
     import matplotlib as mpl
 
-    run = record(line(0), line(1))
+    run = record(line(1), line(2))
     before = draw(loss_figure, [run])
     monkeypatch.setitem(mpl.rcParams, "axes.facecolor", "black")
     assert draw(loss_figure, [run]) == before

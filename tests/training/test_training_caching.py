@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import multiprocessing
 import os
@@ -10,22 +11,26 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import BinaryIO
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_runs import EVERYTHING, CrashError, crash_at, tiny_retraining, train, weights_hash
+from tiny_runs import EVERYTHING, CrashError, Noise, Watcher, crash_at, tiny_retraining, train, weights_hash
 from tiny_shards import make_same_folder, make_shards, picture, sample, write_tar
 
-from spgsurgeon.errors import DataError, UsageError
+from spgsurgeon.errors import DataError, SurgeonError, UsageError
 from spgsurgeon.models.preprocessing import Preprocessing
+from spgsurgeon.training import decoded_pictures, epoch_meter
 from spgsurgeon.training.augmentation import Augmentation, StagedTransform, evaluation_transform, training_transform
 from spgsurgeon.training.caching import Cache
 from spgsurgeon.training.decoded_pictures import DecodedPictures, decode, estimate
+from spgsurgeon.training.image_sources import open_source
 from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches
 from spgsurgeon.training.samples import Batch
-from spgsurgeon.training.sources import ImageSource, open_source
+from spgsurgeon.training.sources import ImageSource
 
 CPU = torch.device("cpu")
 MEMORY, DEVICE = Cache(), Cache(CPU)
@@ -201,6 +206,32 @@ def test_a_run_goes_on_with_another_cache(first: Cache | None, then: Cache | Non
     assert weights_hash(resumed) == whole
 
 
+class TakesAnHour(Noise):
+    """Pictures that take an hour each to read, on a clock of their own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(24)
+        self.now = 0.0
+        monkeypatch.setattr(epoch_meter, "time", SimpleNamespace(perf_counter=self.tick))
+
+    def tick(self) -> float:
+        self.now += 1e-3
+        return self.now
+
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        self.now += 3600
+        return super().read(index)
+
+
+@pytest.mark.parametrize(("cache", "hours"), [(None, 24), (MEMORY, 0), (DEVICE, 0)], ids=["none", "memory", "device"])
+def test_decoding_once_is_no_training_time(cache: Cache | None, hours: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    watcher = Watcher()
+    train(tiny_retraining(source=TakesAnHour(monkeypatch), cache=cache, progress=watcher))
+    for line in watcher.lines:
+        assert [round(line[key] / 3600) for key in ("seconds", "data_seconds")] == [hours, hours]
+        assert (line["images_per_second"] > 1) == (hours == 0)
+
+
 # What can't be done on a device
 
 
@@ -302,6 +333,48 @@ def test_what_is_damaged_is_decoded_anew(
     found, began = decoded_in(place, folder)
     assert began
     assert pictures(found) == expected
+
+
+def below_a_file(place: Path) -> Path:
+    place.touch()
+    return place / "decoded"
+
+
+def a_file(place: Path) -> Path:
+    place.touch()
+    return place
+
+
+def locked_by_a_folder(place: Path) -> Path:
+    decoded_in(place, Counted())
+    (lock,) = place.glob("*.lock")
+    lock.unlink()
+    lock.mkdir()
+    return place
+
+
+@pytest.mark.parametrize("spoil", [below_a_file, a_file, locked_by_a_folder])
+def test_a_folder_that_can_not_be_written_is_named(spoil: Callable[[Path], Path], tmp_path: Path) -> None:
+    source, place = Counted(), spoil(tmp_path / "place")
+    with pytest.raises(SurgeonError, match=f"^decoded pictures can't be kept in {place}: ") as caught:
+        decode(source, PAD, workers=0, folder=place)
+    assert "another folder" in str(caught.value.hint)
+    assert source.reads == [0] * 30, "nothing was decoded for nothing"
+
+
+def test_a_disk_that_fills_up_leaves_nothing_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(file: BinaryIO, *_: object) -> None:
+        file.write(b"some of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decoded_pictures, "_write", fill)
+        with pytest.raises(SurgeonError, match="disk full"):
+            decoded_in(tmp_path, Counted())
+        with pytest.raises(SurgeonError, match="disk full"):
+            decode(Counted(), PAD, workers=0)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
+    assert decoded_in(tmp_path, Counted())[1]
 
 
 class DiesHalfWay(Counted):

@@ -9,7 +9,9 @@ import torch
 from tiny_runs import ONE_PROCESS
 
 from spgsurgeon.errors import UsageError
+from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.training.environment import deterministic_algorithms, environment, tf32_products
+from spgsurgeon.workflows.assembling import switches as torch_switches
 from spgsurgeon.workflows.train import train
 
 
@@ -57,6 +59,14 @@ def test_tf32_is_for_the_block_and_changes_nothing_on_a_cpu() -> None:
     assert found[0] == "high"
     assert torch.equal(found[1], matrix @ matrix)
     assert torch.backends.cuda.matmul.allow_tf32 == before
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_cudnn_tries_its_algorithms_where_a_recipe_asks_for_it(wanted: bool) -> None:
+    before = torch.backends.cudnn.benchmark
+    with torch_switches(read_recipe("digits-dropout", [f"training.cudnn_benchmark={wanted}"])):
+        assert environment(ONE_PROCESS)["flags"]["cudnn_benchmark"] is wanted
+    assert torch.backends.cudnn.benchmark is before
 
 
 def test_another_workspace_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,18 +11,18 @@ from spgsurgeon.training.evaluation import evaluate
 
 
 class Table(nn.Module):
-    """Logits by row number: what `images` holds are indices."""
+    """Logits by row number: pictures are of one pixel, that number."""
 
     def __init__(self, logits: Tensor) -> None:
         super().__init__()
         self.logits = logits
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.logits[images]
+        return self.logits[images.flatten()]
 
 
 def scores(logits: Tensor, labels: Tensor, batch: int = 4, precision: torch.dtype = torch.float32) -> dict[str, float]:
-    batches = zip(torch.arange(len(labels)).split(batch), labels.split(batch), strict=True)
+    batches = zip(torch.arange(len(labels)).view(-1, 1, 1, 1).split(batch), labels.split(batch), strict=True)
     return evaluate(Table(logits), batches, ONE_PROCESS, precision)
 
 
@@ -52,6 +52,19 @@ def test_the_base_is_scored_in_eval_mode() -> None:
     assert first | {"images_per_second": 0} == second | {"images_per_second": 0}
     assert first["samples"] == 6
     assert all(torch.equal(value, before[key]) for key, value in grafted.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [({}, torch.channels_last), ({"memory_format": "contiguous"}, torch.contiguous_format)],
+    ids=["auto", "contiguous"],
+)
+def test_pictures_and_convolutions_lie_as_in_training(wanted: dict[str, str], found: torch.memory_format) -> None:
+    base = tiny_grafted(replicas=0).base
+    base.body[0].register_forward_hook(lambda module, inputs, _: seen.extend((inputs[0], module.weight)))
+    seen: list[Tensor] = []
+    evaluate(base, [(torch.randn(6, 3, 8, 8), torch.arange(6) % 4)], ONE_PROCESS, torch.float32, **wanted)
+    assert [tensor.is_contiguous(memory_format=found) for tensor in seen] == [True, True]
 
 
 def test_scores_are_float32_under_autocast() -> None:

@@ -20,9 +20,10 @@ from spgsurgeon.errors import DataError, SurgeonError, UsageError
 from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.training.augmentation import Augmentation, evaluation_transform, training_transform
 from spgsurgeon.training.feed import start_worker
+from spgsurgeon.training.image_sources import open_source
 from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches
 from spgsurgeon.training.samples import Batch
-from spgsurgeon.training.sources import ImageSource, open_source
+from spgsurgeon.training.sources import ImageSource
 
 PREPROCESSING = Preprocessing(input_size=(3, 16, 16))
 TRAINING = training_transform(PREPROCESSING, Augmentation(policy="trivialaugment-wide", erase=0.5))

@@ -467,7 +467,7 @@ def test_a_run_killed_in_its_first_evaluation_starts_again(tmp_path: Path, monke
             **options,
         )
 
-    def die(*arguments: Any) -> None:
+    def die(*arguments: Any, **options: Any) -> None:
         raise KeyboardInterrupt  # nothing is tidied up after it, as after a kill
 
     for end, leaves in ((crash, False), (die, True)):
@@ -496,7 +496,7 @@ def test_resume_finds_the_run_folder_that_was_not_named(tmp_path: Path, monkeypa
         workflow.train("timm/test_resnet", **options)
 
 
-def crash(*_: object) -> None:
+def crash(*_: object, **__: object) -> None:
     raise CrashError
 
 

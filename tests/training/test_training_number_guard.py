@@ -173,7 +173,7 @@ def test_the_last_step_of_an_epoch_is_looked_at_before_it_is_saved(tmp_path: Pat
 
 def test_a_score_that_is_no_number_is_not_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([{"top1": 50.0, "loss": 1.0}, {"top1": 50.0, "loss": NAN}])
-    monkeypatch.setattr("spgsurgeon.training.loop.evaluate", lambda *_: next(scores))
+    monkeypatch.setattr("spgsurgeon.training.loop.evaluate", lambda *_, **__: next(scores))
     with pytest.raises(NonFiniteError, match="the model after step 6 scores a loss of NaN"):
         train(tiny_retraining())
 

@@ -39,7 +39,8 @@ def test_a_whole_run_can_be_read_back(tmp_path: Path) -> None:
     retraining = train(tiny_retraining(EVERYTHING, path=path))
     assert recipe_of(path) == "model: tiny\n"
     lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in lines] == [0, 1, 2, 3]
+    numbers = [(line["phase"], line["epoch"]) for line in lines]
+    assert numbers == [("cold", 1), ("cold", 2), ("train", 1), ("train", 2)]
     assert lines[-1]["evaluation"] == retraining.counters.last
     folder = read_grafted_folder((path / "last").resolve())
     assert content_hash(read_safetensors(folder.base_weights)[0]) == content_hash(retraining.grafted.base.state_dict())
@@ -57,7 +58,7 @@ def test_tensorboard_shows_the_same_numbers(tmp_path: Path) -> None:
     board.Reload()
     lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
     scores = [(event.step, event.value) for event in board.Scalars("evaluation/top1")]
-    assert scores == [(line["epoch"], pytest.approx(line["evaluation"]["top1"])) for line in lines[2:]]
+    assert scores == [(line["step"], pytest.approx(line["evaluation"]["top1"])) for line in lines[2:]]
     drift = [event.value for event in board.Scalars("moments/first_cosine")]
     assert drift == [pytest.approx(lines[1]["moments"]["first_cosine"])]
     shares = [event.value for event in board.Scalars("valid_share/2")]
@@ -65,17 +66,31 @@ def test_tensorboard_shows_the_same_numbers(tmp_path: Path) -> None:
 
 
 def test_tensorboard_hides_what_a_resumed_run_repeats(run: RunFolder) -> None:
-    for epoch, value in ((0, 1.0), (1, 2.0)):
-        run.add_metrics({"epoch": epoch, "loss": value})
+    for step, value in ((9, 1.0), (18, 2.0)):
+        run.add_metrics({"step": step, "loss": value})
     run.close()
     (older,) = (run.path / "tensorboard").iterdir()
     older.rename(older.with_name("events.out.tfevents.1"))  # files go by the second in their name
     again = tiny_run_folder(run.path)
-    again.add_metrics({"epoch": 1, "loss": 3.0})
+    again.add_metrics({"step": 18, "loss": 3.0})
     again.close()
     board = EventAccumulator(str(run.path / "tensorboard"))
     board.Reload()
-    assert [(event.step, event.value) for event in board.Scalars("loss")] == [(0, 1.0), (1, 3.0)]
+    assert [(event.step, event.value) for event in board.Scalars("loss")] == [(9, 1.0), (18, 3.0)]
+
+
+def test_lines_of_epochs_that_run_again_are_dropped(run: RunFolder) -> None:
+    lines = [
+        {"phase": phase, "epoch": epoch}
+        for phase, epochs in (("cold", 3), ("train", 2))
+        for epoch in (1, 2, 3)[:epochs]
+    ]
+    damaged = ['{"phase": "train", "epoch": 1', "[]", '{"epoch": 1}', '{"phase": "train", "epoch": null}']
+    path = run.path / "metrics.jsonl"
+    for cold, trained, kept in ((3, 1, lines[:4]), (3, 0, lines[:3]), (2, 0, lines[:2]), (0, 0, [])):
+        path.write_text("\n".join([*damaged, *map(json.dumps, lines), ""]))
+        run.forget_metrics_after(cold, trained)
+        assert path.read_text() == "".join(json.dumps(line) + "\n" for line in kept)
 
 
 def test_links_and_pruning(tmp_path: Path) -> None:
@@ -118,7 +133,7 @@ def test_what_last_names_is_there_at_every_moment(run: RunFolder, monkeypatch: p
 def test_the_best_epoch_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([50.0, 60.0, 70.0, 70.0])  # the original, then three epochs
 
-    def scored(*_: Any) -> dict[str, float]:
+    def scored(*_: Any, **__: Any) -> dict[str, float]:
         return {"top1": next(scores), "loss": 1.0, "images_per_second": 1.0}
 
     monkeypatch.setattr("spgsurgeon.training.loop.evaluate", scored)

@@ -158,7 +158,7 @@ def test_lines_come_before_their_checkpoint(run: RunFolder, monkeypatch: pytest.
     monkeypatch.setattr(RunFolder, "save", watched)
     own = saver(run)
     for epoch in range(3):
-        own.save(epoch, checkpoint(), line={"epoch": epoch})
+        own.save(epoch, checkpoint(), line={"step": epoch})
     own.finish()
     assert [lines for _, lines in seen] == [1, 2, 3]
 
@@ -241,11 +241,11 @@ def test_the_best_is_not_lost_to_a_full_disk(run: RunFolder, disk: FullDisk, clo
     """It is written once there is room, although later checkpoints have come."""
     warnings: list[str] = []
     own = saver(run, warnings)
-    own.save(1, checkpoint(1.0), best=True, line={"epoch": 0})
+    own.save(1, checkpoint(1.0), best=True, line={"step": 0})
     own.close()
     disk.full = True
-    own.save(2, checkpoint(2.0), best=True, line={"epoch": 1})
-    own.save(3, checkpoint(3.0), line={"epoch": 2})
+    own.save(2, checkpoint(2.0), best=True, line={"step": 1})
+    own.save(3, checkpoint(3.0), line={"step": 2})
     own.close()
     assert value_of(run.path / "best") == value_of(run.path / "last") == 1.0
     assert not own.due(4)
@@ -255,11 +255,8 @@ def test_the_best_is_not_lost_to_a_full_disk(run: RunFolder, disk: FullDisk, clo
     own.save(4, checkpoint(4.0))
     own.finish()
     assert (value_of(run.path / "best"), value_of(run.path / "last")) == (2.0, 4.0)
-    assert [line["epoch"] for line in map(json.loads, (run.path / "metrics.jsonl").read_text().splitlines())] == [
-        0,
-        1,
-        2,
-    ]
+    lines = map(json.loads, (run.path / "metrics.jsonl").read_text().splitlines())
+    assert [line["step"] for line in lines] == [0, 1, 2]
     assert len(warnings) == 2
 
 
@@ -279,15 +276,15 @@ def test_a_signal_on_a_full_disk_still_ends_the_run_as_a_signal(tmp_path: Path, 
 
 
 def test_a_line_that_did_not_fit_leaves_no_half(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    run.add_metrics({"epoch": 0})
+    run.add_metrics({"step": 0})
     fsync = os.fsync
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", _raising(errno.ENOSPC))
         with pytest.raises(SurgeonError, match=r"disk full: .*metrics\.jsonl"):
-            run.add_metrics({"epoch": 1})
+            run.add_metrics({"step": 1})
     assert os.fsync is fsync
-    run.add_metrics({"epoch": 1})
-    assert (run.path / "metrics.jsonl").read_text() == '{"epoch": 0}\n{"epoch": 1}\n'
+    run.add_metrics({"step": 1})
+    assert (run.path / "metrics.jsonl").read_text() == '{"step": 0}\n{"step": 1}\n'
     run.close()
 
 

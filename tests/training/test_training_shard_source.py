@@ -19,10 +19,11 @@ from spgsurgeon.errors import DamagedFileError, DataError, SurgeonError, UsageEr
 from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.training import shard_source
 from spgsurgeon.training.augmentation import Augmentation, evaluation_transform, training_transform
+from spgsurgeon.training.image_sources import open_source
 from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches
 from spgsurgeon.training.samples import Batch
 from spgsurgeon.training.shard_source import PICTURES, open_shards, with_classes
-from spgsurgeon.training.sources import ImageSource, check_same_classes, open_source
+from spgsurgeon.training.sources import ImageSource, check_same_classes
 
 PREPROCESSING = Preprocessing(input_size=(3, 16, 16))
 TRAINING = training_transform(PREPROCESSING, Augmentation(policy="trivialaugment-wide", erase=0.5))

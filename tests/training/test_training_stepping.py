@@ -11,7 +11,6 @@ from tiny_runs import EVERYTHING, SETTINGS, WEIGHTS, Tiny, tiny_grafted, tiny_re
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from spgsurgeon.training.processes import choose_memory_format
 from spgsurgeon.training.settings import ColdStart, Objective
 from spgsurgeon.training.statistics import EpisodeStatistics
 from spgsurgeon.trp.grafted import GraftedModel, attach
@@ -53,9 +52,9 @@ def test_a_replica_adds_what_its_arithmetic_needs() -> None:
     Head, loss, optimizer and the watch on the numbers take all steps at once.
     """
     plain, one, three = (operators_of_a_step(replicas) for replicas in (0, 1, 3))
-    assert plain.total() <= 70
-    assert one.total() - plain.total() <= 22
-    assert three.total() - one.total() <= 2 * 16
+    assert plain.total() <= 60
+    assert one.total() - plain.total() <= 19
+    assert three.total() - one.total() <= 2 * 15
     for name in ("_log_softmax", "nll_loss_forward", "argmax", "_foreach_norm", "_fused_sgd_", "convolution"):
         assert (plain[name], three[name]) == (1, 1), name
     assert three["addmm"] - plain["addmm"] == 3
@@ -97,29 +96,13 @@ def test_a_run_compiles_its_step_once(settings: Any, graphs: int, make: Any, mon
     assert len(compiled) == graphs
 
 
-@pytest.mark.parametrize(
-    ("wanted", "device", "found"),
-    [
-        ("auto", "cpu", torch.channels_last),
-        ("auto", "cuda", torch.channels_last),
-        ("auto", "mps", torch.contiguous_format),
-        ("channels-last", "mps", torch.channels_last),
-        ("contiguous", "cuda", torch.contiguous_format),
-    ],
-)
-def test_how_pictures_lie_in_memory(wanted: str, device: str, found: torch.memory_format) -> None:
-    assert choose_memory_format(wanted, torch.device(device)) == found
-
-
 @pytest.mark.parametrize(("wanted", "found"), [("auto", torch.channels_last), ("contiguous", torch.contiguous_format)])
-def test_pictures_enter_the_model_as_asked_and_weights_stay_as_they_are(
-    wanted: str, found: torch.memory_format
-) -> None:
+def test_pictures_and_convolutions_lie_as_asked(wanted: str, found: torch.memory_format) -> None:
     retraining = tiny_retraining(replace(SETTINGS, memory_format=wanted))
     seen: list[bool] = []
     first = retraining.grafted.base.body[0]
     first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].is_contiguous(memory_format=found)))
     retraining.try_batch().loss.backward()
     assert seen == [True]
-    assert first.weight.is_contiguous()
-    assert first.weight.grad.is_contiguous()
+    assert first.weight.is_contiguous(memory_format=found)
+    assert first.weight.grad.is_contiguous(memory_format=found)

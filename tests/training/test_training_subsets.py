@@ -17,7 +17,8 @@ from tiny_masks import NoiseMasks
 from tiny_shards import make_same_folder, make_shards
 
 from spgsurgeon.errors import UsageError
-from spgsurgeon.training.sources import ImageSource, open_source
+from spgsurgeon.training.image_sources import open_source
+from spgsurgeon.training.sources import ImageSource
 from spgsurgeon.training.strata import stratified_order
 from spgsurgeon.training.subsets import hold_out, hold_out_masks, limit_classes
 

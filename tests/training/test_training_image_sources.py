@@ -12,14 +12,9 @@ from PIL import Image
 from timm.data import ImageDataset
 
 from spgsurgeon.errors import UsageError
+from spgsurgeon.training.image_sources import DIGIT_SPLITS, _TorchvisionSource, open_source
 from spgsurgeon.training.seeds import derive_seed
-from spgsurgeon.training.sources import (
-    DIGIT_SPLITS,
-    ImageSource,
-    _TorchvisionSource,
-    check_same_classes,
-    open_source,
-)
+from spgsurgeon.training.sources import ImageSource, check_same_classes
 
 
 def write_folder(root: Path, classes: str, images: int = 2) -> None:
