@@ -66,7 +66,7 @@ class _Look:
         if largest.is_cuda:
             self._largest = torch.empty_like(largest, device="cpu", pin_memory=True).copy_(largest, non_blocking=True)
             self._arrived = torch.cuda.Event()
-            self._arrived.record()
+            self._arrived.record(torch.cuda.current_stream(largest.device))
 
     def largest(self) -> float:
         """Return what no norm exceeds, in no process; NaN or infinity where one is not finite."""

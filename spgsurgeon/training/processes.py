@@ -8,7 +8,7 @@ import resource
 import sys
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -106,7 +106,8 @@ def join_processes(device: str = "auto") -> Iterator[Processes]:
     chosen = choose_device(device)
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:
-        yield Processes(0, 1, chosen)
+        with current_device(chosen):
+            yield Processes(0, 1, chosen)
         return
     _check_environment()
     if chosen.type == "cuda":
@@ -214,6 +215,11 @@ def choose_device(device: str) -> torch.device:
     if not there:
         raise UsageError(f"there is no device {device!r} here", hint="device=auto takes the best there is")
     return wanted
+
+
+def current_device(device: torch.device) -> AbstractContextManager[object]:
+    """Return the context in which a CUDA device is torch's current one, which pinned memory, for one, goes by."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def choose_precision(precision: str, device: torch.device) -> torch.dtype:

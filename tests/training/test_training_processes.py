@@ -4,6 +4,8 @@ import json
 import os
 import re
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -328,6 +330,25 @@ def test_one_process_needs_no_group() -> None:
         assert processes.sum(torch.tensor(2.0)) == processes.mean(torch.tensor(2.0)) == 2.0
         assert processes.largest(3) == 3
         assert not torch.distributed.is_initialized()
+
+
+def test_the_device_of_one_process_is_torchs_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pinned memory, for one, would take a context on device 0 otherwise."""
+    current: list[torch.device] = []
+
+    @contextmanager
+    def switch(device: torch.device) -> Iterator[None]:
+        current.append(device)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "device", switch)
+    with join_processes("cuda:1") as processes:
+        assert current == [processes.device] == [torch.device("cuda", 1)]
+    with join_processes("cpu"):
+        assert current == []
 
 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
