@@ -3,12 +3,13 @@
 from collections import Counter
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import pytest
 import torch
 from pretended_cuda import PROCESSES, PretendedCUDA, needs_cuda_build
-from tiny_runs import EVERYTHING, SETTINGS, WEIGHTS, Tiny, tiny_grafted, tiny_retraining, train
+from tiny_runs import EVERYTHING, ON_A_GPU, SETTINGS, WEIGHTS, Tiny, tiny_grafted, tiny_retraining, train
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -100,6 +101,24 @@ def test_a_step_on_cuda_has_everything_there_and_waits_for_nothing(
             retraining.take_step(parts, statistics)
             statistics._count()
             assert cuda.waits == []
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("settings", [SETTINGS, EVERYTHING, replace(EVERYTHING, non_finite="skip")])
+def test_a_step_on_a_gpu_waits_for_nothing(settings: Settings) -> None:
+    retraining = tiny_retraining(settings, processes=ON_A_GPU)
+    statistics = EpisodeStatistics(retraining.grafted.steps, 4, retraining.processes)
+    parts = list(islice(retraining._training.epoch(0), settings.accumulate))
+    retraining.grafted.train()
+    for _ in range(3):
+        retraining.take_step(parts, statistics)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        retraining.take_step(parts, statistics)
+        statistics._count()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def deep() -> GraftedModel:
