@@ -242,6 +242,12 @@ def sum_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
+def forget_peak_memory(device: torch.device) -> None:
+    """Let the peak on a CUDA device be that from now on; that of resident memory is from the process's start."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def peak_memory(device: torch.device) -> int:
     """Return the most bytes this process held: on a CUDA device its allocator's, else resident memory."""
     if device.type == "cuda":

@@ -42,6 +42,7 @@ from spgsurgeon.training.processes import (
     autocast,
     choose_device,
     choose_precision,
+    forget_peak_memory,
     join_processes,
     peak_memory,
 )
@@ -349,6 +350,16 @@ def test_the_device_of_one_process_is_torchs_current_one(monkeypatch: pytest.Mon
         assert current == [processes.device] == [torch.device("cuda", 1)]
     with join_processes("cpu"):
         assert current == []
+
+
+def test_a_runs_peak_of_memory_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several may run one after the other in a process, as those of a comparison do on a GPU."""
+    forgotten: list[torch.device] = []
+    device = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", forgotten.append)
+    monkeypatch.setattr("spgsurgeon.training.loop.forget_peak_memory", lambda _: forget_peak_memory(device))
+    train(tiny_retraining())
+    assert forgotten == [device]
 
 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
