@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -223,6 +224,23 @@ def test_torch_is_deterministic_in_the_steps_of_that_arm_only() -> None:
         arm.run(1)
     arms["grafted"].run(1)
     assert seen == [False, True, False]
+
+
+def test_cublas_is_told_of_that_arm_before_another_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch looks at the workspace at its first product on a GPU, and not again."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    seen: list[str | None] = []
+
+    def reach(*_: object) -> None:
+        seen.append(os.environ.get("CUBLAS_WORKSPACE_CONFIG"))
+        raise KeyError
+
+    monkeypatch.setattr(workflow, "make_retraining", reach)
+    for arms in (["plain"], ["plain", "deterministic"]):
+        with pytest.raises(KeyError):
+            workflow.bench("timm/test_resnet", overrides=SMALL, arms=arms, num_classes=3)
+    assert seen == [None, ":4096:8"]
 
 
 def test_threads_are_put_back() -> None:

@@ -20,6 +20,7 @@ from torchvision.transforms import InterpolationMode, v2
 from spgsurgeon.errors import UsageError, did_you_mean
 from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.training.masks import IGNORED, LabelMap
+from spgsurgeon.training.transfer import sent
 
 Transform = Callable[[Image.Image], Tensor]
 
@@ -169,8 +170,8 @@ class Normalised:
         """Return float32 [..., C, H, W] of pixels, uint8 [..., H, W, C], on any device."""
         numbers = pixels.movedim(-1, -3).to(torch.float32, memory_format=torch.contiguous_format)
         numbers *= 1 / 255
-        numbers -= self._mean.to(pixels.device)
-        numbers /= self._std.to(pixels.device)
+        numbers -= sent(self._mean, pixels.device)
+        numbers /= sent(self._std, pixels.device)
         return numbers
 
 

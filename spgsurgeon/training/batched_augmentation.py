@@ -19,6 +19,7 @@ from spgsurgeon.errors import UsageError
 from spgsurgeon.training.augmentation import Normalised, StagedTransform
 from spgsurgeon.training.resampling import INTERPOLATIONS, resized_crops
 from spgsurgeon.training.seeds import isolated_generator
+from spgsurgeon.training.transfer import sent
 
 _DRAWN = 9  # top, left, height and width of the crop; whether it is mirrored; as much again of what is erased
 
@@ -51,7 +52,7 @@ class BatchedAugmentation:
             if isinstance(self._crop, v2.RandomResizedCrop):
                 images = resized_crops(images, drawn[:, :4], self._out, self._crop.interpolation)
                 drawn[:, :2] = 0  # what is left to do with them is to mirror them
-            drawn = drawn.to(self._device, non_blocking=True)
+            drawn = sent(drawn, self._device)
             if self._flip or isinstance(self._crop, v2.RandomCrop):
                 images = self._moved(images, drawn[:, :5])
         images = self._normalised.of_pixels(images)

@@ -18,6 +18,7 @@ from spgsurgeon.training.decoded_pictures import DecodedPictures
 from spgsurgeon.training.feed import unusable_error
 from spgsurgeon.training.samples import Batch, Key, Loaded, Samples, Unusable
 from spgsurgeon.training.sources import Source
+from spgsurgeon.training.transfer import sent
 
 
 class DevicePictures:
@@ -132,8 +133,8 @@ class DeviceFeed:
         together = torch.empty((len(items), *next(iter(others.values())).shape), device=self._device)
         together[self._sent([place for place in range(len(items)) if place not in others])] = images
         for place, image in others.items():
-            together[place] = image.to(self._device)
+            together[place] = sent(image, self._device)
         return together
 
     def _sent(self, numbers: list[Any]) -> torch.Tensor:
-        return torch.tensor(numbers, dtype=torch.int64).to(self._device, non_blocking=True)
+        return sent(torch.tensor(numbers, dtype=torch.int64), self._device)

@@ -44,12 +44,26 @@ def environment(processes: Processes) -> dict[str, Any]:
 @contextmanager
 def tf32_products(wanted: bool) -> Iterator[None]:
     """Let matrix products in float32 use TF32 inside the block, on CUDA devices that have it. Others don't change."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = wanted or before
+    if not wanted or torch.backends.cuda.matmul.allow_tf32:
+        yield
+        return
+    torch.backends.cuda.matmul.allow_tf32 = True
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+        torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def choose_deterministic_workspace() -> None:
+    """Let cuBLAS have a workspace that deterministic algorithms go with; torch looks once, at its first product.
+
+    Raises UsageError where another one was chosen.
+    """
+    if os.environ.setdefault(_WORKSPACE, ":4096:8") not in (":4096:8", ":16:8"):
+        raise UsageError(
+            f"training.deterministic needs {_WORKSPACE}=:4096:8 or :16:8, and it is {os.environ[_WORKSPACE]}",
+            hint=f"unset {_WORKSPACE}",
+        )
 
 
 @contextmanager
@@ -67,16 +81,12 @@ def fastest_convolutions(wanted: bool) -> Iterator[None]:
 def deterministic_algorithms(wanted: bool) -> Iterator[None]:
     """Hold torch to its deterministic algorithms inside the block; an operation that has none raises RuntimeError.
 
-    Raises UsageError where CUDA is in use already with a cuBLAS workspace that is not deterministic.
+    Raises as `choose_deterministic_workspace` does.
     """
     if not wanted:
         yield
         return
-    if os.environ.setdefault(_WORKSPACE, ":4096:8") not in (":4096:8", ":16:8"):
-        raise UsageError(
-            f"training.deterministic needs {_WORKSPACE}=:4096:8 or :16:8, and it is {os.environ[_WORKSPACE]}",
-            hint=f"unset {_WORKSPACE}",
-        )
+    choose_deterministic_workspace()
     switches: Any = torch.utils.deterministic
     before = torch.are_deterministic_algorithms_enabled(), switches.fill_uninitialized_memory
     benchmark = torch.backends.cudnn.benchmark

@@ -142,8 +142,12 @@ def unusable_error(source: Source[Any], found: Unusable) -> DataError:
 
 
 def _tells_of_a_dead_worker(error: Exception) -> bool:
-    """Return whether torch noticed a worker's death, or that a batch the worker still held is gone."""
-    return isinstance(error, EOFError | ConnectionError) or "DataLoader worker (pid" in str(error)
+    """Return whether torch noticed a worker's death, or that a batch the worker still held is gone.
+
+    The thread that pins batches ends where it asks for such a batch.
+    """
+    signs = ("DataLoader worker (pid", "Pin memory thread exited")
+    return isinstance(error, EOFError | ConnectionError) or any(sign in str(error) for sign in signs)
 
 
 @contextmanager

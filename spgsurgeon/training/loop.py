@@ -36,7 +36,7 @@ from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches
 from spgsurgeon.training.memory_format import choose_memory_format, lay_out_convolutions
 from spgsurgeon.training.number_guard import NonFiniteError
 from spgsurgeon.training.optimization import learning_rate, make_optimizer, make_schedule
-from spgsurgeon.training.processes import Processes, choose_precision
+from spgsurgeon.training.processes import Processes, choose_precision, forget_peak_memory
 from spgsurgeon.training.progress import Progress
 from spgsurgeon.training.run_folder import RunFolder
 from spgsurgeon.training.safekeeping import Safekeeping
@@ -124,6 +124,7 @@ class Retraining:
         NonFiniteError, with the checkpoints from before.
         """
         counters = self.counters
+        forget_peak_memory(self.processes.device)  # that of runs before this one in the same process
         if self.progress:
             most = self.settings.cold_start.most_epochs * self.steps_per_epoch
             cold = counters.step - counters.update if counters.cold_finished else most

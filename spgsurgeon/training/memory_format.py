@@ -41,11 +41,14 @@ def lay_out_convolutions(module: nn.Module, memory_format: torch.memory_format) 
     """Lay out the weights of 2D convolutions as the pictures are, so that no step needs to do it.
 
     They stay the same parameters. Other weights are left alone: of those with four dimensions some are only viewed.
+    Strides that could be of both formats, as of 1x1 kernels, become those of this one: gradients have them, and
+    DistributedDataParallel warns of parameters with others.
     """
     for part in module.modules():
         weight = part._parameters.get("weight")
         if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d)) and isinstance(weight, nn.Parameter):
-            weight.data = weight.data.contiguous(memory_format=memory_format)
+            pattern = torch.empty_like(weight, memory_format=memory_format, device="meta")
+            weight.data = laid_out_like(weight.data, pattern)
 
 
 def laid_out_like(tensor: Tensor, pattern: Tensor) -> Tensor:

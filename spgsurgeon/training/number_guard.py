@@ -65,8 +65,8 @@ class _Look:
         self._arrived: torch.cuda.Event | None = None
         if largest.is_cuda:
             self._largest = torch.empty_like(largest, device="cpu", pin_memory=True).copy_(largest, non_blocking=True)
-            self._arrived = torch.cuda.Event()
-            self._arrived.record()
+            self._arrived = torch.cuda.Event(blocking=True)  # who waits for it leaves the processor to loader workers
+            self._arrived.record(torch.cuda.current_stream(largest.device))
 
     def largest(self) -> float:
         """Return what no norm exceeds, in no process; NaN or infinity where one is not finite."""

@@ -8,7 +8,7 @@ import resource
 import sys
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -106,7 +106,8 @@ def join_processes(device: str = "auto") -> Iterator[Processes]:
     chosen = choose_device(device)
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:
-        yield Processes(0, 1, chosen)
+        with current_device(chosen):
+            yield Processes(0, 1, chosen)
         return
     _check_environment()
     if chosen.type == "cuda":
@@ -216,6 +217,11 @@ def choose_device(device: str) -> torch.device:
     return wanted
 
 
+def current_device(device: torch.device) -> AbstractContextManager[object]:
+    """Return the context in which a CUDA device is torch's current one, which pinned memory, for one, goes by."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
 def choose_precision(precision: str, device: torch.device) -> torch.dtype:
     """Return the autocast type; `auto` is bfloat16 on a CUDA device that has it, else float32 (no autocast)."""
     if precision == "auto":
@@ -234,6 +240,12 @@ def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
 def sum_dtype(device: torch.device) -> torch.dtype:
     """Return the type to add many numbers up in: float64, but float32 on MPS devices, which have no other."""
     return torch.float32 if device.type == "mps" else torch.float64
+
+
+def forget_peak_memory(device: torch.device) -> None:
+    """Let the peak on a CUDA device be that from now on; that of resident memory is from the process's start."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory(device: torch.device) -> int:

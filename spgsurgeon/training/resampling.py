@@ -19,6 +19,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
+from spgsurgeon.training.transfer import sent
+
 _BITS = 22
 
 
@@ -58,7 +60,7 @@ def resized_crops(images: Tensor, boxes: Tensor, size: tuple[int, int], interpol
         if mask.all():
             return _passes(images, boxes, size, axes, chosen)
         if mask.any():
-            here = mask.to(images.device)
+            here = sent(mask.nonzero().flatten(), images.device)  # picking by the mask itself would be waited for
             result[here] = _passes(images[here], boxes[mask], size, axes, chosen)
     return result
 
@@ -87,7 +89,7 @@ def _passes(images: Tensor, boxes: Tensor, size: tuple[int, int], axes: tuple[in
 
 def _resampled(images: Tensor, start: Tensor, length: Tensor, out: int, axis: int, chosen: _Filter) -> Tensor:
     """Return the images with `length` pixels from `start` on made `out` along an axis; both are [B]."""
-    places, weights = (tensor.to(images.device, non_blocking=True) for tensor in _taps(start, length, out, chosen))
+    places, weights = (sent(tensor, images.device) for tensor in _taps(start, length, out, chosen))
     shape = list(images.shape)
     shape[axis] = out
     spread = [1] * images.dim()

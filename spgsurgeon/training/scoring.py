@@ -45,7 +45,8 @@ class ClassificationTally:
     def add(self, logits: Tensor, target: Tensor) -> None:
         """Count a batch of pictures."""
         best = hits_by_place(logits, target)
-        self._counts += torch.stack([best[:, 0].sum(), best.sum(), best.new_tensor(len(target), dtype=torch.int64)])
+        pictures = best.new_full((), len(target), dtype=torch.int64)  # a `new_tensor` would be copied, and waited for
+        self._counts += torch.stack([best[:, 0].sum(), best.sum(), pictures])
         self._loss += cross_entropy(logits, target, reduction="sum")
 
     def scores(self) -> Scores:
@@ -74,7 +75,8 @@ class SegmentationTally:
         """Count a batch of pictures."""
         confusion = confusion_of(logits, target)
         self._confusion = confusion if self._confusion is None else self._confusion + confusion
-        self._loss += cross_entropy(logits, target, reduction="sum", ignore_index=IGNORED)
+        # Of maps CUDA has no deterministic cross entropy that sums by itself.
+        self._loss += cross_entropy(logits, target, reduction="none", ignore_index=IGNORED).sum(dtype=self._loss.dtype)
         self._samples += len(target)
 
     def scores(self) -> Scores:

@@ -1,6 +1,8 @@
-"""Batches on their way to the device, beside what it computes."""
+"""Batches, and numbers that go with them, on their way to the device, beside what it computes."""
 
 from __future__ import annotations
+
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -15,7 +17,7 @@ class Transfer:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream = _copy_stream(_index_of(device)) if device.type == "cuda" else None
 
     def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors on the device, to be used on its current stream; those that are there stay as they are."""
@@ -28,3 +30,24 @@ class Transfer:
         for tensor in moved:
             tensor.record_stream(current)  # its memory is not given out again before this stream is done with it
         return moved
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the host's memory on the device; the process goes on before the device comes to the copy.
+
+    For that the memory must be pinned: a copy from any other, unless it is small, waits for what the device computes.
+    """
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+
+
+def _index_of(device: torch.device) -> int:
+    return torch.cuda.current_device() if device.index is None else device.index
+
+
+@cache
+def _copy_stream(index: int) -> torch.cuda.Stream:
+    """Return the stream for copies to CUDA device number `index`, the same for all.
+
+    What is freed on a stream stays with it, so each further one would hold memory for a few batches of its own.
+    """
+    return torch.cuda.Stream(index)

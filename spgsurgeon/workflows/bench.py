@@ -14,9 +14,9 @@ import torch
 
 from spgsurgeon.errors import UsageError
 from spgsurgeon.recipe.schema import Recipe
-from spgsurgeon.training.environment import environment, tf32_products
+from spgsurgeon.training.environment import choose_deterministic_workspace, environment, tf32_products
 from spgsurgeon.training.loop import Retraining
-from spgsurgeon.training.processes import Processes, choose_device, choose_precision
+from spgsurgeon.training.processes import Processes, choose_device, choose_precision, current_device
 from spgsurgeon.training.samples import Batch
 from spgsurgeon.workflows.assembling import make_retraining
 from spgsurgeon.workflows.bench_arms import (
@@ -84,8 +84,10 @@ def bench(
     training = subject.recipe.training
     images = training.batch_size * training.accumulate
     processes = Processes(0, 1, choose_device(training.device))
-    with _threads(threads), tf32_products(training.tf32):
+    with _threads(threads), tf32_products(training.tf32), current_device(processes.device):
         recipes = {name: subject.recipe_of(name) for name in names}
+        if any(recipe.training.deterministic for recipe in recipes.values()):
+            choose_deterministic_workspace()  # before the first arm computes anything
         case = subject.case(recipes[GRAFTED])
         retraining = make_retraining(case, processes)
         parts = _resident_parts(retraining)

@@ -23,9 +23,10 @@ _TRACED = {"cpu": 0, "cuda": 1}  # how torch's profiler numbers the devices whos
 
 @dataclass(frozen=True)
 class StepProfile:
-    """One step: calls of torch's operators, CUDA kernels (None on other devices), allocations on the device.
+    """One step: calls of torch's operators, CUDA kernels, allocations on the device.
 
-    `peak_bytes` is the most that was allocated at once, above what was there before it.
+    Kernels are None on other devices, and where the system does not let the profiler see them. `peak_bytes` is the most
+    that was allocated at once, above what was there before it.
     """
 
     operators: int
@@ -48,7 +49,7 @@ def profile_step(step: Callable[[], object], device: torch.device) -> StepProfil
     changes = [event["args"]["Bytes"] for event in sorted(memory, key=lambda event: event["ts"])]
     return StepProfile(
         operators=sum(e.get("cat") == "cpu_op" and e["name"].startswith("aten::") for e in events),
-        kernels=sum(e.get("cat") == "kernel" for e in events) if device.type == "cuda" else None,
+        kernels=sum(e.get("cat") == "kernel" for e in events) or None,
         allocations=sum(change > 0 for change in changes),
         peak_bytes=max(accumulate(changes), default=0),
     )

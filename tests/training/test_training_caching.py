@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pretended_cuda import CUDA, PretendedCUDA, needs_cuda_build
 from tiny_runs import EVERYTHING, CrashError, Noise, Watcher, crash_at, tiny_retraining, train, weights_hash
 from tiny_shards import make_same_folder, make_shards, picture, sample, write_tar
 
@@ -25,10 +26,12 @@ from spgsurgeon.errors import DataError, SurgeonError, UsageError
 from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.training import decoded_pictures, epoch_meter
 from spgsurgeon.training.augmentation import Augmentation, StagedTransform, evaluation_transform, training_transform
+from spgsurgeon.training.batched_augmentation import BatchedAugmentation
 from spgsurgeon.training.caching import Cache
 from spgsurgeon.training.decoded_pictures import DecodedPictures, decode, estimate
 from spgsurgeon.training.image_sources import open_source
 from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches
+from spgsurgeon.training.resampling import _pillow_turns
 from spgsurgeon.training.samples import Batch
 from spgsurgeon.training.sources import ImageSource
 
@@ -131,6 +134,19 @@ def test_batches_made_on_a_gpu_are_those_of_the_cpu(crop: str) -> None:
     assert {tensor.device.type for batch in found for tensor in batch} == {"cuda"}
     plain = epochs(batches(OfOneSize(), None, transform=transform))
     assert equal([Batch(*(tensor.cpu() for tensor in batch)) for batch in found], plain)
+
+
+@needs_cuda_build
+@pytest.mark.parametrize("crop", ["pad", "resize", "random-resized"])
+def test_batches_are_made_on_cuda_without_waiting_for_it(crop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    transform = training_transform(PREPROCESSING, Augmentation(crop=crop, erase=0.5))
+    augmentation = BatchedAugmentation(transform, (16, 12), CUDA)
+    _pillow_turns()  # looks at pictures
+    with PretendedCUDA(monkeypatch) as cuda:
+        pixels = torch.zeros(9, 16, 12, 3, dtype=torch.uint8, device=CUDA)
+        images = augmentation(pixels, torch.arange(4, device=CUDA), range(4))
+        assert (images.device, images.shape) == (CUDA, (4, 3, 16, 12))
+        assert cuda.waits == []
 
 
 def test_random_sizes_and_policies_stay_as_they_are_in_memory() -> None:

@@ -69,6 +69,19 @@ def test_cudnn_tries_its_algorithms_where_a_recipe_asks_for_it(wanted: bool) -> 
     assert torch.backends.cudnn.benchmark is before
 
 
+def test_who_wants_no_tf32_leaves_other_precisions_as_they_are() -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with tf32_products(False):
+            assert torch.get_float32_matmul_precision() == "medium"
+        with tf32_products(True):
+            assert torch.get_float32_matmul_precision() == "medium"
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def test_another_workspace_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":0:0")
     with pytest.raises(UsageError, match="CUBLAS_WORKSPACE_CONFIG"), deterministic_algorithms(True):

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from torch import Tensor
 from spgsurgeon.errors import DataError, SurgeonError, UsageError
 from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.training.augmentation import Augmentation, evaluation_transform, training_transform
-from spgsurgeon.training.feed import start_worker
+from spgsurgeon.training.feed import Feed, start_worker
 from spgsurgeon.training.image_sources import open_source
 from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches
 from spgsurgeon.training.samples import Batch
@@ -327,6 +328,17 @@ def test_a_worker_that_dies() -> None:
         list(batches)
     assert "memory" in str(caught.value.hint)
     batches.close()
+
+
+def test_a_worker_that_dies_while_its_batch_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's thread that pins batches ends with what it could not take, and the loader says no more than that."""
+
+    def start(feed: Any) -> Any:
+        raise RuntimeError("Pin memory thread exited unexpectedly")
+
+    monkeypatch.setattr(Feed, "_start", start)
+    with pytest.raises(SurgeonError, match="a loader worker died: Pin memory thread"):
+        list(EvaluationBatches(Numbered(12), EVALUATION, batch_size=2, workers=1))
 
 
 @pytest.mark.parametrize("workers", [0, 1])

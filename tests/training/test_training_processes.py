@@ -4,6 +4,8 @@ import json
 import os
 import re
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -40,6 +42,7 @@ from spgsurgeon.training.processes import (
     autocast,
     choose_device,
     choose_precision,
+    forget_peak_memory,
     join_processes,
     peak_memory,
 )
@@ -328,6 +331,35 @@ def test_one_process_needs_no_group() -> None:
         assert processes.sum(torch.tensor(2.0)) == processes.mean(torch.tensor(2.0)) == 2.0
         assert processes.largest(3) == 3
         assert not torch.distributed.is_initialized()
+
+
+def test_the_device_of_one_process_is_torchs_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pinned memory, for one, would take a context on device 0 otherwise."""
+    current: list[torch.device] = []
+
+    @contextmanager
+    def switch(device: torch.device) -> Iterator[None]:
+        current.append(device)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "device", switch)
+    with join_processes("cuda:1") as processes:
+        assert current == [processes.device] == [torch.device("cuda", 1)]
+    with join_processes("cpu"):
+        assert current == []
+
+
+def test_a_runs_peak_of_memory_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several may run one after the other in a process, as those of a comparison do on a GPU."""
+    forgotten: list[torch.device] = []
+    device = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", forgotten.append)
+    monkeypatch.setattr("spgsurgeon.training.loop.forget_peak_memory", lambda _: forget_peak_memory(device))
+    train(tiny_retraining())
+    assert forgotten == [device]
 
 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:

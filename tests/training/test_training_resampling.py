@@ -1,12 +1,15 @@
 """Crops resized in batches: byte for byte what Pillow makes of each."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms import InterpolationMode
 
-from spgsurgeon.training.resampling import INTERPOLATIONS, resized_crops
+from spgsurgeon.training.resampling import INTERPOLATIONS, _pillow_turns, resized_crops
 
 PILLOWS = {
     InterpolationMode.BILINEAR: Image.Resampling.BILINEAR,
@@ -38,3 +41,20 @@ def test_no_pictures_give_none() -> None:
     empty = torch.empty((0, 20, 20, 3), dtype=torch.uint8)
     found = resized_crops(empty, torch.empty((0, 4), dtype=torch.int64), (8, 9), next(iter(INTERPOLATIONS)))
     assert found.shape == (0, 8, 9, 3)
+
+
+def test_pictures_are_picked_by_number() -> None:
+    """By a mask, a GPU would have to say first how many there are."""
+    picked: list[torch.dtype] = []
+
+    class Picks(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+            if function._schema.name in ("aten::index", "aten::index_put_") and arguments[0].dtype == torch.uint8:
+                picked.extend(index.dtype for index in arguments[1])
+            return function(*arguments, **(options or {}))
+
+    boxes = torch.tensor([[0, 0, 50, 24], [0, 0, 5, 50]])  # the first pass goes along the columns of the one only
+    with Picks():
+        resized_crops(torch.zeros(2, 50, 50, 3, dtype=torch.uint8), boxes, (5, 47), InterpolationMode.BILINEAR)
+    assert set(picked) <= {torch.int64}
+    assert len(picked) == (4 if _pillow_turns() else 0)

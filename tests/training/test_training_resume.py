@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 
 import pytest
 import tiny_runs
+import torch
 from tiny_runs import (
     EVERYTHING,
+    ON_A_GPU,
     SETTINGS,
     CrashError,
     crash_at,
@@ -28,6 +30,7 @@ from tiny_runs import (
 
 from spgsurgeon.checkpoint.sealing import sealed
 from spgsurgeon.errors import DamagedFileError
+from spgsurgeon.training.environment import deterministic_algorithms
 from spgsurgeon.training.interruption import InterruptedRunError
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.settings import Checkpoints
@@ -95,6 +98,25 @@ def test_crashed(uninterrupted: Finished, tmp_path: Path, step: int) -> None:
     with pytest.raises(CrashError):
         train(tiny_retraining(settings, path=path, progress=crash_at(step)))
     assert finished(path, train(resumed(path, settings))) == uninterrupted
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lamb"])
+def test_crashed_on_a_gpu(tmp_path: Path, optimizer: str, precision: str) -> None:
+    settings = replace(EVERYTHING, precision=precision, optimizer=replace(EVERYTHING.optimizer, name=optimizer))
+    options: dict[str, Any] = {"processes": ON_A_GPU, "workers": 1}
+    with deterministic_algorithms(True):
+        whole, path = tmp_path / "whole", tmp_path / "run"
+        expected = finished(whole, train(tiny_retraining(settings, path=whole, **options)))
+        with pytest.raises(CrashError):
+            train(tiny_retraining(settings, path=path, progress=crash_at(8), **options))
+        grafted = tiny_grafted(seed=99)
+        assert (
+            finished(path, train(tiny_retraining(settings, path=path, grafted=grafted, **options), resume=True))
+            == expected
+        )
 
 
 def test_crashed_again_and_again(uninterrupted: Finished, tmp_path: Path) -> None:

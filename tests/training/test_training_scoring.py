@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing
+from pretended_cuda import CUDA, PROCESSES, PretendedCUDA, needs_cuda_build
 from test_training_processes import free_port
 from tiny_masks import TinySegmenter
 from tiny_runs import ONE_PROCESS
@@ -148,6 +149,18 @@ def test_counts_beyond_what_float32_holds() -> None:
     assert segmentation._confusion is not None
     segmentation._confusion += torch.tensor([[many, 0], [0, 0]])
     assert segmentation.scores()["pixel_accuracy"] == 100 * (many + 1) / (many + 2)
+
+
+@needs_cuda_build
+@pytest.mark.parametrize(("task", "units"), [("classification", ()), ("segmentation", (6, 4))])
+def test_counting_on_cuda_waits_for_nothing(task: str, units: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    with PretendedCUDA(monkeypatch) as cuda:
+        tally = TALLIES[task](PROCESSES)
+        logits = torch.randn(2, 7, *units, device=CUDA)
+        cuda.waits.clear()
+        for _ in range(2):
+            tally.add(logits, logits.argmax(1))
+        assert cuda.waits == []
 
 
 def test_sums_are_float64_but_on_mps() -> None:

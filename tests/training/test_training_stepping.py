@@ -3,15 +3,19 @@
 from collections import Counter
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import pytest
 import torch
-from tiny_runs import EVERYTHING, SETTINGS, WEIGHTS, Tiny, tiny_grafted, tiny_retraining, train
+from pretended_cuda import PROCESSES, PretendedCUDA, needs_cuda_build
+from tiny_runs import EVERYTHING, ON_A_GPU, SETTINGS, WEIGHTS, Tiny, tiny_grafted, tiny_retraining, train
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from spgsurgeon.training.settings import ColdStart, Objective
+from spgsurgeon.training.memory_format import lay_out_convolutions
+from spgsurgeon.training.samples import Batch
+from spgsurgeon.training.settings import ColdStart, Objective, Optimizer, Settings
 from spgsurgeon.training.statistics import EpisodeStatistics
 from spgsurgeon.trp.grafted import GraftedModel, attach
 from spgsurgeon.trp.places import Place
@@ -64,6 +68,59 @@ def test_a_step_waits_for_the_device_once_and_for_the_step_before() -> None:
     assert operators_of_a_step(3)["_local_scalar_dense"] == 1
 
 
+@needs_cuda_build
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SETTINGS,
+        EVERYTHING,
+        replace(EVERYTHING, non_finite="skip"),
+        replace(EVERYTHING, precision="float16"),
+        replace(SETTINGS, optimizer=Optimizer(name="sgd", momentum=0.0)),
+    ],
+    ids=["plain", "everything", "skipping", "float16", "without momentum"],
+)
+def test_a_step_on_cuda_has_everything_there_and_waits_for_nothing(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of steps after the first, what is counted of them, and the same after they were resumed from."""
+    cuda = PretendedCUDA(monkeypatch)
+    grafted = cuda.place(tiny_grafted())
+    settings = replace(settings, precision="bfloat16" if settings.precision == "auto" else settings.precision)
+    with cuda:
+        retraining = tiny_retraining(settings, grafted=grafted, processes=PROCESSES)
+        statistics = EpisodeStatistics(grafted.steps, 4, PROCESSES)
+        samples = torch.arange(4)
+        parts = [Batch(torch.rand(4, 3, 8, 8), samples, samples)] * settings.accumulate
+        grafted.train()
+        for _ in range(2):
+            retraining.take_step(parts, statistics)
+            retraining.state.restore(retraining.state.checkpoint())
+            cuda.waits.clear()
+            retraining.take_step(parts, statistics)
+            statistics._count()
+            assert cuda.waits == []
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("settings", [SETTINGS, EVERYTHING, replace(EVERYTHING, non_finite="skip")])
+def test_a_step_on_a_gpu_waits_for_nothing(settings: Settings) -> None:
+    retraining = tiny_retraining(settings, processes=ON_A_GPU)
+    statistics = EpisodeStatistics(retraining.grafted.steps, 4, retraining.processes)
+    parts = list(islice(retraining._training.epoch(0), settings.accumulate))
+    retraining.grafted.train()
+    for _ in range(3):
+        retraining.take_step(parts, statistics)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        retraining.take_step(parts, statistics)
+        statistics._count()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def deep() -> GraftedModel:
     """Return a tiny model with replicas of depth before a batch norm, which sees each step by itself."""
     torch.manual_seed(0)
@@ -94,6 +151,16 @@ def test_a_run_compiles_its_step_once(settings: Any, graphs: int, make: Any, mon
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend, fullgraph=True))
     train(tiny_retraining(replace(settings, compile=True), grafted=make()))
     assert len(compiled) == graphs
+
+
+@pytest.mark.parametrize("layer", [nn.Conv2d(8, 16, 1), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 8, 3)])
+def test_weights_lie_as_their_gradients_will(layer: nn.Conv2d) -> None:
+    """Stride by stride: kernels of one pixel, or of one channel, could lie both ways."""
+    lay_out_convolutions(layer, torch.channels_last)
+    pictures = torch.randn(2, 8, 6, 6).contiguous(memory_format=torch.channels_last)
+    layer(pictures).sum().backward()
+    assert layer.weight.stride() == layer.weight.grad.stride()
+    assert layer.weight.stride() == torch.empty_like(layer.weight, memory_format=torch.channels_last).stride()
 
 
 @pytest.mark.parametrize(("wanted", "found"), [("auto", torch.channels_last), ("contiguous", torch.contiguous_format)])

@@ -27,6 +27,7 @@ from spgsurgeon.trp.grafted import GraftedModel, attach
 
 CLASSES = 4
 ONE_PROCESS = Processes(0, 1, torch.device("cpu"))
+ON_A_GPU = Processes(0, 1, torch.device("cuda"))
 PREPROCESSING = Preprocessing(input_size=(3, 8, 8), crop_pct=1.0)
 WEIGHTS = (0.4, 0.2)
 LABELS = ("0", "0.2", "0.36")
@@ -176,7 +177,8 @@ def tiny_retraining(
 ) -> Retraining:
     grafted = grafted or tiny_grafted()
     source = source or Noise(samples)
-    share = {"rank": processes.rank, "world_size": processes.world_size}
+    share: dict[str, Any] = {"rank": processes.rank, "world_size": processes.world_size}
+    share["pin_memory"] = processes.device.type == "cuda"
     return Retraining(
         grafted,
         settings,
