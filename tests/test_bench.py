@@ -16,6 +16,7 @@ from command_line import make_image_folder, spgsurgeon, succeed
 from torch import nn
 
 import spgsurgeon as package
+from spgsurgeon.training.environment import deterministic_algorithms
 from spgsurgeon.training.processes import Processes
 from spgsurgeon.training.samples import Samples
 from spgsurgeon.workflows import bench as workflow
@@ -224,6 +225,28 @@ def test_torch_is_deterministic_in_the_steps_of_that_arm_only() -> None:
         arm.run(1)
     arms["grafted"].run(1)
     assert seen == [False, True, False]
+
+
+def test_cudnn_tries_its_algorithms_for_all_arms_but_the_deterministic_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Timm's included: what is fastest is kept by size, for whichever arm comes first."""
+    seen: dict[str, bool] = {}
+
+    class EnoughError(Exception):
+        pass
+
+    def look(arm: Arm) -> dict[str, Any]:
+        with deterministic_algorithms(arm.deterministic):
+            seen[arm.name] = torch.backends.cudnn.benchmark
+        if len(seen) == 4:
+            raise EnoughError
+        return {}
+
+    monkeypatch.setattr(workflow, "_start", look)
+    overrides = [*SMALL, "training.cudnn_benchmark=true"]
+    with pytest.raises(EnoughError):
+        workflow.bench("timm/test_resnet", overrides=overrides, arms=["timm", "deterministic"], num_classes=3)
+    assert seen == {"plain": True, "grafted": True, "deterministic": False, "timm": True}
+    assert not torch.backends.cudnn.benchmark
 
 
 def test_cublas_is_told_of_that_arm_before_another_computes(monkeypatch: pytest.MonkeyPatch) -> None:

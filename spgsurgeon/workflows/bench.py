@@ -14,7 +14,13 @@ import torch
 
 from spgsurgeon.errors import UsageError
 from spgsurgeon.recipe.schema import Recipe
-from spgsurgeon.training.environment import choose_deterministic_workspace, environment, tf32_products
+from spgsurgeon.recipe.training_section import TrainingSection
+from spgsurgeon.training.environment import (
+    choose_deterministic_workspace,
+    environment,
+    fastest_convolutions,
+    tf32_products,
+)
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.processes import Processes, choose_device, choose_precision, current_device
 from spgsurgeon.training.samples import Batch
@@ -84,7 +90,7 @@ def bench(
     training = subject.recipe.training
     images = training.batch_size * training.accumulate
     processes = Processes(0, 1, choose_device(training.device))
-    with _threads(threads), tf32_products(training.tf32), current_device(processes.device):
+    with _switches(training, threads), current_device(processes.device):
         recipes = {name: subject.recipe_of(name) for name in names}
         if any(recipe.training.deterministic for recipe in recipes.values()):
             choose_deterministic_workspace()  # before the first arm computes anything
@@ -173,6 +179,13 @@ def _describe(subject: Subject, case: Case, processes: Processes, parts: list[Ba
         },
         "machine": environment(processes),
     }
+
+
+@contextmanager
+def _switches(training: TrainingSection, threads: int | None) -> Iterator[None]:
+    """Set what all arms have in common of torch's switches in the block, timm's too."""
+    with _threads(threads), tf32_products(training.tf32), fastest_convolutions(training.cudnn_benchmark):
+        yield
 
 
 @contextmanager

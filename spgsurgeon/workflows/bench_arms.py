@@ -34,7 +34,7 @@ CHANGES: dict[str, tuple[str, ...]] = {
     GRAFTED: (),
     "sequential": ("trp.head_batch=sequential",),
     "rollouts": ("trp.rollouts=true",),
-    "deterministic": ("training.deterministic=true",),
+    "deterministic": ("training.deterministic=true", "training.cudnn_benchmark=false"),
     TIMM: ("trp={kind: none}",),
 }
 """The arms, each with what it changes in the recipe; `timm` is the plain step as timm's training script takes it."""
