@@ -2,7 +2,8 @@
 
 An *update* is one optimizer step of the training proper; a *step* counts those of the cold start too. Order and
 augmentation of the data are functions of (seed, epoch, sample), dropout and mixing of (seed, step): with the counters
-and the tensors of a checkpoint, a resumed run repeats an uninterrupted one bit for bit.
+and the tensors of a checkpoint, a resumed run repeats an uninterrupted one bit for bit, where the device's own kernels
+repeat themselves (on CUDA see `deterministic_algorithms`).
 """
 
 from __future__ import annotations
