@@ -19,7 +19,7 @@ def command(
 ) -> None:
     """Do the whole job on handwritten digits.
 
-    A base, then SPG and its control compared (three seeds, three learning rates each), strip, ONNX. No network, no GPU.
+    A base, then SPG and its control compared (five seeds, three learning rates each), strip, ONNX. No network, no GPU.
 
     Example: `spgsurgeon demo -o demo/`
     """

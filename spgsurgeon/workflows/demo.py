@@ -1,6 +1,6 @@
 """`spgsurgeon demo`: the whole job on real handwritten digits, with an honest control, on any machine.
 
-A small base is trained; `compare` retrains it with SPG and plainly, for as long, three seeds each; the best SPG run is
+A small base is trained; `compare` retrains it with SPG and plainly, for as long, five seeds each; the best SPG run is
 stripped, proven and exported.
 """
 
@@ -26,7 +26,7 @@ from spgsurgeon.workflows.train import train
 MODEL = "timm/test_resnet"
 RECIPE = "digits-dropout"
 ARMS = (PLAIN, "spg")
-SEEDS = 3
+SEEDS = 5
 SHARED = ("data.holdout=0.2", "training.device=cpu")  # nor does the base see what learning rates are chosen on
 BASE = (*SHARED, "trp.kind=none", "data.eval=holdout", "training.epochs=10", "training.optimizer.lr=0.1")
 RETRAINING = (*SHARED, "data.eval=test", "training.epochs=6")
