@@ -136,7 +136,7 @@ def test_a_grafted_folder_in_python_is_measured_with_its_own_replicas(tmp_path: 
 @pytest.mark.usefixtures("short")
 def test_segmentation() -> None:
     command = ("bench", "torchvision/lraspp_mobilenet_v3_large", *TINY[1:], "--blocks", 2, "--arms", "sequential")
-    found = succeed(*command, "training.batch_size=2", "--json").document
+    found = succeed(*command, "--batch-size", 2, "--json").document
     stacked, sequential = (found[arm]["kept_for_backward_bytes"] for arm in ("grafted", "sequential"))
     assert found["plain"]["kept_for_backward_bytes"] < sequential < stacked
 
@@ -418,3 +418,9 @@ def test_weights_of_a_file(tmp_path: Path) -> None:
     found = package.bench(str(tmp_path / "model.pth"), arch="timm/test_resnet", overrides=SMALL, blocks=2, steps=1)
     assert found["grafted"]["images_per_second"] > 0
     assert "random weights (seed 0)" not in found["notes"]
+
+
+def test_an_override_that_says_what_an_option_says() -> None:
+    refused = spgsurgeon("bench", *TINY, "training.batch_size=2")
+    assert refused.code == 2
+    assert "training.batch_size=2 says again what an option says" in refused.err

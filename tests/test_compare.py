@@ -292,7 +292,7 @@ def test_a_comparison_goes_on_with_another_cache(compared: Path, tmp_path: Path)
 def test_an_older_comparison_is_not_replaced_unasked(compared: Path, recipe: Path, tmp_path: Path) -> None:
     before = snapshot(compared / "c")
     refused = spgsurgeon(*arguments(recipe, compared / "c"))
-    assert (refused.code, "--force" in refused.err) == (2, True)
+    assert (refused.code, "--resume goes on with it; --force" in refused.err) == (2, True)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "diary.txt").write_text("dear diary")
     for flag in ("--force", "--resume"):
@@ -440,3 +440,10 @@ def test_a_budget_of_seconds_gives_an_arm_the_epochs_that_take_plains_time(
     assert plan.epochs == {"plain": 10, "spg": 3}
     assert plan.step_seconds == {"plain": 1.0, "spg": 3.2}
     assert [plan.share_of_plains_time(name) for name in ("plain", "spg")] == [1.0, 0.96]
+
+
+def test_scores_of_the_split_that_is_trained_on_compare_nothing(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("data: {source: folder, path: pictures, eval: train}\n")
+    with pytest.raises(UsageError, match="the split that is trained on"):
+        line_up(["plain"], recipe, ())

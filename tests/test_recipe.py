@@ -13,7 +13,7 @@ from spgsurgeon.errors import RecipeError, SurgeonError, UsageError
 from spgsurgeon.recipe.data_section import DataSection
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.recipe.schema import Recipe, recipe_keys
-from spgsurgeon.recipe.shipped import shipped_recipes
+from spgsurgeon.recipe.shipped import find_recipe, shipped_recipes
 from spgsurgeon.recipe.training_section import TrainingSection
 from spgsurgeon.recipe.writing import dump_recipe
 from spgsurgeon.workflows.recipes import check_recipe, copy_recipe, list_recipes, show_recipe
@@ -173,11 +173,11 @@ def test_the_default_weights_are_counted_too(write):
         ),
         (
             "data: {source: masks, path: x, augment: {crop: pad}}",
-            "recipe.yaml:1: data.augment: crop 'pad' does not go with source: masks",
+            "recipe.yaml:1: data.augment: crop 'pad' does not go with source: masks, which has random-scale and resize",
         ),
         (
             "data: {source: digits, augment: {crop: random-scale}}",
-            "recipe.yaml:1: data.augment: crop 'random-scale' does not go with source: digits",
+            "recipe.yaml:1: data.augment: crop 'random-scale' does not go with source: digits, which has random-resiz",
         ),
         (
             "data: {source: masks, path: x, augment: {mixup: 0.2}}",
@@ -376,6 +376,14 @@ def test_what_can_not_be_repeated_is_not_deterministic(write) -> None:
     (fault,) = faults_of(recipe)
     assert fault.startswith("recipe.yaml:4: training.cudnn_benchmark: what cudnn_benchmark takes is left to chance")
     assert read_recipe(recipe, ["training.deterministic=false"]).training.cudnn_benchmark
+
+
+def test_a_recipe_file_that_is_not_there_names_its_neighbour(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").touch()
+    with pytest.raises(UsageError, match="no recipe file mine") as caught:
+        find_recipe("mine.yml")
+    assert "'mine.yaml'" in caught.value.hint
 
 
 def test_nesterovs_momentum_needs_one(write) -> None:

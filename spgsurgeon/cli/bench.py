@@ -10,6 +10,7 @@ import typer
 
 from spgsurgeon.cli.console import columns, emit, gigabytes, millions, pairs, working
 from spgsurgeon.cli.options import Arch, Model, NumClasses, Weights, check_weights
+from spgsurgeon.errors import UsageError
 
 _Overrides = Annotated[
     list[str] | None,
@@ -86,6 +87,7 @@ def command(
         "training.device": device,
     }
     asked = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+    _refuse_twice(asked, overrides or [])
     with working("measuring"):
         document = bench(
             model,
@@ -104,6 +106,13 @@ def command(
 
 
 _ARMS = ("plain", "grafted", "sequential", "rollouts", "deterministic", "timm")
+
+
+def _refuse_twice(asked: list[str], overrides: list[str]) -> None:
+    """Raise UsageError where an override says what an option says."""
+    keys = [text.partition("=")[0] for text in asked]
+    if twice := [text for text in overrides if text.partition("=")[0] in keys]:
+        raise UsageError(f"{twice[0]} says again what an option says", hint="give the option or the override")
 
 
 def _render(document: dict[str, Any]) -> Any:

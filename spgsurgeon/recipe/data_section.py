@@ -134,5 +134,6 @@ class DataSection(Section):
                 object.__setattr__(self, "augment", self.augment.model_copy(update={"crop": "random-scale"}))
         crops = ("random-scale", "resize") if self.source in MASKS else ("random-resized", "pad", "resize")
         if self.augment.crop not in crops:
-            raise fault_at("augment", f"crop {self.augment.crop!r} does not go with source: {self.source}")
+            also = f", which has {' and '.join([', '.join(crops[:-1]), crops[-1]])}"
+            raise fault_at("augment", f"crop {self.augment.crop!r} does not go with source: {self.source}{also}")
         return self

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from spgsurgeon.errors import UsageError, did_you_mean
 
+_SUFFIXES = (".yaml", ".yml")
+
 
 def shipped_recipes() -> dict[str, Path]:
     """Return the shipped recipes by name: from inside an installed package, or from the source checkout."""
@@ -20,6 +22,9 @@ def find_shipped(name: str) -> Path:
     """Return the shipped recipe of this name (with or without `.yaml`); refuses any other, naming near ones."""
     shipped = shipped_recipes()
     stem = name.removesuffix(".yaml")
+    if stem not in shipped and (Path(name).suffix in _SUFFIXES or len(Path(name).parts) > 1):
+        beside = [str(path) for path in Path(name).parent.glob("*") if path.suffix in _SUFFIXES]
+        raise UsageError(f"there is no recipe file {name}", hint=did_you_mean(name, [*beside, *shipped]))
     if stem not in shipped:
         listed = f"shipped recipes: {', '.join(shipped) or 'none found'}"
         raise UsageError(f"no recipe {name!r}", hint=did_you_mean(Path(stem).name, shipped) or listed)

@@ -63,7 +63,10 @@ def open_source(
     if "/" in source and prefix == "hfds":
         return _open_hugging_face(source, path, split)
     near = did_you_mean(source, ["folder", "wds", "digits"])
-    raise UsageError(f"unknown data source {source!r}", hint=f"{near + ' ' if near else ''}known forms: {FORMS}")
+    raise UsageError(
+        f"{source!r} is neither a folder that is there nor a data source",
+        hint=f"{near + ' ' if near else ''}known forms: {FORMS}",
+    )
 
 
 @dataclass(frozen=True)

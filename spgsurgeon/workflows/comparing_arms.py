@@ -73,6 +73,11 @@ def _with_holdout(source: str | Path, overrides: Sequence[str]) -> tuple[Recipe,
             "data.eval is the held-out part that learning rates are chosen on, so it can't be scored on too",
             hint="name another split for the scores, as data.eval=test",
         )
+    if recipe.data.eval == recipe.data.train:
+        raise UsageError(
+            f"data.eval is {recipe.data.eval}, the split that is trained on, so scores on it would compare nothing",
+            hint="name another split for the scores, as data.eval=test",
+        )
     if recipe.data.holdout is not None:
         return recipe, tuple(overrides)
     shared = (*overrides, f"data.holdout={DEFAULT_HOLDOUT}")

@@ -46,6 +46,9 @@ def start(
     say: Callable[[str], None],
 ) -> Plan:
     """Make the folder of a comparison in which every arm can be trained, and return its plan."""
+    if is_comparison(output) and not force:
+        hint = "--resume goes on with it; --force starts it again, without what is done; or give another output"
+        raise UsageError(f"there is a comparison {output} already", hint=hint)
     refuse_existing(output, force=force)
     plan, opened = _opened_plan(asked, lineup, output, options)
     for text in opened.notes:

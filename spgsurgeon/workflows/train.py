@@ -72,6 +72,9 @@ def train(
             )
             own = [Path(recipe)] if recipe is not None and Path(recipe).is_file() else []
             refuse_overwriting_input(output, [*case.opened.paths(), *own])
+        if settled.data.eval == settled.data.train:
+            note = "data.eval is the split that is trained on: the scores say nothing of other pictures"
+            case = replace(case, opened=replace(case.opened, notes=[*case.opened.notes, note]))
         if restarted:
             note = f"torchrun restarted the processes; {output} was gone on with"
             case = replace(case, opened=replace(case.opened, notes=[*case.opened.notes, note]))

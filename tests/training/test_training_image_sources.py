@@ -138,8 +138,8 @@ def test_training_and_evaluation_must_agree_on_classes(tmp_path: Path) -> None:
         ("wds/imagenet", "shards are found by their folder"),
         ("tfds/mnist", "stream"),
         ("hfids/mnist", "stream"),
-        ("imagenet", "unknown data source"),
-        ("torch", "unknown data source"),
+        ("imagenet", "neither a folder that is there nor a data source"),
+        ("torch", "neither a folder that is there nor a data source"),
         ("torch/no_such_set", "no_such_set"),
         ("torch/cifar10", "not found"),
     ],
@@ -151,7 +151,7 @@ def test_names_that_can_not_be_opened(tmp_path: Path, source: str, words: str) -
 
 
 def test_a_near_miss_is_named() -> None:
-    with pytest.raises(UsageError, match="unknown") as caught:
+    with pytest.raises(UsageError, match="nor a data source") as caught:
         open_source("digit", None, "train")
     assert "did you mean 'digits'?" in str(caught.value.hint)
 

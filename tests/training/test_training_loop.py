@@ -607,3 +607,12 @@ def test_timed_steps_go_on_through_epochs() -> None:
         retraining.close()
     assert retraining.counters.step == 11, "two of them to warm up"
     assert weights_hash(retraining) != before
+
+
+@pytest.mark.parametrize(("split", "said"), [("train", True), ("test", False)])
+def test_scores_of_pictures_that_are_trained_on_are_said_to_be_such(split: str, said: bool) -> None:
+    overrides = [f"data.eval={split}", "training.device=cpu"]
+    planned = workflow.train(
+        "timm/test_resnet", recipe="digits-dropout", overrides=overrides, random_weights=True, dry_run=True
+    )
+    assert any("the split that is trained on" in note for note in planned["notes"]) is said
