@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ _RAW_KEYS = ("state_dict", "model", "model_state_dict")
 _EMA_KEYS = ("state_dict_ema", "model_ema")
 _MOST_SETTINGS = 50  # entries of a list or dictionary
 _LONGEST_NAME = 200
+_MOST_KEYWORDS = 200
+NO_SETTING = "(not a setting)"  # the value of an argument that is more than a setting
 COUNTERS = ("n_averaged", "num_updates")  # of torch's AveragedModel and its kin, beside the weights
 _DEIT_MARKS = ("drop_path", "nb_classes")  # DeiT and its descendants copy torchvision's layout but train timm's models
 
@@ -60,6 +63,7 @@ def layout_of(document: Mapping[Any, Any]) -> Layout:
     architecture = text(args.get("model")) or text(document.get("arch"))
     if "arch" in document and ("version" in document or args):
         said = {ours: _said(args.get(theirs)) for theirs, ours in _TIMM_ARGUMENTS.items()}
+        said["model_kwargs"] = _keywords(args.get("model_kwargs"))
         model_args = {name: value for name, value in said.items() if value is not None}
         return Layout("timm", "timm", architecture, model_args, raw, ema)
     if raw == ("model",) and "model" in args and not any(mark in args for mark in _DEIT_MARKS):
@@ -129,6 +133,20 @@ def _said(value: Any) -> Any:
         return _plain(value) or None
     except ValueError:
         return None
+
+
+def _keywords(value: Any) -> Any:
+    """Return arguments by their names: what is more than a setting keeps its name, so that it is not overlooked."""
+    if not isinstance(value, Mapping):
+        return _said(value)
+    return {str(key)[:_LONGEST_NAME]: _setting(entry) for key, entry in islice(value.items(), _MOST_KEYWORDS)} or None
+
+
+def _setting(value: Any) -> Any:
+    try:
+        return _plain(value)
+    except ValueError:
+        return NO_SETTING
 
 
 def _plain(value: Any, depth: int = 3) -> Any:

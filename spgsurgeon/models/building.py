@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from threading import get_ident
 
@@ -17,6 +17,7 @@ from spgsurgeon.models.fingerprints import Shape
 from spgsurgeon.models.heads import DepthSite, Site
 from spgsurgeon.models.identity import Identity
 from spgsurgeon.models.libraries import library
+from spgsurgeon.models.limits import limited_to
 from spgsurgeon.models.sites import find_sites
 from spgsurgeon.models.varying_shapes import number_at, places_between
 
@@ -29,19 +30,34 @@ def build(identity: Identity) -> nn.Module:
     return library(identity.library).build(identity).eval()
 
 
-def build_for_loading(identity: Identity) -> nn.Module:
+def build_for_loading(identity: Identity, tensors: Mapping[str, Tensor] | None = None) -> nn.Module:
     """Return the module of `identity` without the numbers of its parameters, which `load_weights` is about to put in.
 
     They are on the meta device, so a large model is built in no time and no memory. Buffers are computed as usual: some
     are no part of the state dict. Where the library's code needs the numbers of a parameter, all are there, as in
     `build`. The caller's random numbers stay as they are.
+
+    `tensors` are those of the file that the arguments in `identity` may be from: a module far larger than them is an
+    ArchitectureError, tried first where nothing takes memory.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _limits(identity, tensors):
         with suppress(ArchitectureError), _parameters_on_meta():
             module = build(identity)
             if not any(buffer.is_meta for buffer in module.buffers()):
                 return module
         return build(identity)
+
+
+@contextmanager
+def _limits(identity: Identity, tensors: Mapping[str, Tensor] | None) -> Iterator[None]:
+    """Build once without memory where arguments say how large, to see; without any it is as large as it should be."""
+    if tensors is None or not identity.model_args:
+        yield
+        return
+    with limited_to(tensors, identity.name):
+        with suppress(ArchitectureError), torch.device("meta"):  # what is over the limit is so from now on
+            library(identity.library).build(identity)
+        yield
 
 
 @contextmanager
@@ -92,11 +108,12 @@ def fit_identity(identity: Identity, tensors: Mapping[str, Tensor], classes: int
     `classes` is their number where it is known already. A checkpoint with nothing that follows that number has no
     classifier: 0 classes. Where its shapes contradict each other, the identity's own number stays.
     """
-    args = library(identity.library).args_from_tensors(identity, tensors)
+    with limited_to(tensors, identity.name) if identity.model_args else nullcontext():
+        args = library(identity.library).args_from_tensors(identity, tensors)
     identity = replace(identity, model_args=identity.model_args | args)
     if classes is not None:
         return replace(identity, num_classes=classes)
-    shapes, other = (_shapes(replace(identity, num_classes=number)) for number in _CLASSES)
+    shapes, other = (_shapes(replace(identity, num_classes=number), tensors) for number in _CLASSES)
     places = places_between(shapes, other, *_CLASSES)
     if not places:
         return identity  # an encoder, which has no classes to count
@@ -104,8 +121,8 @@ def fit_identity(identity: Identity, tensors: Mapping[str, Tensor], classes: int
     return identity if found is None else replace(identity, num_classes=found)
 
 
-def _shapes(identity: Identity) -> dict[str, Shape]:
-    return {key: tuple(value.shape) for key, value in build_for_loading(identity).state_dict().items()}
+def _shapes(identity: Identity, tensors: Mapping[str, Tensor]) -> dict[str, Shape]:
+    return {key: tuple(value.shape) for key, value in build_for_loading(identity, tensors).state_dict().items()}
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> list[str]:

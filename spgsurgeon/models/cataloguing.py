@@ -22,7 +22,7 @@ import torchvision
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from spgsurgeon.errors import ArchitectureError
+from spgsurgeon.errors import ArchitectureError, UnsafeInputError
 from spgsurgeon.models.catalogue import FILE, Entry, Head, Record, installed_version
 from spgsurgeon.models.catalogue_file import write
 from spgsurgeon.models.depth import find_depth_site
@@ -117,7 +117,10 @@ def _build_if_possible(identity: Identity) -> nn.Module | None:
 def _other(identity: Identity, **changes: Any) -> Shapes | None:
     """Return the shapes of the model with other arguments; None where the library does not build it with them."""
     changes["model_args"] = identity.model_args | changes.get("model_args", {})
-    module = _build_if_possible(replace(identity, **changes))
+    try:
+        module = _build_if_possible(replace(identity, **changes))
+    except UnsafeInputError:  # no argument of this library, as torchvision has none for the channels
+        return None
     return None if module is None else _shapes(module)
 
 

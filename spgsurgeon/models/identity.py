@@ -20,7 +20,9 @@ class Identity:
     """A library, one of its architectures, and how it was built.
 
     `model_args` are further keyword arguments of the library's own factory; `pretrained_cfg` is timm's description of
-    the weights (None: the library's default for that architecture), kept as it was found.
+    the weights (None: the library's default for that architecture), kept as it was found but for where they come from.
+    Both may be from a stranger's file. As modules are built from identities alone, none exists with arguments that
+    `arguments` does not list: UnsafeInputError, or DamagedFileError for a value out of bounds.
     """
 
     library: str
@@ -28,6 +30,12 @@ class Identity:
     num_classes: int
     model_args: dict[str, Any] = field(default_factory=dict)
     pretrained_cfg: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        from spgsurgeon.models.arguments import checked_arguments, checked_description  # pydantic takes its time
+
+        object.__setattr__(self, "model_args", checked_arguments(self.library, self.model_args))
+        object.__setattr__(self, "pretrained_cfg", checked_description(self.pretrained_cfg or {}) or None)
 
     @property
     def name(self) -> str:

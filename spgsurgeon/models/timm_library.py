@@ -13,14 +13,16 @@ from typing import Any, cast
 import timm
 import torch
 from timm.data.config import resolve_model_data_config
-from timm.models import PretrainedCfg, get_pretrained_cfg
+from timm.models import PretrainedCfg, get_pretrained_cfg, load_model_config_from_hf
 from timm.models._hub import save_config_for_hf
 from torch import Tensor, nn
 
 from spgsurgeon.errors import ArchitectureError, SurgeonError, did_you_mean
+from spgsurgeon.models.arguments import checked_arguments, checked_description
 from spgsurgeon.models.identity import Identity, Task
 from spgsurgeon.models.preprocessing import Preprocessing
 
+_HUB = "hf-hub:"
 _DATA_ARGUMENTS = ("mean", "std", "interpolation", "crop_pct")  # of train.py, named as in timm's pretrained_cfg
 
 
@@ -43,16 +45,20 @@ class TimmLibrary:
         return 1000 if cfg is None else int(cfg.num_classes)
 
     def build(self, identity: Identity) -> nn.Module:
-        """Return the module with random weights."""
+        """Return the module with random weights; nothing is read or fetched for it."""
+        _check_name(identity.architecture)
         known = {f.name for f in dataclasses.fields(PretrainedCfg)}
         cfg = {k: v for k, v in (identity.pretrained_cfg or {}).items() if k in known}
         try:
             module = timm.create_model(
                 identity.architecture,
+                pretrained=False,
                 pretrained_cfg=cfg or None,
                 num_classes=identity.num_classes,
                 **identity.model_args,
             )
+        except ArchitectureError:  # what is built may be limited
+            raise
         except Exception as error:  # the arguments may come from a file, and trip whatever is in their way
             reason = _first_line(error) or type(error).__name__
             raise ArchitectureError(f"timm can't build {identity.architecture}: {reason}") from error
@@ -62,7 +68,8 @@ class TimmLibrary:
         """Return the module with the weights of `tag`; `architecture` may be a `hf-hub:` name."""
         name = f"{architecture}.{tag}" if tag else architecture
         try:
-            module = timm.create_model(name, pretrained=True)
+            architecture, args = _from_the_hub(architecture) if architecture.startswith(_HUB) else (name, {})
+            module = timm.create_model(architecture, pretrained=True, **args)
         except (OSError, RuntimeError, ValueError) as error:
             raise _explain_missing_weights(name, error) from error
         cfg: dict[str, Any] = dict(cast(Any, module).pretrained_cfg)
@@ -70,8 +77,8 @@ class TimmLibrary:
             library=self.name,
             architecture=str(cfg.get("architecture") or architecture),
             num_classes=int(cast(Any, module).num_classes),
-            model_args=_json_args(getattr(module, "_model_args", {})),
-            pretrained_cfg=_without_source(cfg),
+            model_args=_without_classes(getattr(module, "_model_args", {})),
+            pretrained_cfg=cfg,
         )
 
     def args_from_tensors(self, identity: Identity, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -122,6 +129,7 @@ class TimmLibrary:
             save: Any = save_config_for_hf  # annotated as taking a str, but timm 1.0.22 opens it as a Path
             save(module, path, model_config=extra, model_args=identity.model_args)
             config: dict[str, Any] = json.loads(path.read_text())
+        config["architecture"] = identity.architecture  # timm's vitamin_xlarge_336 calls itself the one for 256 pixels
         if "img_size" in identity.model_args:  # then the pictures of the weights that it began with don't fit any more
             config["pretrained_cfg"]["input_size"] = list(self.preprocessing(identity, module).input_size)
             config["pretrained_cfg"].pop("test_input_size", None)
@@ -131,20 +139,15 @@ class TimmLibrary:
         """Return what a Hub config.json says."""
         cfg = dict(config.get("pretrained_cfg") or {})
         architecture = str(config.get("architecture") or cfg.get("architecture"))
-        if architecture not in timm.list_models():
-            raise ArchitectureError(
-                f"config.json names the architecture {architecture!r}, which timm {timm.__version__} does not have",
-                hint=did_you_mean(architecture, timm.list_models()),
-            )
+        _check_name(architecture)
         if config.get("label_names"):
             cfg["label_names"] = config["label_names"]
         num_classes = config.get("num_classes", cfg.get("num_classes"))
-        args = {k: v for k, v in dict(config.get("model_args") or {}).items() if k != "num_classes"}
         return Identity(
             library=self.name,
             architecture=architecture,
             num_classes=self.default_classes(architecture) if num_classes is None else int(num_classes),
-            model_args=args,
+            model_args=_without_classes(config.get("model_args") or {}),
             pretrained_cfg=cfg or None,
         )
 
@@ -156,7 +159,7 @@ class TimmLibrary:
         architecture, _, tag = architecture.partition(".")
         explicit = dict(model_args.get("model_kwargs") or {})
         explicit_classes = explicit.pop("num_classes", None)
-        cfg = _without_source(_default_cfg(f"{architecture}.{tag}" if tag else architecture))
+        cfg = _default_cfg(f"{architecture}.{tag}" if tag else architecture)
         channels, size = _training_input(model_args, explicit)
         says = {"in_chans": channels, "global_pool": model_args.get("global_pool")}
         if size is not None and cfg.get("fixed_input_size"):
@@ -206,14 +209,30 @@ def _default_cfg(architecture: str) -> dict[str, Any]:
     return {} if cfg is None else dict(cfg.to_dict())
 
 
-def _without_source(cfg: dict[str, Any]) -> dict[str, Any]:
-    """Return the description of the weights without where they came from: they are about to change."""
-    source = {"url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source"}
-    return {k: v for k, v in cfg.items() if k not in source}
+def _check_name(architecture: str) -> None:
+    """Raise ArchitectureError for what is not the bare name of a model: timm takes sources (`local-dir:`) as well."""
+    if architecture not in timm.list_models():
+        raise ArchitectureError(
+            f"timm {timm.__version__} has no architecture {architecture!r}",
+            hint=did_you_mean(architecture, timm.list_models()),
+        )
 
 
-def _json_args(args: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in args.items() if k != "num_classes" and isinstance(v, (str, int, float, bool, list, tuple))}
+def _from_the_hub(name: str) -> tuple[str, dict[str, Any]]:
+    """Return the architecture and the arguments of timm's factory for the weights of a `hf-hub:` name.
+
+    The repository's `config.json` is a stranger's file like any other: of where the weights are it has no say.
+    """
+    repository = name.removeprefix(_HUB)
+    cfg, architecture, args = load_model_config_from_hf(repository)
+    _check_name(architecture)
+    place = f"the config.json of {name}"
+    cfg = checked_description(cfg, place) | {"hf_hub_id": repository, "source": "hf-hub"}
+    return architecture, checked_arguments("timm", args, f"{place}: model_args") | {"pretrained_cfg": cfg}
+
+
+def _without_classes(args: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in args.items() if k != "num_classes"}
 
 
 def _explain_missing_weights(name: str, error: Exception) -> SurgeonError:

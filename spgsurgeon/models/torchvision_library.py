@@ -56,6 +56,8 @@ class TorchvisionLibrary:
             module: nn.Module = torchvision.models.get_model(
                 identity.architecture, weights=None, num_classes=identity.num_classes, **args
             )
+        except ArchitectureError:  # what is built may be limited
+            raise
         except Exception as error:  # the arguments may come from a file, and trip whatever is in their way
             reason = str(error).partition("\n")[0] or type(error).__name__
             raise ArchitectureError(f"torchvision can't build {identity.architecture}: {reason}") from error
@@ -125,7 +127,7 @@ class TorchvisionLibrary:
 
     def preprocessing(self, identity: Identity, module: nn.Module) -> Preprocessing:
         """Return the preset of the weights; for other weights that of the architecture's default ones."""
-        preset = identity.pretrained_cfg or _preset(_weights(identity.architecture, None))
+        preset = _description(identity)
         channels, size, _ = preset["input_size"]  # they are all square
         size = int(getattr(module, "image_size", size))  # a vision transformer takes no other
         return Preprocessing(
@@ -138,7 +140,7 @@ class TorchvisionLibrary:
 
     def config(self, identity: Identity, module: nn.Module, label_names: list[str] | None) -> dict[str, Any]:
         """Return our own document in the shape of timm's: torchvision has no format of its own for this."""
-        preset = dict(identity.pretrained_cfg or _preset(_weights(identity.architecture, None)))
+        preset = _description(identity)
         known_names = preset.pop("label_names", None)
         config = {
             "library": self.name,
@@ -208,6 +210,11 @@ def _args_with_weights(weights: Any, architecture: str) -> dict[str, Any]:
     if architecture.startswith("vit_"):
         return {"image_size": int(weights.meta["min_size"][0])}
     return dict(_WITH_WEIGHTS.get(architecture, {}))
+
+
+def _description(identity: Identity) -> dict[str, Any]:
+    """Return what is known of the weights; what nobody said is as the architecture's default ones have it."""
+    return _preset(_weights(identity.architecture, None)) | (identity.pretrained_cfg or {})
 
 
 def _preset(weights: Any) -> dict[str, Any]:

@@ -156,7 +156,7 @@ def _open_located(located: Located, arch: str | None) -> OpenedModel:
     recognition = recognize(located, arch)
     tensors = load_tensors(recognition.entries)
     identity = _identity(located, recognition, tensors)
-    module = build_for_loading(identity)
+    module = build_for_loading(identity, tensors)
     notes = [*located.notes, *_left_out(recognition.match), *load_weights(module, tensors, identity.name)]
     return OpenedModel(
         module=module,

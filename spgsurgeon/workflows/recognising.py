@@ -44,8 +44,10 @@ def recognize(located: Located, arch: str | None = None) -> Recognition:
 
     Keys and shapes alone are looked at, in the catalogue, so nothing heavy is imported; only where they fit nothing in
     it and a library is newer than the catalogue, what is new is built. Raises UsageError where a `config.json` leaves
-    nothing for `arch` to say, and ArchitectureError where it is of another library.
+    nothing for `arch` to say, ArchitectureError where it is of another library, and UnsafeInputError where the weights
+    or what lies beside them would hand a library more than what shapes a model.
     """
+    _check_arguments(located)
     if located.config is not None:
         _check_config(located.config)
         if arch is not None:
@@ -148,6 +150,22 @@ def _library_of(suggested: str | None, architecture: str) -> str | None:
     names = zip(catalogue().column("library"), catalogue().column("architecture"), strict=True)
     owners = {library for library, name in names if name == architecture.partition(".")[0]}
     return suggested if suggested in owners or not owners else None
+
+
+def _check_arguments(located: Located) -> None:
+    """Check what documents and weights say of the model, whether or not anything is built by it."""
+    outline, folder = located.outline, located.folder
+    documents = (located.config, located.manifest, outline.model_args)
+    if not any(documents):
+        return
+    from spgsurgeon.models.arguments import check_config, check_manifest, check_training_arguments
+
+    if located.config is not None:
+        largest = max((side for spec in outline.entries.values() for side in spec.shape), default=0)
+        check_config(located.config, largest, f"{folder}/config.json")
+    if located.manifest is not None:
+        check_manifest(located.manifest.base, f"{folder}/graft.json")
+    check_training_arguments(outline.model_args, str(outline.path))
 
 
 def _check_config(config: Mapping[str, Any]) -> None:
