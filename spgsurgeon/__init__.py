@@ -11,30 +11,30 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
+    from spgsurgeon.commands.bench import bench
+    from spgsurgeon.commands.inspect import inspect
+    from spgsurgeon.commands.modules import export, graft, strip
     from spgsurgeon.errors import SurgeonError
+    from spgsurgeon.loading.opening import load
     from spgsurgeon.objective.episode import Episode
     from spgsurgeon.objective.loss import spg_loss
-    from spgsurgeon.trp.grafted import GraftedModel
-    from spgsurgeon.trp.places import Place
-    from spgsurgeon.workflows.bench import bench
-    from spgsurgeon.workflows.inspect import inspect
-    from spgsurgeon.workflows.opening import load
-    from spgsurgeon.workflows.surgery import export, graft, strip
-    from spgsurgeon.workflows.train import train
+    from spgsurgeon.replicas.grafted import GraftedModel
+    from spgsurgeon.replicas.places import Place
+    from spgsurgeon.training.run import train
 
 _PUBLIC = {
     "Episode": "spgsurgeon.objective.episode",
-    "GraftedModel": "spgsurgeon.trp.grafted",
-    "Place": "spgsurgeon.trp.places",
+    "GraftedModel": "spgsurgeon.replicas.grafted",
+    "Place": "spgsurgeon.replicas.places",
     "SurgeonError": "spgsurgeon.errors",
-    "bench": "spgsurgeon.workflows.bench",
-    "export": "spgsurgeon.workflows.surgery",
-    "graft": "spgsurgeon.workflows.surgery",
-    "inspect": "spgsurgeon.workflows.inspect",
-    "load": "spgsurgeon.workflows.opening",
+    "bench": "spgsurgeon.commands.bench",
+    "export": "spgsurgeon.commands.modules",
+    "graft": "spgsurgeon.commands.modules",
+    "inspect": "spgsurgeon.commands.inspect",
+    "load": "spgsurgeon.loading.opening",
     "spg_loss": "spgsurgeon.objective.loss",
-    "strip": "spgsurgeon.workflows.surgery",
-    "train": "spgsurgeon.workflows.train",
+    "strip": "spgsurgeon.commands.modules",
+    "train": "spgsurgeon.training.run",
 }
 
 __all__ = [

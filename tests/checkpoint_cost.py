@@ -17,11 +17,11 @@ import torchvision
 
 from spgsurgeon import graft
 from spgsurgeon.checkpoint.folders import GraftManifest
+from spgsurgeon.data.loading.samples import Batch
+from spgsurgeon.runs.folder import RunFolder
+from spgsurgeon.runs.saving import CheckpointSaver
+from spgsurgeon.runtime.distributed import Processes, choose_device
 from spgsurgeon.training.optimization import make_optimizer, make_schedule
-from spgsurgeon.training.processes import Processes, choose_device
-from spgsurgeon.training.run_folder import RunFolder
-from spgsurgeon.training.samples import Batch
-from spgsurgeon.training.saving import CheckpointSaver
 from spgsurgeon.training.settings import Objective, Optimizer, Schedule, Settings
 from spgsurgeon.training.state import Counters, TrainingState
 from spgsurgeon.training.statistics import EpisodeStatistics

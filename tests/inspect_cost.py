@@ -14,8 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from spgsurgeon.checkpoint.specs import TensorSpec
-from spgsurgeon.models.catalogue import catalogue, layout
+from spgsurgeon.checkpoint.state_dict.specs import TensorSpec
+from spgsurgeon.models.recognition.catalogue import catalogue, layout
 
 BLOCKS = 9
 

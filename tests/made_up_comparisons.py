@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from spgsurgeon.reporting.comparison_table import markdown
-from spgsurgeon.workflows.comparing_arms import line_up
-from spgsurgeon.workflows.comparing_choice import Comparison
-from spgsurgeon.workflows.comparing_plan import COSTS, DOCUMENT, PLAN, Plan, versions
-from spgsurgeon.workflows.comparing_runs import Result, Task, perform
-from spgsurgeon.workflows.comparing_scores import Scored
+from spgsurgeon.comparing.arms import line_up
+from spgsurgeon.comparing.choice import Comparison
+from spgsurgeon.comparing.plan import COSTS, DOCUMENT, PLAN, Plan, versions
+from spgsurgeon.comparing.runs import Result, Task, perform
+from spgsurgeon.comparing.scores import Scored
+from spgsurgeon.comparing.table import markdown
 
 RECIPE = "data: {source: digits, holdout: 0.1}\ntraining: {optimizer: {lr: 0.02}}\n"
 

@@ -18,9 +18,9 @@ from pathlib import Path
 _CHILD = """
 import sys, time
 import onnx, timm, torch, torchvision
-import spgsurgeon.workflows.graft, spgsurgeon.workflows.strip
+import spgsurgeon.commands.graft, spgsurgeon.commands.strip
 from spgsurgeon.cli.app import run
-from spgsurgeon.models.libraries import LIBRARIES, library
+from spgsurgeon.models.libraries.registry import LIBRARIES, library
 for name in LIBRARIES:
     library(name)
 print("ready", flush=True)

@@ -16,13 +16,8 @@ from command_line import make_image_folder, spgsurgeon, succeed
 from torch import nn
 
 import spgsurgeon as package
-from spgsurgeon.training.environment import deterministic_algorithms
-from spgsurgeon.training.processes import Processes
-from spgsurgeon.training.samples import Samples
-from spgsurgeon.workflows import bench as workflow
-from spgsurgeon.workflows.assembling import make_retraining
-from spgsurgeon.workflows.bench_arms import CHANGES, Arm
-from spgsurgeon.workflows.bench_blocks import (
+from spgsurgeon.benchmarking.arms import CHANGES, Arm
+from spgsurgeon.benchmarking.blocks import (
     Seconds,
     processor_ratio,
     rate,
@@ -30,8 +25,13 @@ from spgsurgeon.workflows.bench_blocks import (
     throughput_ratio,
     time_blocks,
 )
-from spgsurgeon.workflows.bench_profile import profile_step
-from spgsurgeon.workflows.bench_subject import Subject, settle_subject, unused_without_data
+from spgsurgeon.benchmarking.profile import profile_step
+from spgsurgeon.benchmarking.subject import Subject, settle_subject, unused_without_data
+from spgsurgeon.commands import bench as workflow
+from spgsurgeon.data.loading.samples import Samples
+from spgsurgeon.runtime.distributed import Processes
+from spgsurgeon.runtime.environment import deterministic_algorithms
+from spgsurgeon.training.assembling import make_retraining
 
 CPU = Processes(0, 1, torch.device("cpu"))
 SMALL = ("training.batch_size=4", "data.image_size=32", "training.device=cpu")
@@ -206,7 +206,7 @@ def test_overrides_that_do_not_count_for_noise_are_said() -> None:
 def test_the_plain_step_moves_the_weights_as_timms_does(
     overrides: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("spgsurgeon.workflows.bench_subject._KEPT_WEIGHTS", "training.optimizer.lr=0.01")
+    monkeypatch.setattr("spgsurgeon.benchmarking.subject._KEPT_WEIGHTS", "training.optimizer.lr=0.01")
     arms = arms_of("plain", "timm", overrides=("training.schedule.name=constant", *overrides))
     start = [weight.clone() for weight in weights_of(arms["plain"])]
     for arm in arms.values():

@@ -28,8 +28,8 @@ from torch import nn
 import spgsurgeon as package
 from spgsurgeon.checkpoint.hashing import content_hash
 from spgsurgeon.cli.app import app
-from spgsurgeon.cli.console import Verbosity, working
-from spgsurgeon.training.image_sources import open_source
+from spgsurgeon.cli.terminal.console import Verbosity, working
+from spgsurgeon.data.sources.images import open_source
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "torchvision", "timm", "numpy", "onnx", "onnxruntime", "sklearn", "matplotlib", "jinja2")
@@ -363,7 +363,7 @@ def test_what_a_library_prints_stays_out_of_the_data(monkeypatch: pytest.MonkeyP
     def check(recipe: str) -> None:
         print("a library says hello")
 
-    monkeypatch.setattr("spgsurgeon.workflows.recipes.check_recipe", check)
+    monkeypatch.setattr("spgsurgeon.commands.recipes.check_recipe", check)
     outcome = succeed("recipes", "check", "x.yaml", "--json")
     assert outcome.document == {"recipe": "x.yaml", "valid": True}
     assert outcome.err == "a library says hello\n"
@@ -434,7 +434,7 @@ def test_what_nobody_raised_on_purpose(
     def fail() -> None:
         raise raised
 
-    monkeypatch.setattr("spgsurgeon.workflows.recipes.list_recipes", fail)
+    monkeypatch.setattr("spgsurgeon.commands.recipes.list_recipes", fail)
     outcome = spgsurgeon("recipes", "ls")
     assert (outcome.code, outcome.out) == (code, "")
     assert outcome.err.startswith(words)
@@ -508,8 +508,8 @@ def test_errors_reach_python_as_exceptions() -> None:
 def test_what_takes_seconds_is_announced_on_a_terminal_only(terminal, quiet, shown, monkeypatch) -> None:
     announced = []
     fake = SimpleNamespace(status=lambda text: announced.append(text) or nullcontext())
-    monkeypatch.setattr("spgsurgeon.cli.console.console", lambda stderr: fake)
-    monkeypatch.setattr("spgsurgeon.cli.console.verbosity", Verbosity(quiet=quiet))
+    monkeypatch.setattr("spgsurgeon.cli.terminal.console.console", lambda stderr: fake)
+    monkeypatch.setattr("spgsurgeon.cli.terminal.console.verbosity", Verbosity(quiet=quiet))
     monkeypatch.setattr("sys.stderr", SimpleNamespace(isatty=lambda: terminal))
     with working("grafting"):
         pass

@@ -18,17 +18,17 @@ from command_line import TINY, snapshot, spgsurgeon, succeed
 
 from spgsurgeon.checkpoint.folders import read_manifest
 from spgsurgeon.checkpoint.writing import write_safetensors
+from spgsurgeon.commands.compare import compare
+from spgsurgeon.comparing import plan as comparing_plan
+from spgsurgeon.comparing.arguments import arguments_of
+from spgsurgeon.comparing.arms import line_up
+from spgsurgeon.comparing.plan import Plan, complete, read_plan, started_plan
+from spgsurgeon.comparing.pool import hire
+from spgsurgeon.comparing.runs import Run, Task, perform
+from spgsurgeon.comparing.start import go_on
 from spgsurgeon.errors import UsageError
 from spgsurgeon.recipe.reading import read_recipe
-from spgsurgeon.training.interruption import InterruptedRunError
-from spgsurgeon.workflows import comparing_plan
-from spgsurgeon.workflows.compare import compare
-from spgsurgeon.workflows.comparing_arguments import arguments_of
-from spgsurgeon.workflows.comparing_arms import line_up
-from spgsurgeon.workflows.comparing_plan import Plan, complete, read_plan, started_plan
-from spgsurgeon.workflows.comparing_processes import hire
-from spgsurgeon.workflows.comparing_runs import Run, Task, perform
-from spgsurgeon.workflows.comparing_start import go_on
+from spgsurgeon.runtime.signals import InterruptedRunError
 
 RECIPE = """
 trp: {kind: dropout, replicas: 1}

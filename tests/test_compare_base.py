@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from command_line import TINY, make_image_folder, make_mask_folder, succeed
 
+from spgsurgeon.commands.graft import graft_folder
+from spgsurgeon.comparing.base import seen_by, write_base
+from spgsurgeon.data.opening import open_data, open_training
+from spgsurgeon.loading.opening import open_model
 from spgsurgeon.recipe.data_section import DataSection
-from spgsurgeon.workflows.comparing_base import seen_by, write_base
-from spgsurgeon.workflows.graft import graft_folder
-from spgsurgeon.workflows.opening import open_model
-from spgsurgeon.workflows.pictures import open_data, open_training
-from spgsurgeon.workflows.train import train
+from spgsurgeon.training.run import train
 
 SMALL = ("training.epochs=1", "training.batch_size=20", "training.device=cpu", "data.workers=0", "data.image_size=16")
 DIGITS = {"source": "digits", "holdout": 0.2, "eval": "test"}

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from made_up_comparisons import RECIPE, made_up
 
+from spgsurgeon.comparing.runs import Result, Run, add_result, read_results
 from spgsurgeon.errors import SurgeonError
-from spgsurgeon.workflows.comparing_runs import Result, Run, add_result, read_results
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from command_line import make_mask_folder, spgsurgeon, succeed
 
+from spgsurgeon.commands.evaluate import evaluate_model
+from spgsurgeon.comparing.scores import Scored, against_plain, score
 from spgsurgeon.recipe.reading import read_recipe
-from spgsurgeon.workflows.comparing_scores import Scored, against_plain, score
-from spgsurgeon.workflows.evaluate import evaluate_model
 
 LRASPP = ("torchvision/lraspp_mobilenet_v3_large", "--random-weights")
 RECIPE = """

@@ -14,11 +14,11 @@ import pytest
 from command_line import spgsurgeon, succeed
 
 from spgsurgeon.checkpoint.folders import read_manifest
+from spgsurgeon.commands import demo as demo_workflow
+from spgsurgeon.commands.compare import compare
+from spgsurgeon.commands.demo import demo
 from spgsurgeon.recipe.reading import read_recipe
-from spgsurgeon.training.interruption import InterruptedRunError
-from spgsurgeon.workflows import demo as demo_workflow
-from spgsurgeon.workflows.compare import compare
-from spgsurgeon.workflows.demo import demo
+from spgsurgeon.runtime.signals import InterruptedRunError
 
 
 def compare_little(*arguments: Any, **given: Any) -> Any:

@@ -18,16 +18,16 @@ from command_line import DIGITS, TINY, spgsurgeon, succeed
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from spgsurgeon.checkpoint import differences as comparison
+from spgsurgeon.checkpoint.differences import distance, drift
 from spgsurgeon.checkpoint.hashing import content_hash
-from spgsurgeon.checkpoint.specs import TensorSpec
+from spgsurgeon.checkpoint.state_dict.specs import TensorSpec
 from spgsurgeon.checkpoint.tensors import load_tensors
-from spgsurgeon.workflows import comparison
-from spgsurgeon.workflows import diff as diff_workflow
-from spgsurgeon.workflows.comparison import distance, drift
-from spgsurgeon.workflows.diff import diff
-from spgsurgeon.workflows.graft import graft_folder
-from spgsurgeon.workflows.opening import open_model, state_of
-from spgsurgeon.workflows.replicas import Replicas
+from spgsurgeon.commands import diff as diff_workflow
+from spgsurgeon.commands.diff import diff
+from spgsurgeon.commands.graft import graft_folder
+from spgsurgeon.loading.opening import open_model, state_of
+from spgsurgeon.surgery.attaching import Replicas
 
 State = dict[str, Tensor]
 

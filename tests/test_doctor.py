@@ -13,8 +13,8 @@ import pytest
 import torch
 from command_line import Outcome, spgsurgeon, succeed
 
-from spgsurgeon.workflows import accelerators, installation, resources
-from spgsurgeon.workflows.doctor import doctor
+from spgsurgeon.commands.doctor import doctor
+from spgsurgeon.runtime import accelerators, installation, resources
 
 METADATA = {
     "spgsurgeon": ("0.1", ["torch>=2.10", "torchvision>=0.25", "timm>=1.0.26", 'ruff>=0.12; extra == "dev"']),

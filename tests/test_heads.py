@@ -8,11 +8,11 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from spgsurgeon.workflows.graft import graft_folder, regraft
-from spgsurgeon.workflows.inspect import inspect
-from spgsurgeon.workflows.opening import open_model
-from spgsurgeon.workflows.replicas import Replicas
-from spgsurgeon.workflows.surgery import graft, strip
+from spgsurgeon.commands.graft import graft_folder, regraft
+from spgsurgeon.commands.inspect import inspect
+from spgsurgeon.commands.modules import graft, strip
+from spgsurgeon.loading.opening import open_model
+from spgsurgeon.surgery.attaching import Replicas
 
 SEVERAL = [
     ("timm/levit_128s", ["head.linear", "head_dist.linear"], [384, 384]),

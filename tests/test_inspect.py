@@ -18,12 +18,12 @@ from inspect_cost import sparse_file
 from safetensors.torch import save_file
 from torch import Tensor
 
+from spgsurgeon.commands.graft import graft_folder
+from spgsurgeon.commands.inspect import describe, inspect
 from spgsurgeon.errors import ArchitectureError, DamagedFileError
-from spgsurgeon.models.building import build
-from spgsurgeon.models.identity import Identity
-from spgsurgeon.workflows.graft import graft_folder
-from spgsurgeon.workflows.inspect import describe, inspect
-from spgsurgeon.workflows.opening import open_model
+from spgsurgeon.loading.opening import open_model
+from spgsurgeon.models.libraries.building import build
+from spgsurgeon.models.libraries.identity import Identity
 
 CLASSES = 7
 State = dict[str, Tensor]
@@ -238,7 +238,7 @@ def test_values_are_read_when_asked_or_few(tmp_path: Path, monkeypatch: pytest.M
     assert inspect(path)["non_finite"] == ["fc.bias"]
     assert inspect(path, values=False)["non_finite"] is None
     assert inspect(path, values=False)["content_hash"] is None
-    monkeypatch.setattr("spgsurgeon.workflows.inspect._READ_UNASKED", 1000)
+    monkeypatch.setattr("spgsurgeon.commands.inspect._READ_UNASKED", 1000)
     assert inspect(path)["content_hash"] is None
     assert inspect(path, values=True)["non_finite"] == ["fc.bias"]
 

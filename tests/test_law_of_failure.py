@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from spgsurgeon.workflows.graft import graft_folder
-from spgsurgeon.workflows.strip import strip_folder
+from spgsurgeon.commands.graft import graft_folder
+from spgsurgeon.commands.strip import strip_folder
 
 CLASSES = 7
 
@@ -39,9 +39,9 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, stage: str) -> Callable[[], None]:
 @pytest.mark.parametrize(
     "stage",
     [
-        "workflows.graft.open_model",
-        "workflows.graft.attach_replicas",
-        "workflows.graft.prove_graft",
+        "commands.graft.open_model",
+        "commands.graft.attach_replicas",
+        "commands.graft.prove_graft",
         "checkpoint.writing.write_safetensors",
         "checkpoint.writing.write_json",
         "checkpoint.writing._sync_tree",
@@ -63,9 +63,9 @@ def test_law_5_a_graft_that_fails_leaves_its_input_and_the_older_output(stage, p
 @pytest.mark.parametrize(
     "stage",
     [
-        "workflows.strip.open_model",
-        "workflows.strip.detach",
-        "workflows.strip.prove_strip",
+        "commands.strip.open_model",
+        "commands.strip.detach",
+        "commands.strip.prove_strip",
         "checkpoint.writing._sync",
     ],
 )

@@ -13,17 +13,17 @@ import torch
 from families import CLASSES, DEPTH, FIXED, SUPPORTED, UNSUPPORTED, Family, require
 from torch import Tensor, nn
 
+from spgsurgeon.commands.modules import graft
 from spgsurgeon.errors import ArchitectureError
 from spgsurgeon.exporting.onnx_file import export_onnx
-from spgsurgeon.exporting.proof import Layout, example_images, fingerprint, prove_graft, prove_strip
-from spgsurgeon.models.building import build, build_for_loading, load_weights
-from spgsurgeon.models.identity import Identity
-from spgsurgeon.models.libraries import library
-from spgsurgeon.models.sites import run_in_eval
+from spgsurgeon.models.libraries.building import build, build_for_loading, load_weights
+from spgsurgeon.models.libraries.identity import Identity
+from spgsurgeon.models.libraries.registry import library
+from spgsurgeon.models.sites.search import run_in_eval
 from spgsurgeon.objective.loss import spg_loss
-from spgsurgeon.trp.grafted import GraftedModel, detach, layout_of
-from spgsurgeon.trp.outputs import outputs_of
-from spgsurgeon.workflows.surgery import graft
+from spgsurgeon.replicas.grafted import GraftedModel, detach, layout_of
+from spgsurgeon.replicas.outputs import outputs_of
+from spgsurgeon.surgery.proof import Layout, example_images, fingerprint, prove_graft, prove_strip
 
 N, T = 2, 2
 SETTINGS = {"dropout": {"rate": 0.0}, "depth": {}, "fixed-dropout": {"rate": 0.5}}

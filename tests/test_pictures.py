@@ -12,13 +12,14 @@ import pytest
 from command_line import DIGITS, TINY, make_image_folder, spgsurgeon, succeed
 
 from spgsurgeon.checkpoint.folders import read_manifest
+from spgsurgeon.data import opening as pictures
+from spgsurgeon.data.cache import caching
+from spgsurgeon.data.cache import decoded_images as decoded_pictures
+from spgsurgeon.data.opening import decoded_pictures_in, open_data, open_training
+from spgsurgeon.data.sources.images import open_source
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.reporting import gallery
-from spgsurgeon.training import caching, decoded_pictures
-from spgsurgeon.training.image_sources import open_source
-from spgsurgeon.workflows import pictures
-from spgsurgeon.workflows.pictures import decoded_pictures_in, open_data, open_training
-from spgsurgeon.workflows.resources import default_workers
+from spgsurgeon.runtime.resources import default_workers
 
 PARTS = ("data.holdout=0.1", "data.eval=holdout", "data.limit=6", "training.batch_size=20", "data.workers=0")
 
@@ -205,7 +206,7 @@ def test_the_runs_of_a_comparison_share_what_they_decode(tmp_path: Path, monkeyp
     decoded: list[int] = []
     write = decoded_pictures._write
     monkeypatch.setattr(decoded_pictures, "_write", count)
-    monkeypatch.setattr("spgsurgeon.workflows.compare.comparison_figures", lambda *_: {})  # they take long
+    monkeypatch.setattr("spgsurgeon.commands.compare.comparison_figures", lambda *_: {})  # they take long
     parts = ("data.holdout=0.05", "data.eval=test", "data.workers=0", "data.cache=memory")
     asked = ("--arms", "plain,spg", "--seeds", 1, "--learning-rates", "3", "--jobs", 1, "--json")
     document = succeed("compare", *SMALL, *parts, *asked, "-o", tmp_path / "compared").document

@@ -17,8 +17,8 @@ from timm.utils import CheckpointSaver, ModelEmaV3
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from spgsurgeon.workflows.inspect import inspect
-from spgsurgeon.workflows.opening import open_model
+from spgsurgeon.commands.inspect import inspect
+from spgsurgeon.loading.opening import open_model
 
 NAME, CLASSES = "test_resnet", 7
 

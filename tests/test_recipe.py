@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from spgsurgeon.commands.recipes import check_recipe, copy_recipe, list_recipes, show_recipe
 from spgsurgeon.errors import RecipeError, SurgeonError, UsageError
 from spgsurgeon.recipe.data_section import DataSection
 from spgsurgeon.recipe.reading import read_recipe
@@ -16,7 +17,6 @@ from spgsurgeon.recipe.schema import Recipe, recipe_keys
 from spgsurgeon.recipe.shipped import find_recipe, shipped_recipes
 from spgsurgeon.recipe.training_section import TrainingSection
 from spgsurgeon.recipe.writing import dump_recipe
-from spgsurgeon.workflows.recipes import check_recipe, copy_recipe, list_recipes, show_recipe
 
 SHIPPED = (
     "camvid-lraspp-base",
@@ -366,7 +366,7 @@ def test_a_failed_copy_leaves_the_old_file(tmp_path, monkeypatch):
 
 
 def test_recipes_never_import_torch():
-    code = "import sys; from spgsurgeon.workflows.recipes import show_recipe; show_recipe('digits-dropout')\n"
+    code = "import sys; from spgsurgeon.commands.recipes import show_recipe; show_recipe('digits-dropout')\n"
     code += "sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

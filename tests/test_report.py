@@ -18,10 +18,9 @@ import pytest
 from command_line import DIGITS, TINY, make_image_folder, snapshot, spgsurgeon, succeed
 from PIL import Image
 
-from spgsurgeon.reporting import gallery
-from spgsurgeon.training import image_sources
-from spgsurgeon.training.image_sources import open_source
-from spgsurgeon.workflows import thumbnails
+from spgsurgeon.data.sources import images as image_sources
+from spgsurgeon.data.sources.images import open_source
+from spgsurgeon.reporting import gallery, thumbnails
 
 COLD = ("training.epochs=2", "cold_start.epochs=2")
 

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from command_line import TINY, spgsurgeon
 
+from spgsurgeon.comparing import search as searching
+from spgsurgeon.comparing.base import write_base
+from spgsurgeon.comparing.runs import Run, Task, perform
+from spgsurgeon.comparing.search import Search, search
+from spgsurgeon.loading.opening import open_model
 from spgsurgeon.recipe.reading import read_recipe
-from spgsurgeon.reporting.run_records import EpochRecord, read_epochs
+from spgsurgeon.runs.records import EpochRecord, read_epochs
 from spgsurgeon.training.number_guard import NonFiniteError
-from spgsurgeon.workflows import searching
-from spgsurgeon.workflows.comparing_base import write_base
-from spgsurgeon.workflows.comparing_runs import Run, Task, perform
-from spgsurgeon.workflows.opening import open_model
-from spgsurgeon.workflows.searching import Search, search
 
 RECIPE = """
 trp: {kind: fixed-dropout}

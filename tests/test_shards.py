@@ -8,7 +8,7 @@ import pytest
 from command_line import Outcome, spgsurgeon, succeed
 from tiny_shards import make_same_folder, make_shards, picture, sample, write_tar
 
-from spgsurgeon.cli.progress import RunProgress
+from spgsurgeon.cli.terminal.progress import RunProgress
 
 RECIPE = """
 trp: {kind: dropout, replicas: 1}

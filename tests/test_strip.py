@@ -14,12 +14,12 @@ from torch import nn
 
 from spgsurgeon.checkpoint.folders import read_grafted_folder
 from spgsurgeon.checkpoint.tensors import read_safetensors
-from spgsurgeon.training.run_folder import Checkpoint, RunFolder
-from spgsurgeon.workflows.graft import graft_folder
-from spgsurgeon.workflows.opening import load
-from spgsurgeon.workflows.replicas import Replicas
-from spgsurgeon.workflows.strip import strip_folder
-from spgsurgeon.workflows.surgery import export
+from spgsurgeon.commands.graft import graft_folder
+from spgsurgeon.commands.modules import export
+from spgsurgeon.commands.strip import strip_folder
+from spgsurgeon.loading.opening import load
+from spgsurgeon.runs.folder import Checkpoint, RunFolder
+from spgsurgeon.surgery.attaching import Replicas
 
 CLASSES = 4
 SMALL = "--image-size", 64

@@ -14,10 +14,10 @@ from command_line import DIGITS, TINY, Outcome, make_image_folder, spgsurgeon
 from launches import STEPS, Launch, free_port, launch, torchrun_of_a_test
 
 from spgsurgeon.cli.app import _leave, _Terminated
-from spgsurgeon.cli.console import fail, verbosity
+from spgsurgeon.cli.terminal.console import fail, verbosity
 from spgsurgeon.errors import DataError, SurgeonError, UsageError
-from spgsurgeon.training.processes import LostProcessError, Processes
-from spgsurgeon.workflows.train import _check_shared
+from spgsurgeon.runtime.distributed import LostProcessError, Processes
+from spgsurgeon.training.run import _check_shared
 
 SAID = {  # by rank and local rank of three processes on two machines
     "a usage error": (UsageError("no such thing"), ["error: no such thing", "", "error: no such thing"]),

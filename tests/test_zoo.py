@@ -3,7 +3,7 @@
 import pytest
 from zoo import examine, table
 
-from spgsurgeon.models.catalogue import catalogue, layout
+from spgsurgeon.models.recognition.catalogue import catalogue, layout
 
 LIGHT = 8_000_000  # parameters
 SAMPLE = [name for name, entry in sorted(catalogue().entries.items()) if entry.parameters(layout(entry)) < LIGHT][::20]

@@ -26,16 +26,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from spgsurgeon.commands.modules import graft, strip
 from spgsurgeon.errors import SurgeonError
-from spgsurgeon.exporting.proof import example_images, fingerprint, prove_graft, prove_strip
-from spgsurgeon.models.building import build, build_for_loading
-from spgsurgeon.models.depth import find_depth_site
-from spgsurgeon.models.heads import DepthSite
-from spgsurgeon.models.identification import identify
-from spgsurgeon.models.identity import Identity
-from spgsurgeon.models.libraries import LIBRARIES, library
-from spgsurgeon.trp.grafted import GraftedModel, layout_of
-from spgsurgeon.workflows.surgery import graft, strip
+from spgsurgeon.models.libraries.building import build, build_for_loading
+from spgsurgeon.models.libraries.identity import Identity
+from spgsurgeon.models.libraries.registry import LIBRARIES, library
+from spgsurgeon.models.recognition.identification import identify
+from spgsurgeon.models.sites.depth import find_depth_site
+from spgsurgeon.models.sites.heads import DepthSite
+from spgsurgeon.replicas.grafted import GraftedModel, layout_of
+from spgsurgeon.surgery.proof import example_images, fingerprint, prove_graft, prove_strip
 
 CLASSES = 7
 REPLICAS = 2

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from spgsurgeon.checkpoint.headers import read_header
+from spgsurgeon.checkpoint.containers.headers import read_header
 from spgsurgeon.checkpoint.sealing import check_seal, document_hash, sealed
 from spgsurgeon.checkpoint.values import content_hash_of
 from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError

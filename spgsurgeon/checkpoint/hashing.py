@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from spgsurgeon.checkpoint.specs import header_bytes
+from spgsurgeon.checkpoint.state_dict.specs import header_bytes
 from spgsurgeon.errors import UsageError
 
 # The names of the safetensors format, and in its manner for the few dtypes that it lacks.

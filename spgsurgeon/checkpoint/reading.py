@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from spgsurgeon.checkpoint.choosing import Choice, choose_weights, under
-from spgsurgeon.checkpoint.documents import Document, read_document
-from spgsurgeon.checkpoint.formats import Format
-from spgsurgeon.checkpoint.layouts import specs_at
-from spgsurgeon.checkpoint.prefixes import refuse_flat_parameters, unwrap
-from spgsurgeon.checkpoint.shards import INDEX_SUFFIX, read_shards
-from spgsurgeon.checkpoint.specs import TensorSpec
+from spgsurgeon.checkpoint.containers.documents import Document, read_document
+from spgsurgeon.checkpoint.containers.formats import Format
+from spgsurgeon.checkpoint.containers.shards import INDEX_SUFFIX, read_shards
+from spgsurgeon.checkpoint.state_dict.choosing import Choice, choose_weights, under
+from spgsurgeon.checkpoint.state_dict.layouts import specs_at
+from spgsurgeon.checkpoint.state_dict.prefixes import refuse_flat_parameters, unwrap
+from spgsurgeon.checkpoint.state_dict.specs import TensorSpec
 from spgsurgeon.errors import DamagedFileError, SurgeonError, UnsafeInputError
 
 

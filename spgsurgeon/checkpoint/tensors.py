@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from spgsurgeon.checkpoint.containers.headers import read_header
 from spgsurgeon.checkpoint.hashing import DTYPE_NAMES
-from spgsurgeon.checkpoint.headers import read_header
 from spgsurgeon.checkpoint.reading import Outline, read_outline
-from spgsurgeon.checkpoint.specs import TensorSpec
+from spgsurgeon.checkpoint.state_dict.specs import TensorSpec
 from spgsurgeon.errors import DamagedFileError, SurgeonError
 
 _DTYPES = {name: dtype for dtype, name in DTYPE_NAMES.items()}

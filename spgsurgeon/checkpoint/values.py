@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from spgsurgeon.checkpoint.specs import DTYPE_SIZES, TensorSpec, header_bytes
+from spgsurgeon.checkpoint.state_dict.specs import DTYPE_SIZES, TensorSpec, header_bytes
 from spgsurgeon.errors import DamagedFileError
 
 _BLOCK = 4 * 2**20  # bytes

@@ -17,8 +17,8 @@ import typer
 
 from spgsurgeon import __version__
 from spgsurgeon.cli import bench, compare, demo, diff, doctor, evaluate, graft, inspect, recipes, report, strip, train
-from spgsurgeon.cli.console import fail, is_one_of_several, verbosity
-from spgsurgeon.cli.options import with_common_options
+from spgsurgeon.cli.terminal.console import fail, is_one_of_several, verbosity
+from spgsurgeon.cli.terminal.options import with_common_options
 from spgsurgeon.errors import SurgeonError, UsageError
 
 app = typer.Typer(

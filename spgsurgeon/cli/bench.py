@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from spgsurgeon.cli.console import columns, emit, gigabytes, millions, pairs, working
-from spgsurgeon.cli.options import Arch, Model, NumClasses, Weights, check_weights
+from spgsurgeon.cli.terminal.console import columns, emit, gigabytes, millions, pairs, working
+from spgsurgeon.cli.terminal.options import Arch, Model, NumClasses, Weights, check_weights
 from spgsurgeon.errors import UsageError
 
 _Overrides = Annotated[
@@ -76,7 +76,7 @@ def command(
 
     Example: `spgsurgeon bench timm/resnet50 --batch-size 8 --arms rollouts,timm`
     """
-    from spgsurgeon.workflows.bench import bench
+    from spgsurgeon.commands.bench import bench
 
     check_weights(weights)
     given = {

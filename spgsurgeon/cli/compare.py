@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from spgsurgeon.cli.console import columns, emit, gigabytes, note, pairs
-from spgsurgeon.cli.options import Arch, Force, NumClasses, RandomWeights, Weights, check_weights
+from spgsurgeon.cli.terminal.console import columns, emit, gigabytes, note, pairs
+from spgsurgeon.cli.terminal.options import Arch, Force, NumClasses, RandomWeights, Weights, check_weights
 from spgsurgeon.cli.train import split_arguments
 
 _Arms = Annotated[
@@ -84,7 +84,7 @@ def command(
 
     After any interruption: `spgsurgeon compare --resume -o comparison/`
     """
-    from spgsurgeon.workflows.compare import compare
+    from spgsurgeon.commands.compare import compare
 
     check_weights(weights)
     model, overrides = split_arguments(arguments or [])
@@ -125,7 +125,7 @@ def _grid(text: str | None) -> list[float] | Literal["auto"] | None:
 def _render(document: dict[str, Any], costs: dict[str, Any], output: Path) -> Any:
     from rich.console import Group
 
-    from spgsurgeon.reporting.comparison_table import COST_HEAD, HEAD, cost_rows, remarks, rows
+    from spgsurgeon.comparing.table import COST_HEAD, HEAD, cost_rows, remarks, rows
 
     return Group(
         columns(HEAD, rows(document)),
@@ -152,7 +152,7 @@ _OUTPUTS = {
 
 
 def _render_plan(document: dict[str, Any]) -> Any:
-    from spgsurgeon.reporting.comparison_table import of_the_base
+    from spgsurgeon.comparing.table import of_the_base
 
     arms, rates = document["arms"], document["learning_rates"]
     steps = [f"{name} {arm['steps']:,}" for name, arm in arms.items() if arm["steps"] is not None]

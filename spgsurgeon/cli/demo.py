@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from spgsurgeon.cli.console import columns, emit, note, pairs, proof_lines
-from spgsurgeon.cli.options import Force
+from spgsurgeon.cli.terminal.console import columns, emit, note, pairs, proof_lines
+from spgsurgeon.cli.terminal.options import Force
 
 
 def command(
@@ -23,7 +23,7 @@ def command(
 
     Example: `spgsurgeon demo -o demo/`
     """
-    from spgsurgeon.workflows.demo import demo
+    from spgsurgeon.commands.demo import demo
 
     emit(demo(output, force=force, say=note), _render)
 
@@ -31,7 +31,7 @@ def command(
 def _render(document: dict[str, Any]) -> Any:
     from rich.console import Group
 
-    from spgsurgeon.reporting.comparison_table import HEAD, remarks, rows
+    from spgsurgeon.comparing.table import HEAD, remarks, rows
 
     names = ("base", "plain", "spg")
     scores = [(row["seed"], *(f"{row[name]:.2f}" for name in names)) for row in document["seeds"]]

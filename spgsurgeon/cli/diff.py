@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from spgsurgeon.cli.console import columns, emit, pairs, working
-from spgsurgeon.cli.options import Weights, check_weights
+from spgsurgeon.cli.terminal.console import columns, emit, pairs, working
+from spgsurgeon.cli.terminal.options import Weights, check_weights
 
 _SIDE = "A model by name, a weights file or a folder, as MODEL is elsewhere."
 _LAYOUT_WORDS = {
@@ -34,7 +34,7 @@ def command(
 
     Example: `spgsurgeon diff resnet50.pth better/ --top 5`
     """
-    from spgsurgeon.workflows.diff import diff
+    from spgsurgeon.commands.diff import diff
 
     check_weights(weights)
     with working("comparing"):

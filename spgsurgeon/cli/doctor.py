@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from spgsurgeon.cli.console import columns, emit, gigabytes, pairs, working
+from spgsurgeon.cli.terminal.console import columns, emit, gigabytes, pairs, working
 
 
 def command() -> None:
@@ -17,7 +17,7 @@ def command() -> None:
 
     Example: `spgsurgeon doctor`
     """
-    from spgsurgeon.workflows.doctor import doctor
+    from spgsurgeon.commands.doctor import doctor
 
     with working("looking"):
         document = doctor()

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from spgsurgeon.cli.console import columns, emit, pairs
-from spgsurgeon.cli.options import Arch, Model, Weights, check_weights
+from spgsurgeon.cli.terminal.console import columns, emit, pairs
+from spgsurgeon.cli.terminal.options import Arch, Model, Weights, check_weights
 
 
 def command(
@@ -48,7 +48,7 @@ def command(
 
     Example: `spgsurgeon eval better/ --data /data/imagenet --split val`
     """
-    from spgsurgeon.workflows.evaluate import evaluate_model
+    from spgsurgeon.commands.evaluate import evaluate_model
 
     check_weights(weights)
     document = evaluate_model(

@@ -7,8 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from spgsurgeon.cli.console import emit, millions, pairs, proof_lines, several, working
-from spgsurgeon.cli.options import Arch, Force, Model, NumClasses, Output, RandomWeights, Weights, check_weights
+from spgsurgeon.cli.terminal.console import emit, millions, pairs, proof_lines, several, working
+from spgsurgeon.cli.terminal.options import (
+    Arch,
+    Force,
+    Model,
+    NumClasses,
+    Output,
+    RandomWeights,
+    Weights,
+    check_weights,
+)
 from spgsurgeon.errors import did_you_mean
 
 _KINDS: dict[str, tuple[str, ...]] = {"dropout": ("rate",), "depth": ("blocks", "block", "init")}
@@ -48,8 +57,8 @@ def command(
 
     Deeper: `spgsurgeon graft torchvision/resnet18 --trp depth -o grafted/`
     """
-    from spgsurgeon.workflows.graft import graft_folder
-    from spgsurgeon.workflows.replicas import Replicas
+    from spgsurgeon.commands.graft import graft_folder
+    from spgsurgeon.surgery.attaching import Replicas
 
     check_weights(weights)
     settings = _settings(trp, replicas, rate=rate, blocks=blocks, block=block, init=init)

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from spgsurgeon.cli.console import columns, emit, leave_with_error, millions, pairs, several
-from spgsurgeon.cli.options import Arch, Model, RandomWeights, Weights, check_weights
+from spgsurgeon.cli.terminal.console import columns, emit, leave_with_error, millions, pairs, several
+from spgsurgeon.cli.terminal.options import Arch, Model, RandomWeights, Weights, check_weights
 
 
 def command(
@@ -32,7 +32,7 @@ def command(
 
     Example: `spgsurgeon inspect model_best.pth.tar`
     """
-    from spgsurgeon.workflows.inspect import inspect
+    from spgsurgeon.commands.inspect import inspect
 
     check_weights(weights)
     seed = 0 if random_weights else None

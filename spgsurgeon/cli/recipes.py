@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from spgsurgeon.cli.console import columns, emit
-from spgsurgeon.cli.options import Force, with_common_options
+from spgsurgeon.cli.terminal.console import columns, emit
+from spgsurgeon.cli.terminal.options import Force, with_common_options
 
 group = typer.Typer(help="Shipped recipes: list, show, copy; and check your own.", no_args_is_help=True)
 
@@ -23,7 +23,7 @@ def list_command() -> None:
 
     Example: `spgsurgeon recipes ls`
     """
-    from spgsurgeon.workflows.recipes import list_recipes
+    from spgsurgeon.commands.recipes import list_recipes
 
     found = [{"name": r.name, "title": r.title, "path": str(r.path)} for r in list_recipes()]
     emit({"recipes": found}, lambda _: columns(("recipe", "what it is"), [(r["name"], r["title"]) for r in found]))
@@ -36,7 +36,7 @@ def show_command(recipe: Name, overrides: Overrides = None) -> None:
 
     Example: `spgsurgeon recipes show digits-dropout training.epochs=3`
     """
-    from spgsurgeon.workflows.recipes import show_recipe
+    from spgsurgeon.commands.recipes import show_recipe
 
     text = show_recipe(recipe, overrides or [])
     emit({"recipe": text}, lambda _: _plain(text))
@@ -51,7 +51,7 @@ def copy_command(
 
     Example: `spgsurgeon recipes cp digits-dropout my-recipe.yaml`
     """
-    from spgsurgeon.workflows.recipes import copy_recipe
+    from spgsurgeon.commands.recipes import copy_recipe
 
     path = copy_recipe(recipe, destination, force)
     emit({"path": str(path)}, lambda document: document["path"])
@@ -64,7 +64,7 @@ def check_command(recipe: Name) -> None:
 
     Example: `spgsurgeon recipes check my-recipe.yaml`
     """
-    from spgsurgeon.workflows.recipes import check_recipe
+    from spgsurgeon.commands.recipes import check_recipe
 
     check_recipe(recipe)
     emit({"recipe": recipe, "valid": True}, lambda _: f"{recipe} is valid")

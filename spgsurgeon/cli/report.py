@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from spgsurgeon.cli.console import METRICS, columns, emit, main_metric, pairs, working
-from spgsurgeon.cli.options import Force
+from spgsurgeon.cli.terminal.console import METRICS, columns, emit, main_metric, pairs, working
+from spgsurgeon.cli.terminal.options import Force
 
 
 def command(
@@ -27,7 +27,7 @@ def command(
 
     Example: `spgsurgeon report runs/spg runs/plain -o report/`
     """
-    from spgsurgeon.workflows.report import report
+    from spgsurgeon.commands.report import report
 
     with working("drawing"):
         document = report(folders, output, force=force)

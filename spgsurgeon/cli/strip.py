@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from spgsurgeon.cli.console import columns, emit, pairs, proof_lines, working
-from spgsurgeon.cli.options import Force, Output, Weights, check_weights
+from spgsurgeon.cli.terminal.console import columns, emit, pairs, proof_lines, working
+from spgsurgeon.cli.terminal.options import Force, Output, Weights, check_weights
 
 
 def command(
@@ -46,7 +46,7 @@ def command(
 
     Example: `spgsurgeon strip runs/digits -o better/ --export safetensors --export onnx`
     """
-    from spgsurgeon.workflows.strip import strip_folder
+    from spgsurgeon.commands.strip import strip_folder
 
     check_weights(weights)
     with working("stripping, proving, writing"):

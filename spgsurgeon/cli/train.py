@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from spgsurgeon.cli.console import METRICS, columns, emit, gigabytes, main_metric, millions, pairs
-from spgsurgeon.cli.options import Arch, Force, RandomWeights, Weights, check_weights
+from spgsurgeon.cli.terminal.console import METRICS, columns, emit, gigabytes, main_metric, millions, pairs
+from spgsurgeon.cli.terminal.options import Arch, Force, RandomWeights, Weights, check_weights
 
 
 def command(
@@ -42,8 +42,8 @@ def command(
 
     On several GPUs: `torchrun --nproc-per-node 4 -m spgsurgeon train ...`
     """
-    from spgsurgeon.cli.progress import RunProgress
-    from spgsurgeon.workflows.train import train
+    from spgsurgeon.cli.terminal.progress import RunProgress
+    from spgsurgeon.training.run import train
 
     check_weights(weights)
     model, overrides = split_arguments(arguments or [])

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from spgsurgeon.reporting.figures import ACCENTS, DASHES, HEIGHT, INK, QUIET, WIDTH, draw
-from spgsurgeon.reporting.run_records import METRICS
+from spgsurgeon.runs.records import METRICS
 
 TITLES = {"scores": "Scores", "learning-rates": "Learning rates", "valid-share": "Still valid"}
 CAPTIONS = {

@@ -7,10 +7,10 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from spgsurgeon.comparing.records import ComparisonRecord, Trial
+from spgsurgeon.comparing.table import COST_HEAD, HEAD, cost_rows, remarks, rows
 from spgsurgeon.reporting.comparison_figures import arm_color
-from spgsurgeon.reporting.comparison_records import ComparisonRecord, Trial
-from spgsurgeon.reporting.comparison_table import COST_HEAD, HEAD, cost_rows, remarks, rows
-from spgsurgeon.reporting.run_records import METRICS
+from spgsurgeon.runs.records import METRICS
 
 _NAME = 0  # the column that names an arm
 

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from spgsurgeon.reporting.run_records import METRICS, EpochRecord, RunRecord, step_labels
+from spgsurgeon.runs.records import METRICS, EpochRecord, RunRecord, step_labels
 
 _Dash = Literal["-", "--", "-.", ":"]
 

@@ -8,8 +8,8 @@ from typing import Literal, get_args
 
 from matplotlib.figure import Figure
 
+from spgsurgeon.comparing.records import ComparisonRecord
 from spgsurgeon.reporting.comparison_figures import CAPTIONS, TITLES, comparison_figures
-from spgsurgeon.reporting.comparison_records import ComparisonRecord
 from spgsurgeon.reporting.figures import (
     SHOWN_CLASSES,
     accepted_figure,
@@ -21,7 +21,7 @@ from spgsurgeon.reporting.figures import (
     throughput_figure,
     valid_share_figure,
 )
-from spgsurgeon.reporting.run_records import METRICS, EpochRecord, RunRecord, in_words
+from spgsurgeon.runs.records import METRICS, EpochRecord, RunRecord, in_words
 
 Section = Literal["comparison", "curves", "episodes", "speed", "cold"]
 

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from spgsurgeon.training.loader import TrainingBatches
-from spgsurgeon.training.processes import Processes, peak_memory
-from spgsurgeon.training.samples import Batch
+from spgsurgeon.data.loading.loader import TrainingBatches
+from spgsurgeon.data.loading.samples import Batch
+from spgsurgeon.runtime.distributed import Processes, peak_memory
 
 Read = TypeVar("Read")
 

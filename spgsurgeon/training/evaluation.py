@@ -8,11 +8,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from spgsurgeon.training.memory_format import choose_memory_format, lay_out_convolutions
-from spgsurgeon.training.processes import Processes, autocast
-from spgsurgeon.training.scoring import TALLIES, Scores, Tally
-from spgsurgeon.training.transfer import Transfer
-from spgsurgeon.trp.outputs import main_output
+from spgsurgeon.data.loading.transfer import Transfer
+from spgsurgeon.replicas.outputs import main_output
+from spgsurgeon.runtime.distributed import Processes, autocast
+from spgsurgeon.runtime.memory_format import choose_memory_format, lay_out_convolutions
+from spgsurgeon.tasks.scoring import TALLIES, Scores, Tally
 
 
 @torch.no_grad()

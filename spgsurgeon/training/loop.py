@@ -21,8 +21,17 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import nn
 
+from spgsurgeon.data.loading.loader import EvaluationBatches, TrainingBatches
+from spgsurgeon.data.loading.samples import Batch
 from spgsurgeon.errors import SurgeonError, UsageError
 from spgsurgeon.objective.loss import SPGLoss
+from spgsurgeon.replicas.grafted import GraftedModel
+from spgsurgeon.replicas.stacking import running_statistics_kept
+from spgsurgeon.runs.folder import RunFolder
+from spgsurgeon.runtime.distributed import Processes, choose_precision, forget_peak_memory
+from spgsurgeon.runtime.memory_format import choose_memory_format, lay_out_convolutions
+from spgsurgeon.runtime.signals import InterruptedRunError, StopNow, stop_on_signals
+from spgsurgeon.tasks.scoring import METRIC, Scores
 from spgsurgeon.training.cold_start import (
     check_unchanged,
     drift,
@@ -32,23 +41,14 @@ from spgsurgeon.training.cold_start import (
 )
 from spgsurgeon.training.epoch_meter import EpochMeter
 from spgsurgeon.training.evaluation import evaluate
-from spgsurgeon.training.interruption import InterruptedRunError, StopNow, stop_on_signals
-from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches
-from spgsurgeon.training.memory_format import choose_memory_format, lay_out_convolutions
 from spgsurgeon.training.number_guard import NonFiniteError
 from spgsurgeon.training.optimization import learning_rate, make_optimizer, make_schedule
-from spgsurgeon.training.processes import Processes, choose_precision, forget_peak_memory
 from spgsurgeon.training.progress import Progress
-from spgsurgeon.training.run_folder import RunFolder
 from spgsurgeon.training.safekeeping import Safekeeping
-from spgsurgeon.training.samples import Batch
-from spgsurgeon.training.scoring import METRIC, Scores
 from spgsurgeon.training.settings import Settings
 from spgsurgeon.training.state import Counters, TrainingState
 from spgsurgeon.training.statistics import EpisodeStatistics, extremes, summarize
 from spgsurgeon.training.stepping import Stepper
-from spgsurgeon.trp.grafted import GraftedModel
-from spgsurgeon.trp.stacking import running_statistics_kept
 
 _WARM_UP = 2  # steps that are not timed
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from spgsurgeon.errors import SurgeonError
-from spgsurgeon.training.processes import Processes
+from spgsurgeon.runtime.distributed import Processes
 from spgsurgeon.training.state import TrainingState
 from spgsurgeon.training.weight_bound import Rates, WeightBound
 

@@ -6,11 +6,11 @@ from contextlib import AbstractContextManager
 from typing import Any, NoReturn
 
 from spgsurgeon.errors import SurgeonError
-from spgsurgeon.training.interruption import InterruptedRunError, StopRequest
-from spgsurgeon.training.processes import Processes
+from spgsurgeon.runs.folder import RunFolder
+from spgsurgeon.runs.saving import CheckpointSaver
+from spgsurgeon.runtime.distributed import Processes
+from spgsurgeon.runtime.signals import InterruptedRunError, StopRequest
 from spgsurgeon.training.progress import Progress
-from spgsurgeon.training.run_folder import RunFolder
-from spgsurgeon.training.saving import CheckpointSaver
 from spgsurgeon.training.settings import Checkpoints
 from spgsurgeon.training.state import TrainingState
 

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from timm.utils import ModelEmaV3
 
+from spgsurgeon.replicas.grafted import GraftedModel
+from spgsurgeon.runs.folder import Checkpoint
+from spgsurgeon.tasks.scoring import Scores
 from spgsurgeon.training.cold_start import Moments
 from spgsurgeon.training.optimization import optimizer_state, restore_optimizer
-from spgsurgeon.training.run_folder import Checkpoint
-from spgsurgeon.training.scoring import Scores
 from spgsurgeon.training.statistics import Totals
-from spgsurgeon.trp.grafted import GraftedModel
 
 _COLD = "cold::"
 

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from spgsurgeon.data.loading.samples import Batch
+from spgsurgeon.data.sources.source import Source
 from spgsurgeon.objective.loss import SPGLoss
-from spgsurgeon.training.processes import Processes, sum_dtype
-from spgsurgeon.training.samples import Batch
-from spgsurgeon.training.sources import Source
+from spgsurgeon.runtime.distributed import Processes, sum_dtype
 
 EXTREMES = 12
 """How many pictures with the shortest episodes are remembered, and how many with the longest."""

@@ -10,17 +10,17 @@ from timm.scheduler.scheduler import Scheduler
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from spgsurgeon.data.loading.samples import Batch
+from spgsurgeon.data.loading.transfer import Transfer
+from spgsurgeon.data.transforms.mixing import make_mixer
 from spgsurgeon.objective.loss import SPGLoss, spg_loss
-from spgsurgeon.training.memory_format import choose_memory_format
-from spgsurgeon.training.mixing import make_mixer
+from spgsurgeon.runtime.distributed import Processes, autocast
+from spgsurgeon.runtime.memory_format import choose_memory_format
+from spgsurgeon.runtime.seeds import derive_seed, seed_generators
 from spgsurgeon.training.number_guard import NumberGuard
-from spgsurgeon.training.processes import Processes, autocast
-from spgsurgeon.training.samples import Batch
-from spgsurgeon.training.seeds import derive_seed, seed_generators
 from spgsurgeon.training.settings import Settings
 from spgsurgeon.training.state import TrainingState
 from spgsurgeon.training.statistics import EpisodeStatistics
-from spgsurgeon.training.transfer import Transfer
 
 
 class Stepper:

@@ -21,7 +21,7 @@ from containers import CONTAINERS, INSTEAD
 from forms import NAMELESS, expressions, whole
 from gadgets import GADGETS
 
-from spgsurgeon.checkpoint.pickles import read_pickle
+from spgsurgeon.checkpoint.pickle.pickles import read_pickle
 from spgsurgeon.checkpoint.reading import read_outline
 from spgsurgeon.errors import UnsafeInputError
 

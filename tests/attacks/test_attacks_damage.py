@@ -15,10 +15,10 @@ from command_line import TINY, Outcome, spgsurgeon, succeed
 from refusals import attempted, check_short
 
 from spgsurgeon.checkpoint import folders
+from spgsurgeon.checkpoint.containers.headers import read_header
 from spgsurgeon.checkpoint.folders import read_grafted_folder, read_manifest, read_state
-from spgsurgeon.checkpoint.headers import read_header
 from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
-from spgsurgeon.training.run_folder import RunFolder
+from spgsurgeon.runs.folder import RunFolder
 
 DIGITS = ("--recipe", "digits-dropout", "training.epochs=1", "training.device=cpu", "training.ema=0.9")
 WEIGHTS = ("model.safetensors", "temporary.safetensors", "ema.safetensors", "optimizer.safetensors")

@@ -14,9 +14,9 @@ from mutations import TEXT, mutated
 from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.torch import save
 
-from spgsurgeon.checkpoint.headers import read_header
+from spgsurgeon.checkpoint.containers.headers import read_header
 from spgsurgeon.checkpoint.reading import read_outline
-from spgsurgeon.checkpoint.specs import TensorSpec
+from spgsurgeon.checkpoint.state_dict.specs import TensorSpec
 from spgsurgeon.checkpoint.tensors import read_safetensors
 from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
 

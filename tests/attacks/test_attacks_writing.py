@@ -22,14 +22,14 @@ from refusals import attempted
 
 from spgsurgeon.checkpoint.folders import GraftManifest
 from spgsurgeon.checkpoint.writing import write_json
+from spgsurgeon.commands import graft as grafting
+from spgsurgeon.commands import strip as stripping
+from spgsurgeon.commands.graft import graft_folder
+from spgsurgeon.commands.strip import strip_folder
 from spgsurgeon.errors import SurgeonError
-from spgsurgeon.training.run_folder import Checkpoint, RunFolder
-from spgsurgeon.workflows import graft as grafting
-from spgsurgeon.workflows import strip as stripping
-from spgsurgeon.workflows.graft import graft_folder
-from spgsurgeon.workflows.opening import open_model
-from spgsurgeon.workflows.replicas import Replicas
-from spgsurgeon.workflows.strip import strip_folder
+from spgsurgeon.loading.opening import open_model
+from spgsurgeon.runs.folder import Checkpoint, RunFolder
+from spgsurgeon.surgery.attaching import Replicas
 
 Job = Callable[[Path], object]
 

@@ -181,7 +181,7 @@ def test_files_saved_without_checksums_are_read(tmp_path: Path) -> None:
 
 
 def test_a_directory_of_any_size_is_not_read(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spgsurgeon.checkpoint.archives._LARGEST_DIRECTORY", 500)
+    monkeypatch.setattr("spgsurgeon.checkpoint.containers.archives._LARGEST_DIRECTORY", 500)
     with pytest.raises(DamagedFileError, match="directory"):
         read_checkpoint(saved)
 

@@ -12,8 +12,8 @@ import torch
 from safetensors import SafetensorError, deserialize
 from safetensors.torch import save
 
-from spgsurgeon.checkpoint.headers import read_header
-from spgsurgeon.checkpoint.specs import DTYPE_SIZES
+from spgsurgeon.checkpoint.containers.headers import read_header
+from spgsurgeon.checkpoint.state_dict.specs import DTYPE_SIZES
 from spgsurgeon.errors import DamagedFileError, UsageError
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from spgsurgeon.checkpoint import machine
-from spgsurgeon.checkpoint.nodes import Attributes, Call, Global, Inert, Persistent
-from spgsurgeon.checkpoint.pickles import read_pickle
+from spgsurgeon.checkpoint.pickle import machine
+from spgsurgeon.checkpoint.pickle.nodes import Attributes, Call, Global, Inert, Persistent
+from spgsurgeon.checkpoint.pickle.pickles import read_pickle
 from spgsurgeon.errors import DamagedFileError, SurgeonError, UnsafeInputError
 
 

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import torch
 
-from spgsurgeon.checkpoint.allowlist import TORCH_GLOBALS
-from spgsurgeon.checkpoint.pickles import read_pickle
+from spgsurgeon.checkpoint.pickle.allowlist import TORCH_GLOBALS
+from spgsurgeon.checkpoint.pickle.pickles import read_pickle
 from spgsurgeon.checkpoint.tensors import read_checkpoint
 from spgsurgeon.errors import DamagedFileError, UnsafeInputError
 

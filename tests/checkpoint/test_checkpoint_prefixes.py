@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from spgsurgeon.checkpoint.prefixes import refuse_flat_parameters, unwrap
+from spgsurgeon.checkpoint.state_dict.prefixes import refuse_flat_parameters, unwrap
 from spgsurgeon.errors import UsageError
 
 

@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from spgsurgeon.checkpoint import documents
-from spgsurgeon.checkpoint.layouts import NO_SETTING
+from spgsurgeon.checkpoint.containers import documents
+from spgsurgeon.checkpoint.state_dict.layouts import NO_SETTING
 from spgsurgeon.checkpoint.tensors import Checkpoint, read_checkpoint
 from spgsurgeon.errors import DamagedFileError, UnsafeInputError, UsageError
 

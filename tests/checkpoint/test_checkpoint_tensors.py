@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from spgsurgeon.checkpoint.allowlist import DTYPES, REBUILDERS, STORAGES
 from spgsurgeon.checkpoint.hashing import DTYPE_NAMES
-from spgsurgeon.checkpoint.specs import DTYPE_SIZES
+from spgsurgeon.checkpoint.pickle.allowlist import DTYPES, REBUILDERS, STORAGES
+from spgsurgeon.checkpoint.state_dict.specs import DTYPE_SIZES
 from spgsurgeon.checkpoint.tensors import load_tensors, read_checkpoint
 from spgsurgeon.errors import DamagedFileError, UsageError
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from spgsurgeon.checkpoint import values
 from spgsurgeon.checkpoint.hashing import DTYPE_NAMES, content_hash
 from spgsurgeon.checkpoint.reading import read_outline
-from spgsurgeon.checkpoint.specs import DTYPE_SIZES
+from spgsurgeon.checkpoint.state_dict.specs import DTYPE_SIZES
 from spgsurgeon.checkpoint.tensors import load_tensors
 from spgsurgeon.checkpoint.values import content_hash_of, non_finite_of
 from spgsurgeon.errors import DamagedFileError

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
+from spgsurgeon.commands.modules import graft
 from spgsurgeon.errors import SurgeonError, UsageError, VerificationError
 from spgsurgeon.exporting.onnx_file import export_onnx
-from spgsurgeon.models.building import build
-from spgsurgeon.models.identity import Identity
-from spgsurgeon.trp.grafted import detach
-from spgsurgeon.workflows.surgery import graft
+from spgsurgeon.models.libraries.building import build
+from spgsurgeon.models.libraries.identity import Identity
+from spgsurgeon.replicas.grafted import detach
 
 SIZE = (3, 16, 16)
 

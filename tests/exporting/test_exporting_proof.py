@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from spgsurgeon.commands.modules import graft
 from spgsurgeon.errors import ArchitectureError, UsageError, VerificationError
-from spgsurgeon.exporting.proof import Fingerprint, example_images, fingerprint, prove_graft, prove_strip
-from spgsurgeon.models.building import build
-from spgsurgeon.models.identity import Identity
-from spgsurgeon.models.sites import run_in_eval
-from spgsurgeon.trp.grafted import GraftedModel, attach, detach, layout_of
-from spgsurgeon.trp.places import Place
-from spgsurgeon.workflows.surgery import graft
+from spgsurgeon.models.libraries.building import build
+from spgsurgeon.models.libraries.identity import Identity
+from spgsurgeon.models.sites.search import run_in_eval
+from spgsurgeon.replicas.grafted import GraftedModel, attach, detach, layout_of
+from spgsurgeon.replicas.places import Place
+from spgsurgeon.surgery.proof import Fingerprint, example_images, fingerprint, prove_graft, prove_strip
 
 T = 2
 

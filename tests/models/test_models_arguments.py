@@ -15,12 +15,12 @@ from timm.models import get_pretrained_cfg
 from timm.models._hub import save_config_for_hf
 
 from spgsurgeon.errors import ArchitectureError, DamagedFileError, UnsafeInputError
-from spgsurgeon.models import timm_library
-from spgsurgeon.models.arguments import checked_arguments, checked_description
-from spgsurgeon.models.identity import Identity
-from spgsurgeon.models.libraries import LIBRARIES, library
-from spgsurgeon.models.timm_library import TimmLibrary
-from spgsurgeon.workflows.opening import open_model
+from spgsurgeon.loading.opening import open_model
+from spgsurgeon.models.libraries import timm_library
+from spgsurgeon.models.libraries.arguments import checked_arguments, checked_description
+from spgsurgeon.models.libraries.identity import Identity
+from spgsurgeon.models.libraries.registry import LIBRARIES, library
+from spgsurgeon.models.libraries.timm_library import TimmLibrary
 
 SOURCES = {"url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "custom_load"}
 

@@ -9,7 +9,8 @@ from families import Family, require
 from safetensors.torch import save_file
 
 from spgsurgeon.errors import ArchitectureError
-from spgsurgeon.models.building import (
+from spgsurgeon.loading.opening import open_model
+from spgsurgeon.models.libraries.building import (
     _parameters_on_meta,
     build,
     build_for_loading,
@@ -17,8 +18,7 @@ from spgsurgeon.models.building import (
     load_weights,
     with_classes,
 )
-from spgsurgeon.models.identity import Identity
-from spgsurgeon.workflows.opening import open_model
+from spgsurgeon.models.libraries.identity import Identity
 
 RESNET = Identity("timm", "test_resnet", 7)
 VIT = Identity("timm", "test_vit", 7, {"img_size": 32})
@@ -235,7 +235,7 @@ def test_a_module_that_needs_its_parameters_numbers_has_them(kind, monkeypatch):
             except RuntimeError as error:
                 raise ArchitectureError(str(error)) from error
 
-    monkeypatch.setattr("spgsurgeon.models.building.library", lambda name: Library())
+    monkeypatch.setattr("spgsurgeon.models.libraries.building.library", lambda name: Library())
     module = build_for_loading(RESNET)
     assert not any(tensor.is_meta for tensor in [*module.parameters(), *module.buffers()])
 

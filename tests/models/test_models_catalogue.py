@@ -9,12 +9,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from spgsurgeon.models import catalogue as catalogue_module
-from spgsurgeon.models.catalogue import Catalogue, Head, catalogue, full_layout, installed_version, layout
-from spgsurgeon.models.catalogue_file import write
-from spgsurgeon.models.cataloguing import build_on_meta, describe
-from spgsurgeon.models.identity import Identity
-from spgsurgeon.models.libraries import LIBRARIES, library
+from spgsurgeon.models.libraries.identity import Identity
+from spgsurgeon.models.libraries.registry import LIBRARIES, library
+from spgsurgeon.models.recognition import catalogue as catalogue_module
+from spgsurgeon.models.recognition.catalogue import Catalogue, Head, catalogue, full_layout, installed_version, layout
+from spgsurgeon.models.recognition.catalogue_file import write
+from spgsurgeon.models.recognition.cataloguing import build_on_meta, describe
 
 SAMPLE = [  # every kind: without a classifier by default, with several heads, with channels that go in by the patch
     "timm/caformer_s18",
@@ -164,7 +164,7 @@ def test_a_default_layout_has_the_numbers_of_its_entry():
 
 def test_reading_it_imports_no_library():
     code = (
-        "import sys; from spgsurgeon.models.catalogue import catalogue, layout;"
+        "import sys; from spgsurgeon.models.recognition.catalogue import catalogue, layout;"
         "assert layout(catalogue().entries['timm/resnet50']);"
         "assert not {'torch', 'numpy', 'timm', 'torchvision'} & set(sys.modules)"
     )

@@ -4,10 +4,10 @@ import pytest
 import torch
 from families import DEPTH, Family, require
 
+from spgsurgeon.commands.modules import graft
 from spgsurgeon.errors import ArchitectureError
-from spgsurgeon.models.building import build, depth_site_of
-from spgsurgeon.models.identity import Identity
-from spgsurgeon.workflows.surgery import graft
+from spgsurgeon.models.libraries.building import build, depth_site_of
+from spgsurgeon.models.libraries.identity import Identity
 
 
 def site_of(library, architecture, **args):

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from spgsurgeon.models import identification
-from spgsurgeon.models.catalogue import Catalogue, Record, catalogue, full_layout, installed_version, layout
-from spgsurgeon.models.catalogue_file import table
-from spgsurgeon.models.cataloguing import build_on_meta, describe
-from spgsurgeon.models.identification import Identification, identify, newcomers
-from spgsurgeon.models.identity import Identity
-from spgsurgeon.models.libraries import LIBRARIES
+from spgsurgeon.models.libraries.identity import Identity
+from spgsurgeon.models.libraries.registry import LIBRARIES
+from spgsurgeon.models.recognition import identification
+from spgsurgeon.models.recognition.catalogue import Catalogue, Record, catalogue, full_layout, installed_version, layout
+from spgsurgeon.models.recognition.catalogue_file import table
+from spgsurgeon.models.recognition.cataloguing import build_on_meta, describe
+from spgsurgeon.models.recognition.identification import Identification, identify, newcomers
 
 
 def shapes_of(library: str, architecture: str, classes: int = 1000, **model_args):
@@ -255,8 +255,8 @@ def test_identifying_imports_no_library_but_to_build_what_a_newer_one_has():
     if any(installed_version(name) != version for name, version in catalogue().versions.items() if name in LIBRARIES):
         pytest.skip("what fits nothing is looked for in the installed libraries, which are not the catalogue's")
     code = (
-        "import sys; from spgsurgeon.models.catalogue import catalogue, layout;"
-        "from spgsurgeon.models.identification import identify;"
+        "import sys; from spgsurgeon.models.recognition.catalogue import catalogue, layout;"
+        "from spgsurgeon.models.recognition.identification import identify;"
         "shapes = layout(catalogue().entries['timm/resnet50']);"
         "assert identify(shapes).matches and identify(shapes | {'fc.bias': (1,)}).nearest;"
         "assert not {'torch', 'numpy', 'timm', 'torchvision'} & set(sys.modules)"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from spgsurgeon.errors import ArchitectureError, UsageError
-from spgsurgeon.models.libraries import NamedModel, library, parse_model, resolve_architecture
+from spgsurgeon.models.libraries.registry import NamedModel, library, parse_model, resolve_architecture
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ from families import Family, require
 from torch import Tensor, nn
 
 from spgsurgeon.errors import ArchitectureError
-from spgsurgeon.models.building import build, sites_of
-from spgsurgeon.models.heads import Site, sites_document, temporary_parameters
-from spgsurgeon.models.identity import Identity
-from spgsurgeon.models.sites import find_sites
+from spgsurgeon.models.libraries.building import build, sites_of
+from spgsurgeon.models.libraries.identity import Identity
+from spgsurgeon.models.sites.heads import Site, sites_document, temporary_parameters
+from spgsurgeon.models.sites.search import find_sites
 
 IMAGES = torch.zeros(1, 3, 32, 32)
 

@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from timm.utils import CheckpointSaver, ModelEmaV3
 
 from spgsurgeon.errors import ArchitectureError, SurgeonError
-from spgsurgeon.models.building import build
-from spgsurgeon.models.identity import Identity
-from spgsurgeon.models.libraries import library
-from spgsurgeon.workflows.opening import open_model
+from spgsurgeon.loading.opening import open_model
+from spgsurgeon.models.libraries.building import build
+from spgsurgeon.models.libraries.identity import Identity
+from spgsurgeon.models.libraries.registry import library
 
 TIMM = library("timm")
 IDENTITIES = {

@@ -8,9 +8,9 @@ import torch
 import torchvision
 
 from spgsurgeon.errors import ArchitectureError, SurgeonError
-from spgsurgeon.models.building import build
-from spgsurgeon.models.identity import Identity
-from spgsurgeon.models.libraries import library
+from spgsurgeon.models.libraries.building import build
+from spgsurgeon.models.libraries.identity import Identity
+from spgsurgeon.models.libraries.registry import library
 
 TORCHVISION = library("torchvision")
 RESNET = Identity("torchvision", "resnet18", 7)

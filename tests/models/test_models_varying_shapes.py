@@ -2,7 +2,7 @@
 
 import pytest
 
-from spgsurgeon.models.varying_shapes import number_at, places_between
+from spgsurgeon.models.recognition.varying_shapes import number_at, places_between
 
 
 def test_a_place_is_none_where_shapes_differ_in_another_way():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from spgsurgeon.reporting.run_records import EpochRecord, RunRecord
+from spgsurgeon.runs.records import EpochRecord, RunRecord
 
 LABELS = ("0", "0.2", "0.36")
 

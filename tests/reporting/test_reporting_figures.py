@@ -26,7 +26,7 @@ from spgsurgeon.reporting.figures import (
     valid_share_figure,
 )
 from spgsurgeon.reporting.gallery import drawings_of
-from spgsurgeon.reporting.run_records import RunRecord
+from spgsurgeon.runs.records import RunRecord
 
 
 @pytest.fixture

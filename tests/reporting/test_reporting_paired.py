@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from spgsurgeon.reporting.paired import agreeing, paired_difference, resampled_difference
+from spgsurgeon.comparing.statistics import agreeing, paired_difference, resampled_difference
 
 COMPARISONS = 2000
 

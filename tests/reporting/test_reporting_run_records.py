@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from recorded import LABELS, line, record
 
-from spgsurgeon.reporting.run_records import EpochRecord, in_words, read_epochs, step_labels
+from spgsurgeon.runs.records import EpochRecord, in_words, read_epochs, step_labels
 
 
 def write(path: Path, *lines: dict[str, Any] | str) -> Path:

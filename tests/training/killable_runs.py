@@ -29,10 +29,10 @@ from tiny_runs import (
     weights_hash,
 )
 
+from spgsurgeon.runs.folder import RunFolder, newest_intact
+from spgsurgeon.runs.saving import CheckpointSaver
+from spgsurgeon.runtime.distributed import join_processes
 from spgsurgeon.training.loop import Retraining
-from spgsurgeon.training.processes import join_processes
-from spgsurgeon.training.run_folder import RunFolder, newest_intact
-from spgsurgeon.training.saving import CheckpointSaver
 from spgsurgeon.training.settings import Checkpoints, Settings
 
 PHASES = ("start", "cold start", "training", "evaluation", "end")

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from spgsurgeon.training.processes import Processes
+from spgsurgeon.runtime.distributed import Processes
 
 CUDA = torch.device("cuda", 0)
 PROCESSES = Processes(0, 1, CUDA)

@@ -10,9 +10,7 @@ from PIL import Image
 from timm.data import create_transform
 from torchvision.transforms import v2
 
-from spgsurgeon.errors import UsageError
-from spgsurgeon.models.preprocessing import Preprocessing
-from spgsurgeon.training.augmentation import (
+from spgsurgeon.data.transforms.augmentation import (
     CROPS,
     POLICIES,
     Augmentation,
@@ -21,6 +19,8 @@ from spgsurgeon.training.augmentation import (
     to_normalised,
     training_transform,
 )
+from spgsurgeon.errors import UsageError
+from spgsurgeon.models.preprocessing import Preprocessing
 
 SMALL = Preprocessing(input_size=(3, 32, 32))
 

@@ -22,18 +22,24 @@ from pretended_cuda import CUDA, PretendedCUDA, needs_cuda_build
 from tiny_runs import EVERYTHING, CrashError, Noise, Watcher, crash_at, tiny_retraining, train, weights_hash
 from tiny_shards import make_same_folder, make_shards, picture, sample, write_tar
 
+from spgsurgeon.data.cache import decoded_images as decoded_pictures
+from spgsurgeon.data.cache.caching import Cache
+from spgsurgeon.data.cache.decoded_images import DecodedPictures, decode, estimate
+from spgsurgeon.data.loading.loader import EvaluationBatches, TrainingBatches
+from spgsurgeon.data.loading.samples import Batch
+from spgsurgeon.data.sources.images import open_source
+from spgsurgeon.data.sources.source import ImageSource
+from spgsurgeon.data.transforms.augmentation import (
+    Augmentation,
+    StagedTransform,
+    evaluation_transform,
+    training_transform,
+)
+from spgsurgeon.data.transforms.batched import BatchedAugmentation
+from spgsurgeon.data.transforms.resampling import _pillow_turns
 from spgsurgeon.errors import DataError, SurgeonError, UsageError
 from spgsurgeon.models.preprocessing import Preprocessing
-from spgsurgeon.training import decoded_pictures, epoch_meter
-from spgsurgeon.training.augmentation import Augmentation, StagedTransform, evaluation_transform, training_transform
-from spgsurgeon.training.batched_augmentation import BatchedAugmentation
-from spgsurgeon.training.caching import Cache
-from spgsurgeon.training.decoded_pictures import DecodedPictures, decode, estimate
-from spgsurgeon.training.image_sources import open_source
-from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches
-from spgsurgeon.training.resampling import _pillow_turns
-from spgsurgeon.training.samples import Batch
-from spgsurgeon.training.sources import ImageSource
+from spgsurgeon.training import epoch_meter
 
 CPU = torch.device("cpu")
 MEMORY, DEVICE = Cache(), Cache(CPU)

@@ -10,9 +10,9 @@ from tiny_runs import ONE_PROCESS
 
 from spgsurgeon.errors import UsageError
 from spgsurgeon.recipe.reading import read_recipe
-from spgsurgeon.training.environment import deterministic_algorithms, environment, tf32_products
-from spgsurgeon.workflows.assembling import switches as torch_switches
-from spgsurgeon.workflows.train import train
+from spgsurgeon.runtime.environment import deterministic_algorithms, environment, tf32_products
+from spgsurgeon.training.assembling import switches as torch_switches
+from spgsurgeon.training.run import train
 
 
 def switches() -> tuple[Any, ...]:

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 from timm.data import ImageDataset
 
+from spgsurgeon.data.sources.images import DIGIT_SPLITS, _TorchvisionSource, open_source
+from spgsurgeon.data.sources.source import ImageSource, check_same_classes
 from spgsurgeon.errors import UsageError
-from spgsurgeon.training.image_sources import DIGIT_SPLITS, _TorchvisionSource, open_source
-from spgsurgeon.training.seeds import derive_seed
-from spgsurgeon.training.sources import ImageSource, check_same_classes
+from spgsurgeon.runtime.seeds import derive_seed
 
 
 def write_folder(root: Path, classes: str, images: int = 2) -> None:

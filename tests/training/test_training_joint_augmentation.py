@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from spgsurgeon.data.transforms.augmentation import Augmentation
+from spgsurgeon.data.transforms.joint import joint_evaluation_transform, joint_training_transform
+from spgsurgeon.data.transforms.masks import IGNORED
 from spgsurgeon.errors import UsageError
 from spgsurgeon.models.preprocessing import Preprocessing
-from spgsurgeon.training.augmentation import Augmentation
-from spgsurgeon.training.joint_augmentation import joint_evaluation_transform, joint_training_transform
-from spgsurgeon.training.masks import IGNORED
 
 PLAIN = Preprocessing(input_size=(3, 32, 24), mean=(0.0,) * 3, std=(1.0,) * 3)
 GREY = replace(PLAIN, mean=(0.5,) * 3, std=(0.25,) * 3)

@@ -17,14 +17,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from spgsurgeon.data.loading.feed import Feed, start_worker
+from spgsurgeon.data.loading.loader import EvaluationBatches, TrainingBatches
+from spgsurgeon.data.loading.samples import Batch
+from spgsurgeon.data.sources.images import open_source
+from spgsurgeon.data.sources.source import ImageSource
+from spgsurgeon.data.transforms.augmentation import Augmentation, evaluation_transform, training_transform
 from spgsurgeon.errors import DataError, SurgeonError, UsageError
 from spgsurgeon.models.preprocessing import Preprocessing
-from spgsurgeon.training.augmentation import Augmentation, evaluation_transform, training_transform
-from spgsurgeon.training.feed import Feed, start_worker
-from spgsurgeon.training.image_sources import open_source
-from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches
-from spgsurgeon.training.samples import Batch
-from spgsurgeon.training.sources import ImageSource
 
 PREPROCESSING = Preprocessing(input_size=(3, 16, 16))
 TRAINING = training_transform(PREPROCESSING, Augmentation(policy="trivialaugment-wide", erase=0.5))

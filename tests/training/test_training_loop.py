@@ -34,16 +34,16 @@ from tiny_runs import (
 from torch import nn
 
 from spgsurgeon.errors import DataError, SurgeonError, UsageError
-from spgsurgeon.training import interruption
-from spgsurgeon.training.interruption import InterruptedRunError, stop_on_signals
+from spgsurgeon.replicas.blocks import ConvolutionalBlock, bottleneck, zero_last
+from spgsurgeon.replicas.grafted import GraftedModel, attach
+from spgsurgeon.replicas.places import Place
+from spgsurgeon.runtime import signals as interruption
+from spgsurgeon.runtime.signals import InterruptedRunError, stop_on_signals
+from spgsurgeon.training import run as workflow
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.number_guard import NonFiniteError
 from spgsurgeon.training.plan import plan
 from spgsurgeon.training.settings import Checkpoints, ColdStart, Objective, Optimizer, Schedule
-from spgsurgeon.trp.blocks import ConvolutionalBlock, bottleneck, zero_last
-from spgsurgeon.trp.grafted import GraftedModel, attach
-from spgsurgeon.trp.places import Place
-from spgsurgeon.workflows import train as workflow
 
 PLAIN = replace(SETTINGS, objective=Objective(), optimizer=Optimizer(lr=0.1, momentum=0.0, weight_decay=0.0))
 

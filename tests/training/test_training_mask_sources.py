@@ -12,13 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
+from spgsurgeon.data.loading.loader import EvaluationBatches
+from spgsurgeon.data.sources.masks import MaskSource, holds_masks, open_mask_source
+from spgsurgeon.data.sources.source import check_same_classes
+from spgsurgeon.data.transforms.joint import joint_evaluation_transform
+from spgsurgeon.data.transforms.masks import IGNORED, read_mask
 from spgsurgeon.errors import DataError, UsageError
 from spgsurgeon.models.preprocessing import Preprocessing
-from spgsurgeon.training.joint_augmentation import joint_evaluation_transform
-from spgsurgeon.training.loader import EvaluationBatches
-from spgsurgeon.training.mask_sources import MaskSource, holds_masks, open_mask_source
-from spgsurgeon.training.masks import IGNORED, read_mask
-from spgsurgeon.training.sources import check_same_classes
 
 IDS = np.array([[0, 1, 2], [2, 255, 1]], dtype=np.uint8)
 EXPECTED = [[0, 1, 2], [2, IGNORED, 1]]

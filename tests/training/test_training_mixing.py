@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from spgsurgeon.training.mixing import BatchMixer
+from spgsurgeon.data.transforms.mixing import BatchMixer
 
 LABELS = torch.tensor([0, 1, 2, 3])
 IMAGES = torch.eye(4)[:, :, None, None].expand(4, 4, 16, 16).contiguous()  # channel c is 1 in pictures of class c

@@ -19,7 +19,7 @@ from tiny_runs import (
     weights_hash,
 )
 
-from spgsurgeon.training.interruption import InterruptedRunError
+from spgsurgeon.runtime.signals import InterruptedRunError
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.number_guard import NonFiniteError
 from spgsurgeon.training.optimization import make_optimizer

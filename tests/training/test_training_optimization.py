@@ -11,7 +11,8 @@ from tiny_runs import tiny_grafted
 from torch.nn.functional import cross_entropy
 
 from spgsurgeon.errors import DamagedFileError, UsageError
-from spgsurgeon.training.memory_format import lay_out_convolutions
+from spgsurgeon.replicas.grafted import GraftedModel
+from spgsurgeon.runtime.memory_format import lay_out_convolutions
 from spgsurgeon.training.optimization import (
     learning_rate,
     make_optimizer,
@@ -20,7 +21,6 @@ from spgsurgeon.training.optimization import (
     restore_optimizer,
 )
 from spgsurgeon.training.settings import Optimizer, Schedule
-from spgsurgeon.trp.grafted import GraftedModel
 
 
 def step(grafted: GraftedModel, optimizer: torch.optim.Optimizer, seed: int) -> None:

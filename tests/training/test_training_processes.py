@@ -31,12 +31,10 @@ from tiny_runs import (
     weights_hash,
 )
 
+from spgsurgeon.data.loading.loader import EvaluationBatches
+from spgsurgeon.data.transforms.augmentation import evaluation_transform
 from spgsurgeon.errors import SurgeonError, UsageError
-from spgsurgeon.training.augmentation import evaluation_transform
-from spgsurgeon.training.evaluation import evaluate
-from spgsurgeon.training.interruption import InterruptedRunError
-from spgsurgeon.training.loader import EvaluationBatches
-from spgsurgeon.training.processes import (
+from spgsurgeon.runtime.distributed import (
     LostProcessError,
     Processes,
     autocast,
@@ -46,6 +44,8 @@ from spgsurgeon.training.processes import (
     join_processes,
     peak_memory,
 )
+from spgsurgeon.runtime.signals import InterruptedRunError
+from spgsurgeon.training.evaluation import evaluate
 from spgsurgeon.training.settings import Objective, Optimizer, Settings
 
 CASES = {
@@ -283,7 +283,7 @@ def group_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, str(value))
     store = torch.distributed.HashStore()
     monkeypatch.setattr(
-        "spgsurgeon.training.processes._meet",
+        "spgsurgeon.runtime.distributed._meet",
         lambda world_size, backend: (
             torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
             or torch.distributed.group.WORLD
@@ -293,14 +293,14 @@ def group_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_processes_that_do_not_find_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     with torchrun_of_a_test(monkeypatch, RANK="0", LOCAL_RANK="0", WORLD_SIZE="2"):
-        monkeypatch.setattr("spgsurgeon.training.processes.MEETING_TIME", timedelta(seconds=0.2))
+        monkeypatch.setattr("spgsurgeon.runtime.distributed.MEETING_TIME", timedelta(seconds=0.2))
         with pytest.raises(LostProcessError, match="the 2 processes of this run did not find each other"):
             join_processes("cpu").__enter__()
 
 
 def test_an_attempt_does_not_see_the_addresses_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
     with torchrun_of_a_test(monkeypatch, RANK="0", LOCAL_RANK="0", WORLD_SIZE="2") as store:
-        monkeypatch.setattr("spgsurgeon.training.processes.MEETING_TIME", timedelta(seconds=0.2))
+        monkeypatch.setattr("spgsurgeon.runtime.distributed.MEETING_TIME", timedelta(seconds=0.2))
         for attempt in ("0", "1"):
             monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", attempt)
             with pytest.raises(LostProcessError):

@@ -9,7 +9,7 @@ from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms import InterpolationMode
 
-from spgsurgeon.training.resampling import INTERPOLATIONS, _pillow_turns, resized_crops
+from spgsurgeon.data.transforms.resampling import INTERPOLATIONS, _pillow_turns, resized_crops
 
 PILLOWS = {
     InterpolationMode.BILINEAR: Image.Resampling.BILINEAR,

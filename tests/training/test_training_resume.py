@@ -30,8 +30,8 @@ from tiny_runs import (
 
 from spgsurgeon.checkpoint.sealing import sealed
 from spgsurgeon.errors import DamagedFileError
-from spgsurgeon.training.environment import deterministic_algorithms
-from spgsurgeon.training.interruption import InterruptedRunError
+from spgsurgeon.runtime.environment import deterministic_algorithms
+from spgsurgeon.runtime.signals import InterruptedRunError
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.settings import Checkpoints
 

@@ -17,7 +17,7 @@ from spgsurgeon.checkpoint.folders import read_grafted_folder
 from spgsurgeon.checkpoint.hashing import content_hash
 from spgsurgeon.checkpoint.tensors import read_safetensors
 from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
-from spgsurgeon.training.run_folder import Checkpoint, RunFolder, recipe_of
+from spgsurgeon.runs.folder import Checkpoint, RunFolder, recipe_of
 
 
 def checkpoint(value: float = 0.0, **extras: Any) -> Checkpoint:

@@ -28,10 +28,10 @@ from tiny_runs import (
 
 from spgsurgeon.checkpoint import writing
 from spgsurgeon.errors import DamagedFileError, SurgeonError
-from spgsurgeon.training import saving
-from spgsurgeon.training.interruption import InterruptedRunError
-from spgsurgeon.training.run_folder import Checkpoint, RunFolder, check_checkpoint, newest_intact
-from spgsurgeon.training.saving import CheckpointSaver
+from spgsurgeon.runs import saving
+from spgsurgeon.runs.folder import Checkpoint, RunFolder, check_checkpoint, newest_intact
+from spgsurgeon.runs.saving import CheckpointSaver
+from spgsurgeon.runtime.signals import InterruptedRunError
 from spgsurgeon.training.settings import Checkpoints
 
 

@@ -14,11 +14,11 @@ from tiny_runs import ONE_PROCESS
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from spgsurgeon.data.transforms.masks import IGNORED
 from spgsurgeon.errors import UsageError
+from spgsurgeon.runtime.distributed import Processes, join_processes, sum_dtype
+from spgsurgeon.tasks.scoring import METRIC, TALLIES, ClassificationTally, Scores, SegmentationTally
 from spgsurgeon.training.evaluation import evaluate
-from spgsurgeon.training.masks import IGNORED
-from spgsurgeon.training.processes import Processes, join_processes, sum_dtype
-from spgsurgeon.training.scoring import METRIC, TALLIES, ClassificationTally, Scores, SegmentationTally
 
 Pairs = list[tuple[Tensor, Tensor]]
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from spgsurgeon.training.seeds import seed_generators
+from spgsurgeon.runtime.seeds import seed_generators
 
 GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 

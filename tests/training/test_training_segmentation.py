@@ -28,13 +28,13 @@ from tiny_runs import (
 )
 from torch import Tensor
 
+from spgsurgeon.data.transforms.masks import IGNORED
 from spgsurgeon.errors import UsageError
-from spgsurgeon.training.interruption import InterruptedRunError
+from spgsurgeon.replicas.grafted import attach
+from spgsurgeon.runtime.signals import InterruptedRunError
 from spgsurgeon.training.loop import Retraining
-from spgsurgeon.training.masks import IGNORED
 from spgsurgeon.training.plan import plan
 from spgsurgeon.training.settings import Checkpoints, Objective
-from spgsurgeon.trp.grafted import attach
 
 
 @pytest.fixture(scope="module")

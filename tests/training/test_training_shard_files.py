@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from tiny_shards import write_tar
 
+from spgsurgeon.data.sources.shard_files import Shards, find_shards, refuse_remote
 from spgsurgeon.errors import UsageError
-from spgsurgeon.training.shard_files import Shards, find_shards, refuse_remote
 
 
 @pytest.fixture

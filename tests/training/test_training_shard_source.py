@@ -15,15 +15,15 @@ from tiny_shards import File, make_same_folder, make_shards, picture, sample, wr
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from spgsurgeon.data.loading.loader import EvaluationBatches, TrainingBatches
+from spgsurgeon.data.loading.samples import Batch
+from spgsurgeon.data.sources import shards as shard_source
+from spgsurgeon.data.sources.images import open_source
+from spgsurgeon.data.sources.shards import PICTURES, open_shards, with_classes
+from spgsurgeon.data.sources.source import ImageSource, check_same_classes
+from spgsurgeon.data.transforms.augmentation import Augmentation, evaluation_transform, training_transform
 from spgsurgeon.errors import DamagedFileError, DataError, SurgeonError, UsageError
 from spgsurgeon.models.preprocessing import Preprocessing
-from spgsurgeon.training import shard_source
-from spgsurgeon.training.augmentation import Augmentation, evaluation_transform, training_transform
-from spgsurgeon.training.image_sources import open_source
-from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches
-from spgsurgeon.training.samples import Batch
-from spgsurgeon.training.shard_source import PICTURES, open_shards, with_classes
-from spgsurgeon.training.sources import ImageSource, check_same_classes
 
 PREPROCESSING = Preprocessing(input_size=(3, 16, 16))
 TRAINING = training_transform(PREPROCESSING, Augmentation(policy="trivialaugment-wide", erase=0.5))

@@ -9,8 +9,8 @@ import torch
 from tiny_runs import ONE_PROCESS, SETTINGS, Noise, Watcher, tiny_retraining, train
 from torch import Tensor
 
+from spgsurgeon.data.loading.samples import Batch
 from spgsurgeon.objective.loss import spg_loss
-from spgsurgeon.training.samples import Batch
 from spgsurgeon.training.statistics import EXTREMES, EpisodeStatistics, extremes, summarize
 
 LABELS = ("0", "0.2", "0.36", "0.488")

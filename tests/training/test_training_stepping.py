@@ -13,12 +13,12 @@ from tiny_runs import EVERYTHING, ON_A_GPU, SETTINGS, WEIGHTS, Tiny, tiny_grafte
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from spgsurgeon.training.memory_format import lay_out_convolutions
-from spgsurgeon.training.samples import Batch
+from spgsurgeon.data.loading.samples import Batch
+from spgsurgeon.replicas.grafted import GraftedModel, attach
+from spgsurgeon.replicas.places import Place
+from spgsurgeon.runtime.memory_format import lay_out_convolutions
 from spgsurgeon.training.settings import ColdStart, Objective, Optimizer, Settings
 from spgsurgeon.training.statistics import EpisodeStatistics
-from spgsurgeon.trp.grafted import GraftedModel, attach
-from spgsurgeon.trp.places import Place
 
 VIEWS = {"alias", "as_strided", "detach", "expand", "select", "slice", "split", "t", "unbind", "unsqueeze", "view"}
 """Operators that compute nothing."""

@@ -16,11 +16,11 @@ from timm.data import ImageDataset
 from tiny_masks import NoiseMasks
 from tiny_shards import make_same_folder, make_shards
 
+from spgsurgeon.data.sources.images import open_source
+from spgsurgeon.data.sources.source import ImageSource
+from spgsurgeon.data.strata import stratified_order
+from spgsurgeon.data.subsets import hold_out, hold_out_masks, limit_classes
 from spgsurgeon.errors import UsageError
-from spgsurgeon.training.image_sources import open_source
-from spgsurgeon.training.sources import ImageSource
-from spgsurgeon.training.strata import stratified_order
-from spgsurgeon.training.subsets import hold_out, hold_out_masks, limit_classes
 
 
 class Labelled:

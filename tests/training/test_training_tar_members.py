@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from tiny_shards import write_tar
 
+from spgsurgeon.data.sources.tar_members import Member, members
 from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
-from spgsurgeon.training.tar_members import Member, members
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 PLAIN = [("a.jpg", b"x" * 700), ("a.cls", b"3"), ("folder/b.jpg", b""), ("folder/b.cls", b"y" * 512)]

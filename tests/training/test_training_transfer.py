@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from spgsurgeon.training.transfer import Transfer, _copy_stream
+from spgsurgeon.data.loading.transfer import Transfer, _copy_stream
 
 
 def test_what_is_there_stays_as_it_is() -> None:

@@ -9,15 +9,15 @@ from tiny_masks import PREPROCESSING, SEGMENTATION, NoiseMasks
 from tiny_runs import CLASSES, LABELS, WEIGHTS, Watcher, train
 from torch import Tensor, nn
 
-from spgsurgeon.training.augmentation import Augmentation
-from spgsurgeon.training.joint_augmentation import joint_evaluation_transform, joint_training_transform
-from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches
+from spgsurgeon.data.loading.loader import EvaluationBatches, TrainingBatches
+from spgsurgeon.data.transforms.augmentation import Augmentation
+from spgsurgeon.data.transforms.joint import joint_evaluation_transform, joint_training_transform
+from spgsurgeon.data.transforms.masks import IGNORED
+from spgsurgeon.replicas.grafted import GraftedModel, attach
+from spgsurgeon.replicas.places import Place
+from spgsurgeon.runtime.distributed import Processes
 from spgsurgeon.training.loop import Retraining
-from spgsurgeon.training.masks import IGNORED
-from spgsurgeon.training.processes import Processes
 from spgsurgeon.training.settings import Objective, Optimizer
-from spgsurgeon.trp.grafted import GraftedModel, attach
-from spgsurgeon.trp.places import Place
 
 JOINED = 4
 FORMS = ("episode", "episode-mean", "step")

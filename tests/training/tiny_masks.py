@@ -10,16 +10,16 @@ from PIL import Image
 from tiny_runs import CLASSES, EVERYTHING, LABELS, ONE_PROCESS, SETTINGS, Watcher, tiny_run_folder
 from torch import Tensor, nn
 
+from spgsurgeon.data.loading.loader import EvaluationBatches, TrainingBatches
+from spgsurgeon.data.transforms.augmentation import Augmentation
+from spgsurgeon.data.transforms.joint import joint_evaluation_transform, joint_training_transform
+from spgsurgeon.data.transforms.masks import IGNORED
 from spgsurgeon.models.preprocessing import Preprocessing
-from spgsurgeon.training.augmentation import Augmentation
-from spgsurgeon.training.joint_augmentation import joint_evaluation_transform, joint_training_transform
-from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches
+from spgsurgeon.replicas.grafted import GraftedModel, attach
+from spgsurgeon.replicas.places import Place
+from spgsurgeon.runtime.distributed import Processes
 from spgsurgeon.training.loop import Retraining
-from spgsurgeon.training.masks import IGNORED
-from spgsurgeon.training.processes import Processes
 from spgsurgeon.training.settings import Settings
-from spgsurgeon.trp.grafted import GraftedModel, attach
-from spgsurgeon.trp.places import Place
 
 PREPROCESSING = Preprocessing(input_size=(3, 8, 8))
 SEGMENTATION = replace(SETTINGS, task="segmentation")

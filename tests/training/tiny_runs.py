@@ -15,15 +15,15 @@ from torch import nn
 
 from spgsurgeon.checkpoint.folders import GraftManifest
 from spgsurgeon.checkpoint.hashing import content_hash
+from spgsurgeon.data.cache.caching import Cache
+from spgsurgeon.data.loading.loader import EvaluationBatches, TrainingBatches
+from spgsurgeon.data.transforms.augmentation import Augmentation, evaluation_transform, training_transform
 from spgsurgeon.models.preprocessing import Preprocessing
-from spgsurgeon.training.augmentation import Augmentation, evaluation_transform, training_transform
-from spgsurgeon.training.caching import Cache
-from spgsurgeon.training.loader import EvaluationBatches, TrainingBatches
+from spgsurgeon.replicas.grafted import GraftedModel, attach
+from spgsurgeon.runs.folder import RunFolder
+from spgsurgeon.runtime.distributed import Processes
 from spgsurgeon.training.loop import Retraining
-from spgsurgeon.training.processes import Processes
-from spgsurgeon.training.run_folder import RunFolder
 from spgsurgeon.training.settings import Checkpoints, ColdStart, Objective, Optimizer, Settings
-from spgsurgeon.trp.grafted import GraftedModel, attach
 
 CLASSES = 4
 ONE_PROCESS = Processes(0, 1, torch.device("cpu"))

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from spgsurgeon.errors import UsageError
-from spgsurgeon.exporting.proof import fingerprint, prove_graft
 from spgsurgeon.objective.loss import spg_loss
-from spgsurgeon.trp.grafted import GraftedModel, attach, detach
-from spgsurgeon.trp.places import Place
+from spgsurgeon.replicas.grafted import GraftedModel, attach, detach
+from spgsurgeon.replicas.places import Place
+from spgsurgeon.surgery.proof import fingerprint, prove_graft
 
 IMAGES = torch.randn(6, 3, 9, 9, generator=torch.Generator().manual_seed(1))
 LABELS = torch.arange(6) % 5

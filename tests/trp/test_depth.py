@@ -7,10 +7,10 @@ import timm
 import torch
 from torch import nn
 
+from spgsurgeon.commands.modules import graft
 from spgsurgeon.errors import ArchitectureError, UsageError
 from spgsurgeon.objective.loss import spg_loss
-from spgsurgeon.trp.blocks import bottleneck, inverted_residual, like, zero_all, zero_last
-from spgsurgeon.workflows.surgery import graft
+from spgsurgeon.replicas.blocks import bottleneck, inverted_residual, like, zero_all, zero_last
 
 HIDDEN = torch.randn(3, 16, 4, 4, generator=torch.Generator().manual_seed(0))
 IMAGES = torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(1))

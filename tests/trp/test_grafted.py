@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from spgsurgeon.errors import UsageError, VerificationError
 from spgsurgeon.objective.loss import spg_loss
-from spgsurgeon.trp.dropout import cumulative_rates
-from spgsurgeon.trp.grafted import attach, detach
+from spgsurgeon.replicas.dropout import cumulative_rates
+from spgsurgeon.replicas.grafted import attach, detach
 
 
 class Flat(nn.Module):

@@ -12,8 +12,8 @@ from torch import nn
 
 from spgsurgeon.errors import UsageError
 from spgsurgeon.objective.loss import spg_loss
-from spgsurgeon.trp.grafted import attach, detach
-from spgsurgeon.trp.places import Place
+from spgsurgeon.replicas.grafted import attach, detach
+from spgsurgeon.replicas.places import Place
 
 N, T, WEIGHTS = 4, 2, (0.4, 0.2)
 IMAGES = torch.randn(N, 3, 8, 8, generator=torch.Generator().manual_seed(1))

@@ -1,0 +1,137 @@
+"""What a measurement is of: a model, a recipe, and pictures, real ones or noise."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spgsurgeon.benchmarking.arms import CHANGES, check_arm
+from spgsurgeon.benchmarking.noise import Noise
+from spgsurgeon.data.opening import Data, open_training
+from spgsurgeon.errors import RecipeError, UsageError
+from spgsurgeon.loading.opening import OpenedModel, open_model
+from spgsurgeon.models.libraries.identity import Task
+from spgsurgeon.models.libraries.registry import NamedModel, parse_model
+from spgsurgeon.recipe.data_section import READABLE
+from spgsurgeon.recipe.reading import read_recipe
+from spgsurgeon.recipe.schema import CONTROLS, Recipe
+from spgsurgeon.runtime.resources import default_workers
+from spgsurgeon.training.preparing import Case, prepare
+
+OWN_DATA = "recipe"
+"""The data that the recipe's data section describes."""
+_COUNTS_FOR_NOISE = ("data.image_size", "data.augment.mixup", "data.augment.cutmix")
+_KEPT_WEIGHTS = "training.optimizer.lr=1.0e-6"  # so small that all arms keep, in effect, the weights they start with
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What all arms have in common; `options` are those of opening the model."""
+
+    model: str
+    task: Task
+    source: str | Path | None
+    overrides: tuple[str, ...]
+    recipe: Recipe
+    data: Data
+    options: dict[str, Any]
+
+    @property
+    def workers(self) -> int:
+        """How many processes its loader has."""
+        return default_workers() if self.recipe.data.workers is None else self.recipe.data.workers
+
+    def recipe_of(self, arm: str) -> Recipe:
+        """Return what an arm trains by. Raises UsageError where the recipe or the model can't be trained so."""
+        try:
+            recipe = read_recipe(self.source, [*self.overrides, *CHANGES[arm]])
+        except RecipeError as error:
+            raise RecipeError(f"arm {arm}: {error.message}", hint=error.hint, **error.details) from error
+        check_arm(arm, recipe, self.task)
+        return recipe
+
+    def case(self, recipe: Recipe) -> Case:
+        """Return what is trained by an arm's recipe, always from the same weights."""
+        return prepare(recipe, self.model, data=self.data, **self.options)
+
+
+def settle_subject(
+    model: str,
+    source: str | Path | None,
+    overrides: Sequence[str],
+    data: str | None,
+    *,
+    weights: str | None,
+    arch: str | None,
+    num_classes: int | None,
+) -> Subject:
+    """Return the subject of these arguments of `bench`. A model by name is built with random weights."""
+    named = parse_model(model)
+    random_seed = 0 if isinstance(named, NamedModel) and not named.architecture.startswith("hf-hub:") else None
+    options: dict[str, Any] = {
+        "weights": weights,
+        "arch": arch,
+        "num_classes": num_classes,
+        "random_seed": random_seed,
+    }
+    opened = open_model(model, **options)
+    settled = (*_data_overrides(source, overrides, data, opened.task), *overrides, _KEPT_WEIGHTS)
+    if data is None:
+        settled = (*settled, _noise_section(read_recipe(source, settled), opened.task))
+    recipe = read_recipe(source, settled)
+    if recipe.trp.kind in CONTROLS:
+        raise UsageError(
+            f"the recipe has no replicas (trp.kind is {recipe.trp.kind}), so there is nothing to compare",
+            hint="trp.kind=dropout or depth; plain steps are measured beside them",
+        )
+    train = _noise(recipe, opened) if data is None else open_training(recipe.data)
+    return Subject(model, opened.task, source, settled, recipe, Data(train, train), options)
+
+
+def unused_without_data(overrides: Sequence[str]) -> list[str]:
+    """Return the note, if any, that some overrides say what does not count for pictures of noise."""
+    keys = [override.partition("=")[0] for override in overrides]
+    idle = [key for key in keys if key.startswith("data.") and not key.startswith(_COUNTS_FOR_NOISE)]
+    return [f"without --data the pictures are noise, for which {', '.join(idle)} does not count"] if idle else []
+
+
+def _data_overrides(
+    source: str | Path | None, overrides: Sequence[str], data: str | None, task: str
+) -> tuple[str, ...]:
+    """Return what `data` says of the recipe's data section; without data and recipe, something that is valid."""
+    if data == OWN_DATA:
+        return ()
+    if data is None:
+        says = source is not None or any(override.startswith(("data.source=", "data=")) for override in overrides)
+        return () if says else _any_data(task)
+    form = "masks" if task == "segmentation" else "folder"
+    if Path(data).expanduser().is_dir():
+        return (f"data.source={form}", f"data.path={json.dumps(data)}")
+    if os.sep in data and not data.startswith(READABLE):
+        raise UsageError(
+            f"there is no folder {data}",
+            hint=f"--data is a folder, digits, torch/NAME or hfds/NAME; or {OWN_DATA}, for what the recipe says",
+        )
+    return (f"data.source={json.dumps(data)}",)
+
+
+def _any_data(task: str) -> tuple[str, ...]:
+    return ("data.source=masks", "data.path=.") if task == "segmentation" else ("data.source=digits",)
+
+
+def _noise_section(recipe: Recipe, task: str) -> str:
+    """Return a data section for noise, which has the recipe's size and what the recipe does on the device."""
+    size, augment = recipe.data.image_size, recipe.data.augment
+    mixing = {"mixup": augment.mixup, "cutmix": augment.cutmix}
+    section = dict(part.removeprefix("data.").split("=") for part in _any_data(task))
+    return "data=" + json.dumps(section | {"image_size": size, "augment": mixing, "workers": 0})
+
+
+def _noise(recipe: Recipe, opened: OpenedModel) -> Noise:
+    classes = tuple(str(label) for label in range(opened.identity.num_classes))
+    _, height, width = opened.preprocessing.at(recipe.data.image_size).input_size
+    return Noise(classes, (height, width), masks=opened.task == "segmentation")

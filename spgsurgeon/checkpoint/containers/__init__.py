@@ -1,0 +1,1 @@
+"""The containers of weights files: zip, pickle streams, safetensors, shards."""

@@ -1,0 +1,59 @@
+"""One weights file of any format as a document: sections, settings and, somewhere in it, tensors that stay unread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from spgsurgeon.checkpoint.containers.formats import Format, format_of
+from spgsurgeon.checkpoint.containers.headers import read_header
+from spgsurgeon.checkpoint.containers.torch_files import TorchFile, read_torch_legacy, read_torch_zip
+from spgsurgeon.checkpoint.pickle.nodes import describe
+from spgsurgeon.checkpoint.pickle.rebuilding import tensor_spec
+from spgsurgeon.checkpoint.state_dict.layouts import Layout, layout_of, text
+from spgsurgeon.checkpoint.state_dict.specs import TensorSpec
+from spgsurgeon.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Document:
+    """What a file holds, and how. `spec_of(key, value)` is where a value lies if it is a tensor, else None."""
+
+    path: Path
+    format: Format
+    values: Mapping[Any, Any]
+    layout: Layout
+    spec_of: Callable[[str, object], TensorSpec | None]
+
+
+def read_document(path: Path) -> Document:
+    """Return the document in a weights file; refuses what is no weights file, damaged or unsafe."""
+    form = format_of(path)
+    if form == "safetensors":
+        return _safetensors(path)
+    file = read_torch_zip(path) if form == "torch-zip" else read_torch_legacy(path)
+    return _torch(form, file)
+
+
+def _safetensors(path: Path) -> Document:
+    header = read_header(path)
+    said = header.metadata.get
+    library = said("library") or said("library_name")
+    layout = Layout(
+        producer="transformers" if library == "transformers" else None,
+        library=library if library in ("timm", "torchvision") else None,
+        architecture=text(said("architecture")) or text(said("arch")),
+        raw=(),
+    )
+    return Document(path, "safetensors", header.entries, layout, lambda key, _: header.entries[key])
+
+
+def _torch(form: Format, file: TorchFile) -> Document:
+    if not isinstance(file.tree, Mapping):
+        raise UsageError(
+            f"{file.path} holds a {describe(file.tree)}, not a state dict", hint="save model.state_dict() instead"
+        )
+    return Document(file.path, form, file.tree, layout_of(file.tree), partial(tensor_spec, file))

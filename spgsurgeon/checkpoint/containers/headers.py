@@ -1,0 +1,123 @@
+"""The header of a safetensors file: JSON that says where every tensor lies, checked against itself and the file."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spgsurgeon.checkpoint.state_dict.specs import DTYPE_SIZES, TensorSpec, is_possible
+from spgsurgeon.errors import DamagedFileError, UsageError
+
+HEADER_LIMIT = 100_000_000  # bytes; the format's own
+
+_KNOWN_DTYPES = DTYPE_SIZES.keys() - {"C128"}
+_PACKED_DTYPES = ("F4", "F6_E2M3", "F6_E3M2")  # several elements a byte
+
+
+@dataclass(frozen=True, slots=True)
+class SafetensorsHeader:
+    """The tensors in the order of their bytes, and the writer's own strings."""
+
+    entries: dict[str, TensorSpec]
+    metadata: dict[str, str]
+
+
+def read_header(path: Path) -> SafetensorsHeader:
+    """Return the header of a safetensors file, reading nothing but it.
+
+    As strict as the format's own reader: known dtypes, offsets that fit the shapes, data that is covered without hole
+    or overlap and ends where the file does; stricter in refusing a key that occurs twice. Raises DamagedFileError
+    naming the fault, UsageError for a dtype whose elements share bytes.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(HEADER_LIMIT, size - 8):
+            raise _damaged(path, f"its header claims {length} bytes, the file has {size}")
+        header = file.read(length)
+    try:
+        document = _strict_json(header.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, f"its header is not JSON ({error!s:.120})") from error
+    if not isinstance(document, dict):
+        raise _damaged(path, "its header is no JSON object")
+    metadata = document.pop("__metadata__", None)
+    metadata = {} if metadata is None else metadata
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise _damaged(path, "its metadata is no table of strings")
+    return SafetensorsHeader(_entries(path, document, 8 + length, size), metadata)
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object as a dict; ValueError where a key occurs twice. For json's `object_pairs_hook`."""
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        raise ValueError("a key occurs twice")
+    return document
+
+
+def _strict_json(text: str) -> Any:
+    """Return a JSON document; ValueError also for what Python's reader takes and the format's own does not."""
+    whole = _whole if "-0" in text else int
+    document = json.loads(text, object_pairs_hook=unique_keys, parse_int=whole)
+    if "\\ud" in text.lower():
+        json.dumps(document, ensure_ascii=False).encode()  # of a lone surrogate, half a character
+    return document
+
+
+def _whole(digits: str) -> int:
+    if digits == "-0":
+        raise ValueError("-0 is no whole number")
+    return int(digits)
+
+
+def _entries(path: Path, document: dict[str, Any], start: int, size: int) -> dict[str, TensorSpec]:
+    """Return the tensors of the data that reaches from byte `start` to the end of the file at `size`."""
+    placed = sorted(_places(path, document), key=lambda place: place[:2])
+    entries, end = {}, 0
+    for begin, stop, key in placed:
+        if begin != end:
+            raise _damaged(path, f"tensor {key!r:.120} begins at byte {begin} of the data, not {end}")
+        info, end = document[key], stop
+        entries[key] = TensorSpec(info["dtype"], tuple(info["shape"]), path, start + begin)
+    if start + end != size:
+        raise _damaged(path, f"its tensors end at byte {start + end}, the file at {size}")
+    return entries
+
+
+def _places(path: Path, document: dict[str, Any]) -> Iterator[tuple[int, int, str]]:
+    """Yield each tensor's first byte, its end, and its key, after checking that they fit its shape."""
+    for key, info in document.items():
+        match info:
+            case {"dtype": str() as dtype, "shape": list() as shape, "data_offsets": [begin, end], **others} if (
+                _is_short(others)
+            ):
+                pass
+            case _:
+                raise _damaged(path, f"tensor {key!r:.120} is described in an unknown manner")
+        if dtype in _PACKED_DTYPES:
+            raise UsageError(f"{path}: tensor {key!r:.120} is {dtype}, which is not read here", hint="convert it first")
+        if dtype not in _KNOWN_DTYPES:
+            raise _damaged(path, f"tensor {key!r:.120} has the unknown dtype {dtype!r:.40}")
+        whole = all(type(number) is int and number >= 0 for number in (begin, end, *shape))
+        if not whole or not is_possible(shape):
+            raise _damaged(path, f"tensor {key!r:.120} has an impossible shape or place")
+        if end - begin != math.prod(shape) * DTYPE_SIZES[dtype]:
+            raise _damaged(path, f"tensor {key!r:.120} has {end - begin} bytes, which is not what its shape takes")
+        yield begin, end, key
+
+
+def _is_short(fields: object) -> bool:
+    """Whether fields that nobody reads are such as the format's own reader takes: not deep, no endless number."""
+    try:
+        return not fields or len(json.dumps(fields, allow_nan=False)) <= 200
+    except (ValueError, RecursionError):
+        return False
+
+
+def _damaged(path: Path, reason: str) -> DamagedFileError:
+    return DamagedFileError(f"{path} is damaged or cut off: {reason}", hint="copy or download it again")

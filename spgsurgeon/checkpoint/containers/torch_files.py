@@ -1,0 +1,156 @@
+"""The two containers of torch.save, zip and (before torch 1.6) a stream of pickles: the object and its storages."""
+
+from __future__ import annotations
+
+import io
+import mmap
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+from spgsurgeon.checkpoint.containers.archives import open_archive
+from spgsurgeon.checkpoint.pickle.allowlist import QUANTISED_STORAGES, STORAGES
+from spgsurgeon.checkpoint.pickle.nodes import Global, Persistent
+from spgsurgeon.checkpoint.pickle.pickles import PICKLE_LIMIT, read_pickle
+from spgsurgeon.checkpoint.state_dict.specs import DTYPE_SIZES
+from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
+
+# The first pickles of a legacy file are a magic number, the protocol version and facts about the machine; then come
+# the object and the keys of its storages, and these one after another: a count in eight bytes, and the values.
+_PREAMBLE = 3
+_VERSION = 1001
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """A run of `numel` elements in a file, from the byte `offset` on; tensors are views of it."""
+
+    dtype: str
+    numel: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class TorchFile:
+    """What torch.save stored: a tree of plain data, whose persistent ids are these storages."""
+
+    path: Path
+    tree: Any
+    storages: dict[Persistent, Storage]
+
+
+@dataclass(frozen=True, slots=True)
+class _Reference:
+    """A persistent id, taken apart: a part of the storage under `key`, counted in elements of `dtype`."""
+
+    key: str
+    dtype: str
+    total: int  # of the whole storage
+    start: int = 0
+    numel: int = 0
+
+    @property
+    def itemsize(self) -> int:
+        return DTYPE_SIZES[self.dtype]
+
+
+def read_torch_zip(path: Path) -> TorchFile:
+    """Return the object in a zip of torch.save; none of its values is read."""
+    with open_archive(path) as archive:
+        tree, persistent = read_pickle(path, io.BytesIO(archive.read_pickle()))
+        if archive.is_big_endian():
+            raise _big_endian(path)
+        references = {node: _reference(path, node) for node in persistent}
+        keys = dict.fromkeys(reference.key for reference in references.values())
+        extents = {key: archive.extent(f"data/{key}") for key in keys}
+    return TorchFile(path, tree, _storages(path, references, extents))
+
+
+def read_torch_legacy(path: Path) -> TorchFile:
+    """Return the object in a stream of pickles as torch.save wrote before 1.6; none of its values is read."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        with mmap.mmap(file.fileno(), min(size, PICKLE_LIMIT), access=mmap.ACCESS_READ) as mapped:
+            stream = cast(IO[bytes], mapped)
+            _, version, facts = (read_pickle(path, stream)[0] for _ in range(_PREAMBLE))
+            if version != _VERSION:
+                raise _damaged(path, "its protocol version is unknown")
+            if isinstance(facts, dict) and facts.get("little_endian") is False:
+                raise _big_endian(path)
+            tree, persistent = read_pickle(path, stream)
+            keys = read_pickle(path, stream)[0]
+            start = mapped.tell()
+        references = {node: _reference(path, node) for node in persistent}
+        extents = _walk(path, file, start, keys, references.values())
+    return TorchFile(path, tree, _storages(path, references, extents))
+
+
+def _reference(path: Path, node: Persistent) -> _Reference:
+    """Take apart ("storage", class, key, device, numel), in legacy files with the place of a view behind it."""
+    match node.id:
+        case ("storage", Global(name=name), str() | int() as key, _, int() as total, *rest) if name in STORAGES:
+            view = rest[0] if rest else None
+        case ("storage", Global(name=name), *_) if name in QUANTISED_STORAGES:
+            raise UsageError(
+                f"{path} holds quantised tensors; only dense ones are read", hint="dequantize() them first"
+            )
+        case _:
+            raise _damaged(path, "it refers to a storage in an unknown manner")
+    match view:
+        case None:
+            start, numel = 0, total
+        case (_, int() as start, int() as numel):
+            pass
+        case _:
+            raise _damaged(path, "it refers to a storage in an unknown manner")
+    if min(start, numel) < 0 or start + numel > total:
+        raise _damaged(path, f"a view lies outside of its storage {key!r:.80}")
+    return _Reference(str(key), STORAGES[name], total, start, numel)
+
+
+def _walk(
+    path: Path, file: IO[bytes], start: int, keys: Any, references: Iterable[_Reference]
+) -> dict[str, tuple[int, int]]:
+    """Return where in a legacy file each storage's values begin, and how many bytes they are."""
+    first: dict[str, _Reference] = {}
+    for reference in references:
+        first.setdefault(reference.key, reference)
+    names = [str(key) for key in keys if isinstance(key, (str, int))] if isinstance(keys, list) else []
+    if sorted(names) != sorted(first) or len(names) != len(keys):
+        raise _damaged(path, "its storages are not those that its tensors refer to")
+    extents, size = {}, path.stat().st_size
+    for name in names:
+        file.seek(start)
+        count, reference = int.from_bytes(file.read(8), "little", signed=True), first[name]
+        if count != reference.total:
+            raise _damaged(path, f"its storage {name!r:.80} has {count} values, not {reference.total}")
+        extents[name] = start + 8, count * reference.itemsize
+        start += 8 + count * reference.itemsize
+        if start > size:
+            raise _damaged(path, "it is cut off")
+    return extents
+
+
+def _storages(
+    path: Path, references: dict[Persistent, _Reference], extents: dict[str, tuple[int, int]]
+) -> dict[Persistent, Storage]:
+    storages = {}
+    for node, reference in references.items():
+        offset, size = extents[reference.key]
+        if reference.total * reference.itemsize > size:
+            raise _damaged(path, f"its storage {reference.key!r:.80} has {size} bytes, too few")
+        start = offset + reference.start * reference.itemsize
+        storages[node] = Storage(reference.dtype, reference.numel, start)
+    return storages
+
+
+def _big_endian(path: Path) -> SurgeonError:
+    return UsageError(
+        f"{path} was written on a big-endian machine, whose files are not read here",
+        hint="save it there as .safetensors, which is the same everywhere",
+    )
+
+
+def _damaged(path: Path, reason: str) -> DamagedFileError:
+    return DamagedFileError(f"{path} is damaged: {reason}", hint="copy or download it again")

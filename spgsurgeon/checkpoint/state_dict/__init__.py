@@ -1,0 +1,1 @@
+"""Which tensors of a document are the weights, and under which keys."""

@@ -1,0 +1,1 @@
+"""What all verbs share in a terminal: console, options, progress."""

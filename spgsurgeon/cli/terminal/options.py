@@ -1,0 +1,85 @@
+"""Arguments and options that several verbs share."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from spgsurgeon.cli.terminal.console import stdout_for_data_only, verbosity
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="timm/NAME[.TAG], torchvision/NAME[.WEIGHTS], hf-hub:OWNER/NAME, a weights file, or a folder "
+        "(Hub, grafted, run).",
+        show_default=False,
+    ),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        metavar="ema|raw|NAME",
+        help="Which weights, where a file has several: a moving average, or a section or attribute by its name.",
+    ),
+]
+Arch = Annotated[
+    str | None,
+    typer.Option("--arch", metavar="LIB/NAME", help="Architecture of a file that does not say it: timm/resnet50."),
+]
+RandomWeights = Annotated[
+    bool, typer.Option("--random-weights", help="Random weights for a model by name, instead of pretrained ones.")
+]
+NumClasses = Annotated[int | None, typer.Option("--num-classes", min=1, help="Give the model a new, untrained head.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write.", show_default=False)]
+
+
+def check_weights(weights: str | None) -> None:
+    """Raise for an empty --weights; which names there are, only the file says."""
+    if weights == "":
+        raise typer.BadParameter("it is empty; say ema, raw or a name", param_hint="'--weights'")
+
+
+_COMMON = {
+    "json": Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")],
+    "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")],
+    "verbose": Annotated[
+        int,
+        typer.Option(
+            "--verbose",
+            "-v",
+            count=True,
+            show_default=False,
+            help="Show warnings; -vv: a traceback where something fails.",
+        ),
+    ],
+}
+
+
+def with_common_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Return the command with --json, --quiet and --verbose, which every verb has and none reads itself."""
+
+    @wraps(command)
+    def wrapper(*arguments: Any, json: bool, quiet: bool, verbose: int, **options: Any) -> None:
+        verbosity.json, verbosity.quiet, verbosity.verbose = json, quiet, verbose
+        with stdout_for_data_only():
+            command(*arguments, **options)
+
+    own = inspect.signature(command, eval_str=True)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    added = [
+        inspect.Parameter(name, keyword, default=0 if name == "verbose" else False, annotation=annotation)
+        for name, annotation in _COMMON.items()
+    ]
+    parameters = [*own.parameters.values(), *added]
+    # Typer reads both, and older versions the second one only.
+    wrapper.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return wrapper

@@ -1,0 +1,129 @@
+"""`spgsurgeon compare`: ways to train one model on one's own data, at the same cost, with intervals.
+
+All arms start from the same weights and meet the same batches at a seed, for as many optimizer steps (or seconds).
+Each has the same grid of learning rates; the one with the best mean over all seeds, each run's best epoch on a part of
+the training split that none is trained on, is chosen for an arm. Only then are the chosen runs, at those epochs, scored
+on data.eval.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+import torch
+
+from spgsurgeon.checkpoint.writing import atomic_file, write_json
+from spgsurgeon.comparing.arguments import Arguments, arguments_of, check_start
+from spgsurgeon.comparing.arms import SEARCH, Lineup, line_up
+from spgsurgeon.comparing.choice import Comparison
+from spgsurgeon.comparing.plan import COSTS, DOCUMENT, Grid, read_plan
+from spgsurgeon.comparing.pool import hire
+from spgsurgeon.comparing.reading import is_comparison
+from spgsurgeon.comparing.search import check_search
+from spgsurgeon.comparing.start import DECODED, go_on, preview, start
+from spgsurgeon.comparing.table import markdown
+from spgsurgeon.data.opening import decoded_pictures_in
+from spgsurgeon.errors import UsageError
+from spgsurgeon.recipe.schema import Recipe
+from spgsurgeon.reporting.comparison_figures import comparison_figures
+
+_TABLE = "compare.md"
+
+Say = Callable[[str], None]
+
+
+def compare(
+    model: str | None = None,
+    *,
+    recipe: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    arms: Sequence[str] | None = None,
+    seeds: int | None = None,
+    learning_rates: Grid | None = None,
+    budget: str | None = None,
+    jobs: int | None = None,
+    output: Path = Path("comparison"),
+    resume: bool = False,
+    dry_run: bool = False,
+    force: bool = False,
+    random_weights: bool = False,
+    num_classes: int | None = None,
+    weights: str | None = None,
+    arch: str | None = None,
+    say: Say = lambda text: None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Compare the `arms` (plain and spg) on `model` (else the recipe's) into the folder `output`.
+
+    Returns the document of `compare --json`, which the same arguments give again, and what each arm cost: runs, steps
+    and seconds, those of choosing included. `learning_rates` are multiples of the recipe's (0.3, 1, 3), or "auto":
+    0.3, 1, 3, and more on either side until the best of each arm has neighbours. `budget` is what arms have as much of:
+    "epochs" (the default) or "seconds" on this machine. With one seed instead of five the interval is over the pictures
+    of data.eval instead of over seeds. `jobs` is the number of processes, by default one for a GPU, else one a core.
+    `force` replaces an older comparison. `say` is told how it goes.
+
+    `resume` goes on with a comparison, or starts it. What is left out is as it was started; what is given must agree
+    with that, but for a wider grid or "auto", which goes on from the grid before. `dry_run` writes nothing: after the
+    same checks it returns, without costs, what the comparison would be and what would become of the folder.
+    """
+    check_start(jobs)
+    earlier = read_plan(output) if resume and os.path.lexists(output) else None
+    started = arguments_of(earlier, output) if earlier else Arguments()
+    given = {"arms": arms, "seeds": seeds, "learning_rates": learning_rates, "budget": budget}
+    asked = started.or_rather(model=model, recipe=recipe, overrides=overrides, **given)
+    asked.check()
+    lineup = _line_up(asked, output, resume=resume, started=earlier is not None)
+    options = {"random_weights": random_weights, "num_classes": num_classes, "weights": weights, "arch": arch}
+    jobs = jobs or _default_jobs(lineup.recipe)
+    if dry_run:
+        return preview(asked, lineup, earlier, output, options, force=force) | {"jobs": jobs}, {}
+    with decoded_pictures_in(output / DECODED), hire(jobs) as crew:
+        if earlier is None:
+            plan = start(asked, lineup, output, options, force=force, say=say)
+        else:
+            plan = go_on(asked, lineup, earlier, output, options)
+        document, costs = Comparison(output, lineup, plan, crew, say).run()
+    _write(output, document, costs)
+    shutil.rmtree(output / DECODED, ignore_errors=True)
+    return document, costs
+
+
+def _line_up(asked: Arguments, output: Path, *, resume: bool, started: bool) -> Lineup:
+    """Return the arms. Raises UsageError where there is no recipe for them."""
+    if asked.recipe is None and started:
+        hint = "give it again, with --recipe and its overrides"
+        raise UsageError(f"{output} does not hold its recipe: an earlier version began it", hint=hint)
+    if asked.recipe is None and resume:
+        meant = asked.model if asked.model and is_comparison(Path(asked.model)) else None
+        hint = f"--resume -o {quote(meant)}" if meant else "-o names its folder"
+        raise UsageError(f"there is no comparison {output} to resume", hint=hint)
+    if asked.recipe is None:
+        hint = "--recipe FILE; `spgsurgeon recipes ls` lists the shipped ones"
+        raise UsageError("no recipe was given", hint=hint)
+    lineup = line_up(asked.arms, asked.recipe, asked.overrides)
+    if SEARCH in asked.arms:
+        check_search()
+    return lineup
+
+
+def _write(output: Path, document: dict[str, Any], costs: dict[str, Any]) -> None:
+    for name, content in ((DOCUMENT, document), (COSTS, costs)):
+        with atomic_file(output / name, force=True) as temporary:
+            write_json(temporary, content)
+    with atomic_file(output / _TABLE, force=True) as temporary:
+        temporary.write_text(markdown(document, costs), encoding="utf-8")
+    for name, png in comparison_figures(document).items():
+        with atomic_file(output / "figures" / f"{name}.png", force=True) as temporary:
+            temporary.write_bytes(png)
+
+
+def _default_jobs(recipe: Recipe) -> int:
+    """Return one for an accelerator, which a run has for itself, else one a core."""
+    device = recipe.training.device
+    if device != "cpu" and (device != "auto" or torch.accelerator.is_available()):
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,199 @@
+"""`spgsurgeon eval`: scores and throughput of a base on a split of a data set."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from spgsurgeon.data.cache.caching import Cache
+from spgsurgeon.data.loading.loader import EvaluationBatches
+from spgsurgeon.data.sources.class_names import CLASS_NAMES
+from spgsurgeon.data.sources.images import open_source
+from spgsurgeon.data.sources.masks import MASK_SOURCES, holds_masks, open_mask_source
+from spgsurgeon.data.sources.shards import with_classes
+from spgsurgeon.data.sources.source import Source
+from spgsurgeon.data.transforms.augmentation import evaluation_transform
+from spgsurgeon.data.transforms.joint import joint_evaluation_transform
+from spgsurgeon.errors import UsageError
+from spgsurgeon.loading.opening import OpenedModel, open_model
+from spgsurgeon.models.preprocessing import Preprocessing
+from spgsurgeon.runtime.distributed import Processes, choose_precision, join_processes
+from spgsurgeon.runtime.resources import default_workers
+from spgsurgeon.training.evaluation import evaluate
+
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
+
+def evaluate_model(
+    model: str,
+    data: str,
+    *,
+    path: Path | None = None,
+    split: str = "val",
+    weights: str | None = None,
+    arch: str | None = None,
+    image_size: int | None = None,
+    ignore: Sequence[int] | None = None,
+    batch_size: int = 64,
+    workers: int | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+) -> dict[str, Any]:
+    """Return the document of `eval --json`: scores, loss, samples, images_per_second.
+
+    The scores are top1 and top5; of a segmentation model mean_iou, pixel_accuracy and class_iou by name (all percent).
+
+    `data` is an image-folder tree, `digits`, `wds` or a data-set name that timm reads (then `path` is where it lies);
+    for a segmentation model a folder of images and masks, `voc` or `coco`. `image_size` in pixels (None: the model's
+    own) is what the shorter edge is resized to there. Mask values in `ignore` are not scored (None: those that the
+    model was trained without, which the notes then say). Raises UsageError where data and model have other classes, or
+    the one has masks and the other has no use for them.
+    """
+    _check_computation(device, precision)
+    form, root = _find_data(data, path)
+    opened = open_model(model, weights=weights, arch=arch)
+    form = form or _form_of(root, split, opened)
+    source = _open_data(form, root, split, opened, ignore)
+    hint = "score it on data with the classes it was made for"
+    check_classes(source, opened.identity.num_classes, model, hint, said_by=classes_said_by(form, root))
+    preprocessing = opened.preprocessing.at(image_size)
+    with join_processes(device) as processes:
+        batches = evaluation_batches(source, preprocessing, batch_size, workers, processes, task=opened.task)
+        try:
+            module = opened.module.to(processes.device)
+            scores = evaluate(module, batches, processes, choose_precision(precision, processes.device), opened.task)
+        finally:
+            batches.close()
+    if "class_iou" in scores:
+        scores["class_iou"] = dict(zip(source.classes, scores["class_iou"], strict=True))
+    return {
+        **scores,
+        **size_document(preprocessing, opened.task),
+        "model": model,
+        "data": source.name,
+        "notes": [*opened.notes, *_ignored_as_trained(opened, ignore)],
+    }
+
+
+def _find_data(data: str, path: Path | None) -> tuple[str | None, Path | None]:
+    """Return the form of the data that `--data` names, None for a folder's path, and the folder that it lies in."""
+    if path is None and Path(data).expanduser().is_dir():
+        return None, Path(data)
+    if path is None and data != "digits" and "/" in data and not data.startswith(("torch/", "hfds/")):
+        raise UsageError(
+            f"there is no folder {data}",
+            hint="--data is a folder, wds, digits, torch/NAME or hfds/NAME; voc or coco for segmentation",
+        )
+    if path is None and (data.startswith("torch/") or data in ("wds", *MASK_SOURCES)):
+        raise UsageError(f"--data {data} needs the folder it lies in", hint="--data-path FOLDER")
+    return data, path
+
+
+def _form_of(root: Path | None, split: str, opened: OpenedModel) -> str:
+    """Return the form of the data in a folder: what the model's task calls for."""
+    assert root is not None
+    if opened.task == "classification" and holds_masks(root, split):
+        check_task(opened.task, True, opened.source)
+    return "masks" if opened.task == "segmentation" else "folder"
+
+
+def _open_data(
+    form: str, root: Path | None, split: str, opened: OpenedModel, ignore: Sequence[int] | None
+) -> Source[Any]:
+    """Open the data where it fits the model's task."""
+    check_task(opened.task, form in MASK_SOURCES, opened.source)
+    if form not in MASK_SOURCES:
+        if ignore:
+            raise UsageError("mask values are ignored in segmentation only", hint="leave --ignore out")
+        return with_classes(open_source(form, root, split), opened.identity.num_classes)
+    classes = None
+    if form == "masks" and root is not None and not (root.expanduser() / CLASS_NAMES).is_file():
+        classes = opened.config().get("label_names") or opened.identity.num_classes
+    return open_mask_source(form, root, split, classes=classes, ignore=opened.ignored if ignore is None else ignore)
+
+
+def _ignored_as_trained(opened: OpenedModel, ignore: Sequence[int] | None) -> list[str]:
+    """Return the note on mask values that nobody asked to leave out here."""
+    if ignore is not None or not opened.ignored:
+        return []
+    values = ", ".join(map(str, opened.ignored))
+    what = f"the mask value {values} is" if len(opened.ignored) == 1 else f"the mask values {values} are"
+    return [f"{what} not scored, as in training (--ignore says others, --ignore 255 none)"]
+
+
+def evaluation_batches(
+    source: Source[Any],
+    preprocessing: Preprocessing,
+    batch_size: int,
+    workers: int | None,
+    processes: Processes,
+    *,
+    task: str,
+    unreadable: str = "stop",
+    cache: Cache | None = None,
+) -> EvaluationBatches:
+    """Return the batches of one evaluation, this process's share of them."""
+    transform = joint_evaluation_transform if task == "segmentation" else evaluation_transform
+    return EvaluationBatches(
+        source,
+        transform(preprocessing),
+        batch_size=batch_size,
+        workers=default_workers() if workers is None else workers,
+        rank=processes.rank,
+        world_size=processes.world_size,
+        pin_memory=processes.device.type == "cuda",
+        unreadable=unreadable,
+        cache=cache,
+    )
+
+
+def check_task(task: str, has_masks: bool, model: str) -> None:
+    """Raise UsageError where a segmentation model is given data without masks, or another model data with them."""
+    if task == "segmentation" and not has_masks:
+        raise UsageError(
+            f"{model} predicts a class for each pixel, and the data has one for each picture",
+            hint="give pictures with masks: a folder with SPLIT/images and SPLIT/masks, voc or coco",
+        )
+    if task != "segmentation" and has_masks:
+        raise UsageError(
+            f"{model} predicts a class for each picture, and the data has masks",
+            hint="give labelled pictures, such as a folder SPLIT/CLASS/PICTURE, or a segmentation model",
+        )
+
+
+def classes_said_by(form: str, root: str | Path | None, classes: Sequence[str] | int | None = None) -> str | None:
+    """Return what says which classes the data has, by name: the recipe's `classes`, or a file; None: the data does."""
+    if classes is not None:
+        return "data.classes"
+    if form not in ("masks", "wds") or root is None:
+        return None
+    file = Path(root).expanduser() / CLASS_NAMES
+    return str(file) if file.is_file() else None
+
+
+def check_classes(source: Source[Any], num_classes: int, model: str, hint: str, *, said_by: str | None = None) -> None:
+    """Raise UsageError, with this hint, where the data has other classes than the model; see `classes_said_by`."""
+    classes = len(source.classes)
+    if classes == num_classes:
+        return
+    if said_by is None:
+        raise UsageError(f"{source.name} has {classes} classes, {model} has {num_classes}", hint=hint)
+    raise UsageError(
+        f"{said_by} says {classes} classes, {model} has {num_classes}",
+        hint=f"correct {said_by} if the data has {num_classes} classes; else {hint}",
+    )
+
+
+def size_document(preprocessing: Preprocessing, task: str) -> dict[str, Any]:
+    """Return the size, in pixels, that pictures are scored at: of maps only the shorter edge is given."""
+    _, height, width = preprocessing.input_size
+    return {"shorter_edge": height} if task == "segmentation" else {"image_size": [height, width]}
+
+
+def _check_computation(device: str, precision: str) -> None:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
+        raise UsageError(f"{device!r} is not a device", hint="there are auto, cpu, cuda, cuda:N and mps")
+    if precision not in PRECISIONS:
+        raise UsageError(f"{precision!r} is not a precision", hint=f"there are {', '.join(PRECISIONS)}")

@@ -1,0 +1,142 @@
+"""Surgery on modules in memory: what a notebook calls, and what the verbs on paths are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spgsurgeon.checkpoint.writing import atomic_file, write_safetensors, write_torch
+from spgsurgeon.errors import UsageError, did_you_mean
+from spgsurgeon.exporting.onnx_file import export_onnx
+from spgsurgeon.models.sites.depth import find_depth_site
+from spgsurgeon.models.sites.heads import DepthSite, Site
+from spgsurgeon.models.sites.search import find_sites
+from spgsurgeon.replicas.grafted import GraftedModel, attach, detach
+from spgsurgeon.replicas.places import Place
+from spgsurgeon.surgery.attaching import SETTINGS, Replicas, attach_replicas
+
+FORMATS = ("safetensors", "pt", "onnx")
+SUFFIXES = {".safetensors": "safetensors", ".pt": "pt", ".pth": "pt", ".onnx": "onnx"}
+
+
+def graft(
+    model: nn.Module,
+    trp: str = "dropout",
+    *,
+    replicas: int = 3,
+    rate: float | None = None,
+    blocks: int | None = None,
+    block: str | None = None,
+    init: str | None = None,
+    head_batch: str = "stacked",
+    site: str | Place | Sequence[str | Place] | None = None,
+    example: Tensor | None = None,
+) -> GraftedModel:
+    """Return `model` with temporary replicas: at the input of its heads (dropout) or after its last stage (depth).
+
+    In train mode the grafted model gives (T+1)*N rows of logits, step-major, for `spg_loss`; in eval mode it is the
+    base, bit for bit. The base is held, not copied. `rate` (default 0.2) is dropout's; `blocks`, `block` and `init` are
+    depth's, see `Replicas`. `head_batch` "sequential" takes the steps through a segmentation model's heads one after
+    the other, "rollouts" each through the whole model. Two controls have no replicas, and T = 0: `trp` "none", and
+    "fixed-dropout", whose dropout of `rate` falls on the base's own step.
+
+    `site` is the path of the layer that makes the logits, or a list of paths where there are several; a head of several
+    layers that reads a map is a `spgsurgeon.Place(path, width=D)`. Left out, sites are found by tracing the model on
+    pictures as large as those of `example` ([N, channels, H, W], default 224 pixels), which computes nothing. Replicas
+    of depth are known for some families, whose last stage is found; `site` is not for them.
+
+    Raises ArchitectureError where a head is no Linear or 1x1 convolution or a family has no known depth, UsageError for
+    settings that can't be.
+    """
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"graft takes a module, not a {type(model).__name__}", hint="spgsurgeon.load(path) gives one")
+    asked = _asked(trp, replicas, {"rate": rate, "blocks": blocks, "block": block, "init": init})
+    if site is not None and trp != "depth":
+        return attach(model, site, trp, head_batch=head_batch, **asked.settings())
+    if site is not None:
+        raise UsageError("replicas of depth attach after the last stage, which is found", hint="leave site out")
+    images = torch.empty(1, 3, 224, 224, device="meta") if example is None else example
+    found = _FoundSites(model, images.to(next(model.parameters()).dtype))
+    return attach_replicas(model, found, asked.settled(found), head_batch)
+
+
+def _asked(trp: str, replicas: int, settings: Mapping[str, Any]) -> Replicas:
+    """Return the replicas with the settings that are given. Raises UsageError for those of another kind."""
+    given = {key: value for key, value in settings.items() if value is not None}
+    foreign = [key for key in given if trp != "none" and trp in SETTINGS and key not in SETTINGS[trp]]
+    if foreign:
+        raise UsageError(
+            f"{foreign[0]} is not a setting of {trp} replicas", hint=f"these are {', '.join(SETTINGS[trp])}"
+        )
+    return Replicas(trp, replicas, **given)
+
+
+class _FoundSites:
+    """Where replicas can attach to a module."""
+
+    def __init__(self, model: nn.Module, example: Tensor) -> None:
+        self._model, self._example = model, example
+
+    @cached_property
+    def sites(self) -> Sequence[Site]:
+        return find_sites(self._model, self._example)
+
+    @cached_property
+    def depth_site(self) -> DepthSite:
+        return find_depth_site(self._model, self._example)
+
+
+def strip(grafted: GraftedModel) -> nn.Module:
+    """Return the base without its replicas: its keys, their order, shapes and dtypes are those it was grafted with.
+
+    Raises VerificationError if they are not. The grafted model can't be used any more.
+    """
+    if not isinstance(grafted, GraftedModel):
+        raise UsageError(f"strip takes a grafted model, not a {type(grafted).__name__}")
+    return detach(grafted)
+
+
+def export(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    input_size: tuple[int, int, int] = (3, 224, 224),
+    opset: int | None = None,
+    onnx_outputs: str = "main",
+    force: bool = False,
+) -> dict[str, Any]:
+    """Write `model` to `path`, atomically, in the format its suffix names: .safetensors, .pt, .onnx.
+
+    An ONNX file has a dynamic batch of pictures of `input_size` (channels, height, width) and is compared with the
+    model in onnxruntime first; a miss raises VerificationError and leaves no file. Of a segmentation model,
+    `onnx_outputs` "all" also writes the auxiliary output. Returns path, format and, for ONNX, the largest difference of
+    the logits.
+    """
+    if isinstance(model, GraftedModel):
+        raise UsageError("the model is grafted", hint="export strip(grafted)")
+    path = Path(path)
+    kind = format_of(path)
+    document: dict[str, Any] = {"path": str(path), "format": kind}
+    with atomic_file(path, force=force) as temporary:
+        if kind == "onnx":
+            report = export_onnx(model, temporary, input_size, outputs=onnx_outputs, opset=opset)
+            document["largest_difference"] = report.largest_difference
+        elif kind == "pt":
+            write_torch(temporary, model.state_dict())
+        else:
+            write_safetensors(temporary, model.state_dict())
+    return document
+
+
+def format_of(path: Path) -> str:
+    """Return the format that a file's suffix names. Raises UsageError for others."""
+    kind = SUFFIXES.get(path.suffix)
+    if kind is None:
+        near = did_you_mean(path.suffix, SUFFIXES)
+        raise UsageError(f"{path.name} has none of the suffixes {', '.join(SUFFIXES)}", hint=near)
+    return kind

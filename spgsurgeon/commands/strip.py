@@ -1,0 +1,296 @@
+"""`spgsurgeon strip`: back to the base architecture, with the proof; what fails it is not written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from spgsurgeon import __version__
+from spgsurgeon.checkpoint.folders import GraftManifest, kind_of, read_state
+from spgsurgeon.checkpoint.hashing import content_hash, layout_hash
+from spgsurgeon.checkpoint.tensors import read_checkpoint, read_safetensors
+from spgsurgeon.checkpoint.writing import (
+    atomic_file,
+    atomic_folder,
+    refuse_existing,
+    refuse_overwriting_input,
+    write_json,
+    write_safetensors,
+    write_torch,
+)
+from spgsurgeon.commands.graft import regraft
+from spgsurgeon.commands.modules import FORMATS, SUFFIXES, format_of
+from spgsurgeon.errors import UsageError, VerificationError, did_you_mean
+from spgsurgeon.exporting.card import model_card
+from spgsurgeon.exporting.onnx_file import check_outputs, export_onnx
+from spgsurgeon.loading.locating import resolve_folder
+from spgsurgeon.loading.opening import OpenedModel, open_model, state_of
+from spgsurgeon.models.libraries.building import build_for_loading, load_weights
+from spgsurgeon.models.libraries.identity import Identity
+from spgsurgeon.models.sites.search import run_in_eval
+from spgsurgeon.replicas.grafted import detach, layout_of
+from spgsurgeon.replicas.outputs import outputs_of
+from spgsurgeon.runs.folder import recipe_of
+from spgsurgeon.surgery.attaching import replicas_from, step_labels
+from spgsurgeon.surgery.proof import Layout, example_images, prove_strip
+
+METRICS = ("top1", "top5", "mean_iou", "pixel_accuracy")  # percentages that a card shows
+_FILES = {"safetensors": "model.safetensors", "pt": "model.pt", "onnx": "model.onnx"}
+
+
+@dataclass(frozen=True)
+class _OnnxOptions:
+    """What was asked of the ONNX file; None is left to the exporter, to the model, and is `main`."""
+
+    opset: int | None
+    image_size: tuple[int, int] | None
+    outputs: str | None
+
+
+@dataclass(frozen=True)
+class _Patient:
+    """What is known of a base whose replicas were taken down, apart from its weights."""
+
+    identity: Identity
+    task: str
+    manifest: GraftManifest
+    trp: dict[str, Any]
+    config: dict[str, Any]
+    input_size: tuple[int, int, int]
+    notes: list[str]
+    content_hash: str
+    grafted_outputs: tuple[Tensor, ...]
+    images: Tensor
+    layout: Layout
+
+
+def strip_folder(
+    source: Path,
+    output: Path,
+    *,
+    exports: Sequence[str] = (),
+    weights: str | None = None,
+    reference: str | None = None,
+    opset: int | None = None,
+    image_size: tuple[int, int] | None = None,
+    onnx_outputs: str | None = None,
+    force: bool = False,
+) -> dict[str, Any]:
+    """Strip the grafted folder or run `source` and write it to `output`, proven.
+
+    `output` is a folder, or a single file where it ends in .safetensors, .pt or .onnx; `exports` names the formats
+    (default: safetensors, or the file's own). Of an ONNX file, `opset`, the `image_size` (height, width) of its
+    pictures in pixels (default: the model's own) and its outputs, "main" or "all", can be chosen. The proof: the layout
+    is the original's (and that of the model `reference`, if given), nothing of the graft is left, and the model read
+    back from the written file gives the grafted model's outputs bit for bit; an ONNX file agrees with it to float
+    rounding. Returns the document of `strip --json`; raises VerificationError, and writes nothing, where any of it
+    fails.
+    """
+    formats, single = _formats(output, exports)
+    onnx = _OnnxOptions(opset, image_size, onnx_outputs)
+    if "onnx" not in formats:
+        _refuse_options(onnx)
+    check_outputs(onnx.outputs or "main")
+    document = output.with_name(output.name + ".json") if single and formats == ["onnx"] else None
+    for written in (output, document) if document else (output,):
+        refuse_overwriting_input(written, [source])
+    refuse_existing(output, force=force)
+    module, patient = _take_down(source, weights)
+    proof = {"layout_is_the_originals": True}
+    if formats == ["onnx"]:  # the others are proven on the file read back
+        proof |= prove_strip(patient.grafted_outputs, module, patient.layout, patient.images)
+    if reference is not None:
+        _compare_layout(patient, reference, output)
+        proof["layout_is_the_references"] = True
+    target: AbstractContextManager[Path] = (atomic_file if single else atomic_folder)(output, force=force)
+    beside: AbstractContextManager[Path | None] = nullcontext()
+    if document is not None:
+        beside = atomic_file(document, force=force)
+    with beside as proof_file, target as temporary:
+        paths = {kind: temporary if single else temporary / _FILES[kind] for kind in formats}
+        reports = {kind: _write(kind, path, module, patient, onnx) for kind, path in paths.items()}
+        del module  # so that a large model is not in memory twice when the written files are read back
+        outputs = []
+        for kind, path in paths.items():
+            report = reports[kind] or _prove(path, patient)
+            proof |= report.pop("proof")
+            named = {"path": str(output if single else output / _FILES[kind]), "format": kind}
+            outputs.append({**named, "content_hash": patient.content_hash, **report})
+        if not single:
+            write_json(temporary / "config.json", patient.config)
+            card = _card(patient, source, proof, formats)
+            (temporary / "README.md").write_text(card, encoding="utf-8")
+        if proof_file is not None:
+            write_json(proof_file, {**outputs[0], "proof": proof, "package_version": __version__})
+    return {"outputs": outputs, "proof": proof, "proven": True, "notes": [*patient.notes, *_no_gain(source)]}
+
+
+def _formats(output: Path, exports: Sequence[str]) -> tuple[list[str], bool]:
+    """Return the formats to write, and whether `output` is a single file."""
+    for kind in exports:
+        if kind not in FORMATS:
+            known = ", ".join(FORMATS)
+            raise UsageError(f"unknown format {kind!r}; there are {known}", hint=did_you_mean(kind, FORMATS))
+    if output.suffix not in SUFFIXES or output.is_dir():
+        return list(dict.fromkeys(exports)) or ["safetensors"], False
+    kind = format_of(output)
+    if set(exports) - {kind}:
+        wanted = ", ".join(exports)
+        raise UsageError(f"{output.name} is one {kind} file, but {wanted} was asked for", hint="give a folder")
+    return [kind], True
+
+
+def _refuse_options(onnx: _OnnxOptions) -> None:
+    given = {"--opset": onnx.opset, "--image-size": onnx.image_size, "--onnx-outputs": onnx.outputs}
+    for name, value in given.items():
+        if value is not None:
+            raise UsageError(f"{name} is for --export onnx")
+
+
+def _take_down(source: Path, weights: str | None) -> tuple[nn.Module, _Patient]:
+    """Return the base of a grafted folder or run, and what must be true of it."""
+    if not source.exists():
+        raise UsageError(f"there is no folder {source}", hint="give a run or a grafted folder")
+    if source.is_file() or kind_of(source) not in ("grafted", "run"):
+        raise UsageError(
+            f"{source} is not grafted, so there is nothing to strip",
+            hint="give a run, or what `spgsurgeon graft` wrote",
+        )
+    folder = resolve_folder(source)
+    opened = open_model(str(folder), weights=weights)
+    assert opened.manifest is not None
+    grafted = regraft(opened, read_safetensors(folder / "temporary.safetensors")[0])
+    images = example_images(opened.module, opened.preprocessing.input_size, task=opened.task)
+    outputs = outputs_of(run_in_eval(grafted, images))
+    base = detach(grafted)
+    state = state_of(base)
+    if layout_hash(state) != opened.manifest.base["layout"]:
+        raise VerificationError("keys, order, shapes or dtypes are not those of the model that was grafted (law 3)")
+    return base, _Patient(
+        identity=opened.identity,
+        task=opened.task,
+        manifest=opened.manifest,
+        trp=_replicas(opened, opened.manifest.trp),
+        config=opened.config(),
+        input_size=opened.preprocessing.input_size,
+        notes=opened.notes,
+        content_hash=content_hash(state),
+        grafted_outputs=outputs,
+        images=images,
+        layout=layout_of(base),
+    )
+
+
+def _replicas(opened: OpenedModel, trp: dict[str, Any]) -> dict[str, Any]:
+    """Return what the replicas were, and for those of depth also how deep the base and each of them is."""
+    if trp["kind"] != "depth":
+        return trp
+    return trp | {f"depth in {opened.depth_site.unit}": step_labels(opened, replicas_from(trp))}
+
+
+def _compare_layout(patient: _Patient, reference: str, output: Path) -> None:
+    opened = open_model(reference)
+    refuse_overwriting_input(output, opened.paths())
+    layout = layout_of(opened.module)
+    if layout == patient.layout:
+        return
+    differing = [mine[0] for mine, other in zip(patient.layout, layout, strict=False) if mine != other]
+    raise VerificationError(
+        f"the stripped model's layout differs from {reference}'s, first at "
+        f"{differing[0] if differing else 'its end'} ({len(patient.layout)} and {len(layout)} tensors)"
+    )
+
+
+def _write(kind: str, path: Path, module: nn.Module, patient: _Patient, onnx: _OnnxOptions) -> dict[str, Any] | None:
+    """Write one format; return its report if writing proved it, as it does for ONNX."""
+    if kind == "onnx":
+        channels, height, width = patient.input_size
+        size = (channels, *(onnx.image_size or (height, width)))
+        report = export_onnx(module, path, size, outputs=onnx.outputs or "main", opset=onnx.opset)
+        return {
+            "largest_difference": report.largest_difference,
+            "logits_scale": report.logits_scale,
+            "opset": report.opset,
+            "batch_sizes": list(report.batch_sizes),
+            "image_size": list(size[1:]),
+            "graph_outputs": {name: asdict(agreement) for name, agreement in report.outputs.items()},
+            "proof": {"onnx_agrees": True},
+        }
+    (write_safetensors if kind == "safetensors" else write_torch)(path, state_of(module))
+    return None
+
+
+def _prove(path: Path, patient: _Patient) -> dict[str, Any]:
+    """Read a written file back and prove it; return its report."""
+    stripped = _read_back(path, patient)
+    proof = prove_strip(patient.grafted_outputs, stripped, patient.layout, patient.images)
+    outputs = zip(outputs_of(run_in_eval(stripped, patient.images)), patient.grafted_outputs, strict=True)
+    return {"largest_difference": max((a - b).abs().max().item() for a, b in outputs), "proof": proof}
+
+
+def _read_back(path: Path, patient: _Patient) -> nn.Module:
+    """Return the architecture, built anew, with the weights of the written file."""
+    module = build_for_loading(patient.identity)
+    load_weights(module, read_checkpoint(path).tensors, patient.identity.name)
+    return module
+
+
+def _public_name(source: str) -> str:
+    """Return a model's name, or the last part of a local path: a card is published, the rest of the path is not."""
+    return Path(source).name if Path(source).is_absolute() else source
+
+
+def _percentages(scores: dict[str, Any]) -> dict[str, float]:
+    return {metric: scores[metric] for metric in METRICS if metric in scores}
+
+
+def _scores(source: Path) -> dict[str, dict[str, float]] | None:
+    """Return a run's percentages, original and best; None for a folder that was grafted only."""
+    if kind_of(source) != "run":
+        return None
+    counters = read_state(resolve_folder(source))["counters"]
+    return {when: _percentages(counters[when]) for when in ("original", "best")}
+
+
+def _no_gain(source: Path) -> list[str]:
+    """Return the note that the retraining has not helped by its own scores, where it has not."""
+    scores = _scores(source)
+    if scores is None:
+        return []
+    metric = next(iter(scores["best"]))
+    original, best = scores["original"][metric], scores["best"][metric]
+    said = "worse than the original" if best < original else "no gain"
+    return [] if best > original else [f"{said}: the run's best {metric} is {best:.3f}, the original's {original:.3f}"]
+
+
+def _builder_arguments(patient: _Patient) -> dict[str, Any]:
+    """Return what the library's own builder needs to be told, where its defaults are others than ours."""
+    auxiliary = patient.task == "segmentation" and len(patient.grafted_outputs) > 1
+    return ({"aux_loss": True} if auxiliary else {}) | patient.identity.model_args
+
+
+def _card(patient: _Patient, source: Path, proof: dict[str, bool], formats: Sequence[str]) -> str:
+    manifest, identity = patient.manifest, patient.identity
+    recipe, scores = (recipe_of(source) if kind_of(source) == "run" else None), _scores(source)
+    return model_card(
+        architecture=identity.architecture,
+        library=identity.library,
+        num_classes=identity.num_classes,
+        model_args=_builder_arguments(patient),
+        trp=patient.trp,
+        task=patient.task,
+        recipe=recipe,
+        scores=scores,
+        proof=dict(proof),
+        content_hash=patient.content_hash,
+        base_source=_public_name(manifest.base["source"]),
+        base_content_hash=manifest.base["content_hash"],
+        base_notes=manifest.base.get("notes", []),
+        package_version=__version__,
+        formats=formats,
+    )

@@ -1,0 +1,1 @@
+"""Arms, plan, pool of runs, search, scores and statistics of a comparison."""

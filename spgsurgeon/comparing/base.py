@@ -1,0 +1,113 @@
+"""The base of a comparison: the model that all arms start from, and what is known of its own training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spgsurgeon.checkpoint.folders import read_manifest, read_state
+from spgsurgeon.checkpoint.writing import write_json, write_safetensors
+from spgsurgeon.commands.evaluate import check_classes, check_task
+from spgsurgeon.data.opening import open_data, open_training
+from spgsurgeon.data.sources.source import Source
+from spgsurgeon.data.subsets import Subset
+from spgsurgeon.errors import SurgeonError
+from spgsurgeon.loading.locating import resolve_folder
+from spgsurgeon.loading.opening import OpenedModel, open_model, state_of
+from spgsurgeon.recipe.data_section import HOLDOUT, MASKS, DataSection
+from spgsurgeon.recipe.reading import read_recipe
+from spgsurgeon.recipe.schema import Recipe
+
+WEIGHTS = "model.safetensors"
+
+
+def open_base(model: str, recipe: Recipe, *, random_weights: bool, **options: Any) -> OpenedModel:
+    """Return the model that all arms start from; a random one has as many classes as the data.
+
+    Raises UsageError where it has other classes or another task than the data.
+    """
+    train = open_data(recipe.data).train
+    classes = len(train.classes)
+    if random_weights and options.get("num_classes") is None:
+        options["num_classes"] = classes
+    opened = open_model(model, random_seed=recipe.training.seed if random_weights else None, **options)
+    check_task(opened.task, recipe.data.source in MASKS, model)
+    hint = f"the same command with --num-classes {classes} gives it a new, untrained head"
+    check_classes(train, opened.identity.num_classes, model, hint=hint)
+    return opened
+
+
+def write_base(folder: Path, opened: OpenedModel) -> None:
+    """Write the base as a folder of the Hub's layout, which every run of the comparison reads."""
+    folder.mkdir()
+    write_safetensors(folder / WEIGHTS, state_of(opened.module))
+    write_json(folder / "config.json", opened.config())
+
+
+# What it has seen
+
+
+def seen_by(opened: OpenedModel, data: DataSection) -> dict[str, int] | None:
+    """Return how many pictures of each part of a comparison on `data` its base was trained on.
+
+    The parts are `chosen_on`, what is held out of training, and `scored_on`. None where the base is not known to come
+    from a run, or that one's pictures can't be told any more.
+    """
+    try:
+        histories = [recipe.data for recipe in _recipes_behind(opened)]
+        if not histories:
+            return None
+        held_out = data.model_copy(update={"eval": HOLDOUT})
+        return {
+            "chosen_on": _common(histories, data.train, held_out),
+            "scored_on": _common(histories, data.eval, data),
+        }
+    except SurgeonError:
+        return None
+
+
+def _common(histories: Sequence[DataSection], split: str, data: DataSection) -> int:
+    """Return how many of the pictures that `data` evaluates on, which are of `split`, were trained on before."""
+    trained = [past for past in histories if _place(past, past.train) == _place(data, split)]
+    if not trained:
+        return 0
+    before = np.concatenate([_numbers(open_training(past)) for past in trained])
+    return int(np.isin(_numbers(open_data(data).evaluation), before).sum())
+
+
+def _place(data: DataSection, split: str) -> tuple[str, Path | None, str]:
+    """Return what makes pictures of the same number the same ones."""
+    return data.source, Path(data.path).expanduser().resolve() if data.path else None, split
+
+
+def _numbers(source: Source[Any]) -> NDArray[np.int64]:
+    """Return the samples' numbers in the whole data set."""
+    return source.indices if isinstance(source, Subset) else np.arange(len(source))
+
+
+def _recipes_behind(opened: OpenedModel) -> Iterator[Recipe]:
+    """Yield the recipes of the run that the model comes from, of the run that this one started from, and so on.
+
+    What is gone, can't be read or has other weights by now ends it: nothing is known then.
+    """
+    folder, manifest = opened.folder, opened.manifest
+    with suppress(SurgeonError, OSError):
+        while folder is not None and manifest is not None:
+            run = folder.resolve().parent.parent
+            if (run / "recipe.yaml").is_file():
+                yield read_recipe(run / "recipe.yaml")
+            folder = resolve_folder(Path(manifest.base["source"]))
+            expected, manifest = manifest.base["content_hash"], read_manifest(folder)
+            if expected not in _hashes(folder, manifest.weights_hash):
+                return
+
+
+def _hashes(folder: Path, weights_hash: str) -> set[str | None]:
+    """Return the content hashes of the weights in a grafted folder or a checkpoint, the moving average's among them."""
+    average = read_state(folder)["hashes"].get("ema") if (folder / "state.json").is_file() else None
+    return {weights_hash, average}

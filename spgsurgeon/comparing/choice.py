@@ -1,0 +1,183 @@
+"""The runs of a comparison, the choice of a learning rate for each arm, and what the chosen ones show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from spgsurgeon.comparing.arms import PLAIN, Lineup
+from spgsurgeon.comparing.plan import BASE, RESULTS, Plan
+from spgsurgeon.comparing.pool import Crew
+from spgsurgeon.comparing.runs import (
+    Result,
+    Run,
+    Task,
+    add_result,
+    mean_validation,
+    perform,
+    rate_of,
+    read_results,
+    results_of,
+    valid_share,
+)
+from spgsurgeon.comparing.scores import Scored, against_plain, score
+from spgsurgeon.errors import SurgeonError
+from spgsurgeon.recipe.data_section import HOLDOUT
+from spgsurgeon.recipe.schema import Recipe
+
+_GROWTH, _MOST_GROWTH = 3.0, 4  # of an `auto` one: the next value is so many times the last, so many times a side
+_BROKEN_OFF = float("-inf")
+_NO_DIFFERENCE: dict[str, Any] = {"difference": None, "verdict": None}
+
+Say = Callable[[str], None]
+
+
+class Comparison:
+    """A comparison that is settled: its runs, the choice among them, the scores of those chosen."""
+
+    def __init__(self, output: Path, lineup: Lineup, plan: Plan, crew: Crew, say: Say) -> None:
+        self.output, self.plan = output, plan
+        self._lineup, self._recipe = lineup, lineup.recipe
+        self._arms = {arm.name: arm for arm in lineup.arms}
+        self._crew, self._say = crew, say
+        self.results = read_results(output / RESULTS)
+        self.multiples: list[float] = []
+        self.chosen: dict[str, float] = {}
+
+    def run(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Do what is left of the comparison; return its document and its costs."""
+        multiples = self.plan.first_multiples
+        self._train(multiples)
+        while self.plan.learning_rates == "auto" and (more := self._beyond_the_edges(multiples)):
+            multiples = sorted([*multiples, *more])
+            self._train(more)
+        self.multiples = multiples
+        self.chosen = {name: self._best(name, multiples) for name in self._arms}
+        return self._document(*self._scores()), self._costs()
+
+    def _train(self, multiples: Sequence[float]) -> None:
+        """Do the runs of these learning rates that have no result yet."""
+        runs = [Run(a, m, seed) for seed in self.plan.seeds for m in multiples for a in self._arms]
+        missing = [run for run in runs if not self._is_done(run)]
+        if len(missing) < len(runs):
+            self._say(f"{len(runs) - len(missing)} of {len(runs)} runs are done")
+        for number, result in enumerate(self._crew.call(perform, [(self._task(run),) for run in missing]), start=1):
+            add_result(self.output / RESULTS, result)
+            self.results[result.run] = result
+            self._say(f"{len(runs) - len(missing) + number} of {len(runs)} runs: {self._outcome(result)}")
+
+    def _is_done(self, run: Run) -> bool:
+        result = self.results.get(run)
+        return result is not None and (result.validation is None or (self.output / result.folder).is_dir())
+
+    def _task(self, run: Run) -> Task:
+        own = [f"data.eval={HOLDOUT}", f"training.optimizer.lr={self._rate(run.multiple)}", f"training.seed={run.seed}"]
+        epochs = self.plan.epochs[run.arm]
+        overrides = (*self._lineup.overrides, *self._arms[run.arm].overrides, *own, f"training.epochs={epochs}")
+        return Task(run, self.output, self.output / BASE, self._lineup.source, overrides, epochs)
+
+    def _rate(self, multiple: float) -> float:
+        return rate_of(self._recipe, multiple)
+
+    def _outcome(self, result: Result) -> str:
+        run = result.run
+        found = f"{result.validation[self.plan.metric]:.2f} %" if result.validation else f"none, {result.trouble}"
+        return f"{run.arm}, learning rate {self._rate(run.multiple):g}, seed {run.seed}: {found}"
+
+    def _validation(self, arm: str, multiple: float) -> tuple[float, float]:
+        return mean_validation(results_of(self.results, arm, multiple), self.plan.metric)
+
+    def _best(self, arm: str, multiples: Sequence[float]) -> float:
+        """Return the learning rate that an arm is scored with, by the mean over all seeds."""
+        best = max(multiples, key=lambda multiple: self._validation(arm, multiple))
+        if self._validation(arm, best)[0] == _BROKEN_OFF:
+            trouble = next(result.trouble for result in results_of(self.results, arm) if result.trouble)
+            raise SurgeonError(
+                f"arm {arm} met NaN or infinity at every learning rate: {trouble}",
+                hint="give lower ones, as --learning-rates 0.01,0.03,0.1",
+            )
+        return best
+
+    def _beyond_the_edges(self, multiples: Sequence[float]) -> list[float]:
+        """Return the learning rates to try next, for all arms, as the best of one has none on one side."""
+        best = {max(multiples, key=lambda multiple: self._validation(arm, multiple)) for arm in self._arms}
+        low, high, first = min(multiples), max(multiples), self.plan.first_multiples
+        below = sum(multiple < first[0] for multiple in multiples)
+        above = sum(multiple > first[-1] for multiple in multiples)
+        more = [low / _GROWTH] if low in best and below < _MOST_GROWTH else []
+        more += [high * _GROWTH] if high in best and above < _MOST_GROWTH else []
+        return [float(f"{multiple:.6g}") for multiple in more]
+
+    def _scores(self) -> tuple[Scored, dict[str, list[Scored]]]:
+        """Score the original and the chosen runs, by the same code, on the split that has chosen nothing."""
+        self._say(f"score the chosen runs on {self.plan.scored_on}")
+        calls: list[tuple[Any, ...]] = [("", 0, self.output / BASE, self._recipe)]
+        for name, multiple in self.chosen.items():
+            for result in results_of(self.results, name, multiple):
+                calls.append((name, result.run.seed, self.output / result.folder, self._recipe))
+        found = {(name, seed): scored for name, seed, scored in self._crew.call(_score, calls)}
+        return found["", 0], {name: [found[name, seed] for seed in self.plan.seeds] for name in self._arms}
+
+    def _document(self, original: Scored, scored: dict[str, list[Scored]]) -> dict[str, Any]:
+        metric = self.plan.metric
+        arms = {}
+        for name in self._arms:
+            scores = [one.scores[metric] for one in scored[name]]
+            means = {m: self._validation(name, m)[0] for m in self.multiples}
+            results = [result for m in self.multiples for result in results_of(self.results, name, m)]
+            arms[name] = {
+                "overrides": self._arms[name].changes,
+                "multiple": self.chosen[name],
+                "learning_rate": self._rate(self.chosen[name]),
+                "validation": means[self.chosen[name]],
+                "scores": scores,
+                "mean": sum(scores) / len(scores),
+                **(_NO_DIFFERENCE if name == PLAIN else against_plain(scored[PLAIN], scored[name], metric)),
+                "at_edge": self.chosen[name] in (self.multiples[0], self.multiples[-1]),
+                "runs": len(results),
+                "steps": sum(result.steps for result in results),
+                "epochs": self.plan.epochs[name],
+                "share_of_plains_time": self.plan.share_of_plains_time(name),
+                "broken_off": sum(result.validation is None for result in results),
+                "learning_rates": [
+                    {"learning_rate": self._rate(m), "validation": None if mean == _BROKEN_OFF else mean}
+                    for m, mean in means.items()
+                ],
+                "valid_share": self._valid_share(name),
+            }
+        return {
+            "arms": arms,
+            "original": original.scores[metric],
+            "base_seen": self.plan.base_seen,
+            "seeds": self.plan.seeds,
+            "metric": metric,
+            "chosen_on": self.plan.chosen_on,
+            "scored_on": self.plan.scored_on,
+            "samples": original.scores["samples"],
+            "budget": self.plan.budget,
+            "grid": self.plan.learning_rates,
+            "multiples": self.multiples,
+        }
+
+    def _valid_share(self, name: str) -> list[float] | None:
+        """Return the chosen runs' mean share of units still valid at each step; None for an arm without episodes."""
+        runs = [valid_share(self.output / r.folder) for r in results_of(self.results, name, self.chosen[name])]
+        steps = min(map(len, runs))
+        return [sum(run[step] for run in runs) / len(runs) for step in range(steps)] if steps > 1 else None
+
+    def _costs(self) -> dict[str, Any]:
+        costs: dict[str, Any] = {}
+        for name in self._arms:
+            results = results_of(self.results, name)
+            seconds, steps = sum(result.seconds for result in results), sum(result.steps for result in results)
+            kept = sum(result.steps for result in results_of(self.results, name, self.chosen[name]))
+            costs[name] = {"runs": len(results), "steps": steps, "steps_of_choosing": steps - kept, "seconds": seconds}
+            costs[name]["seconds_per_step"] = seconds / steps if steps else None
+            if self.plan.step_seconds:
+                costs[name]["seconds_per_step_of_trial"] = self.plan.step_seconds[name]
+        return {"arms": costs}
+
+
+def _score(name: str, seed: int, folder: Path, recipe: Recipe) -> tuple[str, int, Scored]:
+    return name, seed, score(folder, recipe)

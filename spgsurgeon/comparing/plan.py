@@ -1,0 +1,188 @@
+"""What a comparison settles before its first run: the arms, the base, the steps, and that all of it fits together."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import timm
+import torch
+import torchvision
+from pydantic import TypeAdapter, ValidationError
+
+from spgsurgeon import __version__
+from spgsurgeon.checkpoint.folders import read_json_object
+from spgsurgeon.comparing.arms import PLAIN, Arm, Lineup
+from spgsurgeon.comparing.pool import one_thread
+from spgsurgeon.comparing.runs import folder_of
+from spgsurgeon.data.opening import open_data
+from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
+from spgsurgeon.recipe.data_section import HOLDOUT, MASKS
+from spgsurgeon.tasks.scoring import METRIC
+from spgsurgeon.training.run import FREE_KEYS, time_steps, train
+
+PLAN, DOCUMENT, COSTS, RESULTS = "compare-plan.json", "compare.json", "costs.json", "results.jsonl"
+"""Files of a comparison's folder: how it was started, what it found, what it cost, and a line a run that is done."""
+RECIPE, BASE = "compare-recipe.yaml", "base"
+"""What it was started with, beside the plan: the recipe as it was written, and the model that all arms start from."""
+BUDGETS = ("epochs", "seconds")
+Grid = Sequence[float] | Literal["auto"]
+FIRST_GRID = (0.3, 1.0, 3.0)
+"""Multiples of the recipe's learning rate that a comparison has, or an `auto` one starts with."""
+
+_ROUNDS, _STEPS = 5, 10  # of the trial that tells what a step of each arm costs
+
+
+@dataclass
+class Plan:
+    """A comparison, completely described; `recipe` is its recipe with `overrides`, without the arms'.
+
+    `taken_over` are the multiples of an earlier list that an "auto" grid goes on from, `base_seen` how many pictures of
+    each part the base was trained on, where that is known.
+    """
+
+    model: str
+    base_hash: str
+    recipe: dict[str, Any]
+    arms: dict[str, dict[str, Any]]
+    seeds: list[int]
+    learning_rates: list[float] | Literal["auto"]
+    budget: str
+    versions: dict[str, str]
+    overrides: list[str] = field(default_factory=list)
+    metric: str = ""
+    chosen_on: str = ""
+    scored_on: str = ""
+    epochs: dict[str, int] = field(default_factory=dict)
+    step_seconds: dict[str, float] | None = None
+    taken_over: list[float] = field(default_factory=list)
+    base_seen: dict[str, int] | None = None
+
+    @property
+    def first_multiples(self) -> list[float]:
+        """The multiples of the recipe's learning rate that there are or, in an "auto" grid, that it starts with."""
+        if not isinstance(self.learning_rates, str):
+            return self.learning_rates
+        return sorted({folder_of(multiple): multiple for multiple in (*FIRST_GRID, *self.taken_over)}.values())
+
+    def share_of_plains_time(self, arm: str) -> float | None:
+        """Return how long an arm's steps take, as measured before, against plain's; None where epochs are equal."""
+        if self.step_seconds is None:
+            return None
+        seconds = {name: self.step_seconds[name] * self.epochs[name] for name in (arm, PLAIN)}
+        return round(seconds[arm] / seconds[PLAIN], 3)
+
+
+_ASKED = ("model", "base_hash", "recipe", "arms", "seeds", "budget", "versions")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that results may depend on."""
+    libraries = {"torch": torch, "torchvision": torchvision, "timm": timm, "numpy": np}
+    return {"spgsurgeon": __version__, **{name: str(library.__version__) for name, library in libraries.items()}}
+
+
+def complete(plan: Plan, base: Path, lineup: Lineup) -> dict[str, dict[str, Any]]:
+    """Fill in what follows from what was asked, after a check that every arm can be trained on the data.
+
+    Returns what a run of each arm would be by itself, as `train` says it without doing it.
+    With a budget of seconds an arm has as many epochs as cost the same, by steps measured here, as plain's.
+    """
+    recipe = lineup.recipe
+    plan.metric = METRIC["segmentation" if recipe.data.source in MASKS else "classification"]
+    scored_on = open_data(recipe.data).evaluation
+    plan.scored_on = scored_on.name
+    if len(plan.seeds) == 1 and len(scored_on) < 2:
+        raise UsageError(
+            f"one seed and {len(scored_on)} picture of {scored_on.name} have no spread, hence no interval",
+            hint="--seeds 5, or more pictures in data.eval",
+        )
+    plan.chosen_on = open_data(recipe.data.model_copy(update={"eval": HOLDOUT})).evaluation.name
+    trials = {}
+    for arm in lineup.arms:
+        with _about(arm, base, plan.model):
+            overrides, trial = _overrides(lineup, arm), base.parent / "trial"
+            trials[arm.name] = train(str(base), recipe=lineup.source, overrides=overrides, output=trial, dry_run=True)
+    epochs = recipe.training.epochs
+    plan.epochs = {arm.name: epochs for arm in lineup.arms}
+    if plan.budget == "seconds":
+        costs = _step_seconds(base, lineup)
+        first = costs[lineup.arms[0].name]
+        plan.step_seconds = costs
+        plan.epochs = {name: max(1, round(epochs * first / cost)) for name, cost in costs.items()}
+    return trials
+
+
+def _overrides(lineup: Lineup, arm: Arm) -> list[str]:
+    return [*lineup.overrides, *arm.overrides, f"data.eval={HOLDOUT}"]
+
+
+@contextmanager
+def _about(arm: Arm, base: Path, model: str) -> Iterator[None]:
+    """Say in an error which arm it came up with, and call the model as the user does."""
+    try:
+        yield
+    except SurgeonError as error:
+        error.message = f"arm {arm.name}: {error.message}".replace(str(base), model)
+        raise
+
+
+def _step_seconds(base: Path, lineup: Lineup) -> dict[str, float]:
+    """Return the median seconds of a step of each arm. They take turns, so that a busy machine slows down all."""
+    measured: dict[str, list[float]] = {arm.name: [] for arm in lineup.arms}
+    with one_thread():
+        for arm in lineup.arms * _ROUNDS:
+            overrides = _overrides(lineup, arm)
+            measured[arm.name].append(time_steps(str(base), recipe=lineup.source, overrides=overrides, count=_STEPS))
+    return {name: statistics.median(seconds) for name, seconds in measured.items()}
+
+
+# Going on with one
+
+
+def read_plan(output: Path) -> Plan:
+    """Return the plan of a comparison.
+
+    Raises UsageError where the folder is none, and DamagedFileError where its plan can't be read.
+    """
+    if not (output / PLAN).is_file():
+        raise UsageError(f"{output} is no comparison: it has no {PLAN}", hint="start one without --resume")
+    found = read_json_object(output / PLAN)
+    try:
+        return TypeAdapter(Plan).validate_python(found)
+    except ValidationError as error:
+        raise DamagedFileError(f"{output / PLAN} is damaged: {error.errors()[0]['loc']} is missing or wrong") from error
+
+
+def started_plan(asked: Plan, earlier: Plan, output: Path) -> Plan:
+    """Return the `earlier` plan that the comparison in `output` has, with the grid that is asked for now.
+
+    Raises UsageError, naming what differs, where it was started otherwise. Only the grid may have become wider, or
+    "auto", which goes on from it: the runs are the same ones, and more.
+    """
+    one, other = ({key: asdict(each)[key] for key in _ASKED} for each in (asked, earlier))
+    differing = [key for key in _differing(one, other) if key.removeprefix("recipe.") not in FREE_KEYS]
+    grid, before = asked.learning_rates, earlier.learning_rates
+    if grid != "auto" and (before == "auto" or not set(grid) >= set(before)):
+        differing.append("learning_rates")
+    if differing:
+        raise UsageError(
+            f"{output} was started otherwise: {', '.join(differing)} differ",
+            hint="leave out what it was started with, or start another comparison with -o",
+        )
+    if grid == before:
+        return earlier
+    return replace(earlier, learning_rates=grid, taken_over=earlier.first_multiples if grid == "auto" else [])
+
+
+def _differing(one: Any, other: Any, path: str = "") -> list[str]:
+    """Return the dotted keys that two documents have other values of."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        keys = dict.fromkeys([*one, *other])
+        return [name for key in keys for name in _differing(one.get(key), other.get(key), f"{path}.{key}")]
+    return [] if one == other else [path.removeprefix(".")]

@@ -1,0 +1,100 @@
+"""A comparison's folder as it is reported: its plan, the runs that are done and, once it is, what it found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from spgsurgeon.checkpoint.folders import read_json_object
+from spgsurgeon.comparing.plan import COSTS, DOCUMENT, PLAN, RESULTS, Plan, read_plan
+from spgsurgeon.comparing.records import ComparisonCosts, ComparisonDocument, ComparisonRecord, Trial
+from spgsurgeon.comparing.runs import Result, Run, mean_validation, read_results, results_of
+from spgsurgeon.errors import DamagedFileError
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def is_comparison(path: Path) -> bool:
+    """Return whether `spgsurgeon compare` wrote this folder."""
+    return (path / PLAN).is_file()
+
+
+def read_comparison(path: Path, name: str, number: int) -> ComparisonRecord:
+    """Return what the folder records. What is damaged is said in its notes.
+
+    Raises DamagedFileError where its plan can't be read: nothing is known of it then.
+    """
+    plan, notes = read_plan(path), list[str]()
+    results = read_results(path / RESULTS)
+    document = _read(path / DOCUMENT, ComparisonDocument, notes)
+    costs = _read(path / COSTS, ComparisonCosts, notes) if document else None
+    grid = plan.learning_rates
+    if document and document["grid"] != grid:
+        notes.append("The scores are those of the grid before, and the comparison goes on with a wider one.")
+    return ComparisonRecord(
+        number=number,
+        name=name,
+        facts=_facts(plan),
+        changes=plan.arms,
+        seeds=len(plan.seeds),
+        done=len(results),
+        planned=None if isinstance(grid, str) else len(plan.arms) * len(grid) * len(plan.seeds),
+        trials={arm: _trials(plan, results, arm) for arm in plan.arms},
+        document=document,
+        costs=costs if costs and document and costs["arms"].keys() >= document["arms"].keys() else None,
+        runs=_chosen(path, document, results) if document else (),
+        notes=notes,
+    )
+
+
+def _read(path: Path, model: type[_Model], notes: list[str]) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        return model.model_validate(read_json_object(path)).model_dump()
+    except DamagedFileError as error:
+        notes.append(f"{path.name} can't be read: {error.message}")
+    except ValidationError as error:
+        fault = error.errors()[0]
+        notes.append(f"{path.name} can't be read: {'.'.join(map(str, fault['loc']))}: {fault['msg']}")
+    return None
+
+
+def _facts(plan: Plan) -> dict[str, str]:
+    grid = plan.learning_rates
+    multiples = grid if isinstance(grid, str) else ", ".join(f"{multiple:g}" for multiple in grid)
+    epochs = ", ".join(f"{name} {count}" for name, count in plan.epochs.items())
+    return {
+        "model": plan.model,
+        "seeds": ", ".join(map(str, plan.seeds)),
+        "learning rates": f"{multiples} times {_rate(plan):g}",
+        "equal in": plan.budget,
+        "epochs": epochs if len(set(plan.epochs.values())) > 1 else str(next(iter(plan.epochs.values()), "")),
+        "versions": ", ".join(f"{name} {version}" for name, version in plan.versions.items()),
+    }
+
+
+def _rate(plan: Plan) -> float:
+    try:
+        return float(plan.recipe["training"]["optimizer"]["lr"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedFileError(f"{PLAN} is damaged: its recipe has no learning rate") from error
+
+
+def _trials(plan: Plan, results: dict[Run, Result], arm: str) -> list[Trial]:
+    trials = []
+    for multiple in sorted({run.multiple for run in results if run.arm == arm}):
+        done = results_of(results, arm, multiple)
+        whole = [result for result in done if result.validation is not None]
+        mean = mean_validation(whole, plan.metric)[0] if whole else None
+        trials.append(Trial(float(f"{_rate(plan) * multiple:.6g}"), len(done), mean, len(done) - len(whole)))
+    return trials
+
+
+def _chosen(path: Path, document: dict[str, Any], results: dict[Run, Result]) -> list[str]:
+    """Return the folder of a chosen run of each arm, its first seed's."""
+    chosen = [Run(name, arm["multiple"], document["seeds"][0]) for name, arm in document["arms"].items()]
+    folders = [path / results[run].folder for run in chosen if run in results]
+    return [str(folder) for folder in folders if folder.is_dir()]

@@ -1,0 +1,159 @@
+"""The runs of a comparison: what one does, alone in its process, and what is kept of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from spgsurgeon.checkpoint.folders import read_state
+from spgsurgeon.comparing.arms import SEARCH
+from spgsurgeon.comparing.search import search
+from spgsurgeon.errors import SurgeonError
+from spgsurgeon.recipe.schema import Recipe
+from spgsurgeon.runs.folder import last_of
+from spgsurgeon.runs.records import read_epochs
+from spgsurgeon.tasks.scoring import Scores
+from spgsurgeon.training.number_guard import NonFiniteError
+from spgsurgeon.training.run import FREE_KEYS, train
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: an arm with one learning rate, `multiple` times the recipe's, and one seed."""
+
+    arm: str
+    multiple: float
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies in the comparison's folder."""
+        return Path("runs", self.arm, folder_of(self.multiple), f"seed-{self.seed}")
+
+
+def folder_of(multiple: float) -> str:
+    """Return the name of the folder of the runs with this multiple of the recipe's learning rate."""
+    return f"lr-{multiple:.4g}"
+
+
+def rate_of(recipe: Recipe, multiple: float) -> float:
+    """Return the learning rate that is this multiple of the recipe's, to six digits."""
+    return float(f"{recipe.training.optimizer.lr * multiple:.6g}")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A run and all that it takes; `overrides` are complete, learning rate and seed included."""
+
+    run: Run
+    output: Path
+    base: Path
+    recipe: str
+    overrides: tuple[str, ...]
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run went: the scores of its best epoch on the held-out part, None where it broke off at NaN or infinity.
+
+    `folder` is that of the run whose best checkpoint they are of, within the comparison's. Of a search, `steps` and
+    `seconds` count all trials. `seconds` are of training, without evaluations.
+    """
+
+    run: Run
+    validation: Scores | None
+    folder: str
+    steps: int
+    seconds: float
+    trouble: str | None = None
+
+
+def perform(task: Task) -> Result:
+    """Do the run, or what is left of it: one that has begun goes on from its last checkpoint."""
+    try:
+        return _search(task) if task.run.arm == SEARCH else _train(task)
+    except SurgeonError as error:
+        error.message = f"arm {task.run.arm}, seed {task.run.seed}: {error.message}"
+        raise
+
+
+def _search(task: Task) -> Result:
+    folder = task.output / task.run.folder
+    found = search(folder, str(task.base), task.recipe, task.overrides, task.epochs, task.run.seed)
+    trials = [cost(trial) for trial in found.trials]
+    steps, seconds = sum(steps for steps, _ in trials), sum(seconds for _, seconds in trials)
+    return Result(task.run, found.best, str(found.folder.relative_to(task.output)), steps, seconds, found.trouble)
+
+
+def _train(task: Task) -> Result:
+    folder = task.output / task.run.folder
+    best, trouble = None, None
+    try:
+        if folder.exists() and last_of(folder) is not None:
+            free = [override for override in task.overrides if override.partition("=")[0] in FREE_KEYS]
+            best = train(output=folder, overrides=free, resume=True)["best"]
+        else:  # also where it was killed before its first checkpoint
+            base, overrides = str(task.base), task.overrides
+            best = train(base, recipe=task.recipe, overrides=overrides, output=folder, force=True)["best"]
+    except NonFiniteError as error:
+        trouble = error.message
+    return Result(task.run, best, str(task.run.folder), *cost(folder), trouble)
+
+
+def cost(folder: Path) -> tuple[int, float]:
+    """Return how many steps a run had done at its last checkpoint, and the seconds of its whole epochs."""
+    last = last_of(folder) if folder.exists() else None
+    steps = read_state(last)["counters"]["step"] if last else 0
+    return steps, sum(epoch.seconds for epoch in read_epochs(folder / "metrics.jsonl")[0])
+
+
+# What is kept
+
+
+def add_result(path: Path, result: Result) -> None:
+    """Append a line to the file of results. What a crash cut off before it stays a line of its own, and no result."""
+    with path.open("a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write(json.dumps(asdict(result)).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_results(path: Path) -> dict[Run, Result]:
+    """Return the results by run; lines that are damaged are left out."""
+    results = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+        with suppress(ValueError, TypeError, KeyError):
+            fields = json.loads(line)
+            run = Run(**fields.pop("run"))
+            results[run] = Result(run, **fields)
+    return results
+
+
+def results_of(results: dict[Run, Result], arm: str, multiple: float | None = None) -> list[Result]:
+    """Return an arm's results in the order of runs, all of them or those with one learning rate."""
+    found = [r for run, r in results.items() if run.arm == arm and multiple in (None, run.multiple)]
+    return sorted(found, key=lambda result: (result.run.multiple, result.run.seed))
+
+
+def mean_validation(results: Iterable[Result], metric: str) -> tuple[float, float]:
+    """Return the mean score and, to tell ties apart, minus the mean loss; minus infinity where a run broke off."""
+    scores = [result.validation for result in results]
+    whole = [scored for scored in scores if scored is not None]
+    if len(whole) < len(scores) or not whole:
+        return float("-inf"), float("-inf")
+    return sum(s[metric] for s in whole) / len(whole), -sum(s["loss"] for s in whole) / len(whole)
+
+
+def valid_share(folder: Path) -> list[float]:
+    """Return the share of units still valid at each step in a run's last epoch; empty where it recorded none."""
+    epochs = read_epochs(folder / "metrics.jsonl")[0]
+    return epochs[-1].valid_share if epochs else []

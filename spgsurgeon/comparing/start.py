@@ -1,0 +1,160 @@
+"""How a comparison starts, goes on after an earlier start, or would, without being done."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from spgsurgeon.checkpoint.folders import check_weights
+from spgsurgeon.checkpoint.hashing import content_hash
+from spgsurgeon.checkpoint.writing import (
+    atomic_file,
+    atomic_folder,
+    refuse_existing,
+    refuse_overwriting_input,
+    write_json,
+)
+from spgsurgeon.comparing.arguments import Arguments
+from spgsurgeon.comparing.arms import Lineup
+from spgsurgeon.comparing.base import WEIGHTS, open_base, seen_by, write_base
+from spgsurgeon.comparing.plan import BASE, PLAN, RECIPE, RESULTS, Plan, complete, started_plan
+from spgsurgeon.comparing.reading import is_comparison
+from spgsurgeon.comparing.runs import Run, rate_of, read_results
+from spgsurgeon.comparing.table import of_the_base
+from spgsurgeon.data.opening import decoded_pictures_in
+from spgsurgeon.errors import UsageError
+from spgsurgeon.loading.opening import OpenedModel, state_of
+from spgsurgeon.recipe.shipped import find_recipe
+
+Options = Mapping[str, Any]  # of opening the base
+DECODED = "decoded"
+"""Where runs of a comparison keep decoded pictures for each other, while it lasts."""
+
+
+def start(
+    asked: Arguments,
+    lineup: Lineup,
+    output: Path,
+    options: Options,
+    *,
+    force: bool,
+    say: Callable[[str], None],
+) -> Plan:
+    """Make the folder of a comparison in which every arm can be trained, and return its plan."""
+    if is_comparison(output) and not force:
+        hint = "--resume goes on with it; --force starts it again, without what is done; or give another output"
+        raise UsageError(f"there is a comparison {output} already", hint=hint)
+    refuse_existing(output, force=force)
+    plan, opened = _opened_plan(asked, lineup, output, options)
+    for text in opened.notes:
+        say(text)
+    say(f"check that {', '.join(plan.arms)} can be trained on the data")
+    with atomic_folder(output, force=force) as folder:
+        shutil.copyfile(find_recipe(lineup.source), folder / RECIPE)
+        _settle(plan, folder, opened, lineup)
+        write_json(folder / PLAN, asdict(plan))
+    for text in of_the_base(plan.base_seen):
+        say(f"the base was {text}")
+    return plan
+
+
+def go_on(asked: Arguments, lineup: Lineup, earlier: Plan, output: Path, options: Options) -> Plan:
+    """Return the plan of a comparison that was started before, with a wider grid where that is asked for."""
+    plan = _plan_again(asked, lineup, earlier, output, options)
+    if plan != earlier:
+        with atomic_file(output / PLAN, force=True) as temporary:
+            write_json(temporary, asdict(plan))
+    return plan
+
+
+def preview(
+    asked: Arguments, lineup: Lineup, earlier: Plan | None, output: Path, options: Options, *, force: bool
+) -> dict[str, Any]:
+    """Return what a comparison would be, after the same checks, of which nothing is left.
+
+    `output_is` says what would become of the folder: it is "new", "resumed", "replaced" or "in the way". An arm's steps
+    and bytes are those of a run, None where they were not looked at again.
+    """
+    trials: dict[str, dict[str, Any]] = {}
+    if earlier is None:
+        plan, opened = _opened_plan(asked, lineup, output, options)
+        with TemporaryDirectory() as folder:
+            trials = _settle(plan, Path(folder), opened, lineup)
+    else:
+        plan = _plan_again(asked, lineup, earlier, output, options)
+    runs = [Run(arm, m, seed) for arm in plan.arms for m in plan.first_multiples for seed in plan.seeds]
+    done = read_results(output / RESULTS) if earlier else {}
+    return {
+        "model": plan.model,
+        "arms": {name: _arm(plan, name, trials.get(name)) for name in plan.arms},
+        "seeds": plan.seeds,
+        "grid": plan.learning_rates,
+        "learning_rates": [rate_of(lineup.recipe, multiple) for multiple in plan.first_multiples],
+        "budget": plan.budget,
+        "runs": len(runs),
+        "done": sum(run in done for run in runs),
+        "metric": plan.metric,
+        "chosen_on": plan.chosen_on,
+        "scored_on": plan.scored_on,
+        "base_seen": plan.base_seen,
+        "cache": lineup.recipe.data.cache,
+        "output": str(output),
+        "output_is": "resumed" if earlier else _state(output, force),
+    }
+
+
+def _arm(plan: Plan, name: str, trial: dict[str, Any] | None) -> dict[str, Any]:
+    epochs = plan.epochs[name]
+    return {
+        "overrides": plan.arms[name],
+        "epochs": epochs,
+        "steps": trial["cold_start_steps"] + trial["steps_per_epoch"] * epochs if trial else None,
+        "estimated_memory_bytes": trial["estimated_memory_bytes"]["total"] if trial else None,
+    }
+
+
+def _state(output: Path, force: bool) -> str:
+    if not os.path.lexists(output):
+        return "new"
+    return "replaced" if force and is_comparison(output) else "in the way"
+
+
+def _opened_plan(asked: Arguments, lineup: Lineup, output: Path, options: Options) -> tuple[Plan, OpenedModel]:
+    """Return the plan as it is asked for, and the base. Raises UsageError where none is named, or lies in `output`."""
+    model = asked.model or lineup.recipe.model
+    if model is None:
+        raise UsageError("neither the command nor the recipe names a model", hint="spgsurgeon compare MODEL --recipe …")
+    opened = open_base(model, lineup.recipe, **options)
+    refuse_overwriting_input(output, [*opened.paths(), find_recipe(lineup.source)])
+    return asked.plan(lineup, model, content_hash(state_of(opened.module))), opened
+
+
+def _settle(plan: Plan, folder: Path, opened: OpenedModel, lineup: Lineup) -> dict[str, dict[str, Any]]:
+    """Write the base into the folder, fill in what follows from the plan, and return what a run of each arm would be.
+
+    Raises UsageError where an arm can't be trained on the data.
+    """
+    write_base(folder / BASE, opened)
+    with decoded_pictures_in(folder / DECODED):
+        trials = complete(plan, folder / BASE, lineup)
+        plan.base_seen = seen_by(opened, lineup.recipe.data)
+    return trials
+
+
+def _plan_again(asked: Arguments, lineup: Lineup, earlier: Plan, output: Path, options: Options) -> Plan:
+    """Return the plan of a comparison that was started before, as it is asked for now.
+
+    Its base is that in the folder or, where it is asked for again, a model that must be the same.
+    """
+    assert asked.model is not None
+    base_hash = earlier.base_hash
+    if asked.names_the_base or any(options.values()):
+        base_hash = content_hash(state_of(open_base(asked.model, lineup.recipe, **options).module))
+    else:
+        check_weights(output / BASE / WEIGHTS, base_hash, PLAN)
+    return started_plan(asked.plan(lineup, asked.model, base_hash), earlier, output)

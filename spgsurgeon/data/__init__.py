@@ -1,0 +1,1 @@
+"""Sources of samples, what happens to a sample, and how batches reach the device."""

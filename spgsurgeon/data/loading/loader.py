@@ -1,0 +1,163 @@
+"""Batches whose content depends on the seed, the epoch and the sample alone, never on workers or interruptions.
+
+B samples make a batch; of W processes each has a rank r < W. A *joined batch* is the W * B samples that all read
+for one step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from spgsurgeon.data.cache.caching import Cache, make_feed
+from spgsurgeon.data.loading.feed import unusable_error
+from spgsurgeon.data.loading.samples import AnyTransform, Batch, Key, Samples, Unusable
+from spgsurgeon.data.sources.source import Source
+from spgsurgeon.errors import UsageError
+from spgsurgeon.runtime.seeds import derive_seed
+
+
+class TrainingBatches:
+    """Shuffled full batches of one process, in an order that is a function of the seed and the epoch.
+
+    Where `unreadable` is "skip", the next sample of the source that can be used takes the place of one that can't, so
+    that batches keep their size; `unusable` lists what was passed over. Refuses a data set that is smaller than one
+    joined batch.
+    """
+
+    def __init__(
+        self,
+        source: Source[Any],
+        transform: AnyTransform,
+        *,
+        batch_size: int,
+        workers: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        pin_memory: bool = False,
+        unreadable: str = "stop",
+        cache: Cache | None = None,
+    ) -> None:
+        joined = world_size * batch_size
+        if len(source) < joined:
+            raise UsageError(
+                f"{source.name} has {len(source)} samples, too few for one batch of "
+                f"{joined} ({world_size} processes x {batch_size})",
+                hint="lower training.batch_size",
+            )
+        self.batches_per_epoch = len(source) // joined
+        self._samples, self._batch_size, self._seed = len(source), batch_size, seed
+        self._rank, self._world_size = rank, world_size
+        self.source = source
+        self._uncached = Samples(source, transform, seed, replaces=unreadable == "skip")
+        self._feed = make_feed(
+            source,
+            transform,
+            seed,
+            workers=workers,
+            pin_memory=pin_memory,
+            cache=cache,
+            replaces=unreadable == "skip",
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Processor time that was taken to read, augment and collate what was given out so far."""
+        return self._feed.seconds
+
+    @property
+    def unusable(self) -> dict[str, str]:
+        """Why samples were passed over, by what the source calls them; all that this process met so far."""
+        return self._feed.unusable
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Return the epoch's batches from `start` on.
+
+        Starting an epoch ends the iterator of the one before. Raises DataError at a sample that can't be used, unless
+        those are skipped.
+        """
+        assert 0 <= start <= self.batches_per_epoch
+        return (batch for part in self._feed.run(self._plan(epoch, start)) for batch in part)
+
+    def first(self) -> Batch:
+        """Return the first batch of all, made here: no worker is started and nothing decoded but its pictures."""
+        part = self._uncached.collate(self._uncached.__getitems__(next(self._plan(0, 0))))
+        if isinstance(part, Unusable):
+            raise unusable_error(self.source, part)
+        return part.batches[0]
+
+    def open(self) -> None:
+        """Decode what is to stay decoded, if it is not yet; the first batch would."""
+        self._feed.open()
+
+    def close(self) -> None:
+        """End the workers; the next epoch would start new ones."""
+        self._feed.close()
+
+    def _plan(self, epoch: int, start: int) -> Iterator[list[Key]]:
+        generator = torch.Generator().manual_seed(derive_seed(self._seed, "order", epoch))
+        order = torch.randperm(self._samples, generator=generator)
+        for batch in range(start, self.batches_per_epoch):
+            first = (batch * self._world_size + self._rank) * self._batch_size
+            yield [(epoch, index) for index in order[first : first + self._batch_size].tolist()]
+
+
+class EvaluationBatches:
+    """Every sample exactly once over all processes, in order: each rank reads one contiguous part.
+
+    The last batch may be smaller, and ranks may differ by a batch (or, with few samples, have none). Where pictures
+    come in several sizes, a batch is given out in parts, one for each size: nothing is padded, so no score depends on
+    which pictures share a batch. Where `unreadable` is "skip", samples that can't be used are left out, and listed in
+    `unusable`.
+    """
+
+    def __init__(
+        self,
+        source: Source[Any],
+        transform: AnyTransform,
+        *,
+        batch_size: int,
+        workers: int,
+        rank: int = 0,
+        world_size: int = 1,
+        pin_memory: bool = False,
+        unreadable: str = "stop",
+        cache: Cache | None = None,
+    ) -> None:
+        samples = len(source)
+        part = range(samples * rank // world_size, samples * (rank + 1) // world_size)
+        self._parts = [part[first : first + batch_size] for first in range(0, len(part), batch_size)]
+        self._most_parts = math.ceil(math.ceil(samples / world_size) / batch_size)
+        self._feed = make_feed(
+            source,
+            transform,
+            seed=0,
+            workers=workers,
+            pin_memory=pin_memory,
+            cache=cache,
+            skips=unreadable == "skip",
+        )
+
+    @property
+    def unusable(self) -> dict[str, str]:
+        """Why samples were left out, by what the source calls them; all that this process met so far."""
+        return self._feed.unusable
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.run(lambda: None)
+
+    def run(self, after_part: Callable[[], None]) -> Iterator[Batch]:
+        """Return the batches, calling `after_part` after each part of the data: equally often on every rank."""
+        for part in self._feed.run([(0, index) for index in part] for part in self._parts):
+            yield from part
+            after_part()
+        for _ in range(self._most_parts - len(self._parts)):
+            after_part()
+
+    def close(self) -> None:
+        """End the workers; iterating again would start new ones."""
+        self._feed.close()

@@ -1,0 +1,132 @@
+"""The pictures of a run, as a recipe's data section describes them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from spgsurgeon.data.cache.caching import Cache
+from spgsurgeon.data.cache.decoded_images import estimate
+from spgsurgeon.data.loading.device_feed import several_sizes
+from spgsurgeon.data.sources.images import open_source
+from spgsurgeon.data.sources.masks import open_mask_source
+from spgsurgeon.data.sources.shards import with_classes
+from spgsurgeon.data.sources.source import ImageSource, Source
+from spgsurgeon.data.subsets import hold_out, hold_out_masks, limit_classes
+from spgsurgeon.data.transforms.augmentation import StagedTransform
+from spgsurgeon.data.transforms.batched import check_batched
+from spgsurgeon.errors import SurgeonError
+from spgsurgeon.recipe.data_section import HOLDOUT, MASKS, DataSection
+from spgsurgeon.runtime.resources import free_memory, processes_here
+
+DECODED_PICTURES = "SPGSURGEON_DECODED_PICTURES"
+"""The environment variable with the folder in which runs keep decoded pictures for each other; without it none does."""
+
+
+@contextmanager
+def decoded_pictures_in(folder: Path) -> Iterator[None]:
+    """Let runs inside the block, those of processes that it starts too, share the pictures they decode in `folder`.
+
+    They are of use to later runs as well, and stay there until somebody removes them.
+    """
+    before = os.environ.get(DECODED_PICTURES)
+    os.environ[DECODED_PICTURES] = str(folder.absolute())
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[DECODED_PICTURES]
+        else:
+            os.environ[DECODED_PICTURES] = before
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run trains on and what it is scored on."""
+
+    train: Source[Any]
+    evaluation: Source[Any]
+
+
+def open_data(section: DataSection) -> Data:
+    """Open what the section describes; classes that are counted off labels are counted over both splits."""
+    train = _open_split(section, section.train)
+    if section.eval == HOLDOUT:
+        return Data(*_parted(section, train))
+    evaluation = _open_split(section, section.eval)
+    most = max(len(train.classes), len(evaluation.classes))
+    return Data(_parted(section, with_classes(train, most))[0], with_classes(evaluation, most))
+
+
+def open_training(section: DataSection) -> Source[Any]:
+    """Open what a run trains on, without the other split: sample numbers of its records are numbers in this."""
+    return _parted(section, _open_split(section, section.train))[0]
+
+
+def _open_split(section: DataSection, split: str) -> Source[Any]:
+    if section.source in MASKS:
+        return open_mask_source(section.source, section.path, split, classes=section.classes, ignore=section.ignore)
+    return open_source(section.source, section.path, split, classes=section.classes)
+
+
+def _parted(section: DataSection, train: Source[Any]) -> tuple[Source[Any], Source[Any]]:
+    """Return what of the training split is trained on, and what is held out (where nothing is: all of it)."""
+    held = train
+    if section.holdout is not None and section.source in MASKS:
+        train, held = hold_out_masks(train, section.holdout)
+    elif section.holdout is not None:
+        train, held = hold_out(cast(ImageSource, train), section.holdout)
+    if section.limit is not None:
+        train = limit_classes(cast(ImageSource, train), section.limit)  # with masks the schema refuses it
+    return train, held
+
+
+def choose_cache(
+    kind: str, device: torch.device, parts: Iterable[tuple[Source[Any], Any]], say: Callable[[str], None]
+) -> Cache | None:
+    """Return what data.cache asks for, checked against each of the sources and what is done to its pictures.
+
+    Raises UsageError for pictures that can't be augmented in batches on the device, SurgeonError where they are not
+    likely to fit. A few are decoded for that.
+    """
+    if kind == "none":
+        return None
+    needed = 0
+    for source, transform in parts:
+        assert isinstance(transform, StagedTransform), "the schema refuses pictures with masks"
+        found = estimate(cast(ImageSource, source), transform)
+        needed += found.size
+        if kind == "device":
+            check_batched(transform)
+            if len(found.shapes) > 1:
+                raise several_sizes(source, found.shapes)
+    named = os.environ.get(DECODED_PICTURES)
+    _check_room(needed * (1 if named else processes_here()), free_memory(), "memory", kind)
+    if kind == "device":
+        _check_room(needed, _free_on(device), str(device), kind)
+    return Cache(device if kind == "device" else None, Path(named) if named else None, say)
+
+
+def _check_room(needed: int, free: int | None, where: str, kind: str) -> None:
+    """Raise SurgeonError where decoded pictures would take more than half of what is free: a run needs some too."""
+    if free is not None and needed > free / 2:
+        raise SurgeonError(
+            f"data.cache={kind}: the decoded pictures take about {needed / 2**30:.1f} GiB, more than half of the "
+            f"{free / 2**30:.1f} GiB that are free ({where})",
+            hint="data.cache=none, or fewer or smaller pictures: data.limit, data.image_size with crop=pad or resize",
+        )
+
+
+def _free_on(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        own = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch keeps it for later
+        return torch.cuda.mem_get_info(device)[0] + own
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
+    return free_memory()

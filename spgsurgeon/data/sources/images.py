@@ -1,0 +1,240 @@
+"""Where labelled pictures come from: the built-in digits, image-folder trees, tar files, and what timm reads.
+
+A new kind of source is one `_open_*` function and one line in `open_source`. Pictures in tar files: `shard_source`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torchvision.datasets import ImageFolder
+
+from spgsurgeon.data.sources.file_states import file_states, tree_states
+from spgsurgeon.data.sources.shards import open_shards
+from spgsurgeon.data.sources.source import ImageSource, as_rgb, existing_folder, nearby_folders
+from spgsurgeon.data.strata import stratified_order
+from spgsurgeon.errors import UsageError, did_you_mean
+
+FORMS = (
+    "folder, wds (WebDataset's shards: tar files), digits, torch/<name> (torchvision's data sets), "
+    "hfds/<name> (Hugging Face data sets)"
+)
+DIGIT_SPLITS = {"train": 600, "val": 500, "test": 697}
+_STREAMS = ("tfds", "hfids")
+_EVALUATION_SPLITS = ("val", "valid", "validation", "eval", "evaluation", "test")
+
+
+def open_source(
+    source: str, path: str | Path | None, split: str, *, classes: Sequence[str] | int | None = None
+) -> ImageSource:
+    """Open one split of a data set; nothing is downloaded but by Hugging Face's own library.
+
+    `source` is one of the forms in `FORMS`. For `folder`, `split` is the sub-folder of `path` that holds the class
+    folders ("" or "." means `path` itself). `digits` ignores `path`. `wds` takes `classes`, as `open_shards` does; the
+    others bring theirs. Refuses streams, since training could not resume at the sample where it stopped.
+    """
+    prefix = source.partition("/")[0].lower()
+    if source == "digits":
+        return _open_digits(split)
+    if source == "folder":
+        return _open_folder(path, split)
+    if source == "wds":
+        return open_shards(path, split, classes=classes)
+    if "/" in source and prefix == "wds":
+        raise UsageError(
+            f"{source!r} names a data set, and shards are found by their folder",
+            hint="the source is just 'wds'; the path is the folder that holds the tar files",
+        )
+    if "/" in source and prefix in _STREAMS:
+        raise UsageError(
+            f"{source!r} is a stream: it can't be read at random, so training could not resume exactly",
+            hint="unpack it to a folder with one sub-folder per class and use source 'folder', or write WebDataset "
+            "shards of it and use 'wds'",
+        )
+    if "/" in source and prefix == "torch":
+        return _open_torchvision(source, path, split)
+    if "/" in source and prefix == "hfds":
+        return _open_hugging_face(source, path, split)
+    near = did_you_mean(source, ["folder", "wds", "digits"])
+    raise UsageError(
+        f"{source!r} is neither a folder that is there nor a data source",
+        hint=f"{near + ' ' if near else ''}known forms: {FORMS}",
+    )
+
+
+@dataclass(frozen=True)
+class _Digits:
+    """Pictures held in memory, uint8 [N, 8, 8]; `origin` is each one's place in scikit-learn's data set."""
+
+    name: str
+    pixels: NDArray[np.uint8]
+    targets: tuple[int, ...]
+    origin: tuple[int, ...]
+    classes: tuple[str, ...] = tuple("0123456789")
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        return Image.fromarray(self.pixels[index]).convert("RGB"), self.targets[index]
+
+    def labels(self) -> NDArray[np.int64]:
+        return np.array(self.targets)
+
+    def fingerprint(self) -> Iterable[str]:
+        return [self.name, self.pixels.tobytes().hex(), str(self.targets)]
+
+    def describe(self, index: int) -> str:
+        return f"{self.name}, sample {index} (number {self.origin[index]} of scikit-learn's load_digits)"
+
+
+def _open_digits(split: str) -> ImageSource:
+    if split not in DIGIT_SPLITS:
+        raise UsageError(f"digits has no split {split!r}", hint=f"its splits are {', '.join(DIGIT_SPLITS)}")
+    from sklearn.datasets import load_digits
+
+    grey, labels = load_digits(return_X_y=True)  # 17 levels of grey, 0..16
+    order = stratified_order(labels, "digits")
+    names = list(DIGIT_SPLITS)
+    start = sum(DIGIT_SPLITS[name] for name in names[: names.index(split)])
+    origin = order[start : start + DIGIT_SPLITS[split]]
+    pixels = np.rint(grey[origin].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+    return _Digits(f"digits ({split})", pixels, tuple(int(labels[i]) for i in origin), tuple(origin))
+
+
+@dataclass(frozen=True)
+class _TorchvisionSource:
+    """A torchvision data set, whose items are (PIL image, label)."""
+
+    name: str
+    classes: tuple[str, ...]
+    dataset: Any
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        image, label = self.dataset[index]
+        return as_rgb(image), int(label)
+
+    def labels(self) -> NDArray[np.int64]:
+        return _labels_of(self, getattr(self.dataset, "targets", None))
+
+    def fingerprint(self) -> Iterable[str]:
+        samples = getattr(self.dataset, "samples", None)
+        files = file_states(path for path, _ in samples) if samples else tree_states(_folder_of(self.dataset))
+        return [self.name, str(getattr(self.dataset, "targets", None)), *files]
+
+    def describe(self, index: int) -> str:
+        samples = getattr(self.dataset, "samples", None)  # (path, label) pairs of those that are kept as files
+        return str(samples[index][0]) if samples else f"{self.name}, sample {index}"
+
+
+def _folder_of(dataset: Any) -> str | Path:
+    """Return the folder that holds a data set's own files, rather than what else lies beside it, where it says so."""
+    base = getattr(dataset, "base_folder", None)
+    folder = Path(dataset.root, base) if isinstance(base, str) else getattr(dataset, "raw_folder", None)
+    return folder if folder is not None and Path(folder).is_dir() else dataset.root
+
+
+def _open_folder(path: str | Path | None, split: str) -> ImageSource:
+    root = existing_folder(path, "folder") / split
+    if not root.is_dir():
+        hint = nearby_folders(root.parent, split)
+        if root.parent.name in ("train", *_EVALUATION_SPLITS):
+            hint = f"the path is that of the folder which holds the splits: {root.parent.parent}"
+        raise UsageError(f"no folder {root} for the split {split!r}", hint=hint)
+    try:
+        dataset = ImageFolder(str(root))
+    except FileNotFoundError as error:
+        hint = f"expected {root}/<class>/<picture>, one folder per class, none of them empty"
+        raise UsageError(f"{root} is not an image folder: {error}", hint=hint) from error
+    return _TorchvisionSource(str(root), tuple(dataset.classes), dataset)
+
+
+def _open_torchvision(source: str, path: str | Path | None, split: str) -> ImageSource:
+    dataset = _create(source, existing_folder(path, source), split)
+    if getattr(dataset, "train", None) is False and split not in _EVALUATION_SPLITS:
+        # timm gives the test pictures for any split that it does not know
+        raise UsageError(
+            f"{source} has no split {split!r}", hint=f"use 'train' or one of {', '.join(_EVALUATION_SPLITS)}"
+        )
+    classes = _class_names(dataset.classes if hasattr(dataset, "classes") else getattr(dataset, "all_categories", ()))
+    return _TorchvisionSource(f"{source} ({split})", classes or _numbered(source, dataset), dataset)
+
+
+@dataclass(frozen=True)
+class _ReaderSource:
+    """A timm data set that reads through a reader; its own item access would replace unreadable pictures by others."""
+
+    name: str
+    classes: tuple[str, ...]
+    dataset: Any
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        stream, label, *_ = self.dataset.reader[index]
+        with stream, Image.open(stream) as image:
+            return as_rgb(image), int(label)
+
+    def labels(self) -> NDArray[np.int64]:
+        targets = getattr(self.dataset.reader, "iter_targets", None)  # which older ones lack
+        return _labels_of(self, list(targets()) if targets else None)
+
+    def fingerprint(self) -> Iterable[str]:
+        return [self.name, str(getattr(self.dataset.reader.dataset, "_fingerprint", None))]
+
+    def describe(self, index: int) -> str:
+        return f"{self.name}, sample {index}"
+
+
+def _labels_of(source: ImageSource, targets: Any) -> NDArray[np.int64]:
+    labels = np.asarray(() if targets is None else targets)
+    if labels.shape != (len(source),) or labels.dtype.kind not in "iu":
+        raise UsageError(
+            f"{source.name} gives its labels only with its pictures, and all of them would have to be read",
+            hint="unpack it and use source 'folder'; without data.limit and data.holdout labels are read as they come",
+        )
+    return labels.astype(np.int64)
+
+
+def _open_hugging_face(source: str, path: str | Path | None, split: str) -> ImageSource:
+    if importlib.util.find_spec("datasets") is None:
+        raise UsageError(f"{source} can't be read: package datasets is not installed", hint="pip install datasets")
+    dataset = _create(source, path, split)
+    numbers = dict(dataset.reader.class_to_idx)
+    classes = _class_names(sorted(numbers, key=lambda name: numbers[name]))
+    return _ReaderSource(f"{source} ({split})", classes or _numbered(source, dataset), dataset)
+
+
+def _create(source: str, path: str | Path | None, split: str) -> Any:
+    from timm.data.dataset_factory import create_dataset
+
+    try:
+        return create_dataset(source, root=None if path is None else str(path), split=split, download=False)
+    except Exception as error:  # each reader raises what it likes for a missing file, an unknown name or split
+        raise UsageError(
+            f"can't open split {split!r} of {source} at {path}: {str(error) or type(error).__name__}",
+            hint=f"the data must be there already, nothing is downloaded; known forms: {FORMS}",
+        ) from error
+
+
+def _class_names(names: Sequence[Any]) -> tuple[str, ...]:
+    """Return names as text; ImageNet's are tuples of synonyms."""
+    return tuple(", ".join(name) if isinstance(name, tuple) else str(name) for name in names)
+
+
+def _numbered(source: str, dataset: Any) -> tuple[str, ...]:
+    targets = getattr(dataset, "targets", None)
+    if targets is None or len(targets) == 0:
+        raise UsageError(f"{source} does not say how many classes it has", hint="unpack it and use source 'folder'")
+    return tuple(str(number) for number in range(int(max(targets)) + 1))

@@ -1,0 +1,1 @@
+"""From a decoded image to what the model sees."""

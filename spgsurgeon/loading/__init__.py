@@ -1,0 +1,1 @@
+"""From a MODEL string to a module that holds its weights."""

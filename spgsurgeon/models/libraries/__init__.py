@@ -1,0 +1,1 @@
+"""The model libraries: naming, building, preprocessing, configuration."""

@@ -1,0 +1,98 @@
+"""What a model is, told apart from its weights: enough to build the same module again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from spgsurgeon.models.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Task = Literal["classification", "segmentation"]
+"""What a model predicts: a class for an image, or one for each of its pixels."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A library, one of its architectures, and how it was built.
+
+    `model_args` are further keyword arguments of the library's own factory; `pretrained_cfg` is timm's description of
+    the weights (None: the library's default for that architecture), kept as it was found but for where they come from.
+    Both may be from a stranger's file. As modules are built from identities alone, none exists with arguments that
+    `arguments` does not list: UnsafeInputError, or DamagedFileError for a value out of bounds.
+    """
+
+    library: str
+    architecture: str
+    num_classes: int
+    model_args: dict[str, Any] = field(default_factory=dict)
+    pretrained_cfg: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        from spgsurgeon.models.libraries.arguments import (  # pydantic takes its time
+            checked_arguments,
+            checked_description,
+        )
+
+        object.__setattr__(self, "model_args", checked_arguments(self.library, self.model_args))
+        object.__setattr__(self, "pretrained_cfg", checked_description(self.pretrained_cfg or {}) or None)
+
+    @property
+    def name(self) -> str:
+        """The MODEL form of the command line, without a weights tag."""
+        return f"{self.library}/{self.architecture}"
+
+
+class Library(Protocol):
+    """What this package needs to know of a model library. One implementation a file, listed in `libraries.py`."""
+
+    name: str
+
+    def architectures(self) -> list[str]:
+        """Return the names of all image classifiers and segmentation models, sorted."""
+        ...
+
+    def task(self, architecture: str) -> Task:
+        """Return what the architecture is for."""
+        ...
+
+    def default_classes(self, architecture: str) -> int:
+        """Return the number of classes the library builds without being asked."""
+        ...
+
+    def build(self, identity: Identity) -> nn.Module:
+        """Return the module with random weights. Raises ArchitectureError where the library can't build it."""
+        ...
+
+    def pretrained(self, architecture: str, tag: str | None) -> tuple[nn.Module, Identity]:
+        """Return the module with the library's weights (None: its default ones), through the library's own cache."""
+        ...
+
+    def args_from_tensors(self, identity: Identity, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Return the factory arguments, beyond the number of classes, that the shapes of a checkpoint call for."""
+        ...
+
+    def preprocessing(self, identity: Identity, module: nn.Module) -> Preprocessing:
+        """Return how the model wants its pictures."""
+        ...
+
+    def config(self, identity: Identity, module: nn.Module, label_names: list[str] | None) -> dict[str, Any]:
+        """Return the JSON document `config.json` that stands beside the weights."""
+        ...
+
+    def identity_from_config(self, config: Mapping[str, Any]) -> Identity:
+        """Return what a `config.json` says. Raises ArchitectureError where it names nothing this library has."""
+        ...
+
+    def identity_from_checkpoint(self, architecture: str, model_args: Mapping[str, Any]) -> Identity:
+        """Return how a training script built `architecture`, from the arguments that its checkpoint recorded.
+
+        `architecture` may carry the tag of the weights that training started from, whose preprocessing it then kept.
+        `model_args` are named as timm's factory names them, any of: num_classes, in_chans, img_size (pixels),
+        input_size (channels, height, width), global_pool, mean, std, interpolation, crop_pct, model_kwargs (a mapping
+        of further ones, which win).
+        """
+        ...

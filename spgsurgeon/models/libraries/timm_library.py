@@ -1,0 +1,256 @@
+"""timm: names, building, preprocessing and the Hub's config.json."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import timm
+import torch
+from timm.data.config import resolve_model_data_config
+from timm.models import PretrainedCfg, get_pretrained_cfg, load_model_config_from_hf
+from timm.models._hub import save_config_for_hf
+from torch import Tensor, nn
+
+from spgsurgeon.errors import ArchitectureError, SurgeonError, did_you_mean
+from spgsurgeon.models.libraries.arguments import checked_arguments, checked_description
+from spgsurgeon.models.libraries.identity import Identity, Task
+from spgsurgeon.models.preprocessing import Preprocessing
+
+_HUB = "hf-hub:"
+_DATA_ARGUMENTS = ("mean", "std", "interpolation", "crop_pct")  # of train.py, named as in timm's pretrained_cfg
+
+
+class TimmLibrary:
+    """See `identity.Library`."""
+
+    name = "timm"
+
+    def architectures(self) -> list[str]:
+        """Return the names of all architectures, without weights tags."""
+        return sorted(timm.list_models())
+
+    def task(self, architecture: str) -> Task:
+        """Return `classification`: that is what timm's models are for."""
+        return "classification"
+
+    def default_classes(self, architecture: str) -> int:
+        """Return the number of classes of the architecture's default weights."""
+        cfg = get_pretrained_cfg(architecture)
+        return 1000 if cfg is None else int(cfg.num_classes)
+
+    def build(self, identity: Identity) -> nn.Module:
+        """Return the module with random weights; nothing is read or fetched for it."""
+        _check_name(identity.architecture)
+        known = {f.name for f in dataclasses.fields(PretrainedCfg)}
+        cfg = {k: v for k, v in (identity.pretrained_cfg or {}).items() if k in known}
+        try:
+            module = timm.create_model(
+                identity.architecture,
+                pretrained=False,
+                pretrained_cfg=cfg or None,
+                num_classes=identity.num_classes,
+                **identity.model_args,
+            )
+        except ArchitectureError:  # what is built may be limited
+            raise
+        except Exception as error:  # the arguments may come from a file, and trip whatever is in their way
+            reason = _first_line(error) or type(error).__name__
+            raise ArchitectureError(f"timm can't build {identity.architecture}: {reason}") from error
+        return module
+
+    def pretrained(self, architecture: str, tag: str | None) -> tuple[nn.Module, Identity]:
+        """Return the module with the weights of `tag`; `architecture` may be a `hf-hub:` name."""
+        name = f"{architecture}.{tag}" if tag else architecture
+        try:
+            architecture, args = _from_the_hub(architecture) if architecture.startswith(_HUB) else (name, {})
+            module = timm.create_model(architecture, pretrained=True, **args)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise _explain_missing_weights(name, error) from error
+        cfg: dict[str, Any] = dict(cast(Any, module).pretrained_cfg)
+        return module, Identity(
+            library=self.name,
+            architecture=str(cfg.get("architecture") or architecture),
+            num_classes=int(cast(Any, module).num_classes),
+            model_args=_without_classes(getattr(module, "_model_args", {})),
+            pretrained_cfg=cfg,
+        )
+
+    def args_from_tensors(self, identity: Identity, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Return `in_chans` and `img_size` where the first convolution or the positions call for others than usual."""
+        cfg = identity.pretrained_cfg or _default_cfg(identity.architecture)
+        first_conv = cfg.get("first_conv")
+        weight = tensors.get(f"{first_conv}.weight") if isinstance(first_conv, str) else None
+        if weight is None or weight.dim() != 4:
+            return {}
+        args = {} if "img_size" in identity.model_args else self._image_size(identity, tensors, weight.shape[2])
+        if weight.shape[1] != cfg.get("input_size", (3,))[0]:
+            args["in_chans"] = int(weight.shape[1])
+        return args
+
+    def _image_size(self, identity: Identity, tensors: Mapping[str, Tensor], patch: int) -> dict[str, Any]:
+        """Return the `img_size` in pixels that gives a vision transformer as many positions as the checkpoint has."""
+        positions = tensors.get("pos_embed")
+        if positions is None or positions.dim() != 3:
+            return {}
+        with torch.device("meta"):
+            usual = self.build(identity)
+        own, grid = getattr(usual, "pos_embed", None), getattr(getattr(usual, "patch_embed", None), "grid_size", None)
+        if own is None or grid is None or own.shape == positions.shape:
+            return {}
+        patches = positions.shape[1] - (own.shape[1] - math.prod(grid))  # the others are those of class tokens
+        side = math.isqrt(max(patches, 0))
+        return {"img_size": side * patch} if side and side * side == patches else {}
+
+    def preprocessing(self, identity: Identity, module: nn.Module) -> Preprocessing:
+        """Return timm's own resolution of the data configuration, for the channels and size the model was built for."""
+        data = resolve_model_data_config(module)
+        channels, *size = data["input_size"]
+        channels = int(identity.model_args.get("in_chans", channels))
+        height, width = _height_and_width(identity.model_args.get("img_size") or size)
+        return Preprocessing(
+            input_size=(channels, height, width),
+            mean=_for_channels(data["mean"], channels),
+            std=_for_channels(data["std"], channels),
+            interpolation=data["interpolation"],
+            crop_pct=float(data["crop_pct"]),
+        )
+
+    def config(self, identity: Identity, module: nn.Module, label_names: list[str] | None) -> dict[str, Any]:
+        """Return what timm itself writes for the Hub, so that it reads the folder as `local-dir:`."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "config.json"
+            extra = {"label_names": label_names} if label_names else None
+            save: Any = save_config_for_hf  # annotated as taking a str, but timm 1.0.22 opens it as a Path
+            save(module, path, model_config=extra, model_args=identity.model_args)
+            config: dict[str, Any] = json.loads(path.read_text())
+        config["architecture"] = identity.architecture  # timm's vitamin_xlarge_336 calls itself the one for 256 pixels
+        if "img_size" in identity.model_args:  # then the pictures of the weights that it began with don't fit any more
+            config["pretrained_cfg"]["input_size"] = list(self.preprocessing(identity, module).input_size)
+            config["pretrained_cfg"].pop("test_input_size", None)
+        return config
+
+    def identity_from_config(self, config: Mapping[str, Any]) -> Identity:
+        """Return what a Hub config.json says."""
+        cfg = dict(config.get("pretrained_cfg") or {})
+        architecture = str(config.get("architecture") or cfg.get("architecture"))
+        _check_name(architecture)
+        if config.get("label_names"):
+            cfg["label_names"] = config["label_names"]
+        num_classes = config.get("num_classes", cfg.get("num_classes"))
+        return Identity(
+            library=self.name,
+            architecture=architecture,
+            num_classes=self.default_classes(architecture) if num_classes is None else int(num_classes),
+            model_args=_without_classes(config.get("model_args") or {}),
+            pretrained_cfg=cfg or None,
+        )
+
+    def identity_from_checkpoint(self, architecture: str, model_args: Mapping[str, Any]) -> Identity:
+        """Return what timm's train.py built, from its own arguments; pictures keep the size they had in training.
+
+        An image size shapes the module only where the architecture's input size is fixed, as train.py has it.
+        """
+        architecture, _, tag = architecture.partition(".")
+        explicit = dict(model_args.get("model_kwargs") or {})
+        explicit_classes = explicit.pop("num_classes", None)
+        cfg = _default_cfg(f"{architecture}.{tag}" if tag else architecture)
+        channels, size = _training_input(model_args, explicit)
+        says = {"in_chans": channels, "global_pool": model_args.get("global_pool")}
+        if size is not None and cfg.get("fixed_input_size"):
+            says["img_size"] = list(size)
+        default_channels, *default_size = cfg.get("input_size", (3, 224, 224))
+        if channels or size:
+            cfg["input_size"] = [channels or default_channels, *(size or default_size)]
+            cfg.pop("test_input_size", None)
+        cfg |= {key: model_args[key] for key in _DATA_ARGUMENTS if model_args.get(key) is not None}
+        classes = model_args.get("num_classes") or explicit_classes or self.default_classes(architecture)
+        return Identity(
+            library=self.name,
+            architecture=architecture,
+            num_classes=int(classes),
+            model_args={key: value for key, value in says.items() if value is not None} | explicit,
+            pretrained_cfg=cfg or None,
+        )
+
+
+def _training_input(args: Mapping[str, Any], explicit: Mapping[str, Any]) -> tuple[int | None, tuple[int, int] | None]:
+    """Return the channels and (height, width) that train.py was told; its `input_size` goes before `img_size`."""
+    channels = explicit.get("in_chans") or args.get("in_chans")
+    size = args.get("img_size") or explicit.get("img_size")
+    if args.get("input_size"):
+        first, *size = args["input_size"]
+        channels = channels or first
+    if size is None:
+        return channels, None
+    return channels, _height_and_width(size)
+
+
+def _height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
+    height, width = (size, size) if isinstance(size, int) else size
+    return int(height), int(width)
+
+
+def _for_channels(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """Return one value a channel; where there is another number of them their mean, as timm's loader has it."""
+    return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels
+
+
+def _default_cfg(architecture: str) -> dict[str, Any]:
+    try:
+        cfg = get_pretrained_cfg(architecture)
+    except RuntimeError as error:  # an unknown tag
+        raise _explain_missing_weights(architecture, error) from error
+    return {} if cfg is None else dict(cfg.to_dict())
+
+
+def _check_name(architecture: str) -> None:
+    """Raise ArchitectureError for what is not the bare name of a model: timm takes sources (`local-dir:`) as well."""
+    if architecture not in timm.list_models():
+        raise ArchitectureError(
+            f"timm {timm.__version__} has no architecture {architecture!r}",
+            hint=did_you_mean(architecture, timm.list_models()),
+        )
+
+
+def _from_the_hub(name: str) -> tuple[str, dict[str, Any]]:
+    """Return the architecture and the arguments of timm's factory for the weights of a `hf-hub:` name.
+
+    The repository's `config.json` is a stranger's file like any other: of where the weights are it has no say.
+    """
+    repository = name.removeprefix(_HUB)
+    cfg, architecture, args = load_model_config_from_hf(repository)
+    _check_name(architecture)
+    place = f"the config.json of {name}"
+    cfg = checked_description(cfg, place) | {"hf_hub_id": repository, "source": "hf-hub"}
+    return architecture, checked_arguments("timm", args, f"{place}: model_args") | {"pretrained_cfg": cfg}
+
+
+def _without_classes(args: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in args.items() if k != "num_classes"}
+
+
+def _explain_missing_weights(name: str, error: Exception) -> SurgeonError:
+    if "Unknown model" in str(error):
+        architecture = name.partition(".")[0]
+        known = [f"timm/{model}" for model in timm.list_models()]
+        return ArchitectureError(f"timm has no model {name!r}", hint=did_you_mean(f"timm/{architecture}", known))
+    if "Invalid pretrained tag" in str(error):
+        tags = timm.list_pretrained(name.partition(".")[0] + ".*")
+        return ArchitectureError(f"timm has no weights {name!r}; it has {', '.join(tags) or 'none for this model'}")
+    if isinstance(error, OSError):
+        return SurgeonError(
+            f"the weights of timm/{name} are not in the cache and could not be downloaded: {_first_line(error)}",
+            hint="check the network (HF_HUB_OFFLINE=1 asks the cache only, without retrying), give a file, or use "
+            "--random-weights where training starts from nothing",
+        )
+    return SurgeonError(f"timm could not load the weights of {name}: {_first_line(error)}")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

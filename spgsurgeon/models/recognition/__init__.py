@@ -1,0 +1,1 @@
+"""Which architecture tensors belong to, by their keys and shapes alone."""

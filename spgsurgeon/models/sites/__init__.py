@@ -1,0 +1,1 @@
+"""Where in a model replicas can attach."""

@@ -1,0 +1,122 @@
+"""Where dropout replicas attach: the layers that make the logits, found by tracing and without guessing at names.
+
+Shapes: N pictures; C = number of classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+
+from spgsurgeon.errors import ArchitectureError
+from spgsurgeon.models.sites.heads import Site
+from spgsurgeon.models.sites.segmentation import find_segmentation_sites, is_segmentation_model
+from spgsurgeon.models.sites.tracing import meta_twin, run_twin
+
+
+def find_sites(model: nn.Module, example: Tensor) -> tuple[Site, ...]:
+    """Return the layers that make the logits of `model`, an image classifier; the first makes those of its main output.
+
+    Segmentation models of torchvision are replicated before their whole heads: see `find_segmentation_sites`. Otherwise
+    these are the layers whose output reaches the model's in train mode through no further layer: distilled and
+    two-branch models have several, which they combine, others an auxiliary head. They are found in the autograd graph
+    of one pass on the meta device, so nothing is computed and the model stays as it is; of `example`
+    [N, channels, H, W] only the size and type matter.
+
+    Raises ArchitectureError, saying what was found, where a head is no Linear or 1x1 convolution.
+    """
+    if getattr(model, "num_classes", None) == 0:
+        raise ArchitectureError("the model has no classifier", hint="give it one: --num-classes N")
+    if is_segmentation_model(model):
+        return find_segmentation_sites(model, example)
+    twin = meta_twin(model)
+    outputs, makers = _trace(twin, example)
+    names = {module: name for name, module in twin.named_modules()}
+    calls = list(makers.values())
+    sites = []
+    for head in _last_layers(outputs, makers):
+        if calls.count(head) > 1:
+            raise ArchitectureError(f"the head {names[head]!r} is called {calls.count(head)} times in one forward pass")
+        sites.append(_site(names[head], head, classes=outputs[0].shape[1]))
+    if not sites:
+        raise ArchitectureError("the model is no image classifier: no layer makes its output")
+    return tuple(sites)
+
+
+def _trace(twin: nn.Module, example: Tensor) -> tuple[list[Tensor], dict[Node, nn.Module]]:
+    """Return the outputs [2, C] of a pass, and which layer made what in their autograd graph."""
+    makers: dict[Node, nn.Module] = {}
+
+    def note(layer: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.grad_fn is not None:
+            makers[output.grad_fn] = layer
+
+    for layer in twin.modules():
+        if not any(layer.children()) and any(True for _ in layer.parameters()):
+            layer.register_forward_hook(note)
+    output = run_twin(twin, example)
+    outputs = list(output) if isinstance(output, (tuple, list)) else [output]
+    if not outputs or any(not isinstance(o, Tensor) or o.dim() != 2 or o.shape != outputs[0].shape for o in outputs):
+        maps = isinstance(outputs[0], Tensor) and outputs[0].dim() == 4 if outputs else False
+        raise ArchitectureError(
+            f"the model is no image classifier: its output is {_describe_output(output)}",
+            hint="for maps, in Python, name its heads: graft(model, site=spgsurgeon.Place(PATH, width=D))"
+            if maps
+            else None,
+        )
+    return outputs, makers
+
+
+def _last_layers(outputs: Sequence[Tensor], makers: dict[Node, nn.Module]) -> list[nn.Module]:
+    """Return the layers that a walk back from the outputs meets first, in the outputs' order and each once."""
+    pending = [output.grad_fn for output in reversed(outputs)]
+    seen: set[Node] = set()
+    layers: dict[nn.Module, None] = {}
+    while pending:
+        node = pending.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node in makers:
+            layers[makers[node]] = None
+        else:
+            pending += [before for before, _ in reversed(node.next_functions)]
+    return list(layers)
+
+
+def _site(path: str, head: nn.Module, classes: int) -> Site:
+    if isinstance(head, nn.Linear):
+        site = Site(path, "Linear", head.in_features, head.out_features)
+    elif isinstance(head, nn.Conv2d) and head.kernel_size == (1, 1) and head.groups == 1:
+        site = Site(path, "Conv2d", head.in_channels, head.out_channels)
+    else:
+        kind = f"a {type(head).__name__}"
+        raise ArchitectureError(
+            f"the head at {path!r} is {kind}; replicas attach before a Linear or a 1x1 convolution only", head=kind
+        )
+    if site.classes != classes:
+        raise ArchitectureError(
+            f"the layer at {path!r} makes {site.classes} numbers, not the logits of {classes} classes"
+        )
+    return site
+
+
+@torch.no_grad()
+def run_in_eval(model: nn.Module, example: Tensor) -> Any:
+    """Return `model(example)` in eval mode; every submodule's own mode is restored."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        return model.eval()(example)
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _describe_output(output: object) -> str:
+    if isinstance(output, (tuple, list)):
+        return f"a {type(output).__name__} of {', '.join(map(_describe_output, output))}"
+    return f"a tensor {list(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"

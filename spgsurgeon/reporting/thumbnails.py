@@ -1,0 +1,58 @@
+"""Small copies of the training pictures that a run recorded, where its data can still be opened."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from spgsurgeon.data.opening import open_training
+from spgsurgeon.data.sources.source import Source
+from spgsurgeon.errors import SurgeonError
+from spgsurgeon.recipe.reading import read_recipe
+from spgsurgeon.runs.records import RunRecord, ShownPicture
+
+_EDGE = 208  # pixels: twice as many as are shown, for sharp screens
+_ICON = 32
+
+
+def with_pictures(record: RunRecord, run: Path) -> RunRecord:
+    """Return the record with the pictures of its last epoch that has some, as plain retraining has not.
+
+    Only these are read. Where the data can't be opened, or a sample is no longer the one that was recorded, there are
+    names only, and a note why.
+    """
+    recorded = next((e.pictures for e in reversed(record.epochs) if e.pictures.shortest), None)
+    if recorded is None:
+        return record
+    shown = [ShownPicture(picture, shortest=True) for picture in recorded.shortest]
+    shown += [ShownPicture(picture, shortest=False) for picture in recorded.longest]
+    data = read_recipe(run / "recipe.yaml").data
+    try:
+        source = open_training(data)
+    except SurgeonError as error:
+        note = f"The training data can't be opened, so its pictures are named, not shown: {error.message}."
+        return replace(record, pictures=shown, notes=[*record.notes, note])
+    shown = [_with_copy(picture, source) for picture in shown]
+    lost = sum(picture.jpeg is None for picture in shown)
+    note = f"{lost} of {len(shown)} pictures are named, not shown: in {source.name} they can't be read or have changed."
+    return replace(record, pictures=shown, notes=[*record.notes, note] if lost else record.notes)
+
+
+def _with_copy(shown: ShownPicture, source: Source[Any]) -> ShownPicture:
+    """Return the picture with a small copy, unless it can't be read or is another one by its name or label."""
+    sample, name = shown.picture.sample, shown.picture.name
+    if sample >= len(source) or Path(source.describe(sample)).name != Path(name).name:
+        return shown
+    try:
+        image, label = source.read(sample)
+    except Exception:  # decoders raise much more than OSError on damaged files
+        return shown
+    if label != shown.picture.label:
+        return shown
+    few_pixels = max(image.size) <= _ICON
+    image.thumbnail((_EDGE, _EDGE))
+    file = io.BytesIO()
+    image.save(file, format="jpeg", quality=85, subsampling=0 if few_pixels else -1)
+    return replace(shown, jpeg=file.getvalue(), few_pixels=few_pixels)

@@ -1,0 +1,1 @@
+"""A run folder: its layout, its writer, its metrics log, its readers."""

@@ -1,0 +1,155 @@
+"""A run folder as it is reported: its recipe, its last checkpoint's counters, its epochs, its machines. No weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from spgsurgeon.checkpoint.folders import kind_of, read_json_object, read_manifest, read_state
+from spgsurgeon.errors import DamagedFileError, UsageError
+from spgsurgeon.recipe.reading import read_recipe
+from spgsurgeon.recipe.schema import CONTROLS, Recipe
+from spgsurgeon.runs.folder import last_of
+from spgsurgeon.runs.records import RunRecord, read_epochs
+
+_ACCEPTS = {"dropout": "dropout rate", "depth": "depth"}
+
+
+@dataclass
+class _Checkpoint:
+    """What the run's last checkpoint says beside its weights; empty where there is none, or none that can be read."""
+
+    counters: Mapping[str, Any] = field(default_factory=dict)
+    trp: Mapping[str, Any] = field(default_factory=dict)
+    class_names: list[str] = field(default_factory=list)
+
+
+def check_is_run(path: Path) -> None:
+    """Raise UsageError where `path` is no run folder, with the runs that lie in it."""
+    if (path / "recipe.yaml").is_file() and kind_of(path) == "run":
+        return
+    if not path.is_dir():
+        found = "is a file" if path.exists() else "does not exist"
+        raise UsageError(f"{path} {found}", hint="give run folders, as `spgsurgeon train` writes them")
+    inside = sorted(str(recipe.parent) for recipe in path.glob("*/recipe.yaml"))
+    hint = f"it holds runs: {' '.join(inside[:5])}" if inside else "give a folder that `spgsurgeon train` wrote"
+    raise UsageError(f"{path} is no run folder", hint=hint)
+
+
+def read_run(path: Path, name: str, number: int) -> RunRecord:
+    """Return what the run folder records, without pictures. What is damaged is said in its notes.
+
+    Raises RecipeError where its recipe does not validate.
+    """
+    recipe = read_recipe(path / "recipe.yaml")
+    notes: list[str] = []
+    checkpoint, starts = _read_checkpoint(path, notes), _read_starts(path / "environment.json", notes)
+    epochs, damaged = read_epochs(path / "metrics.jsonl")
+    counters = checkpoint.counters
+    # Without a checkpoint that can be read, the lines tell how far it came.
+    cold_epochs = counters.get("cold_epochs", sum(epoch.phase == "cold" for epoch in epochs))
+    # The replicas of a folder that was grafted need not be in the recipe.
+    trp = checkpoint.trp or recipe.trp.model_dump(include={"kind", "replicas", "rate"}, exclude_none=True)
+    cold = recipe.cold_start
+    return RunRecord(
+        number=number,
+        name=name,
+        planned=recipe.training.epochs,
+        done=counters.get("epoch", len(epochs)) - cold_epochs,
+        cold_epochs=cold_epochs,
+        accepts=_ACCEPTS.get(trp["kind"]),
+        original=counters.get("original"),
+        best=counters.get("best"),
+        last=counters.get("last"),
+        class_names=checkpoint.class_names,
+        tolerance=cold.tolerance if cold.until == "converged" else None,
+        epochs=epochs,
+        damaged_lines=damaged,
+        head=_head(recipe, trp) | _device(starts),
+        settings=_flat(recipe.model_dump(mode="json")),
+        starts=starts,
+        notes=notes,
+    )
+
+
+def _read_checkpoint(path: Path, notes: list[str]) -> _Checkpoint:
+    try:
+        folder = last_of(path)
+        if folder is None:
+            return _Checkpoint()
+        names = read_json_object(folder / "config.json").get("label_names")
+        return _Checkpoint(
+            counters=read_state(folder)["counters"],
+            trp=read_manifest(folder).trp,
+            class_names=[str(label) for label in names] if isinstance(names, list) else [],
+        )
+    except DamagedFileError as error:
+        notes.append(f"The last checkpoint can't be read: {error.message}")
+        return _Checkpoint()
+
+
+def _read_starts(path: Path, notes: list[str]) -> list[dict[str, str]]:
+    if not path.exists():
+        return []
+    try:
+        starts = read_json_object(path).get("starts")
+        if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
+            raise DamagedFileError(f"{path} is damaged: it lists no starts")
+    except DamagedFileError as error:
+        notes.append(f"Versions and devices can't be read: {error.message}")
+        return []
+    return [_flat(start) for start in starts]
+
+
+def _flat(section: Mapping[str, Any], path: str = "") -> dict[str, str]:
+    """Return a document's values as text, by dotted key."""
+    found: dict[str, str] = {}
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{path}{key}.")
+        else:
+            found[f"{path}{key}"] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return found
+
+
+def _head(recipe: Recipe, trp: Mapping[str, Any]) -> dict[str, str]:
+    """Return the settings that matter most, in words."""
+    training, objective, cold, data = recipe.training, recipe.objective, recipe.cold_start, recipe.data
+    optimizer, plain = training.optimizer, trp["kind"] in CONTROLS
+    facts = {"model": recipe.model or ""}
+    facts["replicas"] = _replicas(trp) + (", a pass of the whole model for each step" if recipe.trp.rollouts else "")
+    weights = ", ".join(f"{weight:g}" for weight in objective.weights)
+    facts["objective"] = "cross entropy" if plain else f"{objective.form}, weights {weights}"
+    if objective.loss_normalization and not plain:
+        facts["objective"] += ", normalised"
+    facts["optimizer"] = f"{optimizer.name}, learning rate {optimizer.lr:g}, weight decay {optimizer.weight_decay:g}"
+    facts["schedule"] = training.schedule.name
+    accumulated = f", {training.accumulate} of them a step" if training.accumulate > 1 else ""
+    facts["batch size"] = f"{training.batch_size}{accumulated}"
+    if cold.until or cold.epochs:
+        facts["cold start"] = f"until settled, {cold.max_epochs} at most" if cold.until else f"{cold.epochs} epochs"
+    facts["data"] = f"{data.source}, {data.train} and {data.eval}" + (f", in {data.path}" if data.path else "")
+    facts["data"] += f", {data.holdout:g} of {data.train} held out" if data.holdout else ""
+    facts["data"] += f", at most {data.limit} pictures of each class" if data.limit else ""
+    facts["seed"] = str(training.seed)
+    return facts
+
+
+def _replicas(trp: Mapping[str, Any]) -> str:
+    if trp["kind"] == "none":
+        return "none: plain retraining, the control"
+    if trp["kind"] == "fixed-dropout":
+        return f"none: plain retraining with dropout of rate {trp['rate']} before the head, a control"
+    settings = "".join(f", {key} {value}" for key, value in trp.items() if key not in ("kind", "replicas"))
+    return f"{trp.get('replicas', '')} {trp['kind']} replicas{settings}".strip()
+
+
+def _device(starts: list[dict[str, str]]) -> dict[str, str]:
+    """Return what the run was last started on, where it says so."""
+    if not starts or "device" not in starts[-1]:
+        return {}
+    torch = starts[-1].get("torch")
+    return {"device": starts[-1]["device"] + (f", torch {torch}" if torch else "")}

@@ -1,0 +1,1 @@
+"""What a process stands on: devices, other processes, signals, seeds, memory, installed packages."""

@@ -1,0 +1,196 @@
+"""The packages this one stands on: their versions, what they require of each other, and whether they import.
+
+Versions are read from the metadata of what is installed, so a package too broken to import is still named.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
+from typing import TYPE_CHECKING, Any
+
+from spgsurgeon.runtime.checks import Check, Status, first_line
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+_OURSELVES = "spgsurgeon"
+
+# The module of each distribution, and what stands still while it does not import (None: not tried).
+_PACKAGES: dict[str, tuple[str, str | None]] = {
+    "torch": ("torch", "every command that opens a model"),
+    "torchvision": ("torchvision", "every command that opens a model"),
+    "timm": ("timm", "models of timm, and training"),
+    "safetensors": ("safetensors", "writing weights"),
+    "onnx": ("onnx", "strip --export onnx"),
+    "onnxscript": ("onnxscript", None),
+    "onnxruntime": ("onnxruntime", "strip --export onnx"),
+    "numpy": ("numpy", "every command that opens a model"),
+    "pydantic": ("pydantic", None),
+    "typer": ("typer", None),
+    "rich": ("rich", None),
+    "PyYAML": ("yaml", None),
+    "tensorboard": ("tensorboard", None),
+    "matplotlib": ("matplotlib", "report"),
+    "Jinja2": ("jinja2", None),
+    "scipy": ("scipy", "compare"),
+    "scikit-learn": ("sklearn", "demo, and the data set digits"),
+}
+
+
+@dataclass(frozen=True)
+class BadCombination:
+    """Distributions that must not be installed together in these versions, though no metadata says so."""
+
+    requirements: tuple[str, ...]
+    reason: str
+    hint: str
+
+
+_BAD_COMBINATIONS = tuple(
+    BadCombination(
+        ("onnxruntime", other),
+        f"onnxruntime and {other} are the same module: the one installed last overwrote the other",
+        f"keep one: pip uninstall onnxruntime {other}, then install the one you want",
+    )  # github.com/microsoft/onnxruntime issues 7748 and 26996
+    for other in ("onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
+)
+
+
+def packages() -> list[dict[str, Any]]:
+    """Return `name`, `version`, `required` and `ok` of each package; None where it is not installed or not known.
+
+    `required` is what our own distribution's metadata asks for. `ok` is None where that can't be compared.
+    """
+    ours = {requirement.name.lower(): requirement for requirement in _requirements_of(_OURSELVES)}
+    rows: list[dict[str, Any]] = [{"name": _OURSELVES, "version": _version(_OURSELVES), "required": None, "ok": None}]
+    for name, (module, _) in _PACKAGES.items():
+        found, requirement = _version(name) or _version_by_module(module), ours.get(name.lower())
+        fits = None if requirement is None else found is not None and _accepts(requirement, found)
+        rows.append({"name": name, "version": found, "required": _specifier(requirement), "ok": fits})
+    return rows
+
+
+def version_checks(rows: Iterable[dict[str, Any]]) -> Iterator[Check]:
+    """Yield what the `rows` of `packages` come to: one check if all is well, else one for each that is not."""
+    rows = [row for row in rows if row["name"] != _OURSELVES]
+    unknown = [row["name"] for row in rows if row["ok"] is None]
+    misfits = [row for row in rows if row["ok"] is False]
+    if unknown:
+        yield Check(
+            "versions",
+            "warning",
+            f"not checked: the requirements on {', '.join(unknown)} can't be read from the installed metadata",
+            "install spgsurgeon with pip, from its source tree too: pip install -e .",
+        )
+    for row in misfits:
+        found = f"is {row['version']}" if row["version"] else "is not installed"
+        hint = f"pip install '{row['name']}{row['required']}'"
+        yield Check("versions", "problem", f"{row['name']} {found}; spgsurgeon needs {row['required']}", hint)
+    if not unknown and not misfits:
+        yield Check("versions", "ok", f"all {len(rows)} packages are as new as spgsurgeon needs")
+
+
+def combination_checks() -> list[Check]:
+    """Return what the installed packages have against each other: by their own metadata, and by the known-bad table."""
+    found = [check for name in _PACKAGES for check in _demands(name)]
+    for bad in _BAD_COMBINATIONS:
+        if all(_is_installed(requirement) for requirement in bad.requirements):
+            found.append(Check("combinations", "warning", bad.reason, bad.hint))
+    return found or [Check("combinations", "ok", "the packages' demands on each other are met")]
+
+
+def import_checks() -> Iterator[Check]:
+    """Import each package that has compiled parts, and yield how that went."""
+    for name, (module, stands_still) in _PACKAGES.items():
+        if stands_still is None:
+            continue
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                import_module(module)
+        except Exception as error:  # torchvision, for one, fails with RuntimeError where its operators do not load
+            hint = f"without it there is no: {stands_still}; {_reinstall(name)}"
+            yield Check(f"import {module}", "problem", first_line(error), hint)
+        else:
+            yield Check(f"import {module}", "ok", "imports")
+
+
+def _demands(name: str) -> Iterator[Check]:
+    """Yield what the installed distribution `name` requires and does not find.
+
+    torchvision's own requirement says which torch it was compiled for: up to 0.29.0 one release exactly, 2.N for
+    0.(N + 15), since then any from 2.14 on.
+    """
+    for requirement in _requirements_of(name):
+        found = _version(requirement.name)
+        if found is None:
+            message = f"{name} requires {requirement.name}, which is not installed"
+            yield Check("combinations", "warning", message, f"pip install '{_plain(requirement)}'")
+        elif not _accepts(requirement, found):
+            status: Status = "problem" if requirement.name == "torch" else "warning"  # compiled against it
+            message = f"{name} {_version(name)} requires {_plain(requirement)}; {found} is installed"
+            yield Check("combinations", status, message, _reinstall(name))
+
+
+def _reinstall(name: str) -> str:
+    if name in ("torch", "torchvision"):
+        return "install torch and torchvision anew, both from the same index: pytorch.org/get-started"
+    return f"pip install --upgrade --force-reinstall {name}"
+
+
+def _requirements_of(name: str) -> list[Requirement]:
+    """Return what a distribution requires here, extras left out; none where it or `packaging` is not installed."""
+    try:  # packaging is no dependency of ours, but of huggingface-hub and onnxruntime, which are
+        from packaging.requirements import InvalidRequirement, Requirement
+
+        texts = requires(name) or []
+    except (ImportError, PackageNotFoundError):
+        return []
+    found = []
+    for text in texts:
+        try:
+            requirement = Requirement(text)
+        except InvalidRequirement:
+            continue
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            found.append(requirement)
+    return found
+
+
+def _accepts(requirement: Requirement, found: str) -> bool:
+    return requirement.specifier.contains(found, prereleases=True)
+
+
+def _is_installed(text: str) -> bool:
+    try:
+        from packaging.requirements import Requirement
+    except ImportError:
+        return False
+    requirement = Requirement(text)
+    found = _version(requirement.name)
+    return found is not None and _accepts(requirement, found)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _version_by_module(module: str) -> str | None:
+    """Return the version of another distribution of the same module, as onnxruntime-gpu is one."""
+    others = packages_distributions().get(module, [])
+    return _version(others[0]) if others else None
+
+
+def _specifier(requirement: Requirement | None) -> str | None:
+    return str(requirement.specifier) if requirement else None
+
+
+def _plain(requirement: Requirement) -> str:
+    return f"{requirement.name}{requirement.specifier}"

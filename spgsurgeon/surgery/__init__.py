@@ -1,0 +1,1 @@
+"""Attaching replicas, taking them down, and the laws that prove both."""

@@ -1,0 +1,175 @@
+"""The laws that `graft` and `strip` prove on the user's own model before they write anything.
+
+Each check returns the laws that hold, by name, and raises VerificationError on the first that does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from spgsurgeon.checkpoint.hashing import content_hash
+from spgsurgeon.errors import ArchitectureError, UsageError, VerificationError
+from spgsurgeon.replicas.grafted import GraftedModel, layout_of
+from spgsurgeon.replicas.outputs import outputs_of
+from spgsurgeon.replicas.stacking import ReplicaChain
+
+Layout = list[tuple[str, tuple[int, ...], torch.dtype]]
+
+LARGEST_MAP = 128  # pixels
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What must not change: all outputs in eval mode on one batch, that of inference first, and the weights."""
+
+    outputs: tuple[Tensor, ...]
+    content_hash: str
+
+
+def example_images(
+    module: nn.Module, input_size: tuple[int, int, int], batch: int = 2, *, task: str = "classification"
+) -> Tensor:
+    """Return normal noise [batch, channels, H, W], the same on every call, where and as the module's weights are.
+
+    For `task` "segmentation" the pictures have at most `LARGEST_MAP` pixels a side: such models take any size, and the
+    laws compare two runs of the same layers, none of whose weights depend on it. At full size a proof would take
+    seconds and gigabytes.
+    """
+    channels, *sides = input_size
+    if task == "segmentation":
+        sides = [min(side, LARGEST_MAP) for side in sides]
+    generator = torch.Generator().manual_seed(0)
+    parameter = next(module.parameters())
+    return torch.randn(batch, channels, *sides, generator=generator).to(parameter.device, parameter.dtype)
+
+
+def fingerprint(module: nn.Module, images: Tensor) -> Fingerprint:
+    """Return the fingerprint of a module on `images` [N, channels, H, W]. Its mode is kept.
+
+    Raises VerificationError where an output is NaN somewhere, which equals nothing.
+    """
+    outputs = _eval_outputs(module, images)
+    if any(output.isnan().any() for output in outputs):
+        raise VerificationError(
+            "the model gives NaN on pictures of noise, so no law can be proven on it",
+            hint="do its half-precision weights overflow? cast them to float32 first",
+        )
+    return Fingerprint(outputs, content_hash(module.state_dict()))
+
+
+def prove_graft(grafted: GraftedModel, base: Fingerprint, images: Tensor) -> dict[str, bool]:
+    """Prove laws 1 and 2 on a fresh graft: eval outputs and weights are the base's, each replica starts as identity.
+
+    Raises ArchitectureError where the model fails in train mode or gives something else than a row a step and picture.
+    """
+    if content_hash(grafted.base.state_dict()) != base.content_hash:
+        raise VerificationError("grafting changed the base's state dict (law 1)")
+    if not _equal(_eval_outputs(grafted, images), base.outputs):
+        raise VerificationError("the grafted model's outputs in eval mode differ from the base's (law 1)")
+    for site, states in _training_states(grafted, images).items():
+        for t in range(1, grafted.steps):
+            if not torch.equal(states[t], states[0]):
+                raise VerificationError(f"replica {t} at {site!r} does not start as the identity (law 2)")
+    return {"state_dict_unchanged": True, "eval_outputs_equal": True, "replicas_start_as_identity": True}
+
+
+def prove_strip(grafted_output: Any, stripped: nn.Module, layout: Layout, images: Tensor) -> dict[str, bool]:
+    """Prove laws 3 and 4: the stripped module has the original's layout, no hook, and the grafted model's outputs.
+
+    `grafted_output` is what the grafted model gave on `images` in eval mode: a tensor, a mapping or a tuple of them.
+    """
+    if layout_of(stripped) != layout:
+        raise VerificationError("the stripped model's keys, order, shapes or dtypes are not the base's (law 3)")
+    if hooks := _hooked_modules(stripped):
+        raise VerificationError(f"hooks are left on {', '.join(hooks)} (law 3)")
+    if not _equal(_eval_outputs(stripped, images), outputs_of(grafted_output)):
+        raise VerificationError("the stripped model's outputs differ from the grafted model's in eval mode (law 4)")
+    return {"layout_equal": True, "no_hooks_left": True, "eval_outputs_equal": True}
+
+
+def _equal(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> bool:
+    """Return whether two models' outputs are the same, bit for bit."""
+    return len(found) == len(expected) and all(map(torch.equal, found, expected))
+
+
+@torch.no_grad()
+def _eval_outputs(module: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
+    try:
+        with _modes_kept(module):
+            output: Any = module.eval()(images)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        hint = (
+            None if images.dtype == torch.float32 else f"its weights are {images.dtype}: convert them to float32 first"
+        )
+        raise UsageError(
+            f"the model can't take pictures of {list(images.shape[1:])}: {_first_line(error)}", hint=hint
+        ) from error
+    try:
+        return outputs_of(output)
+    except TypeError as error:
+        raise ArchitectureError(f"no law can be proven: {error}") from error
+
+
+@torch.no_grad()
+def _training_states(grafted: GraftedModel, images: Tensor) -> dict[str, Tensor]:
+    """Return the hidden states in train mode, [T+1, N, ...] by place, with the replicas' dropout off.
+
+    Running statistics and random numbers are put back.
+    """
+    buffers = {name: buffer.clone() for name, buffer in grafted.named_buffers()}
+    try:
+        with _modes_kept(grafted), torch.random.fork_rng(devices=[]):
+            grafted.train()
+            for module in grafted.replicas.modules():
+                if isinstance(module, nn.Dropout):
+                    module.eval()
+            states, logits = grafted.hidden_states(images)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ArchitectureError(
+            f"in train mode the model grafted at {', '.join(grafted.sites)} fails: {_first_line(error)}",
+            hint="are these all of the layers that make its logits? are the pictures large enough in train mode?",
+        ) from error
+    finally:
+        for name, buffer in grafted.named_buffers():
+            buffer.copy_(buffers[name])
+    _check_stacked(grafted, states, rows=logits.shape[0], pictures=images.shape[0])
+    return states
+
+
+def _check_stacked(grafted: GraftedModel, states: dict[str, Tensor], *, rows: int, pictures: int) -> None:
+    unused = [site for site in grafted.sites if site not in states]
+    if unused and any(cast(ReplicaChain, chain).alters for chain in grafted.replicas):
+        raise ArchitectureError(f"in train mode nothing passes through {', '.join(unused)}")
+    if rows != grafted.steps * pictures:
+        raise ArchitectureError(
+            f"{', '.join(grafted.sites)} is not what makes the logits: {rows} rows came out for "
+            f"{grafted.steps * pictures}"
+        )
+
+
+def _hooked_modules(module: nn.Module) -> list[str]:
+    return [
+        name or "the model itself"
+        for name, part in module.named_modules()
+        if part._forward_pre_hooks or part._forward_hooks or part._backward_hooks
+    ]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+@contextmanager
+def _modes_kept(module: nn.Module) -> Iterator[None]:
+    modes = {part: part.training for part in module.modules()}
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training

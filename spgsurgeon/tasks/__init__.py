@@ -1,0 +1,1 @@
+"""What a task is: its batches, how logits are read, its metrics."""

@@ -1,0 +1,109 @@
+"""What a retraining is put together from: the loop, its batches, and torch's switches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from spgsurgeon.commands.evaluate import evaluation_batches
+from spgsurgeon.data.cache.caching import Cache
+from spgsurgeon.data.loading.loader import EvaluationBatches, TrainingBatches
+from spgsurgeon.data.loading.samples import AnyTransform
+from spgsurgeon.data.opening import choose_cache
+from spgsurgeon.data.transforms.augmentation import Augmentation, evaluation_transform, training_transform
+from spgsurgeon.data.transforms.joint import joint_training_transform
+from spgsurgeon.models.preprocessing import Preprocessing
+from spgsurgeon.recipe.schema import Recipe
+from spgsurgeon.runs.folder import RunFolder
+from spgsurgeon.runtime.distributed import Processes
+from spgsurgeon.runtime.environment import deterministic_algorithms, fastest_convolutions, tf32_products
+from spgsurgeon.runtime.resources import default_workers
+from spgsurgeon.surgery.attaching import replicas_from, step_labels
+from spgsurgeon.training.loop import Retraining
+from spgsurgeon.training.loop_settings import settings_of
+from spgsurgeon.training.preparing import Case
+from spgsurgeon.training.progress import Progress
+
+
+@contextmanager
+def switches(recipe: Recipe) -> Iterator[None]:
+    """Set torch's own switches as the recipe asks, inside the block."""
+    training = recipe.training
+    with (
+        fastest_convolutions(training.cudnn_benchmark),
+        tf32_products(training.tf32),
+        deterministic_algorithms(training.deterministic),
+    ):
+        yield
+
+
+def make_retraining(
+    case: Case, processes: Processes, run: RunFolder | None = None, progress: Progress | None = None
+) -> Retraining:
+    """Return the retraining of a case, before its first step; without a `run` folder nothing is written."""
+    cache = _cache(case, processes, progress)
+    return Retraining(
+        case.grafted,
+        settings_of(case.recipe, case.grafted.steps - 1, case.opened.task),
+        processes,
+        _training_batches(case, processes, cache),
+        _evaluation_batches(case, processes, cache),
+        num_classes=len(case.data.train.classes),
+        step_labels=step_labels(case.opened, replicas_from(case.manifest.trp)),
+        run=run,
+        progress=progress,
+    )
+
+
+def _cache(case: Case, processes: Processes, progress: Progress | None) -> Cache | None:
+    if case.recipe.data.cache == "none":
+        return None
+    parts = (
+        (case.data.train, _training_transform(case)),
+        (case.data.evaluation, evaluation_transform(scored_at(case))),
+    )
+    say = progress.warning if progress and processes.leads else lambda text: None
+    return choose_cache(case.recipe.data.cache, processes.device, parts, say)
+
+
+def _training_transform(case: Case) -> AnyTransform:
+    data, augment = case.recipe.data, case.recipe.data.augment
+    make = joint_training_transform if case.opened.task == "segmentation" else training_transform
+    augmentation = Augmentation(crop=augment.crop, flip=augment.flip, policy=augment.policy, erase=augment.erase)
+    return make(case.opened.preprocessing.at(data.image_size), augmentation)
+
+
+def scored_at(case: Case) -> Preprocessing:
+    """Return how pictures are prepared for scoring."""
+    data = case.recipe.data
+    return case.opened.preprocessing.at(data.eval_image_size or data.image_size)
+
+
+def _training_batches(case: Case, processes: Processes, cache: Cache | None) -> TrainingBatches:
+    data, training = case.recipe.data, case.recipe.training
+    return TrainingBatches(
+        case.data.train,
+        _training_transform(case),
+        batch_size=training.batch_size,
+        workers=default_workers() if data.workers is None else data.workers,
+        seed=training.seed,
+        rank=processes.rank,
+        world_size=processes.world_size,
+        pin_memory=processes.device.type == "cuda",
+        unreadable=data.unreadable,
+        cache=cache,
+    )
+
+
+def _evaluation_batches(case: Case, processes: Processes, cache: Cache | None) -> EvaluationBatches:
+    data, training = case.recipe.data, case.recipe.training
+    return evaluation_batches(
+        case.data.evaluation,
+        scored_at(case),
+        training.eval_batch_size or training.batch_size,
+        data.workers,
+        processes,
+        task=case.opened.task,
+        unreadable=data.unreadable,
+        cache=cache,
+    )

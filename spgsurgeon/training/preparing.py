@@ -1,0 +1,151 @@
+"""What a retraining starts from: data, model, replicas, each opened and all checked against each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from shlex import quote
+from typing import Any
+
+import torch
+
+from spgsurgeon.checkpoint.folders import GraftManifest
+from spgsurgeon.checkpoint.hashing import layout_hash
+from spgsurgeon.checkpoint.tensors import read_safetensors
+from spgsurgeon.commands.evaluate import check_classes, check_task, classes_said_by
+from spgsurgeon.commands.graft import graft_proven, regraft
+from spgsurgeon.data.opening import Data, open_data
+from spgsurgeon.data.sources.source import check_same_classes
+from spgsurgeon.errors import ArchitectureError, UsageError
+from spgsurgeon.loading.opening import OpenedModel, open_model, state_of
+from spgsurgeon.models.sites.tracing import meta_twin, run_twin
+from spgsurgeon.recipe.data_section import MASKS, DataSection
+from spgsurgeon.recipe.schema import CONTROLS, Recipe
+from spgsurgeon.replicas.grafted import GraftedModel
+from spgsurgeon.surgery.attaching import Replicas
+
+
+@dataclass(frozen=True)
+class Case:
+    """Everything a run starts from, checked together."""
+
+    recipe: Recipe
+    data: Data
+    opened: OpenedModel
+    grafted: GraftedModel
+    manifest: GraftManifest
+    config: dict[str, Any]
+
+
+def prepare(
+    recipe: Recipe,
+    model: str,
+    *,
+    weights: str | None,
+    arch: str | None = None,
+    num_classes: int | None = None,
+    random_seed: int | None = None,
+    resumes: bool = False,
+    data: Data | None = None,
+) -> Case:
+    """Open the data and the model, check them against each other, and graft the model unless it is grafted.
+
+    A control takes the base of a grafted folder: it is that of the same command. `data` is what was opened already.
+    """
+    section = recipe.data
+    data = data or open_data(section)
+    check_same_classes(data.train, data.evaluation)
+    classes = len(data.train.classes)
+    wanted = classes if random_seed is not None and num_classes is None else num_classes
+    opened = _in_float32(open_model(model, weights=weights, arch=arch, num_classes=wanted, random_seed=random_seed))
+    check_task(opened.task, section.source in MASKS, model)
+    said_by = classes_said_by(section.source, section.path, section.classes)
+    check_classes(data.train, opened.identity.num_classes, model, _new_head(opened, classes), said_by=said_by)
+    _check_sizes(section, opened)
+    opened = replace(opened, label_names=list(data.train.classes), ignored=section.ignore)
+    head_batch = "rollouts" if recipe.trp.rollouts else recipe.trp.head_batch
+    if not resumes and (recipe.trp.kind in CONTROLS or not opened.has_replicas):
+        proven = graft_proven(opened, _replicas(recipe), head_batch=head_batch, seed=recipe.training.seed)
+        grafted, manifest = proven.grafted, proven.manifest
+    else:
+        assert opened.manifest is not None
+        assert opened.folder is not None
+        _check_agreement(recipe, opened.manifest, model)
+        temporary = read_safetensors(opened.folder / "temporary.safetensors")[0]
+        grafted = regraft(opened, temporary, head_batch=head_batch)
+        manifest = opened.manifest
+    manifest = replace(manifest, base=manifest.base | {"layout": layout_hash(state_of(grafted.base))})
+    config = opened.config()
+    size = section.eval_image_size or section.image_size
+    if size is not None:
+        channels = opened.preprocessing.input_size[0]
+        config["pretrained_cfg"] = config["pretrained_cfg"] | {"input_size": [channels, size, size]}
+    return Case(recipe, data, opened, grafted, manifest, config)
+
+
+def _check_sizes(section: DataSection, opened: OpenedModel) -> None:
+    """Raise UsageError for pictures of a size that the model can't take, as of a vision transformer's fixed one."""
+    channels, *own = opened.preprocessing.input_size
+    for key in ("image_size", "eval_image_size"):
+        size = getattr(section, key)
+        if size is None or [size, size] == own:
+            continue
+        try:
+            run_twin(meta_twin(opened.module), torch.empty(1, channels, size, size, device="meta"))
+        except ArchitectureError as error:
+            reason = error.message.partition("the model fails: ")[2]
+            raise UsageError(
+                f"data.{key}: the model can't take pictures of {size} x {size} pixels: {reason}",
+                hint=f"leave it out for the model's own {own[0]} x {own[1]}",
+            ) from error
+
+
+def _in_float32(opened: OpenedModel) -> OpenedModel:
+    """Return the model with float32 weights: updates of half-precision ones would round to nothing."""
+    kinds = {str(p.dtype).removeprefix("torch.") for p in opened.module.parameters()} - {"float32"}
+    opened.module.float()
+    _move_out_of_the_file(opened.module)
+    note = f"{', '.join(sorted(kinds))} weights: trained, and written, as float32"
+    return replace(opened, notes=[*opened.notes, note]) if kinds else opened
+
+
+def _move_out_of_the_file(module: torch.nn.Module) -> None:
+    """Give each tensor memory of its own, and those that share it a common one.
+
+    Read from a file, they lie where the file has them, and sums over memory that is aligned otherwise are rounded
+    otherwise: a resumed run would drift away from one that was never stopped.
+    """
+    copies: dict[tuple[object, ...], torch.Tensor] = {}
+    for tensor in (*module.parameters(), *module.buffers()):
+        place = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        if place not in copies:
+            copies[place] = tensor.detach().clone()
+        tensor.data = copies[place]
+
+
+def _new_head(opened: OpenedModel, classes: int) -> str:
+    """Return how to train a model with other classes than the data has."""
+    if not opened.has_replicas:
+        return f"the same command with --num-classes {classes} gives it a new, untrained head"
+    assert opened.manifest is not None
+    base = quote(opened.manifest.base["source"])
+    return f"graft its base anew, with a new, untrained head: spgsurgeon graft {base} --num-classes {classes} ..."
+
+
+def _replicas(recipe: Recipe) -> Replicas:
+    return Replicas(**recipe.trp.model_dump(exclude={"head_batch", "rollouts"}))
+
+
+def _check_agreement(recipe: Recipe, manifest: GraftManifest, model: str) -> None:
+    """Raise UsageError where the recipe says of the replicas what the grafted folder contradicts."""
+    asked, grafted = _replicas(recipe).document(), manifest.trp
+    said = {key: value for key, value in asked.items() if key in recipe.trp.model_fields_set and value is not None}
+    if said.get("kind", grafted["kind"]) != grafted["kind"]:
+        said = {"kind": said["kind"]}  # the settings of another kind are others too
+    wrong = {key: value for key, value in said.items() if grafted.get(key) != value}
+    if wrong:
+        found = "; ".join(f"trp.{key} is {value}, grafted was {grafted.get(key)}" for key, value in wrong.items())
+        own = " ".join(f"trp.{key}={grafted[key]}" for key in wrong if key in grafted)
+        raise UsageError(
+            f"the recipe contradicts {model}: {found}",
+            hint=f"go by what was grafted: {own}; or give the base itself and let the recipe graft it",
+        )

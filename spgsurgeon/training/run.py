@@ -1,0 +1,245 @@
+"""`spgsurgeon train`: retrain a base or a grafted folder by a recipe, into a run folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from spgsurgeon.checkpoint.writing import refuse_overwriting_input
+from spgsurgeon.commands.evaluate import size_document
+from spgsurgeon.errors import UsageError
+from spgsurgeon.recipe.reading import read_recipe
+from spgsurgeon.recipe.schema import Recipe
+from spgsurgeon.recipe.writing import dump_recipe
+from spgsurgeon.runs.folder import RunFolder, last_of, newest_intact, recipe_of
+from spgsurgeon.runtime.distributed import Processes, choose_precision, join_processes, known_to_torchrun, tell_torchrun
+from spgsurgeon.runtime.environment import environment
+from spgsurgeon.runtime.resources import default_workers
+from spgsurgeon.training.assembling import make_retraining, scored_at, switches
+from spgsurgeon.training.loop import Retraining
+from spgsurgeon.training.plan import plan
+from spgsurgeon.training.preparing import Case, prepare
+from spgsurgeon.training.progress import Progress
+from spgsurgeon.training.state import Counters
+
+FREE_KEYS = ("data.cache", "data.workers")
+"""What a resumed run may have otherwise: the weights don't depend on them. environment.json has those of each start."""
+
+
+def train(
+    model: str | None = None,
+    *,
+    recipe: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    output: Path | None = None,
+    resume: bool = False,
+    dry_run: bool = False,
+    random_weights: bool = False,
+    weights: str | None = None,
+    arch: str | None = None,
+    num_classes: int | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Retrain `model` (else the recipe's) by `recipe` with `overrides`, into the run folder `output`.
+
+    `resume` goes on from the run's last checkpoint, or starts where there is none; its recipe is the run's own, and a
+    recipe given all the same must agree with it. `dry_run` checks recipe, model and data against each other, takes one
+    batch through the model and returns the plan. `random_weights` starts a model by name from nothing, with as many
+    classes as the data has; `num_classes` gives a base with others a new head. A run that fails before its first
+    checkpoint leaves no folder. Under torchrun each process calls this, and an attempt after the first goes on with the
+    run that an earlier one started, as with `resume`.
+    Returns the document of `train --json` (on processes other than the first: the same scores).
+    """
+    output = output or Path("runs") / (Path(recipe).stem if recipe else "run")
+    restarted = known_to_torchrun(_name(output)) and output.exists()
+    resume = resume or restarted
+    started = resume and output.exists()
+    settled = _settle(output, model, recipe, overrides, resume=resume, started=started, force=force)
+    warn = progress.warning if progress else lambda text: None
+    with switches(settled), join_processes(settled.training.device) as processes:
+        checkpoint = newest_intact(output, warn) if started else None
+        if checkpoint is not None:
+            case = prepare(settled, str(checkpoint), weights="raw", resumes=True)
+        else:  # also if the run was killed in its first evaluation
+            assert settled.model is not None
+            seed = settled.training.seed if random_weights else None
+            case = prepare(
+                settled, settled.model, weights=weights, arch=arch, num_classes=num_classes, random_seed=seed
+            )
+            own = [Path(recipe)] if recipe is not None and Path(recipe).is_file() else []
+            refuse_overwriting_input(output, [*case.opened.paths(), *own])
+        if settled.data.eval == settled.data.train:
+            note = "data.eval is the split that is trained on: the scores say nothing of other pictures"
+            case = replace(case, opened=replace(case.opened, notes=[*case.opened.notes, note]))
+        if restarted:
+            note = f"torchrun restarted the processes; {output} was gone on with"
+            case = replace(case, opened=replace(case.opened, notes=[*case.opened.notes, note]))
+        run = RunFolder(output, case.config, case.manifest, keep=settled.training.checkpoints.keep)
+        with make_retraining(case, processes, run, progress) as retraining:
+            if dry_run:
+                return plan(retraining) | _describe(case, processes, output)
+            if checkpoint is not None:
+                retraining.resume(checkpoint)
+            return _document(_run(retraining, run, settled, started=started, force=force), run, case)
+
+
+def _settle(
+    output: Path,
+    model: str | None,
+    recipe: str | Path | None,
+    overrides: Sequence[str],
+    *,
+    resume: bool,
+    started: bool,
+    force: bool,
+) -> Recipe:
+    """Return the recipe of the run: its own where it has `started`. Raises UsageError where there is none to be had."""
+    if started:
+        return _recipe_of_run(output, model, recipe, overrides)
+    if resume and recipe is None:
+        raise UsageError(f"there is no run {output} to resume", hint="-o names the run folder")
+    settled = _settle_recipe(model, recipe, overrides)
+    if os.path.lexists(output) and not force:
+        raise UsageError(f"{output} exists", hint="go on with --resume, give another output, or --force to replace it")
+    return settled
+
+
+def _run(retraining: Retraining, run: RunFolder, recipe: Recipe, *, started: bool, force: bool) -> Counters:
+    """Train to the end, into a folder that is made unless it was `started`, and gone where nothing was saved in it."""
+    processes = retraining.processes
+    makes = processes.leads and not started
+    if makes:
+        run.create(dump_recipe(recipe), force=force)
+        tell_torchrun(_name(run.path))
+    try:
+        if processes.leads:
+            run.add_start(_start(retraining, recipe))
+        processes.wait()
+        _check_shared(run.path, processes)
+        return retraining.run()
+    except Exception:
+        retraining.close()
+        if makes:
+            run.discard_unstarted()
+        raise
+
+
+def _start(retraining: Retraining, recipe: Recipe) -> dict[str, Any]:
+    """Return what a start of the run, or its resumption, stands on: all that may be another one than before."""
+    workers = default_workers() if recipe.data.workers is None else recipe.data.workers
+    data = {"cache": recipe.data.cache, "workers": workers}
+    return {"step": retraining.counters.step, "data": data, **environment(retraining.processes)}
+
+
+def _name(output: Path) -> str:
+    return f"spgsurgeon/{output.absolute()}"
+
+
+def _check_shared(output: Path, processes: Processes) -> None:
+    """Raise UsageError where a process can't see the run folder that the first one writes, or sees another one."""
+    last = last_of(output)
+    there = output.name in os.listdir(output.absolute().parent)  # listing asks a network's file system anew
+    if not processes.alike(f"{there} {last.name if last else None}"):
+        raise UsageError(
+            f"the processes of this run don't see the same folder {output}",
+            hint="-o names a folder on a file system that all machines share",
+        )
+
+
+def time_steps(model: str, *, recipe: str | Path, overrides: Sequence[str], count: int) -> float:
+    """Return the seconds of a training step of `model` by `recipe` with `overrides`, the mean of `count`.
+
+    Nothing is written.
+    """
+    settled = _settle_recipe(model, recipe, overrides)
+    with switches(settled), join_processes(settled.training.device) as processes:
+        case = prepare(settled, model, weights=None)
+        retraining = make_retraining(case, processes)
+        try:
+            return retraining.time_steps(count)
+        finally:
+            retraining.close(at_once=True)
+
+
+def _settle_recipe(model: str | None, recipe: str | Path | None, overrides: Sequence[str]) -> Recipe:
+    if recipe is None:
+        raise UsageError("no recipe was given", hint="--recipe FILE; `spgsurgeon recipes ls` lists the shipped ones")
+    settled = read_recipe(recipe, overrides)
+    settled = settled.model_copy(update={"model": model}) if model else settled
+    if settled.model is None:
+        raise UsageError("neither the command nor the recipe names a model", hint="spgsurgeon train MODEL --recipe …")
+    return settled
+
+
+def _recipe_of_run(output: Path, model: str | None, recipe: str | Path | None, overrides: Sequence[str]) -> Recipe:
+    recipe_of(output)  # says so where it is no run folder
+    free = [override for override in overrides if override.partition("=")[0] in FREE_KEYS]
+    own = read_recipe(output / "recipe.yaml", free)
+    if recipe is not None:
+        given = read_recipe(recipe, overrides)
+        given = given.model_copy(update={"model": model or given.model})
+        keys = [key for key in _differing(given, own) if key not in FREE_KEYS]
+        if keys:
+            raise UsageError(
+                f"the recipe differs from the one that {output} was started with, in {', '.join(keys)}",
+                hint="leave it out to resume, or start another run with -o",
+            )
+        return given
+    if len(free) < len(overrides) or (model is not None and model != own.model):
+        raise UsageError(
+            f"a resumed run keeps its model and its recipe, but for {' and '.join(FREE_KEYS)}",
+            hint="start another run with -o",
+        )
+    return own
+
+
+def _differing(given: Recipe, own: Recipe) -> list[str]:
+    """Return the dotted keys that two recipes have other values of."""
+
+    def values(section: dict[str, Any], path: str = "") -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in section.items():
+            found |= values(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}": value}
+        return found
+
+    one, other = values(given.model_dump(exclude={"compare"})), values(own.model_dump(exclude={"compare"}))
+    return [key for key in {**one, **other} if one.get(key) != other.get(key)]
+
+
+def _describe(case: Case, processes: Processes, output: Path) -> dict[str, Any]:
+    """Return what a run would be of, beside its plan."""
+    recipe, data = case.recipe, case.data
+    size = case.opened.preprocessing.at(recipe.data.image_size).input_size[1:]
+    scored, task = scored_at(case), case.opened.task
+    return {
+        "model": recipe.model,
+        "trp": case.manifest.trp,
+        "passes": case.grafted.steps if recipe.trp.rollouts else 1,
+        "data": {
+            "train": {"name": data.train.name, "samples": len(data.train), "image_size": list(size)},
+            "eval": {"name": data.evaluation.name, "samples": len(data.evaluation)} | size_document(scored, task),
+            "classes": len(data.train.classes),
+        },
+        "epochs": recipe.training.epochs,
+        "device": str(processes.device),
+        "precision": str(choose_precision(recipe.training.precision, processes.device)).removeprefix("torch."),
+        "output": str(output),
+        "notes": case.opened.notes,
+    }
+
+
+def _document(counters: Counters, run: RunFolder, case: Case) -> dict[str, Any]:
+    return {
+        "run": str(run.path),
+        "trp": case.manifest.trp,
+        "original": counters.original,
+        "best": counters.best,
+        "last": counters.last,
+        "steps": counters.step,
+        "content_hash": run.best_content_hash(),
+        "notes": case.opened.notes,
+    }
