@@ -13,32 +13,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from spgsurgeon.checkpoint.pickle.allowlist import DTYPES
 from spgsurgeon.checkpoint.state_dict.specs import header_bytes
 from spgsurgeon.errors import UsageError
 
-# The names of the safetensors format, and in its manner for the few dtypes that it lacks.
-DTYPE_NAMES: dict[torch.dtype, str] = {
-    torch.bool: "BOOL",
-    torch.uint8: "U8",
-    torch.int8: "I8",
-    torch.int16: "I16",
-    torch.uint16: "U16",
-    torch.int32: "I32",
-    torch.uint32: "U32",
-    torch.int64: "I64",
-    torch.uint64: "U64",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e4m3fnuz: "F8_E4M3FNUZ",
-    torch.float8_e5m2: "F8_E5M2",
-    torch.float8_e5m2fnuz: "F8_E5M2FNUZ",
-    torch.float8_e8m0fnu: "F8_E8M0",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.float32: "F32",
-    torch.float64: "F64",
-    torch.complex64: "C64",
-    torch.complex128: "C128",
-}
+DTYPE_NAMES: dict[torch.dtype, str] = {getattr(torch, name.removeprefix("torch.")): DTYPES[name] for name in DTYPES}
 
 
 def content_hash(tensors: Mapping[str, Tensor]) -> str:

@@ -157,7 +157,6 @@ def test_quantised_tensors_are_refused(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:TypedStorage")
 def test_the_tables_of_dtypes_agree_with_torch() -> None:
     assert {name: dtype.itemsize for dtype, name in DTYPE_NAMES.items()} == DTYPE_SIZES
-    assert {str(dtype): name for dtype, name in DTYPE_NAMES.items()} == DTYPES
     for name, dtype in STORAGES.items():
         if not name.startswith(("torch.cuda.", "torch.storage.")):
             assert DTYPE_NAMES[getattr(torch, name.removeprefix("torch.")).dtype] == dtype

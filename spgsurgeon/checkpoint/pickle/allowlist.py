@@ -26,6 +26,7 @@ STORAGES = {
     "torch.storage.UntypedStorage": "U8",
 }
 
+# Every dtype that is read or written, by torch's name for it.
 DTYPES = {
     "torch.bool": "BOOL",
     "torch.uint8": "U8",
