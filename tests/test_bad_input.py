@@ -158,10 +158,14 @@ CASES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "random weights for a folder": (graft("better", "--random-weights"), 2, ("by name", "better")),
     # files that are no weights, or not all of them
     "text": (("inspect", "text.txt"), 2, ("text.txt is no weights file", ".safetensors")),
-    "text called weights": (("inspect", "text.pth"), 1, ("text.pth", "damaged or no weights file")),
-    "empty file": (graft("empty.pth", *ARCH), 1, ("empty.pth is empty", "download it again")),
+    "text called weights": (("inspect", "text.pth"), 1, ("text.pth", "does not begin like a weights file")),
+    "empty file": (graft("empty.pth", *ARCH), 1, ("empty.pth is damaged: it is empty", "download it again")),
     "picture": (("inspect", "picture.png"), 2, ("picture.png is no weights file",)),
-    "truncated safetensors": (graft("cut.safetensors", *ARCH), 1, ("cut.safetensors is damaged or cut off", "again")),
+    "truncated safetensors": (
+        graft("cut.safetensors", *ARCH),
+        1,
+        ("cut.safetensors is damaged: it is cut", "again"),
+    ),
     "truncated pickle": (graft("cut.pt", *ARCH), 1, ("cut.pt is damaged", "cut off", "again")),
     "pickle of os.system": (("inspect", "evil.pth"), 4, (f"{os.name}.system", "nothing in it was run")),
     "grafting a pickle of os.system": (graft("evil.pth", *ARCH), 4, (f"{os.name}.system",)),

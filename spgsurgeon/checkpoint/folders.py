@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from spgsurgeon.checkpoint.containers.headers import read_header
+from spgsurgeon.checkpoint.refusals import MalformedError, UnreadableError, naming, opened
 from spgsurgeon.checkpoint.sealing import check_seal, document_hash, sealed
 from spgsurgeon.checkpoint.values import content_hash_of
-from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
+from spgsurgeon.errors import DamagedFileError, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -131,7 +132,8 @@ def read_state(folder: Path) -> dict[str, Any]:
     Raises DamagedFileError where it is missing or was changed.
     """
     document = read_json_object(folder / _STATE)
-    check_seal(folder / _STATE, document)
+    with naming(folder / _STATE):
+        check_seal(document)
     return document
 
 
@@ -141,32 +143,25 @@ def read_manifest(folder: Path) -> GraftManifest:
     if not path.is_file():
         raise UsageError(f"{folder} is no grafted folder: it has no {_MANIFEST}", hint="make one with spgsurgeon graft")
     document = read_json_object(path)
-    version = document.get("format_version")
-    if not isinstance(version, int) or version < 1:
-        raise DamagedFileError(f"{path} is damaged: its format_version is {version!r}")
-    if version > FORMAT_VERSION:
-        raise UsageError(
-            f"{path} has format version {version}, this package reads up to {FORMAT_VERSION}",
-            hint=f"upgrade spgsurgeon (the folder was written by {document.get('package_version')})",
-        )
-    _check_fields(path, document)
-    check_seal(path, document)
+    with naming(path):
+        _check_version(document)
+        _check_fields(document)
+        check_seal(document)
     return GraftManifest(**{field.name: document[field.name] for field in fields(GraftManifest)})
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file; DamagedFileError where it is missing or holds something else."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DamagedFileError(f"{path.parent} is damaged: {path.name} is missing") from None
-    except (ValueError, RecursionError) as error:
-        raise DamagedFileError(f"{path} is damaged: it is not JSON ({error!s:.120})") from error
-    except OSError as error:
-        raise SurgeonError(f"{path} can't be read: {error.strerror or error}") from error
-    if not isinstance(document, dict):
-        raise DamagedFileError(f"{path} is damaged: it holds a {type(document).__name__}, not an object")
-    return document
+    with naming(path):
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise _missing(path) from None
+        except (ValueError, RecursionError) as error:
+            raise MalformedError(f"it is not JSON ({error!s:.120})") from error
+        if not isinstance(document, dict):
+            raise MalformedError(f"it holds a {type(document).__name__}, not an object")
+        return document
 
 
 def kind_of(folder: Path) -> FolderKind:
@@ -220,24 +215,40 @@ def best_of(run: Path) -> Path:
     raise UsageError(f"{run} has no best checkpoint yet", hint="let the training reach its first evaluation")
 
 
-def _check_fields(path: Path, document: Mapping[str, Any]) -> None:
+def _check_version(document: Mapping[str, Any]) -> None:
+    version = document.get("format_version")
+    if not isinstance(version, int) or version < 1:
+        raise MalformedError(f"its format_version is {version!r}")
+    if version > FORMAT_VERSION:
+        raise UnreadableError(
+            f"has format version {version}, this package reads up to {FORMAT_VERSION}",
+            hint=f"upgrade spgsurgeon (the folder was written by {document.get('package_version')})",
+        )
+
+
+def _check_fields(document: Mapping[str, Any]) -> None:
     types = {"str": str, "int": int, "dict[str, Any]": dict}
     for field in fields(GraftManifest):
         if not isinstance(document.get(field.name), types[str(field.type)]):
-            raise DamagedFileError(f"{path} is damaged: {field.name!r} is missing or no {field.type}")
+            raise MalformedError(f"{field.name!r} is missing or no {field.type}")
     for section, keys in _REQUIRED.items():
         missing = [key for key in keys if key not in document[section]]
         if missing:
-            raise DamagedFileError(f"{path} is damaged: {section!r} lacks {', '.join(missing)}")
+            raise MalformedError(f"{section!r} lacks {', '.join(missing)}")
 
 
 def check_weights(path: Path, expected: str, record: str) -> None:
     """Raise DamagedFileError unless the tensors in `path` have the content hash that the document `record` says."""
     if not path.is_file():
-        raise DamagedFileError(f"{path.parent} is damaged: {path.name} is missing")
-    found = content_hash_of(read_header(path).entries)
+        raise _missing(path)
+    with opened(path) as file:
+        found = content_hash_of(read_header(file).entries)
     if found != expected:
         raise _changed(path, found, expected, record)
+
+
+def _missing(path: Path) -> DamagedFileError:
+    return DamagedFileError(f"{path.parent} is damaged: {path.name} is missing")
 
 
 def _changed(path: Path, found: str, expected: str, record: str) -> DamagedFileError:

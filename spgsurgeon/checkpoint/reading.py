@@ -14,11 +14,11 @@ from typing import Any
 from spgsurgeon.checkpoint.containers.documents import Document, read_document
 from spgsurgeon.checkpoint.containers.formats import Format
 from spgsurgeon.checkpoint.containers.shards import INDEX_SUFFIX, read_shards
+from spgsurgeon.checkpoint.refusals import MalformedError, UnsafeError, naming
 from spgsurgeon.checkpoint.state_dict.choosing import Choice, choose_weights, under
 from spgsurgeon.checkpoint.state_dict.layouts import specs_at
 from spgsurgeon.checkpoint.state_dict.prefixes import refuse_flat_parameters, unwrap
 from spgsurgeon.checkpoint.state_dict.specs import TensorSpec
-from spgsurgeon.errors import DamagedFileError, SurgeonError, UnsafeInputError
 
 
 @dataclass(frozen=True)
@@ -47,25 +47,23 @@ def read_outline(path: Path, weights: str | None = None) -> Outline:
     itself), UnsafeInputError (asks for more than weights need).
     """
     path = Path(path)
-    try:
+    with naming(path):
         if path.name.endswith(INDEX_SUFFIX):
             document, found = read_shards(path)
             document = replace(document, values={}, layout=replace(document.layout, ema=None))  # of the first shard
-            choice = choose_weights(path, document, weights)
+            choice = choose_weights(document, weights)
         else:
             document = read_document(path)
-            choice = choose_weights(path, document, weights)
-            found = specs_at(path, document.values, choice.place, document.spec_of)
+            choice = choose_weights(document, weights)
+            found = specs_at(document.values, choice.place, document.spec_of)
+        _check_keys(found)
+        _check_expansion(found)
         return _outline(path, document, choice, found)
-    except OSError as error:
-        raise SurgeonError(f"{path} can't be read: {error.strerror or error}") from error
 
 
 def _outline(path: Path, document: Document, choice: Choice, found: dict[str, TensorSpec]) -> Outline:
-    _check_keys(path, found)
-    _check_expansion(path, found)
     layout = document.layout
-    taken, prefixes = under(path, document, choice, found)
+    taken, prefixes = under(document, choice, found)
     unwrapped = unwrap(taken, any_attribute=layout.producer == "lightning" and choice.attribute is None)
     return Outline(
         path=path,
@@ -82,20 +80,17 @@ def _outline(path: Path, document: Document, choice: Choice, found: dict[str, Te
     )
 
 
-def _check_keys(path: Path, found: Mapping[str, TensorSpec]) -> None:
+def _check_keys(found: Mapping[str, TensorSpec]) -> None:
     refuse_flat_parameters(found)
     try:
         "".join(found).encode()
     except UnicodeEncodeError as error:
-        raise DamagedFileError(f"{path} is damaged: a key is no text ({error.reason})") from error
+        raise MalformedError(f"a key is no text ({error.reason})") from error
 
 
-def _check_expansion(path: Path, found: Mapping[str, TensorSpec]) -> None:
+def _check_expansion(found: Mapping[str, TensorSpec]) -> None:
     """Refuse tensors that are small in the file and huge when copied (strides of zero); tied weights pass."""
     claimed = sum(spec.nbytes for spec in found.values())
     size = sum(file.stat().st_size for file in {spec.path for spec in found.values()})
     if claimed > 8 * size + 2**20:
-        raise UnsafeInputError(
-            f"{path} was not loaded: its tensors claim {claimed} bytes in a file of {size}",
-            hint="save contiguous tensors",
-        )
+        raise UnsafeError(f"its tensors claim {claimed} bytes in a file of {size}", hint="save contiguous tensors")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from spgsurgeon.errors import DamagedFileError
+from spgsurgeon.checkpoint.refusals import MalformedError
 
 _SEAL = "document_hash"
 
@@ -25,10 +24,10 @@ def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
     return {**rest, _SEAL: document_hash(rest)}
 
 
-def check_seal(path: Path, document: Mapping[str, Any]) -> None:
-    """Raise DamagedFileError where the document in the file `path` is not the one that was sealed."""
+def check_seal(document: Mapping[str, Any]) -> None:
+    """Raise MalformedError where the document is not the one that was sealed."""
     if document.get(_SEAL) != sealed(document)[_SEAL]:
-        raise DamagedFileError(
-            f"{path} is damaged or was edited: what it says does not match its {_SEAL}",
+        raise MalformedError(
+            f"it was changed after it was written: what it says does not match its {_SEAL}",
             hint="copy its folder again; a run or a grafted folder can't be edited by hand",
         )

@@ -13,6 +13,7 @@ from torch import Tensor
 from spgsurgeon.checkpoint.containers.headers import read_header
 from spgsurgeon.checkpoint.hashing import DTYPE_NAMES
 from spgsurgeon.checkpoint.reading import Outline, read_outline
+from spgsurgeon.checkpoint.refusals import opened
 from spgsurgeon.checkpoint.state_dict.specs import TensorSpec
 from spgsurgeon.errors import DamagedFileError, SurgeonError
 
@@ -35,10 +36,8 @@ def read_checkpoint(path: Path, weights: str | None = None) -> Checkpoint:
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors of a safetensors file, memory-mapped and in file order, and its metadata."""
-    try:
-        header = read_header(path)
-    except OSError as error:
-        raise SurgeonError(f"{path} can't be read: {error.strerror or error}") from error
+    with opened(path) as file:
+        header = read_header(file)
     return load_tensors(header.entries), header.metadata
 
 

@@ -15,8 +15,9 @@ from command_line import TINY, Outcome, spgsurgeon, succeed
 from refusals import attempted, check_short
 
 from spgsurgeon.checkpoint import folders
-from spgsurgeon.checkpoint.containers.headers import read_header
+from spgsurgeon.checkpoint.containers.headers import SafetensorsHeader, read_header
 from spgsurgeon.checkpoint.folders import read_grafted_folder, read_manifest, read_state
+from spgsurgeon.checkpoint.refusals import opened
 from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
 from spgsurgeon.runs.folder import RunFolder
 
@@ -68,17 +69,22 @@ def places(content: bytes, rng: random.Random) -> list[int]:
     return [*edges, *(rng.randrange(end) for _ in range(10)), *(rng.randrange(end, len(content)) for _ in range(10))]
 
 
+def header_of(path: Path) -> SafetensorsHeader:
+    with opened(path) as file:
+        return read_header(file)
+
+
 def check_flip(path: Path, content: bytes, read: Callable[[], object]) -> None:
     """Check that the reader names the file, unless the flip is in the writer's own words, {"format": "pt"}."""
-    entries = read_header(path).entries
+    entries = header_of(path).entries
     with changed(path, content):
         found = attempted(read)
         if isinstance(found, SurgeonError):
             assert isinstance(found, DamagedFileError)
             assert path.name in found.message
         else:
-            assert read_header(path).entries == entries
-            assert read_header(path).metadata != {"format": "pt"}
+            assert header_of(path).entries == entries
+            assert header_of(path).metadata != {"format": "pt"}
 
 
 @pytest.mark.parametrize("name", WEIGHTS)

@@ -14,8 +14,9 @@ from mutations import TEXT, mutated
 from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.torch import save
 
-from spgsurgeon.checkpoint.containers.headers import read_header
+from spgsurgeon.checkpoint.containers.headers import SafetensorsHeader, read_header
 from spgsurgeon.checkpoint.reading import read_outline
+from spgsurgeon.checkpoint.refusals import opened
 from spgsurgeon.checkpoint.state_dict.specs import TensorSpec
 from spgsurgeon.checkpoint.tensors import read_safetensors
 from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
@@ -62,9 +63,14 @@ def values(content: bytes, spec: TensorSpec) -> bytes:
     return content[spec.offset : spec.offset + spec.nbytes]
 
 
+def header_of(path: Path) -> SafetensorsHeader:
+    with opened(path) as file:
+        return read_header(file)
+
+
 def by_us(path: Path, content: bytes) -> Read | SurgeonError:
     try:
-        entries = read_header(path).entries
+        entries = header_of(path).entries
     except (DamagedFileError, UsageError) as error:
         return error
     return {key: (spec.dtype, spec.shape, values(content, spec)) for key, spec in entries.items()}
@@ -88,7 +94,7 @@ def test_where_this_reader_is_stricter(word: str, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(content)
     assert by_package(content) is not None
     with pytest.raises(SurgeonError, match=word):
-        read_header(tmp_path / "model.safetensors")
+        header_of(tmp_path / "model.safetensors")
 
 
 def test_20_000_mutated_headers(tmp_path: Path) -> None:
@@ -209,7 +215,7 @@ def test_lies_are_refused_by_both(lie: str, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(content)
     assert by_package(content) is None
     with pytest.raises(DamagedFileError) as refused:
-        read_header(tmp_path / "model.safetensors")
+        header_of(tmp_path / "model.safetensors")
     assert len(refused.value.message) < 600
 
 
@@ -221,4 +227,4 @@ def test_a_header_length_that_lies(length: int, tmp_path: Path) -> None:
         read_outline(tmp_path / "model.safetensors")
     assert refused.value.exit_code in (1, 2, 4)
     with pytest.raises(DamagedFileError):
-        read_header(tmp_path / "model.safetensors")
+        header_of(tmp_path / "model.safetensors")

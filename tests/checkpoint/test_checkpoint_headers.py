@@ -12,7 +12,8 @@ import torch
 from safetensors import SafetensorError, deserialize
 from safetensors.torch import save
 
-from spgsurgeon.checkpoint.containers.headers import read_header
+from spgsurgeon.checkpoint.containers.headers import SafetensorsHeader, read_header
+from spgsurgeon.checkpoint.refusals import opened
 from spgsurgeon.checkpoint.state_dict.specs import DTYPE_SIZES
 from spgsurgeon.errors import DamagedFileError, UsageError
 
@@ -31,6 +32,11 @@ def written(content: bytes, folder: Path) -> Path:
     path = folder / "model.safetensors"
     path.write_bytes(content)
     return path
+
+
+def header_of(path: Path) -> SafetensorsHeader:
+    with opened(path) as file:
+        return read_header(file)
 
 
 def package_reads(content: bytes) -> bool:
@@ -87,14 +93,14 @@ def test_what_the_package_accepts_is_accepted(case: str, tmp_path: Path) -> None
     if not package_reads(ACCEPTED[case]) and case in ("C64", "F8_E4M3FNUZ", "F8_E5M2FNUZ"):
         pytest.skip("the installed safetensors is older than this dtype")
     assert package_reads(ACCEPTED[case])
-    read_header(written(ACCEPTED[case], tmp_path))
+    header_of(written(ACCEPTED[case], tmp_path))
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_the_package_refuses_is_refused(case: str, tmp_path: Path) -> None:
     assert not package_reads(REFUSED[case])
     with pytest.raises(DamagedFileError) as refused:
-        read_header(written(REFUSED[case], tmp_path))
+        header_of(written(REFUSED[case], tmp_path))
     assert len(refused.value.message) < 500
 
 
@@ -102,17 +108,17 @@ def test_what_the_package_refuses_is_refused(case: str, tmp_path: Path) -> None:
 def test_a_key_that_occurs_twice_is_refused(twice: str, tmp_path: Path) -> None:
     header = "{" + twice.replace("ENTRY", json.dumps(entry())) + "}"
     with pytest.raises(DamagedFileError, match="twice"):
-        read_header(written(packed(header, b"x"), tmp_path))
+        header_of(written(packed(header, b"x"), tmp_path))
 
 
 def test_elements_that_share_bytes_are_refused_with_advice(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="F4"):
-        read_header(written(packed({"a": entry("F4", [2], [0, 1])}, b"x"), tmp_path))
+        header_of(written(packed({"a": entry("F4", [2], [0, 1])}, b"x"), tmp_path))
 
 
 def test_the_writers_strings_and_the_order_of_the_bytes(tmp_path: Path) -> None:
     tensors = {"a": torch.zeros(3, dtype=torch.int8), "b": torch.zeros(2, 2)}
-    header = read_header(written(save(tensors, {"format": "pt"}), tmp_path))
+    header = header_of(written(save(tensors, {"format": "pt"}), tmp_path))
     assert header.metadata == {"format": "pt"}
     assert [(key, spec.dtype, spec.shape) for key, spec in header.entries.items()] == [
         ("b", "F32", (2, 2)),
@@ -132,7 +138,7 @@ def test_mutated_headers_are_read_exactly_where_the_package_reads_them(tmp_path:
             file.seek(0)
             file.write(content)
             try:
-                read_header(path)
+                header_of(path)
             except (DamagedFileError, UsageError):
                 continue
             read += 1

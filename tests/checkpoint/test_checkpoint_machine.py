@@ -19,7 +19,7 @@ from spgsurgeon.errors import DamagedFileError, SurgeonError, UnsafeInputError
 
 
 def tree(data: bytes) -> Any:
-    return read_pickle(Path("model.pth"), io.BytesIO(data))[0]
+    return read_pickle(io.BytesIO(data))[0]
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
@@ -56,7 +56,7 @@ def test_dictionaries_as_python_2_wrote_them() -> None:
 
 
 def test_persistent_ids_are_collected_in_order() -> None:
-    found, persistent = read_pickle(Path("model.pth"), io.BytesIO(b"\x80\x02]((U\x01aK\x01tQ(U\x01bK\x02tQe."))
+    found, persistent = read_pickle(io.BytesIO(b"\x80\x02]((U\x01aK\x01tQ(U\x01bK\x02tQe."))
     assert [type(node) for node in found] == [Persistent, Persistent]
     assert [node.id for node in persistent] == [("a", 1), ("b", 2)]
     assert found == persistent

@@ -289,8 +289,8 @@ def test_the_content_decides_not_the_suffix(tmp_path: Path) -> None:
         (b"", "is empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "Git LFS pointer"),
         (b"\n<!DOCTYPE html><html></html>", "web page"),
-        (b"\x80\x02", "damaged or no weights"),
-        (b"Hello, world.\n" * 9, "damaged or no weights"),
+        (b"\x80\x02", "does not begin like a weights file"),
+        (b"Hello, world.\n" * 9, "does not begin like a weights file"),
     ],
 )
 def test_what_a_failed_download_leaves(content: bytes, message: str, tmp_path: Path) -> None:

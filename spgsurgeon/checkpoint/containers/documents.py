@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from spgsurgeon.checkpoint.containers.formats import Format, format_of
-from spgsurgeon.checkpoint.containers.headers import read_header
+from spgsurgeon.checkpoint.containers.headers import SafetensorsHeader, read_header
 from spgsurgeon.checkpoint.containers.torch_files import TorchFile, read_torch_legacy, read_torch_zip
 from spgsurgeon.checkpoint.pickle.nodes import describe
 from spgsurgeon.checkpoint.pickle.rebuilding import tensor_spec
+from spgsurgeon.checkpoint.refusals import UnreadableError, naming
 from spgsurgeon.checkpoint.state_dict.layouts import Layout, layout_of, text
 from spgsurgeon.checkpoint.state_dict.specs import TensorSpec
 from spgsurgeon.errors import UsageError
@@ -22,7 +23,6 @@ from spgsurgeon.errors import UsageError
 class Document:
     """What a file holds, and how. `spec_of(key, value)` is where a value lies if it is a tensor, else None."""
 
-    path: Path
     format: Format
     values: Mapping[Any, Any]
     layout: Layout
@@ -31,15 +31,27 @@ class Document:
 
 def read_document(path: Path) -> Document:
     """Return the document in a weights file; refuses what is no weights file, damaged or unsafe."""
-    form = format_of(path)
-    if form == "safetensors":
-        return _safetensors(path)
-    file = read_torch_zip(path) if form == "torch-zip" else read_torch_legacy(path)
-    return _torch(form, file)
+    with naming(path), _opened(path) as file:
+        form = format_of(file, path.name)
+        if form == "safetensors":
+            return _safetensors(read_header(file))
+        return _torch(form, read_torch_zip(file) if form == "torch-zip" else read_torch_legacy(file))
 
 
-def _safetensors(path: Path) -> Document:
-    header = read_header(path)
+def _opened(path: Path) -> BinaryIO:
+    if path.is_dir():
+        raise UnreadableError("is a folder, not a weights file")
+    if path.exists() and not path.is_file():
+        raise UnreadableError("is a pipe or a device, not a file", hint="write it to a file first")
+    try:
+        return path.open("rb", buffering=0)
+    except FileNotFoundError:
+        raise UsageError(f"there is no file {path}", hint="check the path") from None
+    except OSError as error:
+        raise UnreadableError(f"can't be read: {error.strerror}") from error
+
+
+def _safetensors(header: SafetensorsHeader) -> Document:
     said = header.metadata.get
     library = said("library") or said("library_name")
     layout = Layout(
@@ -48,12 +60,12 @@ def _safetensors(path: Path) -> Document:
         architecture=text(said("architecture")) or text(said("arch")),
         raw=(),
     )
-    return Document(path, "safetensors", header.entries, layout, lambda key, _: header.entries[key])
+    return Document("safetensors", header.entries, layout, lambda key, _: header.entries[key])
 
 
 def _torch(form: Format, file: TorchFile) -> Document:
     if not isinstance(file.tree, Mapping):
-        raise UsageError(
-            f"{file.path} holds a {describe(file.tree)}, not a state dict", hint="save model.state_dict() instead"
+        raise UnreadableError(
+            f"holds a {describe(file.tree)}, not a state dict", hint="save model.state_dict() instead"
         )
-    return Document(file.path, form, file.tree, layout_of(file.tree), partial(tensor_spec, file))
+    return Document(form, file.tree, layout_of(file.tree), partial(tensor_spec, file))

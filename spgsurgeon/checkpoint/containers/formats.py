@@ -5,12 +5,13 @@ from __future__ import annotations
 import codecs
 import io
 import re
-from pathlib import Path
-from typing import Literal
+from pathlib import PurePath
+from typing import BinaryIO, Literal
 
 from spgsurgeon.checkpoint.containers.headers import HEADER_LIMIT
 from spgsurgeon.checkpoint.pickle.pickles import read_pickle
-from spgsurgeon.errors import DamagedFileError, SurgeonError, UnsafeInputError, UsageError
+from spgsurgeon.checkpoint.refusals import MalformedError, UnreadableError, UnsafeError
+from spgsurgeon.errors import SurgeonError
 
 Format = Literal["safetensors", "torch-zip", "torch-legacy"]
 
@@ -21,6 +22,7 @@ WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".tar")
 _LEGACY_MAGIC = re.compile(rb"\x80.(\x95.{8})?\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19\.", re.DOTALL)
 _ZERO_NAME = "zero_pp_rank_"
 _PICKLE_SUFFIXES = (*WEIGHT_SUFFIXES, ".pkl", ".pickle", "")
+_HEAD = 512  # bytes that tell the kinds apart
 _SCANNED = 16 * 2**20  # bytes of an unknown file that are looked at as a pickle
 _OTHER_KINDS = {
     b"\x89HDF\r\n\x1a\n": ("an HDF5 file (Keras)", "convert it to a torch state dict first"),
@@ -33,16 +35,16 @@ _OTHER_KINDS = {
 }
 
 
-def format_of(path: Path) -> Format:
-    """Return the format of the weights file, by content.
+def format_of(file: BinaryIO, name: str) -> Format:
+    """Return the format of the weights in an open file, by content; its name only helps to refuse it in fitting words.
 
-    Raises UsageError where there is no file or it is of another kind, DamagedFileError where it is empty, cut off
-    before it can be recognised, or the leftover of a failed download, UnsafeInputError where it is a pickle that
-    asks for more than weights need.
+    Raises UnreadableError where it is of another kind, MalformedError where it is empty, cut off before it can be
+    recognised, or the leftover of a failed download, UnsafeError where it is a pickle that asks for more than weights
+    need.
     """
-    head = _first_bytes(path, 512)
-    if _ZERO_NAME in path.name:
-        raise zero_share(path)
+    if _ZERO_NAME in name:
+        raise zero_share()
+    head = file.read(_HEAD)
     if head.startswith(b"PK\x03\x04"):
         return "torch-zip"
     if _LEGACY_MAGIC.match(head):
@@ -50,77 +52,52 @@ def format_of(path: Path) -> Format:
     header_length = int.from_bytes(head[:8], "little")
     if head[8:9] == b"{" and 0 < header_length <= HEADER_LIMIT:
         return "safetensors"
-    raise _refusal(path, head)
+    raise _refusal(head) or _unknown(head + file.read(_SCANNED), PurePath(name).suffix)
 
 
-def zero_share(path: Path) -> UsageError:
+def zero_share() -> UnreadableError:
     """Return the refusal of what one process of a DeepSpeed ZeRO training wrote: slices of the weights, joined flat."""
-    return UsageError(
-        f"{path} is one process's share of a DeepSpeed ZeRO training, not whole weights",
+    return UnreadableError(
+        "is one process's share of a DeepSpeed ZeRO training, not whole weights",
         hint="join them first: python zero_to_fp32.py . OUTPUT, in the folder above, where DeepSpeed wrote the script",
     )
 
 
-def _first_bytes(path: Path, count: int) -> bytes:
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder, not a weights file")
-    if path.exists() and not path.is_file():
-        raise UsageError(f"{path} is a pipe or a device, not a file", hint="write it to a file first")
-    try:
-        with path.open("rb") as file:
-            return file.read(count)
-    except FileNotFoundError:
-        raise UsageError(f"there is no file {path}", hint="check the path") from None
-    except OSError as error:
-        raise UsageError(f"{path} can't be read: {error.strerror}") from error
-
-
-def _refusal(path: Path, head: bytes) -> SurgeonError:
+def _refusal(head: bytes) -> SurgeonError | None:
+    """Return what to say of a file that certainly is of another kind, by its first bytes."""
     if not head:
-        return DamagedFileError(f"{path} is empty", hint="copy or download it again")
+        return MalformedError("it is empty")
     if head.startswith(b"version https://git-lfs.github.com/spec/"):
-        return DamagedFileError(
-            f"{path} is a Git LFS pointer, not the weights", hint="run `git lfs pull` where it lies"
-        )
+        return MalformedError("it holds a Git LFS pointer, not the weights", hint="run `git lfs pull` where it lies")
     if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        return DamagedFileError(f"{path} is a web page: a download failed", hint="download it again")
+        return MalformedError("it holds a web page, so a download failed", hint="download it again")
     if head[257:262] == b"ustar":
-        return UsageError(
-            f"{path} is a tar archive, not weights",
-            hint="unpack it; if torch below 0.2 wrote it, load and save it anew",
+        return UnreadableError(
+            "is a tar archive, not weights", hint="unpack it; if torch below 0.2 wrote it, load and save it anew"
         )
     for magic, (kind, hint) in _OTHER_KINDS.items():
         if head.startswith(magic):
-            return UsageError(f"{path} is {kind}, not weights that can be read here", hint=hint)
-    if path.suffix.lower() not in _PICKLE_SUFFIXES and _is_text(head):  # its letters can read like old instructions
-        return _no_weights(path)
-    return _unknown(path)
+            return UnreadableError(f"is {kind}, not weights that can be read here", hint=hint)
+    return None
 
 
-def _unknown(path: Path) -> SurgeonError:
-    """Return the refusal of what may be a pickle, a damaged file or anything."""
+def _unknown(content: bytes, suffix: str) -> SurgeonError:
+    """Return what to say of a file that may be a pickle, damaged or anything."""
+    no_weights = UnreadableError("is no weights file", hint=f"known are {' '.join(WEIGHT_SUFFIXES)}")
+    if suffix.lower() not in _PICKLE_SUFFIXES and _is_text(content[:_HEAD]):  # letters can read like old instructions
+        return no_weights
     try:
-        read_pickle(path, io.BytesIO(_first_bytes(path, _SCANNED)))
-    except DamagedFileError:
-        if path.suffix in WEIGHT_SUFFIXES:
-            return DamagedFileError(
-                f"{path} is damaged or no weights file: it does not begin like one",
-                hint="copy or download it again",
-            )
-        return _no_weights(path)
-    except UnsafeInputError as error:
+        read_pickle(io.BytesIO(content))
+    except MalformedError:
+        known = suffix in WEIGHT_SUFFIXES
+        return MalformedError("it does not begin like a weights file, and may not be one") if known else no_weights
+    except UnsafeError as error:
         no_names = all(name.startswith("<instruction ") for name in error.details.get("unsafe", []))
-        if no_names and path.suffix not in WEIGHT_SUFFIXES:  # a picture, say, whose bytes look like odd instructions
-            return _no_weights(path)
-        raise
-    return UsageError(
-        f"{path} is a plain pickle, not written by torch.save",
-        hint="save the state dict with torch.save or safetensors",
+        # a picture, say, whose bytes look like odd instructions
+        return no_weights if no_names and suffix not in WEIGHT_SUFFIXES else error
+    return UnreadableError(
+        "is a plain pickle, not written by torch.save", hint="save the state dict with torch.save or safetensors"
     )
-
-
-def _no_weights(path: Path) -> UsageError:
-    return UsageError(f"{path} is no weights file", hint=f"known are {' '.join(WEIGHT_SUFFIXES)}")
 
 
 def _is_text(head: bytes) -> bool:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from spgsurgeon.checkpoint.refusals import MalformedError, UnreadableError
 from spgsurgeon.checkpoint.state_dict.specs import DTYPE_SIZES, TensorSpec, is_possible
-from spgsurgeon.errors import DamagedFileError, UsageError
 
 HEADER_LIMIT = 100_000_000  # bytes; the format's own
 
@@ -26,30 +27,29 @@ class SafetensorsHeader:
     metadata: dict[str, str]
 
 
-def read_header(path: Path) -> SafetensorsHeader:
-    """Return the header of a safetensors file, reading nothing but it.
+def read_header(file: BinaryIO) -> SafetensorsHeader:
+    """Return the header of an open safetensors file, reading nothing but it.
 
     As strict as the format's own reader: known dtypes, offsets that fit the shapes, data that is covered without hole
-    or overlap and ends where the file does; stricter in refusing a key that occurs twice. Raises DamagedFileError
-    naming the fault, UsageError for a dtype whose elements share bytes.
+    or overlap and ends where the file does; stricter in refusing a key that occurs twice. Raises MalformedError
+    naming the fault, UnreadableError for a dtype whose elements share bytes.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > min(HEADER_LIMIT, size - 8):
-            raise _damaged(path, f"its header claims {length} bytes, the file has {size}")
-        header = file.read(length)
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    length = int.from_bytes(file.read(8), "little")
+    if length > min(HEADER_LIMIT, size - 8):
+        raise MalformedError(f"its header claims {length} bytes, the file has {size}")
     try:
-        document = _strict_json(header.decode("utf-8"))
+        document = _strict_json(file.read(length).decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise _damaged(path, f"its header is not JSON ({error!s:.120})") from error
+        raise MalformedError(f"its header is not JSON ({error!s:.120})") from error
     if not isinstance(document, dict):
-        raise _damaged(path, "its header is no JSON object")
+        raise MalformedError("its header is no JSON object")
     metadata = document.pop("__metadata__", None)
     metadata = {} if metadata is None else metadata
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise _damaged(path, "its metadata is no table of strings")
-    return SafetensorsHeader(_entries(path, document, 8 + length, size), metadata)
+        raise MalformedError("its metadata is no table of strings")
+    return SafetensorsHeader(_entries(file, document, 8 + length, size), metadata)
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -75,21 +75,22 @@ def _whole(digits: str) -> int:
     return int(digits)
 
 
-def _entries(path: Path, document: dict[str, Any], start: int, size: int) -> dict[str, TensorSpec]:
+def _entries(file: BinaryIO, document: dict[str, Any], start: int, size: int) -> dict[str, TensorSpec]:
     """Return the tensors of the data that reaches from byte `start` to the end of the file at `size`."""
-    placed = sorted(_places(path, document), key=lambda place: place[:2])
-    entries, end = {}, 0
+    placed = sorted(_places(document), key=lambda place: place[:2])
+    entries, end, path = {}, 0, Path(file.name)
     for begin, stop, key in placed:
         if begin != end:
-            raise _damaged(path, f"tensor {key!r:.120} begins at byte {begin} of the data, not {end}")
+            raise MalformedError(f"tensor {key!r:.120} begins at byte {begin} of the data, not {end}")
         info, end = document[key], stop
         entries[key] = TensorSpec(info["dtype"], tuple(info["shape"]), path, start + begin)
     if start + end != size:
-        raise _damaged(path, f"its tensors end at byte {start + end}, the file at {size}")
+        cut = "it is cut off: " if size < start + end else ""
+        raise MalformedError(f"{cut}its tensors end at byte {start + end}, the file at {size}")
     return entries
 
 
-def _places(path: Path, document: dict[str, Any]) -> Iterator[tuple[int, int, str]]:
+def _places(document: dict[str, Any]) -> Iterator[tuple[int, int, str]]:
     """Yield each tensor's first byte, its end, and its key, after checking that they fit its shape."""
     for key, info in document.items():
         match info:
@@ -98,16 +99,18 @@ def _places(path: Path, document: dict[str, Any]) -> Iterator[tuple[int, int, st
             ):
                 pass
             case _:
-                raise _damaged(path, f"tensor {key!r:.120} is described in an unknown manner")
+                raise MalformedError(f"tensor {key!r:.120} is described in an unknown manner")
         if dtype in _PACKED_DTYPES:
-            raise UsageError(f"{path}: tensor {key!r:.120} is {dtype}, which is not read here", hint="convert it first")
+            raise UnreadableError(
+                f"holds tensor {key!r:.120} of dtype {dtype}, which is not read here", hint="convert it first"
+            )
         if dtype not in _KNOWN_DTYPES:
-            raise _damaged(path, f"tensor {key!r:.120} has the unknown dtype {dtype!r:.40}")
+            raise MalformedError(f"tensor {key!r:.120} has the unknown dtype {dtype!r:.40}")
         whole = all(type(number) is int and number >= 0 for number in (begin, end, *shape))
         if not whole or not is_possible(shape):
-            raise _damaged(path, f"tensor {key!r:.120} has an impossible shape or place")
+            raise MalformedError(f"tensor {key!r:.120} has an impossible shape or place")
         if end - begin != math.prod(shape) * DTYPE_SIZES[dtype]:
-            raise _damaged(path, f"tensor {key!r:.120} has {end - begin} bytes, which is not what its shape takes")
+            raise MalformedError(f"tensor {key!r:.120} has {end - begin} bytes, which is not what its shape takes")
         yield begin, end, key
 
 
@@ -117,7 +120,3 @@ def _is_short(fields: object) -> bool:
         return not fields or len(json.dumps(fields, allow_nan=False)) <= 200
     except (ValueError, RecursionError):
         return False
-
-
-def _damaged(path: Path, reason: str) -> DamagedFileError:
-    return DamagedFileError(f"{path} is damaged or cut off: {reason}", hint="copy or download it again")

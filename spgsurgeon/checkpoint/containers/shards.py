@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, BinaryIO
 
 from spgsurgeon.checkpoint.containers.documents import Document, read_document
 from spgsurgeon.checkpoint.containers.headers import HEADER_LIMIT, unique_keys
+from spgsurgeon.checkpoint.refusals import MalformedError, UnsafeError, naming, opened
 from spgsurgeon.checkpoint.state_dict.layouts import specs_at
 from spgsurgeon.checkpoint.state_dict.specs import TensorSpec
-from spgsurgeon.errors import DamagedFileError, UnsafeInputError, UsageError
+from spgsurgeon.errors import UsageError
 
 INDEX_SUFFIX = ".index.json"
 
@@ -21,47 +23,48 @@ def read_shards(index: Path) -> tuple[Document, dict[str, TensorSpec]]:
     Raises UsageError where there is no such index, UnsafeInputError where it names a file outside its own folder,
     DamagedFileError where it is malformed, a shard is missing, or a shard's keys are not those that the index says.
     """
-    weight_map = _weight_map(index)
-    documents = {name: _shard(index, name) for name in sorted(set(weight_map.values()))}
-    entries: dict[str, TensorSpec] = {}
-    for name, document in documents.items():
-        found = specs_at(document.path, document.values, document.layout.raw or (), document.spec_of)
-        expected = {key for key, shard in weight_map.items() if shard == name}
-        if found.keys() != expected:
-            key = min(found.keys() ^ expected)
-            wrong = "lacks" if key in expected else "has, against the index,"
-            raise _damaged(index, f"its shard {name} {wrong} {key!r:.120}")
-        entries |= found
-    return next(iter(documents.values())), entries
-
-
-def _weight_map(index: Path) -> dict[str, str]:
     if not index.is_file():
         raise UsageError(f"there is no file {index}", hint="check the path")
-    if index.stat().st_size > HEADER_LIMIT:
-        raise _damaged(index, f"it is larger than {HEADER_LIMIT} bytes")
+    with opened(index) as file:
+        weight_map = _weight_map(file)
+        shards = {name: _shard(index.parent, name) for name in sorted(set(weight_map.values()))}
+        for name, (_, found) in shards.items():
+            expected = {key for key, shard in weight_map.items() if shard == name}
+            if found.keys() != expected:
+                key = min(found.keys() ^ expected)
+                wrong = "lacks" if key in expected else "has, against the index,"
+                raise _damaged(f"its shard {name} {wrong} {key!r:.120}")
+    entries = {key: spec for _, found in shards.values() for key, spec in found.items()}
+    return next(document for document, _ in shards.values()), entries
+
+
+def _weight_map(file: BinaryIO) -> dict[str, str]:
+    if file.seek(0, io.SEEK_END) > HEADER_LIMIT:
+        raise _damaged(f"it is larger than {HEADER_LIMIT} bytes")
+    file.seek(0)
     try:
-        document: Any = json.loads(index.read_bytes().decode("utf-8"), object_pairs_hook=unique_keys)
+        document: Any = json.loads(file.read().decode("utf-8"), object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
-        raise _damaged(index, f"it is not JSON ({error!s:.120})") from error
+        raise _damaged(f"it is not JSON ({error!s:.120})") from error
     match document:
         case {"weight_map": dict() as found} if found and all(isinstance(name, str) for name in found.values()):
             return found
-    raise _damaged(index, "it has no weight_map from keys to files")
+    raise _damaged("it has no weight_map from keys to files")
 
 
-def _shard(index: Path, name: str) -> Document:
+def _shard(folder: Path, name: str) -> tuple[Document, dict[str, TensorSpec]]:
     plain = name.isprintable() and name not in ("", ".", "..") and PurePath(name).name == name and "\\" not in name
     if not plain:
-        raise UnsafeInputError(
-            f"{index} was not loaded: it names the shard {name!r:.120}, which is no file of its own folder",
+        raise UnsafeError(
+            f"it names the shard {name!r:.120}, which is no file of its own folder",
             hint="the shards lie beside their index, under plain names",
         )
-    path = index.parent / name
-    if not path.is_file():
-        raise _damaged(index, f"its shard {name:.200} is missing")
-    return read_document(path)
+    if not (folder / name).is_file():
+        raise _damaged(f"its shard {name:.200} is missing")
+    document = read_document(folder / name)
+    with naming(folder / name):
+        return document, specs_at(document.values, document.layout.raw or (), document.spec_of)
 
 
-def _damaged(index: Path, reason: str) -> DamagedFileError:
-    return DamagedFileError(f"{index} is damaged: {reason}", hint="copy or download its folder again")
+def _damaged(reason: str) -> MalformedError:
+    return MalformedError(reason, hint="copy or download its folder again")

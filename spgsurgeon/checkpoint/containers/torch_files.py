@@ -7,14 +7,14 @@ import mmap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, BinaryIO, cast
 
-from spgsurgeon.checkpoint.containers.archives import open_archive
+from spgsurgeon.checkpoint.containers.archives import read_archive
 from spgsurgeon.checkpoint.pickle.allowlist import QUANTISED_STORAGES, STORAGES
 from spgsurgeon.checkpoint.pickle.nodes import Global, Persistent
 from spgsurgeon.checkpoint.pickle.pickles import PICKLE_LIMIT, read_pickle
+from spgsurgeon.checkpoint.refusals import MalformedError, UnreadableError
 from spgsurgeon.checkpoint.state_dict.specs import DTYPE_SIZES
-from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
 
 # The first pickles of a legacy file are a magic number, the protocol version and facts about the machine; then come
 # the object and the keys of its storages, and these one after another: a count in eight bytes, and the values.
@@ -55,62 +55,59 @@ class _Reference:
         return DTYPE_SIZES[self.dtype]
 
 
-def read_torch_zip(path: Path) -> TorchFile:
+def read_torch_zip(file: BinaryIO) -> TorchFile:
     """Return the object in a zip of torch.save; none of its values is read."""
-    with open_archive(path) as archive:
-        tree, persistent = read_pickle(path, io.BytesIO(archive.read_pickle()))
-        if archive.is_big_endian():
-            raise _big_endian(path)
-        references = {node: _reference(path, node) for node in persistent}
-        keys = dict.fromkeys(reference.key for reference in references.values())
-        extents = {key: archive.extent(f"data/{key}") for key in keys}
-    return TorchFile(path, tree, _storages(path, references, extents))
+    archive = read_archive(file)
+    tree, persistent = read_pickle(io.BytesIO(archive.read_pickle()))
+    if archive.is_big_endian():
+        raise _big_endian()
+    references = {node: _reference(node) for node in persistent}
+    keys = dict.fromkeys(reference.key for reference in references.values())
+    extents = {key: archive.extent(f"data/{key}") for key in keys}
+    return TorchFile(Path(file.name), tree, _storages(references, extents))
 
 
-def read_torch_legacy(path: Path) -> TorchFile:
+def read_torch_legacy(file: BinaryIO) -> TorchFile:
     """Return the object in a stream of pickles as torch.save wrote before 1.6; none of its values is read."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        with mmap.mmap(file.fileno(), min(size, PICKLE_LIMIT), access=mmap.ACCESS_READ) as mapped:
-            stream = cast(IO[bytes], mapped)
-            _, version, facts = (read_pickle(path, stream)[0] for _ in range(_PREAMBLE))
-            if version != _VERSION:
-                raise _damaged(path, "its protocol version is unknown")
-            if isinstance(facts, dict) and facts.get("little_endian") is False:
-                raise _big_endian(path)
-            tree, persistent = read_pickle(path, stream)
-            keys = read_pickle(path, stream)[0]
-            start = mapped.tell()
-        references = {node: _reference(path, node) for node in persistent}
-        extents = _walk(path, file, start, keys, references.values())
-    return TorchFile(path, tree, _storages(path, references, extents))
+    size = file.seek(0, io.SEEK_END)
+    with mmap.mmap(file.fileno(), min(size, PICKLE_LIMIT), access=mmap.ACCESS_READ) as mapped:
+        stream = cast(IO[bytes], mapped)
+        _, version, facts = (read_pickle(stream)[0] for _ in range(_PREAMBLE))
+        if version != _VERSION:
+            raise MalformedError("its protocol version is unknown")
+        if isinstance(facts, dict) and facts.get("little_endian") is False:
+            raise _big_endian()
+        tree, persistent = read_pickle(stream)
+        keys = read_pickle(stream)[0]
+        start = mapped.tell()
+    references = {node: _reference(node) for node in persistent}
+    extents = _walk(file, start, size, keys, references.values())
+    return TorchFile(Path(file.name), tree, _storages(references, extents))
 
 
-def _reference(path: Path, node: Persistent) -> _Reference:
+def _reference(node: Persistent) -> _Reference:
     """Take apart ("storage", class, key, device, numel), in legacy files with the place of a view behind it."""
     match node.id:
         case ("storage", Global(name=name), str() | int() as key, _, int() as total, *rest) if name in STORAGES:
             view = rest[0] if rest else None
         case ("storage", Global(name=name), *_) if name in QUANTISED_STORAGES:
-            raise UsageError(
-                f"{path} holds quantised tensors; only dense ones are read", hint="dequantize() them first"
-            )
+            raise UnreadableError("holds quantised tensors; only dense ones are read", hint="dequantize() them first")
         case _:
-            raise _damaged(path, "it refers to a storage in an unknown manner")
+            raise MalformedError("it refers to a storage in an unknown manner")
     match view:
         case None:
             start, numel = 0, total
         case (_, int() as start, int() as numel):
             pass
         case _:
-            raise _damaged(path, "it refers to a storage in an unknown manner")
+            raise MalformedError("it refers to a storage in an unknown manner")
     if min(start, numel) < 0 or start + numel > total:
-        raise _damaged(path, f"a view lies outside of its storage {key!r:.80}")
+        raise MalformedError(f"a view lies outside of its storage {key!r:.80}")
     return _Reference(str(key), STORAGES[name], total, start, numel)
 
 
 def _walk(
-    path: Path, file: IO[bytes], start: int, keys: Any, references: Iterable[_Reference]
+    file: BinaryIO, start: int, size: int, keys: Any, references: Iterable[_Reference]
 ) -> dict[str, tuple[int, int]]:
     """Return where in a legacy file each storage's values begin, and how many bytes they are."""
     first: dict[str, _Reference] = {}
@@ -118,39 +115,35 @@ def _walk(
         first.setdefault(reference.key, reference)
     names = [str(key) for key in keys if isinstance(key, (str, int))] if isinstance(keys, list) else []
     if sorted(names) != sorted(first) or len(names) != len(keys):
-        raise _damaged(path, "its storages are not those that its tensors refer to")
-    extents, size = {}, path.stat().st_size
+        raise MalformedError("its storages are not those that its tensors refer to")
+    extents = {}
     for name in names:
         file.seek(start)
         count, reference = int.from_bytes(file.read(8), "little", signed=True), first[name]
         if count != reference.total:
-            raise _damaged(path, f"its storage {name!r:.80} has {count} values, not {reference.total}")
+            raise MalformedError(f"its storage {name!r:.80} has {count} values, not {reference.total}")
         extents[name] = start + 8, count * reference.itemsize
         start += 8 + count * reference.itemsize
         if start > size:
-            raise _damaged(path, "it is cut off")
+            raise MalformedError("it is cut off")
     return extents
 
 
 def _storages(
-    path: Path, references: dict[Persistent, _Reference], extents: dict[str, tuple[int, int]]
+    references: dict[Persistent, _Reference], extents: dict[str, tuple[int, int]]
 ) -> dict[Persistent, Storage]:
     storages = {}
     for node, reference in references.items():
         offset, size = extents[reference.key]
         if reference.total * reference.itemsize > size:
-            raise _damaged(path, f"its storage {reference.key!r:.80} has {size} bytes, too few")
+            raise MalformedError(f"its storage {reference.key!r:.80} has {size} bytes, too few")
         start = offset + reference.start * reference.itemsize
         storages[node] = Storage(reference.dtype, reference.numel, start)
     return storages
 
 
-def _big_endian(path: Path) -> SurgeonError:
-    return UsageError(
-        f"{path} was written on a big-endian machine, whose files are not read here",
+def _big_endian() -> UnreadableError:
+    return UnreadableError(
+        "was written on a big-endian machine, whose files are not read here",
         hint="save it there as .safetensors, which is the same everywhere",
     )
-
-
-def _damaged(path: Path, reason: str) -> DamagedFileError:
-    return DamagedFileError(f"{path} is damaged: {reason}", hint="copy or download it again")

@@ -9,6 +9,7 @@ from typing import IO, Any
 
 from spgsurgeon.checkpoint.pickle.allowlist import ATTRIBUTE_GLOBALS, DICT_GLOBALS
 from spgsurgeon.checkpoint.pickle.nodes import Attributes, Call, Global, Inert, Persistent
+from spgsurgeon.checkpoint.refusals import UnsafeError
 
 # What pickling data with protocols 2 to 5 writes. Absent on purpose: INST and OBJ (calls of protocol 0), PERSID, the
 # EXT codes (a registry of importable names), out-of-band buffers and the text forms of protocol 0.
@@ -23,10 +24,6 @@ _MOST_BITS = 128  # of an integer: torch's magic number has 80
 _KEY_BOUND = 2**60  # integers below it are their own hash, so none can be made to collide
 
 _LONGEST_NAME = 200
-
-
-class InstructionLimitError(Exception):
-    """A pickle has more instructions than any file of weights."""
 
 
 class Machine:
@@ -44,7 +41,7 @@ class Machine:
         """Return the tree that the pickle describes; the stream is left right behind it.
 
         Raises ValueError, IndexError, KeyError, TypeError or OverflowError where it is cut off or contradicts itself,
-        InstructionLimitError where it is too long.
+        UnsafeError where it is too long.
         """
         steps, read = self._by_code(), stream.read
         for _ in range(MOST_INSTRUCTIONS):
@@ -56,7 +53,7 @@ class Machine:
             read_argument, step = steps[code]
             step(read_argument(stream) if read_argument else None)
         else:
-            raise InstructionLimitError
+            raise _too_long()
         if len(self._stack) != 1 or self._marks:
             raise ValueError(f"{len(self._stack)} values are left at its end")
         return self._stack[0]
@@ -193,7 +190,7 @@ class Machine:
     def _counted(self, values: Any) -> Any:
         self._copied += len(values)
         if self._copied > _MOST_COPIED:
-            raise InstructionLimitError
+            raise _too_long()
         return values
 
     def _persistent_load(self, _: object) -> None:
@@ -222,6 +219,13 @@ class Machine:
             self._remember(index)
         else:
             self._stack.append(self._memo[index] if name == "GET" else self._stack[-1])
+
+
+def _too_long() -> UnsafeError:
+    return UnsafeError(
+        f"its pickle has more than {MOST_INSTRUCTIONS:,} instructions; weights have about 25 a tensor",
+        hint="save model.state_dict() alone",
+    )
 
 
 def _reader(opcode: pickletools.OpcodeInfo) -> Callable[[IO[bytes]], Any] | None:

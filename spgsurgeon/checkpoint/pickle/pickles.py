@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 from typing import IO, Any
 
 from spgsurgeon.checkpoint.pickle.allowlist import ALLOWED_GLOBALS
-from spgsurgeon.checkpoint.pickle.machine import MOST_INSTRUCTIONS, InstructionLimitError, Machine
+from spgsurgeon.checkpoint.pickle.machine import Machine
 from spgsurgeon.checkpoint.pickle.nodes import Persistent
-from spgsurgeon.errors import DamagedFileError, SurgeonError, UnsafeInputError
+from spgsurgeon.checkpoint.refusals import MalformedError, UnsafeError
 
 # Names, shapes and settings take a few hundred bytes a tensor; the values themselves lie outside of the pickle.
 PICKLE_LIMIT = 100_000_000  # bytes
@@ -17,46 +16,36 @@ PICKLE_LIMIT = 100_000_000  # bytes
 _SHOWN = 5
 
 
-def read_pickle(path: Path, stream: IO[bytes]) -> tuple[Any, list[Persistent]]:
-    """Return the tree of plain data (see `nodes.py`) in a pickle of the file `path`, and its persistent ids in order.
+def read_pickle(stream: IO[bytes]) -> tuple[Any, list[Persistent]]:
+    """Return the tree of plain data (see `nodes.py`) in a pickle, and its persistent ids in order.
 
-    Reads one pickle and leaves the stream right behind it. Raises UnsafeInputError where it asks for anything outside
+    Reads one pickle and leaves the stream right behind it. Raises UnsafeError where it asks for anything outside
     `ALLOWED_GLOBALS`, with all of it in `details["unsafe"]`: each `module.name`, `<computed name>` where a name can't
     be known before running the pickle, `<instruction INST>` for an instruction that saved weights never contain; also
-    where it is longer than weights ever need. Raises DamagedFileError where it is cut off or malformed.
+    where it is longer than weights ever need. Raises MalformedError where it is cut off or malformed.
     """
     machine, fault, tree = Machine(), None, None
     try:
         with warnings.catch_warnings(action="ignore"):  # the disassembler decodes backslashes, and warns of odd ones
             tree = machine.run(stream)
-    except (ValueError, IndexError, KeyError, TypeError, OverflowError, InstructionLimitError) as error:
+    except (ValueError, IndexError, KeyError, TypeError, OverflowError, UnsafeError) as error:
         fault = error
     # A gadget runs as soon as it is reached, so what a broken pickle asks for comes before its being broken.
     unsafe = [name for name in machine.globals if name not in ALLOWED_GLOBALS]
     if unsafe:
-        raise _unsafe(path, unsafe)
+        raise _unsafe(unsafe)
+    if isinstance(fault, UnsafeError):
+        raise fault
     if fault is not None:
-        raise _fault(path, fault) from fault
+        reason = f"{type(fault).__name__}: {fault}"
+        raise MalformedError(f"its pickle is cut off or malformed ({reason:.200})") from fault
     return tree, machine.persistent
 
 
-def _fault(path: Path, fault: Exception) -> SurgeonError:
-    if isinstance(fault, InstructionLimitError):
-        return UnsafeInputError(
-            f"{path} was not loaded: its pickle has more than {MOST_INSTRUCTIONS:,} instructions; weights have about "
-            "25 a tensor",
-            hint="save model.state_dict() alone",
-        )
-    reason = f"{type(fault).__name__}: {fault}"
-    return DamagedFileError(
-        f"{path} is damaged: its pickle is cut off or malformed ({reason:.200})", hint="copy or download it again"
-    )
-
-
-def _unsafe(path: Path, unsafe: list[str]) -> UnsafeInputError:
+def _unsafe(unsafe: list[str]) -> UnsafeError:
     more = f" and {len(unsafe) - _SHOWN} more" if len(unsafe) > _SHOWN else ""
-    return UnsafeInputError(
-        f"{path} was not loaded: it asks for {', '.join(unsafe[:_SHOWN])}{more}, which reading weights never needs",
+    return UnsafeError(
+        f"it asks for {', '.join(unsafe[:_SHOWN])}{more}, which reading weights never needs",
         hint="nothing in it was run; who made the file can save model.state_dict() alone, best as .safetensors",
         unsafe=unsafe,
     )

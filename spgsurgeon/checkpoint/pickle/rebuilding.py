@@ -7,8 +7,8 @@ from typing import Any
 from spgsurgeon.checkpoint.containers.torch_files import Storage, TorchFile
 from spgsurgeon.checkpoint.pickle.allowlist import DTYPES, FROM_TYPE, REBUILDERS, UNREADABLE, WRAPPERS
 from spgsurgeon.checkpoint.pickle.nodes import Call, Global, Persistent
+from spgsurgeon.checkpoint.refusals import MalformedError, UnreadableError
 from spgsurgeon.checkpoint.state_dict.specs import DTYPE_SIZES, TensorSpec, is_possible, row_major, span_of
-from spgsurgeon.errors import DamagedFileError, UsageError
 
 _MOST_WRAPPERS = 8  # around one tensor; torch writes two at most
 
@@ -16,14 +16,14 @@ _MOST_WRAPPERS = 8  # around one tensor; torch writes two at most
 def tensor_spec(file: TorchFile, key: str, value: object) -> TensorSpec | None:
     """Return where the tensor `value` (an entry of the file's tree) lies; None where it is no tensor.
 
-    Raises UsageError for tensors without dense values of their own (sparse, conjugated, on the meta device),
-    DamagedFileError for those that reach beyond their storage.
+    Raises UnreadableError for tensors without dense values of their own (sparse, conjugated, on the meta device),
+    MalformedError for those that reach beyond their storage.
     """
     call = _unwrapped(value)
     if call is None:
         return None
     if call.name in UNREADABLE:
-        raise _unreadable(file, key, UNREADABLE[call.name])
+        raise _unreadable(key, UNREADABLE[call.name])
     if call.name not in REBUILDERS:
         return None
     return _dense(file, key, call)
@@ -48,16 +48,16 @@ def _dense(file: TorchFile, key: str, call: Call) -> TensorSpec:
         case (Persistent() as node, int() as start, tuple() as shape, tuple() as stride, *rest):
             storage = file.storages[node]
         case _:
-            raise _damaged(file, key, "is described in an unknown manner")
+            raise _damaged(key, "is described in an unknown manner")
     if not all(type(number) is int and number >= 0 for number in (start, *shape, *stride)):
-        raise _damaged(file, key, "has a negative size or place")
+        raise _damaged(key, "has a negative size or place")
     if len(shape) != len(stride) or not is_possible(shape):
-        raise _damaged(file, key, "has an impossible shape")
+        raise _damaged(key, "has an impossible shape")
     dtype, metadata = storage.dtype, rest[2:3]
     if call.name == "torch._utils._rebuild_tensor_v3":
-        dtype, metadata = _dtype(file, key, metadata), rest[3:4]
+        dtype, metadata = _dtype(key, metadata), rest[3:4]
     if metadata and metadata[0]:
-        raise _unreadable(file, key, "a conjugated or negated view")
+        raise _unreadable(key, "a conjugated or negated view")
     return _place(file, key, storage, TensorSpec(dtype, shape, file.path, start, stride))
 
 
@@ -66,26 +66,26 @@ def _place(file: TorchFile, key: str, storage: Storage, view: TensorSpec) -> Ten
     assert view.stride is not None
     size, span = DTYPE_SIZES[view.dtype], span_of(view.shape, view.stride)
     if span and (view.offset + span) * size > storage.numel * DTYPE_SIZES[storage.dtype]:
-        raise _damaged(file, key, "reaches beyond its storage")
+        raise _damaged(key, "reaches beyond its storage")
     steps = zip(view.shape, view.stride, row_major(view.shape), strict=True)
     contiguous = not span or all(size == 1 or step == dense for size, step, dense in steps)
     offset = storage.offset + view.offset * size if span else storage.offset
     return TensorSpec(view.dtype, view.shape, file.path, offset, None if contiguous else view.stride)
 
 
-def _dtype(file: TorchFile, key: str, given: list[Any]) -> str:
+def _dtype(key: str, given: list[Any]) -> str:
     match given:
         case [Global(name=name)] if name in DTYPES:
             return DTYPES[name]
-    raise _damaged(file, key, "has no known dtype")
+    raise _damaged(key, "has no known dtype")
 
 
-def _unreadable(file: TorchFile, key: str, what: str) -> UsageError:
-    return UsageError(
-        f"{file.path}: tensor {key!r:.120} is {what}; only dense tensors are read",
+def _unreadable(key: str, what: str) -> UnreadableError:
+    return UnreadableError(
+        f"can't be used: tensor {key!r:.120} is {what}; only dense tensors are read",
         hint="save it as a dense tensor, with to_dense() or clone()",
     )
 
 
-def _damaged(file: TorchFile, key: str, reason: str) -> DamagedFileError:
-    return DamagedFileError(f"{file.path} is damaged: tensor {key!r:.120} {reason}", hint="copy or download it again")
+def _damaged(key: str, reason: str) -> MalformedError:
+    return MalformedError(f"tensor {key!r:.120} {reason}")

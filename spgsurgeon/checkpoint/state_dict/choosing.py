@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from spgsurgeon.checkpoint.containers.documents import Document
 from spgsurgeon.checkpoint.containers.formats import zero_share
+from spgsurgeon.checkpoint.refusals import UnreadableError
 from spgsurgeon.checkpoint.state_dict.layouts import COUNTERS, text
 from spgsurgeon.checkpoint.state_dict.prefixes import unwrap
 from spgsurgeon.checkpoint.state_dict.specs import TensorSpec
@@ -27,14 +27,14 @@ class Choice:
     attribute: str | None = None
 
 
-def choose_weights(path: Path, document: Document, weights: str | None) -> Choice:
+def choose_weights(document: Document, weights: str | None) -> Choice:
     """Return which of a document's weights `weights` means; None asks for the EMA where there is one.
 
     It is "ema", "raw", the name of a top-level section, of an attribute that keys of the weights begin with, or
-    SECTION.ATTRIBUTE. Raises UsageError where the file has no such section, where it has several and the choice was
-    left open, and for one process's share of DeepSpeed's optimizer.
+    SECTION.ATTRIBUTE. Raises UnreadableError where the file has no such section, where it has several and the choice
+    was left open, and for one process's share of DeepSpeed's optimizer.
     """
-    _refuse_zero(path, document.values)
+    _refuse_zero(document.values)
     places = _places(document)
     default = "ema" if document.layout.ema is not None else "raw"
     chosen = default if weights is None else weights
@@ -45,15 +45,15 @@ def choose_weights(path: Path, document: Document, weights: str | None) -> Choic
         return Choice(chosen, places[section], attribute)
     if chosen not in ("ema", "raw") and default in places:
         return Choice(chosen, places[default], chosen)
-    raise _not_there(path, weights, places, _candidates(document))
+    raise _not_there(weights, places, _candidates(document))
 
 
 def under(
-    path: Path, document: Document, choice: Choice, found: Mapping[str, TensorSpec]
+    document: Document, choice: Choice, found: Mapping[str, TensorSpec]
 ) -> tuple[dict[str, TensorSpec], tuple[str, ...]]:
     """Return the tensors under the chosen attribute (or all), and the prefixes that were taken off their keys.
 
-    Wrappers around the attribute need not be named: `encoder` is also `module.encoder`. Raises UsageError where no
+    Wrappers around the attribute need not be named: `encoder` is also `module.encoder`. Raises UnreadableError where no
     key begins with it.
     """
     if choice.attribute is None:
@@ -67,7 +67,7 @@ def under(
         if taken:
             return taken, (*wrappers, prefix)
     attributes = dict.fromkeys(key.partition(".")[0] for key in unwrapped.keys if "." in key)
-    raise _unknown(path, choice.name, _places(document), attributes)
+    raise _unknown(choice.name, _places(document), attributes)
 
 
 def _places(document: Document) -> dict[str, tuple[str, ...]]:
@@ -115,27 +115,25 @@ def _is_tensor(document: Document, key: object, value: object) -> bool:
         return True
 
 
-def _refuse_zero(path: Path, values: Mapping[Any, Any]) -> None:
+def _refuse_zero(values: Mapping[Any, Any]) -> None:
     state = values.get("optimizer_state_dict")
     if isinstance(state, Mapping) and any(mark in state for mark in _ZERO_MARKS):
-        raise zero_share(path)
+        raise zero_share()
 
 
-def _not_there(
-    path: Path, weights: str | None, places: Mapping[str, tuple[str, ...]], candidates: list[str]
-) -> UsageError:
+def _not_there(weights: str | None, places: Mapping[str, tuple[str, ...]], candidates: list[str]) -> UnreadableError:
     if weights not in (None, "ema", "raw"):
-        return _unknown(path, weights, places, ())
+        return _unknown(weights, places, ())
     if len(candidates) > 1:
-        return UsageError(
-            f"{path} holds several sets of weights: {', '.join(candidates[:_SHOWN])}",
+        return UnreadableError(
+            f"holds several sets of weights: {', '.join(candidates[:_SHOWN])}",
             hint=f"--weights {candidates[0]} reads those",
         )
     other = "raw" if weights == "ema" else "ema"
-    return UsageError(f"{path} has no {weights} weights, only {other}", hint=f"--weights {other} reads those")
+    return UnreadableError(f"has no {weights} weights, only {other}", hint=f"--weights {other} reads those")
 
 
-def _unknown(path: Path, name: str, places: Mapping[str, tuple[str, ...]], attributes: Iterable[str]) -> UsageError:
+def _unknown(name: str, places: Mapping[str, tuple[str, ...]], attributes: Iterable[str]) -> UnreadableError:
     leading = [attribute for attribute in attributes if text(attribute) and attribute not in places]
     known = [*list(places)[:_SHOWN], *leading[:_SHOWN]]
-    return UsageError(f"{path} has no weights {name!r:.80}", hint=f"--weights takes {', '.join(known)}")
+    return UnreadableError(f"has no weights {name!r:.80}", hint=f"--weights takes {', '.join(known)}")

@@ -6,12 +6,11 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from spgsurgeon.checkpoint.pickle.nodes import describe_key
+from spgsurgeon.checkpoint.refusals import MalformedError, UnreadableError
 from spgsurgeon.checkpoint.state_dict.specs import TensorSpec
-from spgsurgeon.errors import DamagedFileError, UsageError
 
 _RAW_KEYS = ("state_dict", "model", "model_state_dict")
 _EMA_KEYS = ("state_dict_ema", "model_ema")
@@ -83,7 +82,7 @@ def _lightning(document: Mapping[Any, Any], raw: tuple[str, ...] | None) -> Layo
 
 
 def specs_at(
-    path: Path, document: Any, place: tuple[str, ...], spec_of: Callable[[str, object], TensorSpec | None]
+    document: Any, place: tuple[str, ...], spec_of: Callable[[str, object], TensorSpec | None]
 ) -> dict[str, TensorSpec]:
     """Return the tensors of the state dict at `place`, counters left out; refuses a state dict with anything else.
 
@@ -94,16 +93,16 @@ def specs_at(
     entries = {key: value for key, value in document.items() if key not in COUNTERS}
     found = {key: spec for key, value in entries.items() if (spec := _spec(spec_of, key, value)) is not None}
     strangers = [describe_key(key) for key in entries if key not in found]
-    where = "".join(f"[{key!r}]" for key in place)
+    where = f" in {'.'.join(place)!r}" if place else ""
     if not found:
         named = ", ".join(strangers[:8]) or "nothing"
-        raise UsageError(
-            f"{path}{where} holds no weights; it has: {named}", hint="give a file with a model's state dict in it"
+        raise UnreadableError(
+            f"holds no weights{where}; it has: {named}", hint="give a file with a model's state dict in it"
         )
     if strangers:
-        raise DamagedFileError(
-            f"{path}{where} is no clean state dict: {', '.join(strangers[:8])} "
-            f"{'is' if len(strangers) == 1 else 'are'} not a tensor",
+        verb = "is not a tensor" if len(strangers) == 1 else "are not tensors"
+        raise MalformedError(
+            f"its state dict{where} holds more than tensors: {', '.join(strangers[:8])} {verb}",
             hint="save model.state_dict() alone",
         )
     return found

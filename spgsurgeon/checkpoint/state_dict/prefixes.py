@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from spgsurgeon.errors import UsageError
+from spgsurgeon.checkpoint.refusals import UnreadableError
 
 # Modules that wrap another one under a name of their own. They wrap the whole model, or a part: then their name is in
 # the middle of some keys.
@@ -51,11 +51,11 @@ def unwrap(keys: Iterable[str], *, any_attribute: bool = False) -> Unwrapped:
 
 
 def refuse_flat_parameters(keys: Iterable[str]) -> None:
-    """Raise UsageError where FSDP has joined the parameters of a module into one of its own."""
+    """Raise UnreadableError where FSDP has joined the parameters of a module into one of its own."""
     for key in keys:
         if _FLAT.search(key):
-            raise UsageError(
-                f"{key!r:.120} is a flat parameter of FSDP: the model's own tensors are joined in it, split by process",
+            raise UnreadableError(
+                f"holds a flat parameter of FSDP, {key!r:.120}: the model's tensors are joined in it, split by process",
                 hint="save a full state dict: torch.distributed.checkpoint.state_dict.get_model_state_dict with "
                 "StateDictOptions(full_state_dict=True, cpu_offload=True)",
             )
