@@ -11,19 +11,27 @@ from typing import Any
 
 
 class SurgeonError(Exception):
-    """A failure with a short message for people, a hint, and an exit code for scripts.
+    """A failure with a short message for people, a hint, and an exit code and a `code` for scripts.
 
-    `details` are extra keys for the JSON error document (lists of names, say); they must be JSON-serialisable.
+    `code` names the failure in kebab-case ("output-exists") and stays the same when the message is reworded; without
+    one it is the kind. `details` are extra keys for the JSON error document (lists of names, say); they must be
+    JSON-serialisable.
     """
 
     kind = "failed"
     exit_code = 1
 
-    def __init__(self, message: str, *, hint: str | None = None, **details: Any) -> None:
+    def __init__(self, message: str, *, hint: str | None = None, code: str | None = None, **details: Any) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
         self.details = details
+        self._code = code
+
+    @property
+    def code(self) -> str:
+        """What went wrong, by a name that scripts and tests can rely on."""
+        return self._code or self.kind
 
 
 class DamagedFileError(SurgeonError):

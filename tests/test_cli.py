@@ -386,7 +386,7 @@ def test_the_error_document() -> None:
     assert outcome.err == ""
     assert outcome.code == outcome.document["exit_code"] == 2
     error = outcome.document["error"]
-    assert error["kind"] == "usage"
+    assert (error["kind"], error["code"]) == ("usage", "usage")
     assert "missing.pth" in error["message"]
     assert "MODEL is" in error["hint"]
 

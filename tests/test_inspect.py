@@ -170,7 +170,7 @@ def test_two_architectures_with_the_same_tensors_are_both_named_and_none_is_take
     outcome = spgsurgeon("inspect", path, "--json")
     document = json.loads(outcome.out)
     assert outcome.code == document["exit_code"] == 5
-    assert document["error"]["kind"] == "architecture"
+    assert (document["error"]["kind"], document["error"]["code"]) == ("architecture", "architecture")
     assert document["architecture"] is None
     assert set(document["candidates"]) == {"timm/test_efficientnet_gn", "timm/test_efficientnet_ln"}
     assert document["head"]["width"] == 256  # what they share is told

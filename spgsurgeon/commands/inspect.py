@@ -257,7 +257,8 @@ def _nothing_to_graft_at(name: str) -> str:
 
 
 def _failure(error: SurgeonError) -> dict[str, Any]:
-    return {"error": {"kind": error.kind, "message": error.message, "hint": error.hint}, "exit_code": error.exit_code}
+    said = {"kind": error.kind, "code": error.code, "message": error.message, "hint": error.hint}
+    return {"error": said, "exit_code": error.exit_code}
 
 
 def _check_folder(located: Located) -> None:

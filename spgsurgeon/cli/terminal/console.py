@@ -120,8 +120,8 @@ def fail(error: SurgeonError) -> None:
     each machine what all have alike; the document is the first one's.
     """
     if verbosity.json and speaks():
-        details = {"kind": error.kind, "message": error.message, "hint": error.hint, **error.details}
-        print(json.dumps({"error": details, "exit_code": error.exit_code}, indent=2, ensure_ascii=False))
+        said = {"kind": error.kind, "code": error.code, "message": error.message, "hint": error.hint, **error.details}
+        print(json.dumps({"error": said, "exit_code": error.exit_code}, indent=2, ensure_ascii=False))
     elif error.kind in _ONES_OWN and is_one_of_several():
         _say_failure(f"process {os.environ['RANK']}: {error.message}", error.hint)
     elif os.environ.get("LOCAL_RANK", "0") == "0":
