@@ -117,8 +117,8 @@ def read_grafted_folder(folder: Path) -> GraftedFolder:
     check_weights(folder / _BASE, manifest.weights_hash, _MANIFEST)
     check_weights(folder / _TEMPORARY, manifest.temporary_hash, _MANIFEST)
     config = read_json_object(folder / _CONFIG)
-    if document_hash(config) != manifest.config_hash:
-        raise _changed(folder / _CONFIG, document_hash(config), manifest.config_hash, _MANIFEST)
+    with naming(folder / _CONFIG):
+        _check_hash(document_hash(config), manifest.config_hash, _MANIFEST)
     if (folder / _STATE).exists() or (folder / _AVERAGE).exists():
         average = read_state(folder)["hashes"].get("ema")
         if average is not None:
@@ -242,17 +242,16 @@ def check_weights(path: Path, expected: str, record: str) -> None:
     if not path.is_file():
         raise _missing(path)
     with opened(path) as file:
-        found = content_hash_of(read_header(file).entries)
-    if found != expected:
-        raise _changed(path, found, expected, record)
+        _check_hash(content_hash_of(read_header(file).entries), expected, record)
 
 
 def _missing(path: Path) -> DamagedFileError:
     return DamagedFileError(f"{path.parent} is damaged: {path.name} is missing")
 
 
-def _changed(path: Path, found: str, expected: str, record: str) -> DamagedFileError:
-    return DamagedFileError(
-        f"{path} is not what {record} was written for: its hash is {found[:12]}, not {expected[:12]}",
-        hint="graft or train again; what was edited can't be vouched for",
-    )
+def _check_hash(found: str, expected: str, record: str) -> None:
+    if found != expected:
+        raise MalformedError(
+            f"it is not what {record} was written for, as its hash is {found[:12]}, not {expected[:12]}",
+            hint="graft or train again; what was edited can't be vouched for",
+        )

@@ -82,7 +82,7 @@ def test_a_changed_or_truncated_weights_file_is_named(name: str, folder: Path) -
     with pytest.raises(DamagedFileError, match=name):
         read_grafted_folder(folder)
     write_safetensors(folder / name, {"fc.weight": torch.zeros(1)})
-    with pytest.raises(DamagedFileError, match=f"{name} is not what graft.json"):
+    with pytest.raises(DamagedFileError, match=f"{name} is damaged: it is not what graft.json"):
         read_grafted_folder(folder)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,8 +14,7 @@ from spgsurgeon.checkpoint.containers.torch_files import TorchFile, read_torch_l
 from spgsurgeon.checkpoint.pickle.nodes import describe
 from spgsurgeon.checkpoint.pickle.rebuilding import tensor_spec
 from spgsurgeon.checkpoint.refusals import UnreadableError, naming
-from spgsurgeon.checkpoint.state_dict.layouts import Layout, layout_of, text
-from spgsurgeon.checkpoint.state_dict.specs import TensorSpec
+from spgsurgeon.checkpoint.state_dict.layouts import Layout, SpecOf, layout_of, text
 from spgsurgeon.errors import UsageError
 
 
@@ -26,19 +25,20 @@ class Document:
     format: Format
     values: Mapping[Any, Any]
     layout: Layout
-    spec_of: Callable[[str, object], TensorSpec | None]
+    spec_of: SpecOf
 
 
 def read_document(path: Path) -> Document:
     """Return the document in a weights file; refuses what is no weights file, damaged or unsafe."""
-    with naming(path), _opened(path) as file:
+    with naming(path), opened_weights(path) as file:
         form = format_of(file, path.name)
         if form == "safetensors":
             return _safetensors(read_header(file))
         return _torch(form, read_torch_zip(file) if form == "torch-zip" else read_torch_legacy(file))
 
 
-def _opened(path: Path) -> BinaryIO:
+def opened_weights(path: Path) -> BinaryIO:
+    """Open what a user calls weights. Raises UsageError where there is nothing, or something else than a file."""
     if path.is_dir():
         raise UnreadableError("is a folder, not a weights file")
     if path.exists() and not path.is_file():

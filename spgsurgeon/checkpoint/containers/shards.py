@@ -7,12 +7,11 @@ import json
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
-from spgsurgeon.checkpoint.containers.documents import Document, read_document
+from spgsurgeon.checkpoint.containers.documents import Document, opened_weights, read_document
 from spgsurgeon.checkpoint.containers.headers import HEADER_LIMIT, unique_keys
-from spgsurgeon.checkpoint.refusals import MalformedError, UnsafeError, naming, opened
+from spgsurgeon.checkpoint.refusals import MalformedError, UnsafeError, naming
 from spgsurgeon.checkpoint.state_dict.layouts import specs_at
 from spgsurgeon.checkpoint.state_dict.specs import TensorSpec
-from spgsurgeon.errors import UsageError
 
 INDEX_SUFFIX = ".index.json"
 
@@ -23,9 +22,7 @@ def read_shards(index: Path) -> tuple[Document, dict[str, TensorSpec]]:
     Raises UsageError where there is no such index, UnsafeInputError where it names a file outside its own folder,
     DamagedFileError where it is malformed, a shard is missing, or a shard's keys are not those that the index says.
     """
-    if not index.is_file():
-        raise UsageError(f"there is no file {index}", hint="check the path")
-    with opened(index) as file:
+    with naming(index), opened_weights(index) as file:
         weight_map = _weight_map(file)
         shards = {name: _shard(index.parent, name) for name in sorted(set(weight_map.values()))}
         for name, (_, found) in shards.items():

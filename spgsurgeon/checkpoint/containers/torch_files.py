@@ -21,6 +21,8 @@ from spgsurgeon.checkpoint.state_dict.specs import DTYPE_SIZES
 _PREAMBLE = 3
 _VERSION = 1001
 
+Extents = dict[str, tuple[int, int]]  # by a storage's key: where in the file its values begin, how many bytes they are
+
 
 @dataclass(frozen=True, slots=True)
 class Storage:
@@ -106,10 +108,8 @@ def _reference(node: Persistent) -> _Reference:
     return _Reference(str(key), STORAGES[name], total, start, numel)
 
 
-def _walk(
-    file: BinaryIO, start: int, size: int, keys: Any, references: Iterable[_Reference]
-) -> dict[str, tuple[int, int]]:
-    """Return where in a legacy file each storage's values begin, and how many bytes they are."""
+def _walk(file: BinaryIO, start: int, size: int, keys: Any, references: Iterable[_Reference]) -> Extents:
+    """Return the extents of a legacy file's storages, which begin at `start`."""
     first: dict[str, _Reference] = {}
     for reference in references:
         first.setdefault(reference.key, reference)
@@ -129,9 +129,7 @@ def _walk(
     return extents
 
 
-def _storages(
-    references: dict[Persistent, _Reference], extents: dict[str, tuple[int, int]]
-) -> dict[Persistent, Storage]:
+def _storages(references: dict[Persistent, _Reference], extents: Extents) -> dict[Persistent, Storage]:
     storages = {}
     for node, reference in references.items():
         offset, size = extents[reference.key]

@@ -10,7 +10,7 @@ from spgsurgeon.checkpoint.containers.documents import Document
 from spgsurgeon.checkpoint.containers.formats import zero_share
 from spgsurgeon.checkpoint.refusals import UnreadableError
 from spgsurgeon.checkpoint.state_dict.layouts import COUNTERS, text
-from spgsurgeon.checkpoint.state_dict.prefixes import unwrap
+from spgsurgeon.checkpoint.state_dict.prefixes import Unwrapped, unwrap
 from spgsurgeon.checkpoint.state_dict.specs import TensorSpec
 from spgsurgeon.errors import DamagedFileError, UsageError
 
@@ -59,13 +59,11 @@ def under(
     if choice.attribute is None:
         return dict(found), ()
     prefix, unwrapped = f"{choice.attribute}.", unwrap(found)
-    spellings: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
-    spellings = (tuple(found), ()), (unwrapped.keys, unwrapped.prefixes)
-    for keys, wrappers in spellings:
-        named = zip(keys, found.values(), strict=True)
+    for spelt in (Unwrapped(tuple(found), ()), unwrapped):
+        named = zip(spelt.keys, found.values(), strict=True)
         taken = {key.removeprefix(prefix): spec for key, spec in named if key.startswith(prefix) and key != prefix}
         if taken:
-            return taken, (*wrappers, prefix)
+            return taken, (*spelt.prefixes, prefix)
     attributes = dict.fromkeys(key.partition(".")[0] for key in unwrapped.keys if "." in key)
     raise _unknown(choice.name, _places(document), attributes)
 

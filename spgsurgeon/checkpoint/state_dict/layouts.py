@@ -38,6 +38,8 @@ _TIMM_ARGUMENTS = {
     "crop_pct": "crop_pct",
 }
 
+SpecOf = Callable[[str, object], TensorSpec | None]
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -81,17 +83,15 @@ def _lightning(document: Mapping[Any, Any], raw: tuple[str, ...] | None) -> Layo
     return Layout("lightning", None, architecture, model_args, raw, ema)
 
 
-def specs_at(
-    document: Any, place: tuple[str, ...], spec_of: Callable[[str, object], TensorSpec | None]
-) -> dict[str, TensorSpec]:
+def specs_at(document: Any, place: tuple[str, ...], spec_of: SpecOf) -> dict[str, TensorSpec]:
     """Return the tensors of the state dict at `place`, counters left out; refuses a state dict with anything else.
 
-    `spec_of` says of a key and a value where that tensor lies, or None where it is no tensor.
+    `spec_of` says of a key and a value where that tensor lies, or None where it is not a tensor.
     """
     for key in place:
         document = document[key]
     entries = {key: value for key, value in document.items() if key not in COUNTERS}
-    found = {key: spec for key, value in entries.items() if (spec := _spec(spec_of, key, value)) is not None}
+    found = {key: spec for key, value in entries.items() if isinstance(key, str) and (spec := spec_of(key, value))}
     strangers = [describe_key(key) for key in entries if key not in found]
     where = f" in {'.'.join(place)!r}" if place else ""
     if not found:
@@ -106,10 +106,6 @@ def specs_at(
             hint="save model.state_dict() alone",
         )
     return found
-
-
-def _spec(spec_of: Callable[[str, object], TensorSpec | None], key: object, value: object) -> TensorSpec | None:
-    return spec_of(key, value) if isinstance(key, str) else None
 
 
 def _first_section(document: Mapping[Any, Any], keys: tuple[str, ...]) -> tuple[str, ...] | None:
