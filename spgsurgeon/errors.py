@@ -33,6 +33,11 @@ class SurgeonError(Exception):
         """What went wrong, by a name that scripts and tests can rely on."""
         return self._code or self.kind
 
+    @property
+    def rest(self) -> dict[str, Any]:
+        """All but the message, as keywords: for raising it anew with more words."""
+        return {"hint": self.hint, "code": self._code, **self.details}
+
 
 class DamagedFileError(SurgeonError):
     """A file is truncated or its content contradicts itself."""

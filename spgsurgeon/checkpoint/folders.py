@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from spgsurgeon.checkpoint.containers.headers import read_header
-from spgsurgeon.checkpoint.refusals import MalformedError, UnreadableError, naming, opened
+from spgsurgeon.checkpoint.refusals import MalformedError, UnreadableError, naming
 from spgsurgeon.checkpoint.sealing import check_seal, document_hash, sealed
 from spgsurgeon.checkpoint.values import content_hash_of
 from spgsurgeon.errors import DamagedFileError, UsageError
@@ -180,6 +180,7 @@ def kind_of(folder: Path) -> FolderKind:
     raise UsageError(
         f"{folder} is no model folder: it has none of {', '.join(marks)}",
         hint="give a grafted folder, a run folder, a folder with weights (on the Hub: and a config.json), or a file",
+        code="not-a-model",
     )
 
 
@@ -202,6 +203,7 @@ def _refuse_sharded(folder: Path) -> None:
             raise UsageError(
                 f"{folder} holds a model in parts that a sharded training saved ({found.name})",
                 hint=f"join them first: {command}",
+                code="partial-weights",
             )
 
 
@@ -223,6 +225,7 @@ def _check_version(document: Mapping[str, Any]) -> None:
         raise UnreadableError(
             f"has format version {version}, this package reads up to {FORMAT_VERSION}",
             hint=f"upgrade spgsurgeon (the folder was written by {document.get('package_version')})",
+            code="newer-format",
         )
 
 
@@ -241,12 +244,12 @@ def check_weights(path: Path, expected: str, record: str) -> None:
     """Raise DamagedFileError unless the tensors in `path` have the content hash that the document `record` says."""
     if not path.is_file():
         raise _missing(path)
-    with opened(path) as file:
+    with naming(path), path.open("rb") as file:
         _check_hash(content_hash_of(read_header(file).entries), expected, record)
 
 
 def _missing(path: Path) -> DamagedFileError:
-    return DamagedFileError(f"{path.parent} is damaged: {path.name} is missing")
+    return DamagedFileError(f"{path.parent} is damaged: {path.name} is missing", code="missing-file")
 
 
 def _check_hash(found: str, expected: str, record: str) -> None:
@@ -254,4 +257,5 @@ def _check_hash(found: str, expected: str, record: str) -> None:
         raise MalformedError(
             f"it is not what {record} was written for, as its hash is {found[:12]}, not {expected[:12]}",
             hint="graft or train again; what was edited can't be vouched for",
+            code="changed-file",
         )

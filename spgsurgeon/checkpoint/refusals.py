@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from spgsurgeon.errors import DamagedFileError, SurgeonError, UnsafeInputError, UsageError
 
@@ -17,19 +17,22 @@ from spgsurgeon.errors import DamagedFileError, SurgeonError, UnsafeInputError, 
 class MalformedError(DamagedFileError):
     """What is read is cut off or contradicts itself. The reason is a clause: "its header is not JSON"."""
 
-    def __init__(self, reason: str, *, hint: str = "copy or download it again") -> None:
-        super().__init__(reason, hint=hint)
+    def __init__(self, reason: str, *, hint: str = "copy or download it again", **rest: Any) -> None:
+        super().__init__(reason, hint=hint, **rest)
 
 
 class UnsafeError(UnsafeInputError):
     """What is read asks for more than weights need. The reason is a clause: "its members lie in several folders"."""
 
-    def __init__(self, reason: str, *, hint: str = "save the weights again with torch.save", **details: Any) -> None:
-        super().__init__(reason, hint=hint, **details)
+    def __init__(self, reason: str, *, hint: str = "save the weights again with torch.save", **rest: Any) -> None:
+        super().__init__(reason, hint=hint, **rest)
 
 
 class UnreadableError(UsageError):
     """What is read is sound and can't be used here. The reason is a predicate: "is a tar archive, not weights"."""
+
+    def __init__(self, reason: str, *, hint: str | None = None, code: str = "unusable-file") -> None:
+        super().__init__(reason, hint=hint, code=code)
 
 
 @contextmanager
@@ -38,17 +41,10 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except MalformedError as error:
-        raise DamagedFileError(f"{path} is damaged: {error.message}", hint=error.hint) from error
+        raise DamagedFileError(f"{path} is damaged: {error.message}", **error.rest) from error
     except UnsafeError as error:
-        raise UnsafeInputError(f"{path} was not loaded: {error.message}", hint=error.hint, **error.details) from error
+        raise UnsafeInputError(f"{path} was not loaded: {error.message}", **error.rest) from error
     except UnreadableError as error:
-        raise UsageError(f"{path} {error.message}", hint=error.hint) from error
+        raise UsageError(f"{path} {error.message}", **error.rest) from error
     except OSError as error:
-        raise SurgeonError(f"{path} can't be read: {error.strerror or error}") from error
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for its readers, who seek in it as they like, and name it in their errors."""
-    with naming(path), path.open("rb", buffering=0) as file:
-        yield file
+        raise SurgeonError(f"{path} can't be read: {error.strerror or error}", code="unreadable-file") from error

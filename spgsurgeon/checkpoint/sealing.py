@@ -30,4 +30,5 @@ def check_seal(document: Mapping[str, Any]) -> None:
         raise MalformedError(
             f"it was changed after it was written: what it says does not match its {_SEAL}",
             hint="copy its folder again; a run or a grafted folder can't be edited by hand",
+            code="changed-file",
         )

@@ -13,7 +13,7 @@ from torch import Tensor
 from spgsurgeon.checkpoint.containers.headers import read_header
 from spgsurgeon.checkpoint.hashing import DTYPE_NAMES
 from spgsurgeon.checkpoint.reading import Outline, read_outline
-from spgsurgeon.checkpoint.refusals import opened
+from spgsurgeon.checkpoint.refusals import naming
 from spgsurgeon.checkpoint.state_dict.specs import TensorSpec
 from spgsurgeon.errors import DamagedFileError, SurgeonError
 
@@ -36,7 +36,7 @@ def read_checkpoint(path: Path, weights: str | None = None) -> Checkpoint:
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors of a safetensors file, memory-mapped and in file order, and its metadata."""
-    with opened(path) as file:
+    with naming(path), path.open("rb") as file:
         header = read_header(file)
     return load_tensors(header.entries), header.metadata
 
@@ -69,7 +69,7 @@ def _mapped(path: Path) -> mmap.mmap:
         with path.open("rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     except (OSError, ValueError) as error:
-        raise SurgeonError(f"{path} can't be read: {error}") from error
+        raise SurgeonError(f"{path} can't be read: {error}", code="unreadable-file") from error
 
 
 def _run(mapped: mmap.mmap, spec: TensorSpec) -> Tensor:

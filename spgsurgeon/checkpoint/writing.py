@@ -92,6 +92,7 @@ def refuse_overwriting_input(output: Path, inputs: Iterable[Path]) -> None:
             raise UsageError(
                 f"the output {output} would overwrite the input {given}, and inputs are never written to",
                 hint="choose an output elsewhere",
+                code="overwrites-input",
             )
 
 
@@ -134,7 +135,7 @@ def write_json(path: Path, document: Any) -> None:
 def _target(path: Path, force: bool) -> Path:
     """Return where `path` really is, links resolved, if it may be written."""
     if os.path.lexists(path) and not force:
-        raise UsageError(f"{path} exists", hint="give another output, or --force to replace it")
+        raise UsageError(f"{path} exists", hint="give another output, or --force to replace it", code="output-exists")
     return path.resolve()
 
 
@@ -147,6 +148,7 @@ def _check_replaceable(target: Path) -> None:
         raise UsageError(
             f"{target} is not replaced, even with --force: it has none of {', '.join(_OWN_FILES)}",
             hint="give another output, or remove that folder yourself",
+            code="not-replaceable",
         )
 
 
@@ -216,9 +218,8 @@ def write_failures(target: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             message, hint = f"disk full: {target} was not written", f"free some space under {target.parent}"
-        else:
-            message, hint = f"{target} was not written: {error.strerror or error}", None
-        raise SurgeonError(message, hint=hint) from error
+            raise SurgeonError(message, hint=hint, code="disk-full") from error
+        raise SurgeonError(f"{target} was not written: {error.strerror or error}", code="not-written") from error
 
 
 def _os_error(error: SafetensorError) -> OSError | None:

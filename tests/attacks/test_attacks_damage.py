@@ -17,7 +17,6 @@ from refusals import attempted, check_short
 from spgsurgeon.checkpoint import folders
 from spgsurgeon.checkpoint.containers.headers import SafetensorsHeader, read_header
 from spgsurgeon.checkpoint.folders import read_grafted_folder, read_manifest, read_state
-from spgsurgeon.checkpoint.refusals import opened
 from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
 from spgsurgeon.runs.folder import RunFolder
 
@@ -70,7 +69,7 @@ def places(content: bytes, rng: random.Random) -> list[int]:
 
 
 def header_of(path: Path) -> SafetensorsHeader:
-    with opened(path) as file:
+    with path.open("rb") as file:
         return read_header(file)
 
 

@@ -16,7 +16,6 @@ from safetensors.torch import save
 
 from spgsurgeon.checkpoint.containers.headers import SafetensorsHeader, read_header
 from spgsurgeon.checkpoint.reading import read_outline
-from spgsurgeon.checkpoint.refusals import opened
 from spgsurgeon.checkpoint.state_dict.specs import TensorSpec
 from spgsurgeon.checkpoint.tensors import read_safetensors
 from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
@@ -64,7 +63,7 @@ def values(content: bytes, spec: TensorSpec) -> bytes:
 
 
 def header_of(path: Path) -> SafetensorsHeader:
-    with opened(path) as file:
+    with path.open("rb") as file:
         return read_header(file)
 
 

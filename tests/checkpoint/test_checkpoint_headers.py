@@ -13,7 +13,6 @@ from safetensors import SafetensorError, deserialize
 from safetensors.torch import save
 
 from spgsurgeon.checkpoint.containers.headers import SafetensorsHeader, read_header
-from spgsurgeon.checkpoint.refusals import opened
 from spgsurgeon.checkpoint.state_dict.specs import DTYPE_SIZES
 from spgsurgeon.errors import DamagedFileError, UsageError
 
@@ -35,7 +34,7 @@ def written(content: bytes, folder: Path) -> Path:
 
 
 def header_of(path: Path) -> SafetensorsHeader:
-    with opened(path) as file:
+    with path.open("rb") as file:
         return read_header(file)
 
 

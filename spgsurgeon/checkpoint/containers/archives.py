@@ -40,8 +40,7 @@ class Archive:
     def read_pickle(self) -> bytes:
         """Return `data.pkl`. Its checksum is compared where it has one: torch can be told to write zeros instead."""
         data = self._read("data.pkl", PICKLE_LIMIT)
-        checksum = self._members["data.pkl"].CRC
-        if checksum not in (0, zlib.crc32(data)):
+        if self._members["data.pkl"].CRC not in (0, zlib.crc32(data)):
             raise MalformedError("the checksum of data.pkl is another")
         return data
 

@@ -40,15 +40,15 @@ def read_document(path: Path) -> Document:
 def opened_weights(path: Path) -> BinaryIO:
     """Open what a user calls weights. Raises UsageError where there is nothing, or something else than a file."""
     if path.is_dir():
-        raise UnreadableError("is a folder, not a weights file")
+        raise UnreadableError("is a folder, not a weights file", code="not-a-file")
     if path.exists() and not path.is_file():
-        raise UnreadableError("is a pipe or a device, not a file", hint="write it to a file first")
+        raise UnreadableError("is a pipe or a device, not a file", hint="write it to a file first", code="not-a-file")
     try:
-        return path.open("rb", buffering=0)
+        return path.open("rb", buffering=0)  # the directory of an archive is read through the same descriptor
     except FileNotFoundError:
-        raise UsageError(f"there is no file {path}", hint="check the path") from None
+        raise UsageError(f"there is no file {path}", hint="check the path", code="no-such-file") from None
     except OSError as error:
-        raise UnreadableError(f"can't be read: {error.strerror}") from error
+        raise UnreadableError(f"can't be read: {error.strerror}", code="unreadable-file") from error
 
 
 def _safetensors(header: SafetensorsHeader) -> Document:

@@ -60,17 +60,18 @@ def zero_share() -> UnreadableError:
     return UnreadableError(
         "is one process's share of a DeepSpeed ZeRO training, not whole weights",
         hint="join them first: python zero_to_fp32.py . OUTPUT, in the folder above, where DeepSpeed wrote the script",
+        code="partial-weights",
     )
 
 
 def _refusal(head: bytes) -> SurgeonError | None:
     """Return what to say of a file that certainly is of another kind, by its first bytes."""
     if not head:
-        return MalformedError("it is empty")
+        return MalformedError("it is empty", code="empty-file")
     if head.startswith(b"version https://git-lfs.github.com/spec/"):
-        return MalformedError("it holds a Git LFS pointer, not the weights", hint="run `git lfs pull` where it lies")
+        return MalformedError("it is a Git LFS pointer", hint="run `git lfs pull` where it lies", code="lfs-pointer")
     if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        return MalformedError("it holds a web page, so a download failed", hint="download it again")
+        return MalformedError("it holds a web page, so a download failed", hint="download it again", code="web-page")
     if head[257:262] == b"ustar":
         return UnreadableError(
             "is a tar archive, not weights", hint="unpack it; if torch below 0.2 wrote it, load and save it anew"

@@ -45,8 +45,7 @@ def read_header(file: BinaryIO) -> SafetensorsHeader:
         raise MalformedError(f"its header is not JSON ({error!s:.120})") from error
     if not isinstance(document, dict):
         raise MalformedError("its header is no JSON object")
-    metadata = document.pop("__metadata__", None)
-    metadata = {} if metadata is None else metadata
+    metadata = {} if (said := document.pop("__metadata__", None)) is None else said
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise MalformedError("its metadata is no table of strings")
     return SafetensorsHeader(_entries(file, document, 8 + length, size), metadata)

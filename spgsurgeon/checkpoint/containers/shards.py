@@ -55,13 +55,14 @@ def _shard(folder: Path, name: str) -> tuple[Document, dict[str, TensorSpec]]:
         raise UnsafeError(
             f"it names the shard {name!r:.120}, which is no file of its own folder",
             hint="the shards lie beside their index, under plain names",
+            code="outside-folder",
         )
     if not (folder / name).is_file():
-        raise _damaged(f"its shard {name:.200} is missing")
+        raise _damaged(f"its shard {name:.200} is missing", code="missing-file")
     document = read_document(folder / name)
     with naming(folder / name):
         return document, specs_at(document.values, document.layout.raw or (), document.spec_of)
 
 
-def _damaged(reason: str) -> MalformedError:
-    return MalformedError(reason, hint="copy or download its folder again")
+def _damaged(reason: str, code: str | None = None) -> MalformedError:
+    return MalformedError(reason, hint="copy or download its folder again", code=code)

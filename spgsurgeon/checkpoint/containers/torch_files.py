@@ -93,7 +93,9 @@ def _reference(node: Persistent) -> _Reference:
         case ("storage", Global(name=name), str() | int() as key, _, int() as total, *rest) if name in STORAGES:
             view = rest[0] if rest else None
         case ("storage", Global(name=name), *_) if name in QUANTISED_STORAGES:
-            raise UnreadableError("holds quantised tensors; only dense ones are read", hint="dequantize() them first")
+            raise UnreadableError(
+                "holds quantised tensors; only dense ones are read", hint="dequantize() them first", code="not-dense"
+            )
         case _:
             raise MalformedError("it refers to a storage in an unknown manner")
     match view:

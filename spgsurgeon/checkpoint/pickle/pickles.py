@@ -47,5 +47,6 @@ def _unsafe(unsafe: list[str]) -> UnsafeError:
     return UnsafeError(
         f"it asks for {', '.join(unsafe[:_SHOWN])}{more}, which reading weights never needs",
         hint="nothing in it was run; who made the file can save model.state_dict() alone, best as .safetensors",
+        code="unsafe-pickle",
         unsafe=unsafe,
     )

@@ -84,6 +84,7 @@ def _unreadable(key: str, what: str) -> UnreadableError:
     return UnreadableError(
         f"can't be used: tensor {key!r:.120} is {what}; only dense tensors are read",
         hint="save it as a dense tensor, with to_dense() or clone()",
+        code="not-dense",
     )
 
 

@@ -126,12 +126,17 @@ def _not_there(weights: str | None, places: Mapping[str, tuple[str, ...]], candi
         return UnreadableError(
             f"holds several sets of weights: {', '.join(candidates[:_SHOWN])}",
             hint=f"--weights {candidates[0]} reads those",
+            code="ambiguous-weights",
         )
     other = "raw" if weights == "ema" else "ema"
-    return UnreadableError(f"has no {weights} weights, only {other}", hint=f"--weights {other} reads those")
+    return UnreadableError(
+        f"has no {weights} weights, only {other}", hint=f"--weights {other} reads those", code="no-such-weights"
+    )
 
 
 def _unknown(name: str, places: Mapping[str, tuple[str, ...]], attributes: Iterable[str]) -> UnreadableError:
     leading = [attribute for attribute in attributes if text(attribute) and attribute not in places]
     known = [*list(places)[:_SHOWN], *leading[:_SHOWN]]
-    return UnreadableError(f"has no weights {name!r:.80}", hint=f"--weights takes {', '.join(known)}")
+    return UnreadableError(
+        f"has no weights {name!r:.80}", hint=f"--weights takes {', '.join(known)}", code="no-such-weights"
+    )

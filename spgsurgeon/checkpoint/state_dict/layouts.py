@@ -93,16 +93,15 @@ def specs_at(document: Any, place: tuple[str, ...], spec_of: SpecOf) -> dict[str
     entries = {key: value for key, value in document.items() if key not in COUNTERS}
     found = {key: spec for key, value in entries.items() if isinstance(key, str) and (spec := spec_of(key, value))}
     strangers = [describe_key(key) for key in entries if key not in found]
-    where = f" in {'.'.join(place)!r}" if place else ""
+    where, shown = f" in {'.'.join(place)!r}" if place else "", ", ".join(strangers[:8])
     if not found:
-        named = ", ".join(strangers[:8]) or "nothing"
         raise UnreadableError(
-            f"holds no weights{where}; it has: {named}", hint="give a file with a model's state dict in it"
+            f"holds no weights{where}; it has: {shown or 'nothing'}", hint="give a file with a model's state dict in it"
         )
     if strangers:
         verb = "is not a tensor" if len(strangers) == 1 else "are not tensors"
         raise MalformedError(
-            f"its state dict{where} holds more than tensors: {', '.join(strangers[:8])} {verb}",
+            f"its state dict{where} holds more than tensors: {shown} {verb}",
             hint="save model.state_dict() alone",
         )
     return found

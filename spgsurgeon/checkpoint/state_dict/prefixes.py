@@ -58,6 +58,7 @@ def refuse_flat_parameters(keys: Iterable[str]) -> None:
                 f"holds a flat parameter of FSDP, {key!r:.120}: the model's tensors are joined in it, split by process",
                 hint="save a full state dict: torch.distributed.checkpoint.state_dict.get_model_state_dict with "
                 "StateDictOptions(full_state_dict=True, cpu_offload=True)",
+                code="flat-parameters",
             )
 
 
