@@ -16,7 +16,21 @@ from typing import Annotated
 import typer
 
 from spgsurgeon import __version__
-from spgsurgeon.cli import bench, compare, demo, diff, doctor, evaluate, graft, inspect, recipes, report, strip, train
+from spgsurgeon.cli import (
+    bench,
+    compare,
+    demo,
+    diff,
+    docs,
+    doctor,
+    evaluate,
+    graft,
+    inspect,
+    recipes,
+    report,
+    strip,
+    train,
+)
 from spgsurgeon.cli.terminal.console import fail, is_one_of_several, verbosity
 from spgsurgeon.cli.terminal.options import with_common_options
 from spgsurgeon.errors import SurgeonError, UsageError
@@ -42,6 +56,7 @@ app.command("bench")(with_common_options(bench.command))
 app.add_typer(recipes.group, name="recipes")
 app.command("demo")(with_common_options(demo.command))
 app.command("doctor")(with_common_options(doctor.command))
+app.command("docs")(with_common_options(docs.command))
 
 
 def _print_version(wanted: bool) -> None:
