@@ -369,7 +369,7 @@ def test_memory_that_several_share_is_counted_once() -> None:
         (("timm/test_resnet", "trp.kind=none"), 2, ("no replicas", "trp.kind=dropout")),
         (("timm/test_resnet", "trp.kind=depth", "--arms", "rollouts"), 2, ("arm rollouts:", "depth replicas")),
         (("timm/test_resnet", "data.augment.mixup=0.2", "--arms", "timm"), 2, ("arm timm", "augment.mixup=0")),
-        (("torchvision/lraspp_mobilenet_v3_large", "--arms", "timm"), 2, ("arm timm is for classifiers",)),
+        (("torchvision/lraspp_mobilenet_v3_large", "--arms", "timm"), 2, ("arm timm is for labelled images",)),
         (("timm/test_resnet", "--data", "/not/there"), 2, ("no folder /not/there", "--data is")),
         (("timm/test_resnet", "--data", "recipe"), 2, ("data: missing",)),
         (("timm/test_resnet", "--data", "digit"), 2, ("'digit' is not a data source",)),

@@ -13,6 +13,7 @@ from command_line import make_mask_folder, spgsurgeon, succeed
 from spgsurgeon.commands.evaluate import evaluate_model
 from spgsurgeon.comparing.scores import Scored, against_plain, score
 from spgsurgeon.recipe.reading import read_recipe
+from spgsurgeon.tasks.segmentation import SEGMENTATION
 
 LRASPP = ("torchvision/lraspp_mobilenet_v3_large", "--random-weights")
 RECIPE = """
@@ -92,13 +93,13 @@ def counted(*pictures: tuple[tuple[int, int], ...]) -> Scored:
 def test_the_difference_is_that_of_the_scores_and_ignored_pictures_don_t_count() -> None:
     plain = counted(((4, 8), (0, 0)), ((6, 8), (1, 4)), ((5, 8), (0, 0)))
     arm = counted(((5, 8), (0, 0)), ((8, 8), (1, 2)), ((6, 8), (0, 0)))
-    found = against_plain([plain], [arm], "mean_iou")
+    found = against_plain([plain], [arm], SEGMENTATION)
     assert found["difference"]["mean"] == pytest.approx(arm.scores["mean_iou"] - plain.scores["mean_iou"])
     assert found["difference"]["agree"] == 1
     nothing = np.zeros((1, 2, 2), dtype=np.int64)
     more = [Scored(one.scores, np.concatenate([one.counts, nothing])) for one in (plain, arm)]
-    assert against_plain(more[:1], more[1:], "mean_iou") == found
-    same = against_plain([plain], [plain], "mean_iou")
+    assert against_plain(more[:1], more[1:], SEGMENTATION) == found
+    same = against_plain([plain], [plain], SEGMENTATION)
     assert (same["verdict"], same["difference"]["low"], same["difference"]["high"]) == ("no difference shown", 0, 0)
 
 
@@ -107,5 +108,5 @@ def test_an_arm_that_is_better_on_every_picture_gains() -> None:
     unions = random.integers(80, 100, (40, 3))
     hits = random.integers(40, 60, (40, 3))
     plain, arm = (Scored({"mean_iou": 0.0}, np.stack([hits + more, unions], 1)) for more in (0, 3))
-    assert against_plain([plain], [arm], "mean_iou")["verdict"] == "gain"
-    assert against_plain([arm], [plain], "mean_iou")["verdict"] == "loss"
+    assert against_plain([plain], [arm], SEGMENTATION)["verdict"] == "gain"
+    assert against_plain([arm], [plain], SEGMENTATION)["verdict"] == "loss"

@@ -85,7 +85,7 @@ def test_the_classes_of_the_folder_are_named(home: Path) -> None:
         names.write_text("sky\nroad\ntree\n")
         shown = evaluate(home, "lraspp.pth", "drawn", "--ignore", 9, "--image-size", 32)
         assert shown.code == 0
-        assert all(word in shown.out for word in ("mean IoU", "pixels right", "3 pictures", "sky", "road", "tree"))
+        assert all(word in shown.out for word in ("mean IoU", "pixel accuracy", "3 images", "sky", "road", "tree"))
         names.write_text("sky\nroad\n")
         refused = evaluate(home, "lraspp.pth", "drawn", "--ignore", 9)
         assert refused.code == 2
@@ -105,13 +105,13 @@ def test_a_classifier_is_scored_as_before(home: Path) -> None:
     [
         ("lraspp.pth", "drawn", (), 1, ("the class id 9", "--ignore")),
         ("lraspp.pth", "labelled", (), 2, ("val/images", "SPLIT/masks")),
-        ("lraspp.pth", "digits", (), 2, ("a class for each pixel", "pictures with masks")),
+        ("lraspp.pth", "digits", (), 2, ("a class for each pixel", "images with masks")),
         ("lraspp.pth", "voc", (), 2, ("voc needs the folder", "--data-path")),
         ("lraspp.pth", "coco", ("--data-path", "."), 2, ()),
         ("lraspp.pth", "drawn", ("--split", "vla"), 2, ("vla/images", "'val'")),
-        ("classifier.pth", "drawn", (), 2, ("a class for each picture", "the data has masks")),
-        ("classifier.pth", "voc", ("--data-path", "."), 2, ("a class for each picture",)),
-        ("classifier.pth", "labelled", ("--ignore", 9), 2, ("in segmentation only", "--ignore")),
+        ("classifier.pth", "drawn", (), 2, ("a class for each image", "the data has images with masks")),
+        ("classifier.pth", "voc", ("--data-path", "."), 2, ("a class for each image",)),
+        ("classifier.pth", "labelled", ("--ignore", 9), 2, ("--ignore is for masks", "--ignore")),
         ("classifier.pth", "digits", ("--ignore", -1), 2, ("--ignore",)),
     ],
 )

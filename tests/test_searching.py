@@ -54,7 +54,7 @@ def test_a_search_spends_the_epochs_of_one_run_and_goes_on_where_it_was(root: Pa
     assert len(found.trials) > 1
     assert max(map(len, epochs)) <= 2
     assert found.best is not None
-    assert found.best["top1"] == max(e.top1 for trial in epochs for e in trial if e and e.top1 is not None)
+    assert found.best["top1"] == max(e["top1"] for trial in epochs for e in trial if e and e["top1"] is not None)
     rates = {read_recipe(trial / "recipe.yaml").trp.rate for trial in found.trials}
     assert len(rates) == len(found.trials)
     assert searched(root, tmp_path / "s") == found, "it is finished"

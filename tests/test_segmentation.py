@@ -192,7 +192,7 @@ def test_data_that_does_not_fit_together(damage, code: int, message: str, masks:
 @pytest.mark.parametrize(
     ("model", "overrides", "message"),
     [
-        ("timm/test_resnet", [], "predicts a class for each picture, and the data has masks"),
+        ("timm/test_resnet", [], "predicts a class for each image, and the data has images with masks"),
         (LRASPP, ["data={source: folder, path: IMAGES}"], "predicts a class for each pixel"),
         (LRASPP, ["data.augment.mixup=0.2"], "mixup is for whole images"),
         (LRASPP, ["data.classes=null"], "nothing says which classes"),

@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from spgsurgeon.benchmarking.blocks import Seconds
 from spgsurgeon.data.loading.samples import Batch
 from spgsurgeon.errors import SurgeonError, UsageError, did_you_mean
+from spgsurgeon.recipe.data_section import LABELLED
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.replicas.grafted import detach
 from spgsurgeon.runtime.distributed import Processes, autocast, choose_precision
 from spgsurgeon.runtime.environment import deterministic_algorithms
 from spgsurgeon.runtime.memory_format import choose_memory_format
+from spgsurgeon.tasks.task import Task
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.loop_settings import settings_of
 from spgsurgeon.training.optimization import make_schedule
@@ -102,13 +104,15 @@ def settle_arms(names: Sequence[str]) -> list[str]:
     return [name for name in CHANGES if name in (PLAIN, GRAFTED, *names)]
 
 
-def check_arm(name: str, recipe: Recipe, task: str) -> None:
+def check_arm(name: str, recipe: Recipe, task: Task) -> None:
     """Raise UsageError for timm's step where it has no counterpart of what the recipe or the model needs."""
     augment = recipe.data.augment
     if name != TIMM:
         return
-    if task == "segmentation":
-        raise UsageError(f"arm {TIMM} is for classifiers", hint="leave it out of --arms")
+    if task.samples != LABELLED:
+        raise UsageError(
+            f"arm {TIMM} is for {LABELLED}, and the model predicts {task.predicts}", hint="leave it out of --arms"
+        )
     if augment.mixup or augment.cutmix:
         raise UsageError(f"arm {TIMM} mixes no pictures here", hint="data.augment.mixup=0 data.augment.cutmix=0")
 

@@ -14,12 +14,12 @@ from spgsurgeon.benchmarking.noise import Noise
 from spgsurgeon.data.opening import Data, open_training
 from spgsurgeon.errors import RecipeError, UsageError
 from spgsurgeon.loading.opening import OpenedModel, open_model
-from spgsurgeon.models.libraries.identity import Task
 from spgsurgeon.models.libraries.registry import NamedModel, parse_model
-from spgsurgeon.recipe.data_section import READABLE
+from spgsurgeon.recipe.data_section import MASKED, READABLE
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.recipe.schema import CONTROLS, Recipe
 from spgsurgeon.runtime.resources import default_workers
+from spgsurgeon.tasks.task import Task
 from spgsurgeon.training.preparing import Case, prepare
 
 OWN_DATA = "recipe"
@@ -100,7 +100,7 @@ def unused_without_data(overrides: Sequence[str]) -> list[str]:
 
 
 def _data_overrides(
-    source: str | Path | None, overrides: Sequence[str], data: str | None, task: str
+    source: str | Path | None, overrides: Sequence[str], data: str | None, task: Task
 ) -> tuple[str, ...]:
     """Return what `data` says of the recipe's data section; without data and recipe, something that is valid."""
     if data == OWN_DATA:
@@ -108,9 +108,8 @@ def _data_overrides(
     if data is None:
         says = source is not None or any(override.startswith(("data.source=", "data=")) for override in overrides)
         return () if says else _any_data(task)
-    form = "masks" if task == "segmentation" else "folder"
     if Path(data).expanduser().is_dir():
-        return (f"data.source={form}", f"data.path={json.dumps(data)}")
+        return (f"data.source={task.source}", f"data.path={json.dumps(data)}")
     if os.sep in data and not data.startswith(READABLE):
         raise UsageError(
             f"there is no folder {data}",
@@ -119,11 +118,11 @@ def _data_overrides(
     return (f"data.source={json.dumps(data)}",)
 
 
-def _any_data(task: str) -> tuple[str, ...]:
-    return ("data.source=masks", "data.path=.") if task == "segmentation" else ("data.source=digits",)
+def _any_data(task: Task) -> tuple[str, ...]:
+    return (f"data.source={task.source}", "data.path=.")
 
 
-def _noise_section(recipe: Recipe, task: str) -> str:
+def _noise_section(recipe: Recipe, task: Task) -> str:
     """Return a data section for noise, which has the recipe's size and what the recipe does on the device."""
     size, augment = recipe.data.image_size, recipe.data.augment
     mixing = {"mixup": augment.mixup, "cutmix": augment.cutmix}
@@ -134,4 +133,4 @@ def _noise_section(recipe: Recipe, task: str) -> str:
 def _noise(recipe: Recipe, opened: OpenedModel) -> Noise:
     classes = tuple(str(label) for label in range(opened.identity.num_classes))
     _, height, width = opened.preprocessing.at(recipe.data.image_size).input_size
-    return Noise(classes, (height, width), masks=opened.task == "segmentation")
+    return Noise(classes, (height, width), masks=opened.task.samples == MASKED)

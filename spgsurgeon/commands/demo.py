@@ -18,9 +18,10 @@ from spgsurgeon.commands.strip import strip_folder
 from spgsurgeon.comparing.arms import PLAIN
 from spgsurgeon.comparing.plan import RESULTS
 from spgsurgeon.comparing.pool import one_thread
-from spgsurgeon.comparing.runs import mean_validation, read_results, results_of
+from spgsurgeon.comparing.runs import merit, read_results, results_of
 from spgsurgeon.errors import UsageError
 from spgsurgeon.runtime.signals import InterruptedRunError
+from spgsurgeon.tasks.registry import task_scored_by
 from spgsurgeon.training.run import train
 
 MODEL = "timm/test_resnet"
@@ -71,7 +72,8 @@ def _run(output: Path, say: Say) -> dict[str, Any]:
     )[0]
     arms = compared["arms"]
     results = results_of(read_results(comparison / RESULTS), "spg", arms["spg"]["multiple"])
-    best = max(results, key=lambda result: mean_validation([result], compared["metric"]))
+    metric = task_scored_by(compared["metric"]).primary
+    best = max(results, key=lambda result: merit([result], metric))
     say(f"strip the SPG model of seed {best.run.seed}, prove it, export it")
     stripped = strip_folder(
         comparison / best.folder, output / "stripped", exports=["safetensors", "onnx"], reference=str(base)

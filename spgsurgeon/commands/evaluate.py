@@ -14,13 +14,13 @@ from spgsurgeon.data.sources.images import open_source
 from spgsurgeon.data.sources.masks import MASK_SOURCES, holds_masks, open_mask_source
 from spgsurgeon.data.sources.shards import with_classes
 from spgsurgeon.data.sources.source import Source
-from spgsurgeon.data.transforms.augmentation import evaluation_transform
-from spgsurgeon.data.transforms.joint import joint_evaluation_transform
 from spgsurgeon.errors import UsageError
 from spgsurgeon.loading.opening import OpenedModel, open_model
 from spgsurgeon.models.preprocessing import Preprocessing
+from spgsurgeon.recipe.data_section import MASKED, samples_of
 from spgsurgeon.runtime.distributed import Processes, choose_precision, join_processes
 from spgsurgeon.runtime.resources import default_workers
+from spgsurgeon.tasks.task import Task
 from spgsurgeon.training.evaluation import evaluate
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
@@ -43,10 +43,10 @@ def evaluate_model(
 ) -> dict[str, Any]:
     """Return the document of `eval --json`: scores, loss, samples, images_per_second.
 
-    The scores are top1 and top5; of a segmentation model mean_iou, pixel_accuracy and class_iou by name (all percent).
+    The scores are the metrics of the model's task (see `tasks`), those of classes by name.
 
     `data` is an image-folder tree, `digits`, `wds` or a data-set name that timm reads (then `path` is where it lies);
-    for a segmentation model a folder of images and masks, `voc` or `coco`. `image_size` in pixels (None: the model's
+    of images with masks a folder of both, `voc` or `coco`. `image_size` in pixels (None: the model's
     own) is what the shorter edge is resized to there. Mask values in `ignore` are not scored (None: those that the
     model was trained without, which the notes then say). Raises UsageError where data and model have other classes, or
     the one has masks and the other has no use for them.
@@ -66,11 +66,11 @@ def evaluate_model(
             scores = evaluate(module, batches, processes, choose_precision(precision, processes.device), opened.task)
         finally:
             batches.close()
-    if "class_iou" in scores:
-        scores["class_iou"] = dict(zip(source.classes, scores["class_iou"], strict=True))
+    for metric in opened.task.by_class:
+        scores[metric.name] = dict(zip(source.classes, scores[metric.name], strict=True))
     return {
         **scores,
-        **size_document(preprocessing, opened.task),
+        **opened.task.size(preprocessing),
         "model": model,
         "data": source.name,
         "notes": [*opened.notes, *_ignored_as_trained(opened, ignore)],
@@ -84,7 +84,7 @@ def _find_data(data: str, path: Path | None) -> tuple[str | None, Path | None]:
     if path is None and data != "digits" and "/" in data and not data.startswith(("torch/", "hfds/")):
         raise UsageError(
             f"there is no folder {data}",
-            hint="--data is a folder, wds, digits, torch/NAME or hfds/NAME; voc or coco for segmentation",
+            hint="--data is a folder, wds, digits, torch/NAME or hfds/NAME; voc or coco, which have masks",
         )
     if path is None and (data.startswith("torch/") or data in ("wds", *MASK_SOURCES)):
         raise UsageError(f"--data {data} needs the folder it lies in", hint="--data-path FOLDER")
@@ -94,19 +94,18 @@ def _find_data(data: str, path: Path | None) -> tuple[str | None, Path | None]:
 def _form_of(root: Path | None, split: str, opened: OpenedModel) -> str:
     """Return the form of the data in a folder: what the model's task calls for."""
     assert root is not None
-    if opened.task == "classification" and holds_masks(root, split):
-        check_task(opened.task, True, opened.source)
-    return "masks" if opened.task == "segmentation" else "folder"
+    opened.task.check_samples(MASKED if holds_masks(root, split) else opened.task.samples, opened.source)
+    return opened.task.source
 
 
 def _open_data(
     form: str, root: Path | None, split: str, opened: OpenedModel, ignore: Sequence[int] | None
 ) -> Source[Any]:
     """Open the data where it fits the model's task."""
-    check_task(opened.task, form in MASK_SOURCES, opened.source)
+    opened.task.check_samples(samples_of(form), opened.source)
     if form not in MASK_SOURCES:
         if ignore:
-            raise UsageError("mask values are ignored in segmentation only", hint="leave --ignore out")
+            raise UsageError(f"--ignore is for masks, and the data has {samples_of(form)}", hint="leave --ignore out")
         return with_classes(open_source(form, root, split), opened.identity.num_classes)
     classes = None
     if form == "masks" and root is not None and not (root.expanduser() / CLASS_NAMES).is_file():
@@ -130,15 +129,14 @@ def evaluation_batches(
     workers: int | None,
     processes: Processes,
     *,
-    task: str,
+    task: Task,
     unreadable: str = "stop",
     cache: Cache | None = None,
 ) -> EvaluationBatches:
     """Return the batches of one evaluation, this process's share of them."""
-    transform = joint_evaluation_transform if task == "segmentation" else evaluation_transform
     return EvaluationBatches(
         source,
-        transform(preprocessing),
+        task.evaluation_transform(preprocessing),
         batch_size=batch_size,
         workers=default_workers() if workers is None else workers,
         rank=processes.rank,
@@ -147,20 +145,6 @@ def evaluation_batches(
         unreadable=unreadable,
         cache=cache,
     )
-
-
-def check_task(task: str, has_masks: bool, model: str) -> None:
-    """Raise UsageError where a segmentation model is given data without masks, or another model data with them."""
-    if task == "segmentation" and not has_masks:
-        raise UsageError(
-            f"{model} predicts a class for each pixel, and the data has one for each picture",
-            hint="give pictures with masks: a folder with SPLIT/images and SPLIT/masks, voc or coco",
-        )
-    if task != "segmentation" and has_masks:
-        raise UsageError(
-            f"{model} predicts a class for each picture, and the data has masks",
-            hint="give labelled pictures, such as a folder SPLIT/CLASS/PICTURE, or a segmentation model",
-        )
 
 
 def classes_said_by(form: str, root: str | Path | None, classes: Sequence[str] | int | None = None) -> str | None:
@@ -184,12 +168,6 @@ def check_classes(source: Source[Any], num_classes: int, model: str, hint: str, 
         f"{said_by} says {classes} classes, {model} has {num_classes}",
         hint=f"correct {said_by} if the data has {num_classes} classes; else {hint}",
     )
-
-
-def size_document(preprocessing: Preprocessing, task: str) -> dict[str, Any]:
-    """Return the size, in pixels, that pictures are scored at: of maps only the shorter edge is given."""
-    _, height, width = preprocessing.input_size
-    return {"shorter_edge": height} if task == "segmentation" else {"image_size": [height, width]}
 
 
 def _check_computation(device: str, precision: str) -> None:

@@ -80,7 +80,7 @@ def graft_proven(opened: OpenedModel, replicas: Replicas, *, head_batch: str = "
             hint="such weights can't be retrained; was the checkpoint written by a run that diverged?",
         )
     replicas = replicas.settled(opened)
-    images = example_images(opened.module, opened.preprocessing.input_size, task=opened.task)
+    images = example_images(opened.module, opened.preprocessing.input_size, largest_side=opened.task.largest_side)
     before = fingerprint(opened.module, images)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -32,14 +32,16 @@ from spgsurgeon.loading.locating import resolve_folder
 from spgsurgeon.loading.opening import OpenedModel, open_model, state_of
 from spgsurgeon.models.libraries.building import build_for_loading, load_weights
 from spgsurgeon.models.libraries.identity import Identity
+from spgsurgeon.models.libraries.registry import library
 from spgsurgeon.models.sites.search import run_in_eval
 from spgsurgeon.replicas.grafted import detach, layout_of
 from spgsurgeon.replicas.outputs import outputs_of
 from spgsurgeon.runs.folder import recipe_of
 from spgsurgeon.surgery.attaching import replicas_from, step_labels
 from spgsurgeon.surgery.proof import Layout, example_images, prove_strip
+from spgsurgeon.tasks.metrics import LOSS
+from spgsurgeon.tasks.task import Task
 
-METRICS = ("top1", "top5", "mean_iou", "pixel_accuracy")  # percentages that a card shows
 _FILES = {"safetensors": "model.safetensors", "pt": "model.pt", "onnx": "model.onnx"}
 
 
@@ -57,7 +59,7 @@ class _Patient:
     """What is known of a base whose replicas were taken down, apart from its weights."""
 
     identity: Identity
-    task: str
+    task: Task
     manifest: GraftManifest
     trp: dict[str, Any]
     config: dict[str, Any]
@@ -127,7 +129,12 @@ def strip_folder(
             (temporary / "README.md").write_text(card, encoding="utf-8")
         if proof_file is not None:
             write_json(proof_file, {**outputs[0], "proof": proof, "package_version": __version__})
-    return {"outputs": outputs, "proof": proof, "proven": True, "notes": [*patient.notes, *_no_gain(source)]}
+    return {
+        "outputs": outputs,
+        "proof": proof,
+        "proven": True,
+        "notes": [*patient.notes, *_no_gain(source, patient.task)],
+    }
 
 
 def _formats(output: Path, exports: Sequence[str]) -> tuple[list[str], bool]:
@@ -165,7 +172,8 @@ def _take_down(source: Path, weights: str | None) -> tuple[nn.Module, _Patient]:
     opened = open_model(str(folder), weights=weights)
     assert opened.manifest is not None
     grafted = regraft(opened, read_safetensors(folder / "temporary.safetensors")[0])
-    images = example_images(opened.module, opened.preprocessing.input_size, task=opened.task)
+    largest = opened.task.largest_side
+    images = example_images(opened.module, opened.preprocessing.input_size, largest_side=largest)
     outputs = outputs_of(run_in_eval(grafted, images))
     base = detach(grafted)
     state = state_of(base)
@@ -245,47 +253,43 @@ def _public_name(source: str) -> str:
     return Path(source).name if Path(source).is_absolute() else source
 
 
-def _percentages(scores: dict[str, Any]) -> dict[str, float]:
-    return {metric: scores[metric] for metric in METRICS if metric in scores}
-
-
-def _scores(source: Path) -> dict[str, dict[str, float]] | None:
-    """Return a run's percentages, original and best; None for a folder that was grafted only."""
+def _scores(source: Path, task: Task) -> dict[str, dict[str, float]] | None:
+    """Return the scores that a card shows, original and best; None for a folder that was grafted only."""
     if kind_of(source) != "run":
         return None
     counters = read_state(resolve_folder(source))["counters"]
-    return {when: _percentages(counters[when]) for when in ("original", "best")}
+    shown = [metric.name for metric in task.metrics if metric != LOSS]
+    return {
+        when: {name: counters[when][name] for name in shown if name in counters[when]} for when in ("original", "best")
+    }
 
 
-def _no_gain(source: Path) -> list[str]:
+def _no_gain(source: Path, task: Task) -> list[str]:
     """Return the note that the retraining has not helped by its own scores, where it has not."""
-    scores = _scores(source)
+    scores, metric = _scores(source, task), task.primary
     if scores is None:
         return []
-    metric = next(iter(scores["best"]))
-    original, best = scores["original"][metric], scores["best"][metric]
-    said = "worse than the original" if best < original else "no gain"
-    return [] if best > original else [f"{said}: the run's best {metric} is {best:.3f}, the original's {original:.3f}"]
-
-
-def _builder_arguments(patient: _Patient) -> dict[str, Any]:
-    """Return what the library's own builder needs to be told, where its defaults are others than ours."""
-    auxiliary = patient.task == "segmentation" and len(patient.grafted_outputs) > 1
-    return ({"aux_loss": True} if auxiliary else {}) | patient.identity.model_args
+    original, best = (scores[when][metric.name] for when in ("original", "best"))
+    if metric.better(best, original):
+        return []
+    said = "worse than the original" if metric.better(original, best) else "no gain"
+    return [f"{said}: the run's best {metric.name} is {best:.3f}, the original's {original:.3f}"]
 
 
 def _card(patient: _Patient, source: Path, proof: dict[str, bool], formats: Sequence[str]) -> str:
     manifest, identity = patient.manifest, patient.identity
-    recipe, scores = (recipe_of(source) if kind_of(source) == "run" else None), _scores(source)
+    recipe, scores = (recipe_of(source) if kind_of(source) == "run" else None), _scores(source, patient.task)
     return model_card(
         architecture=identity.architecture,
         library=identity.library,
         num_classes=identity.num_classes,
-        model_args=_builder_arguments(patient),
+        builder_arguments=library(identity.library).builder_arguments(identity, len(patient.grafted_outputs)),
         trp=patient.trp,
-        task=patient.task,
+        pipeline_tag=patient.task.pipeline_tag,
+        usage=patient.task.usage,
         recipe=recipe,
         scores=scores,
+        higher_is_better=patient.task.primary.higher_is_better,
         proof=dict(proof),
         content_hash=patient.content_hash,
         base_source=_public_name(manifest.base["source"]),

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from spgsurgeon.checkpoint.folders import read_manifest, read_state
 from spgsurgeon.checkpoint.writing import write_json, write_safetensors
-from spgsurgeon.commands.evaluate import check_classes, check_task
+from spgsurgeon.commands.evaluate import check_classes
 from spgsurgeon.data.opening import open_data, open_training
 from spgsurgeon.data.sources.source import Source
 from spgsurgeon.data.subsets import Subset
 from spgsurgeon.errors import SurgeonError
 from spgsurgeon.loading.locating import resolve_folder
 from spgsurgeon.loading.opening import OpenedModel, open_model, state_of
-from spgsurgeon.recipe.data_section import HOLDOUT, MASKS, DataSection
+from spgsurgeon.recipe.data_section import HOLDOUT, DataSection, samples_of
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.recipe.schema import Recipe
 
@@ -36,7 +36,7 @@ def open_base(model: str, recipe: Recipe, *, random_weights: bool, **options: An
     if random_weights and options.get("num_classes") is None:
         options["num_classes"] = classes
     opened = open_model(model, random_seed=recipe.training.seed if random_weights else None, **options)
-    check_task(opened.task, recipe.data.source in MASKS, model)
+    opened.task.check_samples(samples_of(recipe.data.source), model)
     hint = f"the same command with --num-classes {classes} gives it a new, untrained head"
     check_classes(train, opened.identity.num_classes, model, hint=hint)
     return opened

@@ -22,8 +22,7 @@ from spgsurgeon.comparing.pool import one_thread
 from spgsurgeon.comparing.runs import folder_of
 from spgsurgeon.data.opening import open_data
 from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
-from spgsurgeon.recipe.data_section import HOLDOUT, MASKS
-from spgsurgeon.tasks.scoring import METRIC
+from spgsurgeon.recipe.data_section import HOLDOUT
 from spgsurgeon.training.run import FREE_KEYS, time_steps, train
 
 PLAN, DOCUMENT, COSTS, RESULTS = "compare-plan.json", "compare.json", "costs.json", "results.jsonl"
@@ -94,7 +93,6 @@ def complete(plan: Plan, base: Path, lineup: Lineup) -> dict[str, dict[str, Any]
     With a budget of seconds an arm has as many epochs as cost the same, by steps measured here, as plain's.
     """
     recipe = lineup.recipe
-    plan.metric = METRIC["segmentation" if recipe.data.source in MASKS else "classification"]
     scored_on = open_data(recipe.data).evaluation
     plan.scored_on = scored_on.name
     if len(plan.seeds) == 1 and len(scored_on) < 2:
@@ -108,6 +106,7 @@ def complete(plan: Plan, base: Path, lineup: Lineup) -> dict[str, dict[str, Any]
         with _about(arm, base, plan.model):
             overrides, trial = _overrides(lineup, arm), base.parent / "trial"
             trials[arm.name] = train(str(base), recipe=lineup.source, overrides=overrides, output=trial, dry_run=True)
+    plan.metric = trials[PLAIN]["metric"]
     epochs = recipe.training.epochs
     plan.epochs = {arm.name: epochs for arm in lineup.arms}
     if plan.budget == "seconds":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -16,7 +17,8 @@ from spgsurgeon.errors import SurgeonError
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.runs.folder import last_of
 from spgsurgeon.runs.records import read_epochs
-from spgsurgeon.tasks.scoring import Scores
+from spgsurgeon.tasks.metrics import LOSS, Metric
+from spgsurgeon.tasks.task import Scores
 from spgsurgeon.training.number_guard import NonFiniteError
 from spgsurgeon.training.run import FREE_KEYS, train
 
@@ -144,13 +146,22 @@ def results_of(results: dict[Run, Result], arm: str, multiple: float | None = No
     return sorted(found, key=lambda result: (result.run.multiple, result.run.seed))
 
 
-def mean_validation(results: Iterable[Result], metric: str) -> tuple[float, float]:
-    """Return the mean score and, to tell ties apart, minus the mean loss; minus infinity where a run broke off."""
+def mean_validation(results: Iterable[Result], metric: Metric) -> float | None:
+    """Return the mean score; None where a run broke off."""
+    return _mean(results, metric.name)
+
+
+def merit(results: Iterable[Result], metric: Metric) -> tuple[float, float]:
+    """Return what learning rates are chosen by, larger for better ones: the mean score and, in a tie, the loss."""
+    found = list(results)
+    score, loss = _mean(found, metric.name), _mean(found, LOSS.name)
+    return (-math.inf, -math.inf) if score is None or loss is None else (metric.merit(score), LOSS.merit(loss))
+
+
+def _mean(results: Iterable[Result], name: str) -> float | None:
     scores = [result.validation for result in results]
-    whole = [scored for scored in scores if scored is not None]
-    if len(whole) < len(scores) or not whole:
-        return float("-inf"), float("-inf")
-    return sum(s[metric] for s in whole) / len(whole), -sum(s["loss"] for s in whole) / len(whole)
+    whole = [scored[name] for scored in scores if scored is not None]
+    return sum(whole) / len(whole) if whole and len(whole) == len(scores) else None
 
 
 def valid_share(folder: Path) -> list[float]:

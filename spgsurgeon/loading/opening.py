@@ -25,11 +25,13 @@ from spgsurgeon.models.libraries.building import (
     sites_of,
     with_classes,
 )
-from spgsurgeon.models.libraries.identity import Identity, Task
+from spgsurgeon.models.libraries.identity import Identity
 from spgsurgeon.models.libraries.registry import NamedModel, library, parse_model, resolve_architecture
 from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.models.recognition.identification import Match
 from spgsurgeon.models.sites.heads import DepthSite, Site
+from spgsurgeon.tasks.registry import task_named
+from spgsurgeon.tasks.task import Task
 
 _LISTED = 8
 _IGNORED = "ignored_mask_values"  # in config.json
@@ -82,8 +84,8 @@ class OpenedModel:
 
     @property
     def task(self) -> Task:
-        """What the model predicts: "classification" or "segmentation"."""
-        return library(self.identity.library).task(self.identity.architecture)
+        """What the model predicts."""
+        return task_named(library(self.identity.library).task(self.identity.architecture))
 
     def config(self) -> dict[str, Any]:
         """Return the `config.json` that belongs beside these weights."""

@@ -13,6 +13,13 @@ READABLE = ("torch/", "hfds/")
 MASKS = ("masks", "voc", "coco")
 STREAMS = ("tfds/", "hfids/")
 HOLDOUT = "holdout"
+LABELLED, MASKED = "labelled images", "images with masks"
+"""What the samples of a source are."""
+
+
+def samples_of(source: str) -> str:
+    """Return what the samples of a data source are."""
+    return MASKED if source in MASKS else LABELLED
 
 
 def _known_source(source: str) -> str:

@@ -21,8 +21,6 @@ from spgsurgeon.replicas.stacking import ReplicaChain
 
 Layout = list[tuple[str, tuple[int, ...], torch.dtype]]
 
-LARGEST_MAP = 128  # pixels
-
 
 @dataclass(frozen=True)
 class Fingerprint:
@@ -33,17 +31,16 @@ class Fingerprint:
 
 
 def example_images(
-    module: nn.Module, input_size: tuple[int, int, int], batch: int = 2, *, task: str = "classification"
+    module: nn.Module, input_size: tuple[int, int, int], batch: int = 2, *, largest_side: int | None = None
 ) -> Tensor:
     """Return normal noise [batch, channels, H, W], the same on every call, where and as the module's weights are.
 
-    For `task` "segmentation" the pictures have at most `LARGEST_MAP` pixels a side: such models take any size, and the
-    laws compare two runs of the same layers, none of whose weights depend on it. At full size a proof would take
-    seconds and gigabytes.
+    The images have at most `largest_side` pixels a side, for a model that takes any size: the laws compare two runs of
+    the same layers, none of whose weights depend on it.
     """
     channels, *sides = input_size
-    if task == "segmentation":
-        sides = [min(side, LARGEST_MAP) for side in sides]
+    if largest_side is not None:
+        sides = [min(side, largest_side) for side in sides]
     generator = torch.Generator().manual_seed(0)
     parameter = next(module.parameters())
     return torch.randn(batch, channels, *sides, generator=generator).to(parameter.device, parameter.dtype)

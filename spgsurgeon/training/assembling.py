@@ -10,8 +10,7 @@ from spgsurgeon.data.cache.caching import Cache
 from spgsurgeon.data.loading.loader import EvaluationBatches, TrainingBatches
 from spgsurgeon.data.loading.samples import AnyTransform
 from spgsurgeon.data.opening import choose_cache
-from spgsurgeon.data.transforms.augmentation import Augmentation, evaluation_transform, training_transform
-from spgsurgeon.data.transforms.joint import joint_training_transform
+from spgsurgeon.data.transforms.augmentation import Augmentation
 from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.runs.folder import RunFolder
@@ -44,7 +43,8 @@ def make_retraining(
     cache = _cache(case, processes, progress)
     return Retraining(
         case.grafted,
-        settings_of(case.recipe, case.grafted.steps - 1, case.opened.task),
+        settings_of(case.recipe, case.grafted.steps - 1),
+        case.opened.task,
         processes,
         _training_batches(case, processes, cache),
         _evaluation_batches(case, processes, cache),
@@ -60,7 +60,7 @@ def _cache(case: Case, processes: Processes, progress: Progress | None) -> Cache
         return None
     parts = (
         (case.data.train, _training_transform(case)),
-        (case.data.evaluation, evaluation_transform(scored_at(case))),
+        (case.data.evaluation, case.opened.task.evaluation_transform(scored_at(case))),
     )
     say = progress.warning if progress and processes.leads else lambda text: None
     return choose_cache(case.recipe.data.cache, processes.device, parts, say)
@@ -68,9 +68,8 @@ def _cache(case: Case, processes: Processes, progress: Progress | None) -> Cache
 
 def _training_transform(case: Case) -> AnyTransform:
     data, augment = case.recipe.data, case.recipe.data.augment
-    make = joint_training_transform if case.opened.task == "segmentation" else training_transform
     augmentation = Augmentation(crop=augment.crop, flip=augment.flip, policy=augment.policy, erase=augment.erase)
-    return make(case.opened.preprocessing.at(data.image_size), augmentation)
+    return case.opened.task.training_transform(case.opened.preprocessing.at(data.image_size), augmentation)
 
 
 def scored_at(case: Case) -> Preprocessing:

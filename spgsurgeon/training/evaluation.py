@@ -12,7 +12,7 @@ from spgsurgeon.data.loading.transfer import Transfer
 from spgsurgeon.replicas.outputs import main_output
 from spgsurgeon.runtime.distributed import Processes, autocast
 from spgsurgeon.runtime.memory_format import choose_memory_format, lay_out_convolutions
-from spgsurgeon.tasks.scoring import TALLIES, Scores, Tally
+from spgsurgeon.tasks.task import Scores, Tally, Task
 
 
 @torch.no_grad()
@@ -21,12 +21,12 @@ def evaluate(
     batches: Iterable[tuple[Tensor, ...]],
     processes: Processes,
     precision: torch.dtype,
-    task: str = "classification",
+    task: Task,
     *,
     memory_format: str = "auto",
     tally: Tally | None = None,
 ) -> Scores:
-    """Return the scores of the task's tally (see `scoring`), and images_per_second with data loading.
+    """Return the scores of the task's tally, and images_per_second with data loading.
 
     `tally` counts instead of a new one. `model` is put into eval mode; a grafted model is its base then. Of several
     outputs the first counts, or the one called `out`. Pictures and the weights of convolutions lie as in training (see
@@ -37,7 +37,7 @@ def evaluate(
     layout = choose_memory_format(memory_format, processes.device, model)
     lay_out_convolutions(model, layout)
     started = time.perf_counter()
-    tally, transfer = tally or TALLIES[task](processes), Transfer(processes.device)
+    tally, transfer = tally or task.tally(processes), Transfer(processes.device)
     for images, labels, *_ in batches:
         images, labels = transfer(images, labels)
         with autocast(processes.device, precision):

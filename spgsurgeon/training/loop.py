@@ -31,7 +31,7 @@ from spgsurgeon.runs.folder import RunFolder
 from spgsurgeon.runtime.distributed import Processes, choose_precision, forget_peak_memory
 from spgsurgeon.runtime.memory_format import choose_memory_format, lay_out_convolutions
 from spgsurgeon.runtime.signals import InterruptedRunError, StopNow, stop_on_signals
-from spgsurgeon.tasks.scoring import METRIC, Scores
+from spgsurgeon.tasks.task import Scores, Task
 from spgsurgeon.training.cold_start import (
     check_unchanged,
     drift,
@@ -66,6 +66,7 @@ class Retraining:
         self,
         grafted: GraftedModel,
         settings: Settings,
+        task: Task,
         processes: Processes,
         training: TrainingBatches,
         evaluation: EvaluationBatches,
@@ -84,7 +85,8 @@ class Retraining:
         self.grafted = grafted.to(processes.device)
         layout = choose_memory_format(settings.memory_format, processes.device, grafted)
         lay_out_convolutions(self.grafted, layout)
-        self.settings, self.processes, self.run_folder, self.progress = settings, processes, run, progress
+        self.settings, self.task = settings, task
+        self.processes, self.run_folder, self.progress = processes, run, progress
         self._training, self._evaluation = training, evaluation
         self._num_classes, self._labels = num_classes, step_labels
         self._precision = choose_precision(settings.precision, processes.device)
@@ -99,7 +101,7 @@ class Retraining:
         )
         self._keeping = Safekeeping(self.state, processes, progress)
         self._stepper = Stepper(
-            self.state, self.schedule, settings, processes, num_classes=num_classes, precision=self._precision
+            self.state, self.schedule, settings, task, processes, num_classes=num_classes, precision=self._precision
         )
         self._compiles = settings.compile  # until the first step is done
 
@@ -235,8 +237,8 @@ class Retraining:
                 f"the model after step {counters.step} scores a loss of NaN",
                 hint="lower training.optimizer.lr, or set training.gradient_clip; earlier checkpoints are kept",
             )
-        metric = METRIC[self.settings.task]
-        better = counters.best is None or counters.last[metric] > counters.best[metric]
+        metric = self.task.primary
+        better = counters.best is None or metric.better(counters.last[metric.name], counters.best[metric.name])
         if better:
             counters.best = counters.last
         self._finish_epoch(metrics | {"evaluation": counters.last}, best=better)
@@ -290,8 +292,8 @@ class Retraining:
         batches = self._evaluation.run(self._keeping.stop_if_asked)
         try:
             with self._keeping.at_once():
-                form, task = self.settings.memory_format, self.settings.task
-                scores = evaluate(model, batches, self.processes, self._precision, task, memory_format=form)
+                form = self.settings.memory_format
+                scores = evaluate(model, batches, self.processes, self._precision, self.task, memory_format=form)
         except StopNow:
             self._keeping.leave(self._keeping.request.number)
         except SurgeonError as error:

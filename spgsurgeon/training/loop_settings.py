@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from spgsurgeon.errors import UsageError
-from spgsurgeon.models.libraries.identity import Task
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.training.settings import Checkpoints, ColdStart, Objective, Optimizer, Schedule, Settings
 
 
-def settings_of(recipe: Recipe, replicas: int, task: Task = "classification") -> Settings:
-    """Return what the loop is told, from what the recipe says, for a model of `task` with that many replicas."""
+def settings_of(recipe: Recipe, replicas: int) -> Settings:
+    """Return what the loop is told, from what the recipe says, for a model with that many replicas."""
     training, objective, cold = recipe.training, recipe.objective, recipe.cold_start
     if replicas and len(objective.weights) != replicas:
         raise UsageError(f"objective.weights has {len(objective.weights)} entries for {replicas} replicas")
     return Settings(
-        task=task,
         epochs=training.epochs,
         objective=Objective(
             form=objective.form,

@@ -11,14 +11,14 @@ import torch
 from spgsurgeon.checkpoint.folders import GraftManifest
 from spgsurgeon.checkpoint.hashing import layout_hash
 from spgsurgeon.checkpoint.tensors import read_safetensors
-from spgsurgeon.commands.evaluate import check_classes, check_task, classes_said_by
+from spgsurgeon.commands.evaluate import check_classes, classes_said_by
 from spgsurgeon.commands.graft import graft_proven, regraft
 from spgsurgeon.data.opening import Data, open_data
 from spgsurgeon.data.sources.source import check_same_classes
 from spgsurgeon.errors import ArchitectureError, UsageError
 from spgsurgeon.loading.opening import OpenedModel, open_model, state_of
 from spgsurgeon.models.sites.tracing import meta_twin, run_twin
-from spgsurgeon.recipe.data_section import MASKS, DataSection
+from spgsurgeon.recipe.data_section import DataSection, samples_of
 from spgsurgeon.recipe.schema import CONTROLS, Recipe
 from spgsurgeon.replicas.grafted import GraftedModel
 from spgsurgeon.surgery.attaching import Replicas
@@ -57,7 +57,7 @@ def prepare(
     classes = len(data.train.classes)
     wanted = classes if random_seed is not None and num_classes is None else num_classes
     opened = _in_float32(open_model(model, weights=weights, arch=arch, num_classes=wanted, random_seed=random_seed))
-    check_task(opened.task, section.source in MASKS, model)
+    opened.task.check_samples(samples_of(section.source), model)
     said_by = classes_said_by(section.source, section.path, section.classes)
     check_classes(data.train, opened.identity.num_classes, model, _new_head(opened, classes), said_by=said_by)
     _check_sizes(section, opened)

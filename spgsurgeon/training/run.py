@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from spgsurgeon.checkpoint.writing import refuse_overwriting_input
-from spgsurgeon.commands.evaluate import size_document
 from spgsurgeon.errors import UsageError
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.recipe.schema import Recipe
@@ -214,16 +213,17 @@ def _describe(case: Case, processes: Processes, output: Path) -> dict[str, Any]:
     """Return what a run would be of, beside its plan."""
     recipe, data = case.recipe, case.data
     size = case.opened.preprocessing.at(recipe.data.image_size).input_size[1:]
-    scored, task = scored_at(case), case.opened.task
+    task = case.opened.task
     return {
         "model": recipe.model,
         "trp": case.manifest.trp,
         "passes": case.grafted.steps if recipe.trp.rollouts else 1,
         "data": {
             "train": {"name": data.train.name, "samples": len(data.train), "image_size": list(size)},
-            "eval": {"name": data.evaluation.name, "samples": len(data.evaluation)} | size_document(scored, task),
+            "eval": {"name": data.evaluation.name, "samples": len(data.evaluation)} | task.size(scored_at(case)),
             "classes": len(data.train.classes),
         },
+        "metric": task.primary.name,
         "epochs": recipe.training.epochs,
         "device": str(processes.device),
         "precision": str(choose_precision(recipe.training.precision, processes.device)).removeprefix("torch."),

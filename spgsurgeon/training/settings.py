@@ -67,12 +67,10 @@ class Checkpoints:
 class Settings:
     """One retraining by the loop. `batch` sizes are per process; `accumulate` batches make an optimizer step.
 
-    `task` is "classification" (a label a picture) or "segmentation" (a mask, without mixup and cutmix). `non_finite`
-    and `max_skips` are the policy of `NumberGuard`.
+    `non_finite` and `max_skips` are the policy of `NumberGuard`.
     """
 
     epochs: int
-    task: str = "classification"
     objective: Objective = field(default_factory=Objective)
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)

@@ -10,7 +10,7 @@ from timm.utils import ModelEmaV3
 
 from spgsurgeon.replicas.grafted import GraftedModel
 from spgsurgeon.runs.folder import Checkpoint
-from spgsurgeon.tasks.scoring import Scores
+from spgsurgeon.tasks.task import Scores
 from spgsurgeon.training.cold_start import Moments
 from spgsurgeon.training.optimization import optimizer_state, restore_optimizer
 from spgsurgeon.training.statistics import Totals

@@ -17,6 +17,7 @@ from spgsurgeon.objective.loss import SPGLoss, spg_loss
 from spgsurgeon.runtime.distributed import Processes, autocast
 from spgsurgeon.runtime.memory_format import choose_memory_format
 from spgsurgeon.runtime.seeds import derive_seed, seed_generators
+from spgsurgeon.tasks.task import Task
 from spgsurgeon.training.number_guard import NumberGuard
 from spgsurgeon.training.settings import Settings
 from spgsurgeon.training.state import TrainingState
@@ -31,6 +32,7 @@ class Stepper:
         state: TrainingState,
         schedule: Scheduler,
         settings: Settings,
+        task: Task,
         processes: Processes,
         *,
         num_classes: int,
@@ -40,7 +42,7 @@ class Stepper:
         self._precision = precision
         self._transfer = Transfer(processes.device)
         self._memory_format = choose_memory_format(settings.memory_format, processes.device, state.grafted)
-        self._mixer = make_mixer(settings, num_classes)
+        self._mixer = make_mixer(settings, task, num_classes)
         self._distributed = DistributedDataParallel(state.grafted) if processes.world_size > 1 else None
         model: nn.Module = self._distributed or state.grafted
         self._model: Any = torch.compile(model) if settings.compile else model

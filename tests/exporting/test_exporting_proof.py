@@ -14,6 +14,7 @@ from spgsurgeon.models.sites.search import run_in_eval
 from spgsurgeon.replicas.grafted import GraftedModel, attach, detach, layout_of
 from spgsurgeon.replicas.places import Place
 from spgsurgeon.surgery.proof import Fingerprint, example_images, fingerprint, prove_graft, prove_strip
+from spgsurgeon.tasks.registry import TASKS
 
 T = 2
 
@@ -108,7 +109,7 @@ def test_a_site_that_train_mode_does_not_reach_is_refused():
 def segmentation() -> tuple[nn.Module, Tensor]:
     """A model of two outputs, whose head reads two maps by name, and batch norms in it."""
     module = Segmentation().eval()
-    return module, example_images(module, (3, 16, 16), task="segmentation")
+    return module, example_images(module, (3, 16, 16))
 
 
 class Segmentation(nn.Module):
@@ -296,8 +297,9 @@ def test_example_images_are_the_same_on_every_call_and_of_the_models_dtype():
 
 
 @pytest.mark.parametrize(("task", "size"), [("classification", (520, 64)), ("segmentation", (128, 64))])
-def test_maps_are_proven_on_smaller_pictures(task, size):
-    assert example_images(resnet()[0], (3, 520, 64), task=task).shape == (2, 3, *size)
+def test_maps_are_proven_on_smaller_images(task, size):
+    largest = TASKS[task].largest_side
+    assert example_images(resnet()[0], (3, 520, 64), largest_side=largest).shape == (2, 3, *size)
 
 
 def test_a_picture_the_model_can_not_take_is_said_so():

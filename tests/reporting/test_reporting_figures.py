@@ -27,6 +27,9 @@ from spgsurgeon.reporting.figures import (
 )
 from spgsurgeon.reporting.gallery import drawings_of
 from spgsurgeon.runs.records import RunRecord
+from spgsurgeon.tasks.classification import CLASSIFICATION
+
+TOP1 = CLASSIFICATION.primary
 
 
 @pytest.fixture
@@ -53,11 +56,11 @@ def rows_of(figure: Figure) -> list[tuple[str, list[float]]]:
 
 def test_scores_start_at_the_original_and_lie_still_over_a_cold_start() -> None:
     run = record(line(1, cold=True), line(2, cold=True), line(1), line(2), cold_epochs=2)
-    (axes,) = score_figure([run], "top1").axes
+    (axes,) = score_figure([run], TOP1).axes
     points = [(-2, 79.0), (0, 79.0), (1, 80.0), (2, 81.0)]
     assert sorted(lines_of(axes, run), key=len) == [points[:1], points[-1:], points]
     assert [text.get_text().strip() for text in axes.texts] == ["cold start"]
-    (warm,) = score_figure([record(line(1))], "top1").axes
+    (warm,) = score_figure([record(line(1))], TOP1).axes
     assert not warm.texts
 
 
@@ -82,7 +85,7 @@ def test_an_epoch_has_its_own_number_on_the_axis(cold: tuple[int, ...], names: l
 
 def test_the_best_epoch_is_marked_where_it_is_not_the_last() -> None:
     run = record(line(1), line(2) | {"evaluation": {"top1": 10.0}})
-    (axes,) = score_figure([run], "top1").axes
+    (axes,) = score_figure([run], TOP1).axes
     assert [(1, 80.0)] in lines_of(axes, run)
 
 

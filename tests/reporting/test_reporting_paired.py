@@ -20,7 +20,7 @@ def test_the_interval_is_scipys(count: int) -> None:
     expected = stats.ttest_rel(arm, plain).confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
     assert found.mean == pytest.approx((arm - plain).mean())
-    assert (found.verdict == "no difference shown") == (stats.ttest_rel(arm, plain).pvalue > 0.05)
+    assert (found.verdict() == "no difference shown") == (stats.ttest_rel(arm, plain).pvalue > 0.05)
 
 
 def test_the_bootstrap_is_scipys() -> None:
@@ -41,7 +41,7 @@ def test_the_bootstrap_is_scipys() -> None:
     ],
 )
 def test_verdicts(differences: list[float], verdict: str) -> None:
-    assert paired_difference(differences).verdict == verdict
+    assert paired_difference(differences).verdict() == verdict
 
 
 def _scores(generator: np.random.Generator, seeds: int, samples: int, gain: float = 0.0) -> tuple[np.ndarray, ...]:
@@ -55,7 +55,7 @@ def _scores(generator: np.random.Generator, seeds: int, samples: int, gain: floa
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_identical_arms_are_told_apart_in_one_of_twenty_comparisons_at_most(seeds: int, samples: int) -> None:
     plain, arm = _scores(np.random.default_rng(seeds * samples), seeds, samples)
-    verdicts = [paired_difference(d, resolution=100 / samples, resamples=1).verdict for d in arm - plain]
+    verdicts = [paired_difference(d, resolution=100 / samples, resamples=1).verdict() for d in arm - plain]
     false = sum(verdict != "no difference shown" for verdict in verdicts)
     print(f"{seeds} seeds, {samples} samples: {100 * false / COMPARISONS:.2f} % false verdicts")
     assert false / COMPARISONS <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / COMPARISONS)
@@ -65,7 +65,7 @@ def test_one_seed_over_many_pictures_is_wrong_as_seldom() -> None:
     generator = np.random.default_rng(3)
     plain, arm = generator.random((2, COMPARISONS, 697)) < 0.9
     differences = 100.0 * arm - 100.0 * plain
-    false = sum(paired_difference(d, resamples=1).verdict != "no difference shown" for d in differences)
+    false = sum(paired_difference(d, resamples=1).verdict() != "no difference shown" for d in differences)
     assert false / COMPARISONS <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / COMPARISONS)
 
 
@@ -87,7 +87,7 @@ def test_one_seed_over_many_masks_is_wrong_as_seldom() -> None:
             plain, arm = (100 * ((drawn @ h) / (drawn @ u)).mean(1) for h, u in zip(hits, unions, strict=True))
             return arm - plain
 
-        false += resampled_difference(difference, 30, resamples=300).verdict != "no difference shown"
+        false += resampled_difference(difference, 30, resamples=300).verdict() != "no difference shown"
     assert false / comparisons <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / comparisons)
 
 
@@ -105,15 +105,15 @@ def test_a_difference_as_large_as_detectable_is_shown_four_times_in_five() -> No
     spread, seeds = 1.0, 5
     true = (2.7764 + 0.9410) * spread / math.sqrt(seeds)
     shown = sum(
-        paired_difference(d, resamples=1).verdict == "gain"
+        paired_difference(d, resamples=1).verdict() == "gain"
         for d in generator.normal(true, spread, (COMPARISONS, seeds))
     )
     assert shown / COMPARISONS == pytest.approx(0.8, abs=0.05)
 
 
 def test_seeds_that_happen_to_differ_alike_show_nothing() -> None:
-    assert paired_difference([0.2, 0.2], resolution=0.2).verdict == "no difference shown"
-    assert paired_difference([0.2, 0.2]).verdict == "gain"
+    assert paired_difference([0.2, 0.2], resolution=0.2).verdict() == "no difference shown"
+    assert paired_difference([0.2, 0.2]).verdict() == "gain"
 
 
 def test_agreement_counts_signs() -> None:

@@ -10,6 +10,8 @@ import pytest
 from recorded import LABELS, line, record
 
 from spgsurgeon.runs.records import EpochRecord, in_words, read_epochs, step_labels
+from spgsurgeon.tasks.classification import CLASSIFICATION
+from spgsurgeon.tasks.segmentation import SEGMENTATION
 
 
 def write(path: Path, *lines: dict[str, Any] | str) -> Path:
@@ -22,7 +24,7 @@ def test_a_line_is_read(tmp_path: Path) -> None:
     assert damaged == []
     assert (epoch.loss, epoch.valid_share, epoch.step_cross_entropy) == (1.5, [1.0, 0.8, 0.6], [1.0, 0.5, None])
     assert epoch.evaluation is not None
-    assert epoch.evaluation.top1 == 80.0
+    assert epoch.evaluation == {"top1": 80.0, "top5": 99.0, "loss": 0.5}
 
 
 def test_no_file_is_no_epoch(tmp_path: Path) -> None:
@@ -97,10 +99,10 @@ def test_epochs_in_words(lines: list[dict[str, Any]], words: str) -> None:
 
 
 def test_the_score_is_known_from_the_epochs_too() -> None:
-    assert record().metric == "top1"
-    assert record(line(1), original=None).metric == "top1"
+    assert record().metric == CLASSIFICATION.primary
+    assert record(line(1), original=None).metric == CLASSIFICATION.primary
     assert record(line(1, cold=True), original=None).metric is None
-    assert record(original={"mean_iou": 40.0}).metric == "mean_iou"
+    assert record(original={"mean_iou": 40.0}).metric == SEGMENTATION.primary
 
 
 def test_a_class_without_a_name_goes_by_its_number() -> None:

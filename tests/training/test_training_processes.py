@@ -45,6 +45,7 @@ from spgsurgeon.runtime.distributed import (
     peak_memory,
 )
 from spgsurgeon.runtime.signals import InterruptedRunError
+from spgsurgeon.tasks.classification import CLASSIFICATION
 from spgsurgeon.training.evaluation import evaluate
 from spgsurgeon.training.settings import Objective, Optimizer, Settings
 
@@ -124,7 +125,7 @@ def in_each_process(rank: int, folder: Path) -> None:
 def scores_of_one_picture(processes: Processes) -> dict[str, Any]:
     share = {"rank": processes.rank, "world_size": processes.world_size}
     batches = EvaluationBatches(Noise(1), evaluation_transform(PREPROCESSING), batch_size=4, workers=0, **share)
-    scores = evaluate(tiny_grafted(), batches, processes, torch.float32)
+    scores = evaluate(tiny_grafted(), batches, processes, torch.float32, CLASSIFICATION)
     return {key: scores[key] for key in ("top1", "top5", "loss", "samples")}
 
 
@@ -147,7 +148,7 @@ def interrupted_and_resumed(processes: Processes, folder: Path) -> dict[str, Any
     alone = tiny_retraining(EVERYTHING)
     return {
         "last scores": whole.counters.last,
-        "scored alone": evaluate(whole.state.ema.module, alone._evaluation, ALONE, torch.float32),
+        "scored alone": evaluate(whole.state.ema.module, alone._evaluation, ALONE, torch.float32, CLASSIFICATION),
         "exit code": exit_code,
         "stopped after": stopped_after,
         "raw weights": [whole.grafted.state_dict(), resumed.grafted.state_dict()],

@@ -17,7 +17,10 @@ from torch.nn.functional import cross_entropy
 from spgsurgeon.data.transforms.masks import IGNORED
 from spgsurgeon.errors import UsageError
 from spgsurgeon.runtime.distributed import Processes, join_processes, sum_dtype
-from spgsurgeon.tasks.scoring import METRIC, TALLIES, ClassificationTally, Scores, SegmentationTally
+from spgsurgeon.tasks.classification import ClassificationTally
+from spgsurgeon.tasks.registry import TASKS
+from spgsurgeon.tasks.segmentation import SEGMENTATION, SegmentationTally
+from spgsurgeon.tasks.task import Scores
 from spgsurgeon.training.evaluation import evaluate
 
 Pairs = list[tuple[Tensor, Tensor]]
@@ -112,16 +115,16 @@ def test_predictions_where_a_mask_is_ignored_are_in_no_union() -> None:
 def test_of_several_outputs_the_one_of_inference_is_scored() -> None:
     model = TinySegmenter().eval()
     images, masks = torch.randn(2, 3, 6, 6), torch.randint(0, 4, (2, 6, 6))
-    found = evaluate(model, [(images, masks)], ONE_PROCESS, torch.float32, "segmentation")
+    found = evaluate(model, [(images, masks)], ONE_PROCESS, torch.float32, SEGMENTATION)
     assert found.pop("images_per_second") > 0
     assert found == scored([(model(images)["out"].detach(), masks)])
     assert found != scored([(model(images)["aux"].detach(), masks)])
 
 
-@pytest.mark.parametrize("task", TALLIES)
+@pytest.mark.parametrize("task", TASKS)
 def test_nothing_to_score(task: str) -> None:
-    with pytest.raises(UsageError, match="not one picture"):
-        TALLIES[task](ONE_PROCESS).scores()
+    with pytest.raises(UsageError, match="not one image"):
+        TASKS[task].tally(ONE_PROCESS).scores()
 
 
 def test_nothing_but_ignored_pixels() -> None:
@@ -129,11 +132,12 @@ def test_nothing_but_ignored_pixels() -> None:
         scored([(torch.randn(1, 3, 4, 4), torch.full((1, 4, 4), IGNORED))])
 
 
-@pytest.mark.parametrize("task", TALLIES)
-def test_the_metric_is_one_of_the_scores(task: str) -> None:
-    tally = TALLIES[task](ONE_PROCESS)
+@pytest.mark.parametrize("task", TASKS)
+def test_the_scores_are_the_metrics_of_the_task(task: str) -> None:
+    tally = TASKS[task].tally(ONE_PROCESS)
     tally.add(*(drawn()[0] if task == "segmentation" else (torch.eye(3), torch.tensor([0, 1, 1]))))
-    assert METRIC[task] in tally.scores()
+    named = [metric.name for metric in (*TASKS[task].metrics, *TASKS[task].by_class)]
+    assert tally.scores().keys() == {*named, "samples"}
 
 
 def test_counts_beyond_what_float32_holds() -> None:
@@ -155,7 +159,7 @@ def test_counts_beyond_what_float32_holds() -> None:
 @pytest.mark.parametrize(("task", "units"), [("classification", ()), ("segmentation", (6, 4))])
 def test_counting_on_cuda_waits_for_nothing(task: str, units: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     with PretendedCUDA(monkeypatch) as cuda:
-        tally = TALLIES[task](PROCESSES)
+        tally = TASKS[task].tally(PROCESSES)
         logits = torch.randn(2, 7, *units, device=CUDA)
         cuda.waits.clear()
         for _ in range(2):

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 from PIL import Image
-from tiny_masks import PREPROCESSING, SEGMENTATION, NoiseMasks
-from tiny_runs import CLASSES, LABELS, WEIGHTS, Watcher, train
+from tiny_masks import PREPROCESSING, NoiseMasks
+from tiny_runs import CLASSES, LABELS, SETTINGS, WEIGHTS, Watcher, train
 from torch import Tensor, nn
 
 from spgsurgeon.data.loading.loader import EvaluationBatches, TrainingBatches
@@ -16,6 +16,7 @@ from spgsurgeon.data.transforms.masks import IGNORED
 from spgsurgeon.replicas.grafted import GraftedModel, attach
 from spgsurgeon.replicas.places import Place
 from spgsurgeon.runtime.distributed import Processes
+from spgsurgeon.tasks.segmentation import SEGMENTATION
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.settings import Objective, Optimizer
 
@@ -81,7 +82,7 @@ def gradients(
 ) -> dict[str, Any]:
     """Return the gradients of one step, and the share of the units that were valid at each step of the episodes."""
     settings = replace(
-        SEGMENTATION,
+        SETTINGS,
         epochs=1,
         objective=Objective(form, WEIGHTS, **objective),
         optimizer=Optimizer(lr=1e-3, momentum=0.0),
@@ -104,6 +105,7 @@ def gradients(
     retraining = Retraining(
         grafted,
         settings,
+        SEGMENTATION,
         processes,
         batches(processes.rank, processes.world_size, frozenset(of_the_second if blank else ())),
         EvaluationBatches(NoiseMasks(2), joint_evaluation_transform(PREPROCESSING), batch_size=2, workers=0),

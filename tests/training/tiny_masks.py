@@ -18,12 +18,12 @@ from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.replicas.grafted import GraftedModel, attach
 from spgsurgeon.replicas.places import Place
 from spgsurgeon.runtime.distributed import Processes
+from spgsurgeon.tasks.segmentation import SEGMENTATION
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.settings import Settings
 
 PREPROCESSING = Preprocessing(input_size=(3, 8, 8))
-SEGMENTATION = replace(SETTINGS, task="segmentation")
-EVERYTHING_OF_MASKS = replace(EVERYTHING, task="segmentation", mixup=0.0, cutmix=0.0)
+EVERYTHING_OF_MASKS = replace(EVERYTHING, mixup=0.0, cutmix=0.0)
 SIZES = ((8, 12), (8, 10), (12, 8), (8, 12), (9, 9))  # height, width
 
 
@@ -72,7 +72,7 @@ def tiny_segmenter(seed: int = 0) -> GraftedModel:
 
 
 def tiny_segmentation(
-    settings: Settings = SEGMENTATION,
+    settings: Settings = SETTINGS,
     *,
     path: Path | None = None,
     grafted: GraftedModel | None = None,
@@ -87,6 +87,7 @@ def tiny_segmentation(
     return Retraining(
         grafted,
         settings,
+        SEGMENTATION,
         processes,
         TrainingBatches(
             source or NoiseMasks(24),

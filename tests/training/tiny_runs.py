@@ -22,6 +22,7 @@ from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.replicas.grafted import GraftedModel, attach
 from spgsurgeon.runs.folder import RunFolder
 from spgsurgeon.runtime.distributed import Processes
+from spgsurgeon.tasks.classification import CLASSIFICATION
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.settings import Checkpoints, ColdStart, Objective, Optimizer, Settings
 
@@ -182,6 +183,7 @@ def tiny_retraining(
     return Retraining(
         grafted,
         settings,
+        CLASSIFICATION,
         processes,
         TrainingBatches(
             source,

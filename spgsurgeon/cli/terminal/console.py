@@ -193,13 +193,20 @@ def proof_lines(proof: Mapping[str, bool]) -> str:
     return ", ".join(law.replace("_", " ") for law, holds in proof.items() if holds)
 
 
-METRICS = {"top1": "top-1", "mean_iou": "mean IoU"}
-"""The score that runs are compared by, by task, and how people call it."""
+def score_line(scores: Mapping[str, Any]) -> str:
+    """Return the score that counts, with its name."""
+    from spgsurgeon.tasks.registry import task_of
+
+    task = task_of(scores)
+    assert task is not None, "scores have that of their task"
+    return f"{task.primary.label} {task.primary.written(scores[task.primary.name], 2)}"
 
 
-def main_metric(scores: Mapping[str, Any]) -> str:
-    """Return which of `METRICS` is among the scores."""
-    return next(metric for metric in METRICS if metric in scores)
+def image_size(document: Mapping[str, Any]) -> str:
+    """Return the size of images, as they were trained on or scored."""
+    if "shorter_edge" in document:
+        return f"shorter edge {document['shorter_edge']} pixels"
+    return "{} x {} pixels".format(*document["image_size"])
 
 
 def gigabytes(size: int) -> str:

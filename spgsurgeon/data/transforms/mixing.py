@@ -8,6 +8,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from spgsurgeon.errors import UsageError
+from spgsurgeon.recipe.data_section import LABELLED
+from spgsurgeon.tasks.task import Task
 from spgsurgeon.training.settings import Settings
 
 
@@ -38,12 +40,12 @@ class BatchMixer:
         return mixed_images, soft_labels
 
 
-def make_mixer(settings: Settings, num_classes: int) -> BatchMixer:
-    """Return what the settings ask for. Raises UsageError for mixing where the labels are masks."""
+def make_mixer(settings: Settings, task: Task, num_classes: int) -> BatchMixer:
+    """Return what the settings ask for. Raises UsageError for a task whose samples can't be mixed."""
     mixer = BatchMixer(settings.mixup, settings.cutmix, num_classes)
-    if mixer.active and settings.task == "segmentation":
+    if mixer.active and not task.mixes:
         raise UsageError(
-            "mixup and cutmix mix the labels of whole pictures; masks have one a pixel",
+            f"mixup and cutmix mix {LABELLED}, and the model predicts {task.predicts}",
             hint="leave data.augment.mixup and data.augment.cutmix at 0",
         )
     return mixer

@@ -35,7 +35,7 @@ class Head:
 class Entry:
     """An architecture as its library builds it, and how to recognise its weights.
 
-    `family` is the library's module that holds it, `task` what it predicts (see `identity.Task`); `classes` (0: no
+    `family` is the library's module that holds it, `task` what it predicts (see `Library.task`); `classes` (0: no
     classifier) and `channels` are the library's defaults, `input_size` is (channels, height, width) in pixels. `heads`
     is empty where dropout replicas can't attach, and `refusal` then says why; for an architecture without a classifier
     it is the one that the library gives on request. `depth` is None where depth replicas can't attach.

@@ -1,67 +1,31 @@
-"""What predictions are worth, counted on the device and read once at the end.
+"""Segmentation: one class for each pixel.
 
-Shapes: N pictures, C classes; logits float32 [N, C] with labels [N], or [N, C, H, W] with masks [N, H, W].
+Shapes: N images, C classes; logits float32 [N, C, H, W], masks int64 [N, H, W].
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from spgsurgeon.data.transforms.joint import joint_evaluation_transform, joint_training_transform
 from spgsurgeon.data.transforms.masks import IGNORED
 from spgsurgeon.errors import UsageError
+from spgsurgeon.recipe.data_section import MASKED
 from spgsurgeon.runtime.distributed import Processes, sum_dtype
-
-Scores = dict[str, Any]
-"""Numbers, or lists with one a class; plain data."""
-
-
-class Tally(Protocol):
-    """Counts of one evaluation. Adding does not wait for the device; whole numbers stay exact, however many."""
-
-    def __init__(self, processes: Processes) -> None: ...
-
-    def add(self, logits: Tensor, target: Tensor) -> None:
-        """Count a batch."""
-
-    def scores(self) -> Scores:
-        """Return the scores over all processes, each of which must call it.
-
-        Raises UsageError where there was nothing to score.
-        """
-
-
-class ClassificationTally:
-    """Counts top1 and top5 (percent), loss (mean cross entropy) and samples."""
-
-    def __init__(self, processes: Processes) -> None:
-        self._processes = processes
-        self._counts = torch.zeros(3, dtype=torch.int64, device=processes.device)  # top-1 hits, top-5 hits, samples
-        self._loss = torch.zeros((), dtype=sum_dtype(processes.device), device=processes.device)
-
-    def add(self, logits: Tensor, target: Tensor) -> None:
-        """Count a batch of pictures."""
-        best = hits_by_place(logits, target)
-        pictures = best.new_full((), len(target), dtype=torch.int64)  # a `new_tensor` would be copied, and waited for
-        self._counts += torch.stack([best[:, 0].sum(), best.sum(), pictures])
-        self._loss += cross_entropy(logits, target, reduction="sum")
-
-    def scores(self) -> Scores:
-        """Return the scores over all processes."""
-        top1, top5, samples = self._processes.sum(self._counts).tolist()
-        loss = self._processes.sum(self._loss).item()
-        if not samples:
-            raise UsageError("there is not one picture to evaluate on")
-        return {"top1": 100 * top1 / samples, "top5": 100 * top5 / samples, "loss": loss / samples, "samples": samples}
+from spgsurgeon.tasks.metrics import LOSS, Metric
+from spgsurgeon.tasks.task import Scores, Task
 
 
 class SegmentationTally:
     """Counts mean_iou and pixel_accuracy (percent), class_iou, loss (mean cross entropy of a pixel) and samples.
 
-    A class's IoU is intersection over union of its pixels in all pictures together, None where it is neither drawn nor
+    A class's IoU is intersection over union of its pixels in all images together, None where it is neither drawn nor
     predicted; their mean is over the others. Pixels whose class is `IGNORED` count nowhere.
     """
 
@@ -72,7 +36,7 @@ class SegmentationTally:
         self._samples = torch.zeros((), dtype=torch.int64, device=processes.device)
 
     def add(self, logits: Tensor, target: Tensor) -> None:
-        """Count a batch of pictures."""
+        """Count a batch of images."""
         confusion = confusion_of(logits, target)
         self._confusion = confusion if self._confusion is None else self._confusion + confusion
         # Of maps CUDA has no deterministic cross entropy that sums by itself.
@@ -83,7 +47,7 @@ class SegmentationTally:
         """Return the scores over all processes."""
         samples = int(self._processes.sum(self._samples))
         if not samples:
-            raise UsageError("there is not one picture to evaluate on")
+            raise UsageError("there is not one image to evaluate on")
         confusion = self._over_processes().cpu()
         pixels = int(confusion.sum())
         if not pixels:
@@ -101,16 +65,11 @@ class SegmentationTally:
         }
 
     def _over_processes(self) -> Tensor:
-        """Return the sum of all processes' counts; one that had no picture has yet to learn of the classes."""
+        """Return the sum of all processes' counts; one that had no image has yet to learn of the classes."""
         classes = self._processes.largest(0 if self._confusion is None else len(self._confusion))
         if self._confusion is None:
             self._confusion = torch.zeros((classes, classes), dtype=torch.int64, device=self._processes.device)
         return self._processes.sum(self._confusion)
-
-
-def hits_by_place(logits: Tensor, target: Tensor) -> Tensor:
-    """Return whether a picture's label is the best guess, the second, ... to the fifth: bool [N, 5] (C where less)."""
-    return logits.topk(min(5, logits.shape[1]), dim=1).indices == target[:, None]
 
 
 def confusion_of(logits: Tensor, target: Tensor) -> Tensor:
@@ -128,6 +87,39 @@ def overlaps_of(confusion: Tensor) -> tuple[Tensor, Tensor]:
     return hits, confusion.sum(0) + confusion.sum(1) - hits
 
 
-TALLIES: dict[str, type[Tally]] = {"classification": ClassificationTally, "segmentation": SegmentationTally}
-METRIC = {"classification": "top1", "segmentation": "mean_iou"}
-"""The score that the best checkpoint is chosen by; larger is better."""
+def _overlaps_of_each(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the pixels in the intersections and unions of each image, int64 [N, 2, C]."""
+    confusions = [confusion_of(logits[one : one + 1], target[one : one + 1]) for one in range(len(target))]
+    return torch.stack([torch.stack(overlaps_of(confusion)) for confusion in confusions])
+
+
+def _mean_iou(overlaps: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the mean IoU in percent, [R], by intersections and unions [R, 2, C]; as `SegmentationTally` has it.
+
+    Some class must be there, drawn or predicted, in each of the R.
+    """
+    hits, unions = overlaps[:, 0], overlaps[:, 1]
+    there = unions > 0
+    found: NDArray[np.float64] = 100 * (hits / np.where(there, unions, 1)).sum(1) / there.sum(1)
+    return found
+
+
+SEGMENTATION = Task(
+    name="segmentation",
+    unit="pixel",
+    predicts="a class for each pixel",
+    samples=MASKED,
+    source="masks",
+    such_as="a folder with SPLIT/images and SPLIT/masks, voc or coco",
+    training_transform=joint_training_transform,
+    evaluation_transform=joint_evaluation_transform,
+    size=lambda preprocessing: {"shorter_edge": preprocessing.input_size[1]},
+    metrics=(Metric("mean_iou", "mean IoU"), Metric("pixel_accuracy", "pixel accuracy"), LOSS),
+    tally=SegmentationTally,
+    counts=_overlaps_of_each,
+    from_counts=_mean_iou,
+    by_class=(Metric("class_iou", "IoU"),),
+    largest_side=128,  # at full size a proof would take seconds and gigabytes
+    pipeline_tag="image-segmentation",
+    usage='# model(images)["out"] is [N, classes, height, width]\n',
+)
