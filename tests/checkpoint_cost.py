@@ -18,11 +18,14 @@ import torchvision
 from spgsurgeon import graft
 from spgsurgeon.checkpoint.folders import GraftManifest
 from spgsurgeon.data.loading.samples import Batch
+from spgsurgeon.recipe.data_section import DataSection
+from spgsurgeon.recipe.schema import Recipe
+from spgsurgeon.recipe.training_section import OptimizerSection, ScheduleSection
 from spgsurgeon.runs.folder import RunFolder
 from spgsurgeon.runs.saving import CheckpointSaver
 from spgsurgeon.runtime.distributed import Processes, choose_device
+from spgsurgeon.tasks.classification import CLASSIFICATION
 from spgsurgeon.training.optimization import make_optimizer, make_schedule
-from spgsurgeon.training.settings import Objective, Optimizer, Schedule, Settings
 from spgsurgeon.training.state import Counters, TrainingState
 from spgsurgeon.training.statistics import EpisodeStatistics
 from spgsurgeon.training.stepping import Stepper
@@ -40,13 +43,13 @@ class Bench:
         base = torchvision.models.resnet18(num_classes=CLASSES)
         images = torch.randn(batch, 3, size, size)
         grafted = graft(base, "dropout", example=images).to(self.device).train()
-        optimizer = make_optimizer(grafted, Optimizer(lr=1e-4))
+        optimizer = make_optimizer(grafted, OptimizerSection(lr=1e-4))
         scaler = torch.amp.GradScaler(self.device.type, enabled=False)
         self.state = TrainingState(grafted, optimizer, scaler, None, Counters())
-        settings = Settings(epochs=1, objective=Objective(weights=(0.4, 0.2, 0.1)))
-        schedule = make_schedule(optimizer, Schedule(), 1000, 1000)
+        recipe = Recipe(data=DataSection(source="digits"))
+        schedule = make_schedule(optimizer, ScheduleSection(), 1000, 1000)
         self.stepper = Stepper(
-            self.state, schedule, settings, self.processes, num_classes=CLASSES, precision=torch.float32
+            self.state, schedule, recipe, CLASSIFICATION, self.processes, num_classes=CLASSES, precision=torch.float32
         )
         self.batch = Batch(images, torch.arange(batch) % CLASSES, torch.arange(batch))
         self.statistics = EpisodeStatistics(grafted.steps, CLASSES, self.processes)

@@ -258,10 +258,8 @@ def _scores(source: Path, task: Task) -> dict[str, dict[str, float]] | None:
     if kind_of(source) != "run":
         return None
     counters = read_state(resolve_folder(source))["counters"]
-    shown = [metric.name for metric in task.metrics if metric != LOSS]
-    return {
-        when: {name: counters[when][name] for name in shown if name in counters[when]} for when in ("original", "best")
-    }
+    shown = [metric.name for metric in task.metrics if metric != LOSS and metric.name in counters["best"]]
+    return {when: {name: counters[when][name] for name in shown} for when in ("original", "best")}
 
 
 def _no_gain(source: Path, task: Task) -> list[str]:

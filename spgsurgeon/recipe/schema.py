@@ -120,6 +120,11 @@ class ColdStartSection(Section):
     batch_norm: Literal["freeze", "track"] = "freeze"
     """Whether running statistics stay or follow the data meanwhile."""
 
+    @property
+    def most_epochs(self) -> int:
+        """How many epochs it can take."""
+        return self.epochs if self.until is None else self.max_epochs
+
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
         if self.until is not None and self.epochs > 0:

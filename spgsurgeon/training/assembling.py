@@ -19,7 +19,6 @@ from spgsurgeon.runtime.environment import deterministic_algorithms, fastest_con
 from spgsurgeon.runtime.resources import default_workers
 from spgsurgeon.surgery.attaching import replicas_from, step_labels
 from spgsurgeon.training.loop import Retraining
-from spgsurgeon.training.loop_settings import settings_of
 from spgsurgeon.training.preparing import Case
 from spgsurgeon.training.progress import Progress
 
@@ -43,7 +42,7 @@ def make_retraining(
     cache = _cache(case, processes, progress)
     return Retraining(
         case.grafted,
-        settings_of(case.recipe, case.grafted.steps - 1),
+        case.recipe,
         case.opened.task,
         processes,
         _training_batches(case, processes, cache),

@@ -25,6 +25,7 @@ from spgsurgeon.data.loading.loader import EvaluationBatches, TrainingBatches
 from spgsurgeon.data.loading.samples import Batch
 from spgsurgeon.errors import SurgeonError, UsageError
 from spgsurgeon.objective.loss import SPGLoss
+from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.replicas.grafted import GraftedModel
 from spgsurgeon.replicas.stacking import running_statistics_kept
 from spgsurgeon.runs.folder import RunFolder
@@ -45,7 +46,6 @@ from spgsurgeon.training.number_guard import NonFiniteError
 from spgsurgeon.training.optimization import learning_rate, make_optimizer, make_schedule
 from spgsurgeon.training.progress import Progress
 from spgsurgeon.training.safekeeping import Safekeeping
-from spgsurgeon.training.settings import Settings
 from spgsurgeon.training.state import Counters, TrainingState
 from spgsurgeon.training.statistics import EpisodeStatistics, extremes, summarize
 from spgsurgeon.training.stepping import Stepper
@@ -59,13 +59,14 @@ Read = TypeVar("Read")
 class Retraining:
     """One retraining from its first step, or from a checkpoint, to its end.
 
-    Without a `run` folder nothing is written. `step_labels` has one entry a step (T+1); see `summarize`.
+    `recipe` says how; the model, its replicas, the data and the task are given. Without a `run` folder nothing is
+    written. `step_labels` has one entry a step (T+1); see `summarize`.
     """
 
     def __init__(
         self,
         grafted: GraftedModel,
-        settings: Settings,
+        recipe: Recipe,
         task: Task,
         processes: Processes,
         training: TrainingBatches,
@@ -76,6 +77,7 @@ class Retraining:
         run: RunFolder | None = None,
         progress: Progress | None = None,
     ) -> None:
+        settings = recipe.training
         self.steps_per_epoch = training.batches_per_epoch // settings.accumulate
         if not self.steps_per_epoch:
             raise UsageError(
@@ -85,7 +87,7 @@ class Retraining:
         self.grafted = grafted.to(processes.device)
         layout = choose_memory_format(settings.memory_format, processes.device, grafted)
         lay_out_convolutions(self.grafted, layout)
-        self.settings, self.task = settings, task
+        self.recipe, self.settings, self.task = recipe, settings, task
         self.processes, self.run_folder, self.progress = processes, run, progress
         self._training, self._evaluation = training, evaluation
         self._num_classes, self._labels = num_classes, step_labels
@@ -97,11 +99,11 @@ class Retraining:
             self.optimizer,
             scaler=torch.amp.GradScaler(processes.device.type, enabled=self._precision == torch.float16),
             ema=ModelEmaV3(grafted, decay=settings.ema) if settings.ema else None,
-            counters=Counters(cold_finished=settings.cold_start.most_epochs == 0),
+            counters=Counters(cold_finished=recipe.cold_start.most_epochs == 0),
         )
         self._keeping = Safekeeping(self.state, processes, progress)
         self._stepper = Stepper(
-            self.state, self.schedule, settings, task, processes, num_classes=num_classes, precision=self._precision
+            self.state, self.schedule, recipe, task, processes, num_classes=num_classes, precision=self._precision
         )
         self._compiles = settings.compile  # until the first step is done
 
@@ -129,7 +131,7 @@ class Retraining:
         counters = self.counters
         forget_peak_memory(self.processes.device)  # that of runs before this one in the same process
         if self.progress:
-            most = self.settings.cold_start.most_epochs * self.steps_per_epoch
+            most = self.recipe.cold_start.most_epochs * self.steps_per_epoch
             cold = counters.step - counters.update if counters.cold_finished else most
             self.progress.start(cold + self.updates, counters.step)
         if self.run_folder:
@@ -212,17 +214,17 @@ class Retraining:
     # Epochs
 
     def _cold_epoch(self) -> None:
-        settings, state, counters = self.settings.cold_start, self.state, self.counters
+        rule, state, counters = self.recipe.cold_start, self.state, self.counters
         counters.cold_hash = counters.cold_hash or parameter_hash(self.grafted)
-        frozen = running_statistics_kept(self.grafted) if settings.freeze_batch_norm else nullcontext()
+        frozen = running_statistics_kept(self.grafted) if rule.batch_norm == "freeze" else nullcontext()
         with learning_rate_zero(self.optimizer), frozen:
             metrics = self._epoch("cold")
         after = moments_of(self.optimizer)
         change = drift(state.moments, after) if state.moments else None
         state.moments = after
         counters.cold_epochs += 1
-        settled = settings.until_converged and change is not None and change.settled(settings.tolerance)
-        counters.cold_finished = settled or counters.cold_epochs >= settings.most_epochs
+        settled = rule.until == "converged" and change is not None and change.settled(rule.tolerance)
+        counters.cold_finished = settled or counters.cold_epochs >= rule.most_epochs
         if counters.cold_finished:
             check_unchanged(self.grafted, counters.cold_hash)
             state.moments = None

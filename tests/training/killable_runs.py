@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from tiny_runs import (
     EVERYTHING,
     SETTINGS,
     Watcher,
+    changed,
     metrics_of,
     scores_of,
     tiny_grafted,
@@ -29,11 +30,12 @@ from tiny_runs import (
     weights_hash,
 )
 
+from spgsurgeon.recipe.schema import Recipe
+from spgsurgeon.recipe.training_section import CheckpointSection
 from spgsurgeon.runs.folder import RunFolder, newest_intact
 from spgsurgeon.runs.saving import CheckpointSaver
 from spgsurgeon.runtime.distributed import join_processes
 from spgsurgeon.training.loop import Retraining
-from spgsurgeon.training.settings import Checkpoints, Settings
 
 PHASES = ("start", "cold start", "training", "evaluation", "end")
 FORK = multiprocessing.get_context("fork")
@@ -43,7 +45,7 @@ FORK = multiprocessing.get_context("fork")
 class Kind:
     """Runs that end alike, and how large a share of all runs they are."""
 
-    settings: Settings
+    settings: Recipe
     steps: int
     share: int
     dropout: float = 0.0
@@ -53,7 +55,7 @@ class Kind:
 KINDS = {
     "everything": Kind(EVERYTHING, 12, 4),
     "dropout": Kind(EVERYTHING, 12, 2, dropout=0.3),
-    "plain SGD": Kind(replace(SETTINGS, epochs=3), 18, 2),
+    "plain SGD": Kind(changed(SETTINGS, epochs=3), 18, 2),
     "two processes": Kind(EVERYTHING, 12, 2, processes=2),
 }
 
@@ -161,7 +163,7 @@ def train(folder: Path, kind: Kind, draw: Draw, board: Board, *, started: bool) 
     with join_processes("cpu") as processes:
         checkpoint = newest_intact(path, _refuse) if started else None
         retraining = tiny_retraining(
-            replace(kind.settings, checkpoints=Checkpoints(steps=draw.every)),
+            changed(kind.settings, checkpoints=CheckpointSection(steps=draw.every)),
             grafted=tiny_grafted(seed=99 if checkpoint else 0, dropout=kind.dropout),  # nothing of another model stays
             processes=processes,
             batch_size=4 // processes.world_size,

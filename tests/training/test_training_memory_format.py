@@ -1,11 +1,9 @@
 """How pictures and weights lie in memory, and what must not lie channels-last."""
 
-from dataclasses import replace
-
 import pytest
 import timm
 import torch
-from tiny_runs import SETTINGS, tiny_retraining
+from tiny_runs import SETTINGS, changed, tiny_retraining
 from torch import nn
 
 from spgsurgeon.errors import UsageError
@@ -78,7 +76,7 @@ def test_such_a_model_trains_with_contiguous_pictures() -> None:
     grafted = attach(Fast(), "head", "dropout", replicas=2, rate=0.2)
     seen: list[bool] = []
     grafted.base.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].is_contiguous()))
-    with tiny_retraining(replace(SETTINGS, epochs=1), grafted=grafted) as retraining:
+    with tiny_retraining(changed(SETTINGS, epochs=1), grafted=grafted) as retraining:
         retraining.run()
     assert seen
     assert all(seen)

@@ -6,7 +6,6 @@ import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from tiny_runs import (
     WEIGHTS,
     Noise,
     Watcher,
+    changed,
     metrics_of,
     tiny_grafted,
     tiny_retraining,
@@ -34,6 +34,8 @@ from tiny_runs import (
 from spgsurgeon.data.loading.loader import EvaluationBatches
 from spgsurgeon.data.transforms.augmentation import evaluation_transform
 from spgsurgeon.errors import SurgeonError, UsageError
+from spgsurgeon.recipe.schema import ObjectiveSection, Recipe
+from spgsurgeon.recipe.training_section import OptimizerSection
 from spgsurgeon.runtime.distributed import (
     LostProcessError,
     Processes,
@@ -47,14 +49,13 @@ from spgsurgeon.runtime.distributed import (
 from spgsurgeon.runtime.signals import InterruptedRunError
 from spgsurgeon.tasks.classification import CLASSIFICATION
 from spgsurgeon.training.evaluation import evaluate
-from spgsurgeon.training.settings import Objective, Optimizer, Settings
 
 CASES = {
-    "episode": Objective("episode", WEIGHTS),
-    "episode-mean": Objective("episode-mean", WEIGHTS),
-    "step": Objective("step", WEIGHTS, label_smoothing=0.1),
-    "normalised": Objective("step", WEIGHTS, loss_normalization=True),
-    "plain": Objective("step", ()),
+    "episode": ObjectiveSection(form="episode", weights=WEIGHTS),
+    "episode-mean": ObjectiveSection(form="episode-mean", weights=WEIGHTS),
+    "step": ObjectiveSection(form="step", weights=WEIGHTS, label_smoothing=0.1),
+    "normalised": ObjectiveSection(form="step", weights=WEIGHTS, loss_normalization=True),
+    "plain": ObjectiveSection(form="step", weights=()),
 }
 JOINED = 8
 ROUNDING = {torch.float32: 1e-6, torch.float64: 1e-13}
@@ -62,17 +63,19 @@ ROUNDING = {torch.float32: 1e-6, torch.float64: 1e-13}
 ALONE = Processes(0, 1, torch.device("cpu"))
 
 
-def settings_for(objective: Objective) -> Settings:
-    return replace(SETTINGS, epochs=1, objective=objective, optimizer=Optimizer(lr=0.5, momentum=0.0), accumulate=1)
+def settings_for(objective: ObjectiveSection) -> Recipe:
+    return changed(
+        SETTINGS, epochs=1, objective=objective, optimizer=OptimizerSection(lr=0.5, momentum=0.0), accumulate=1
+    )
 
 
-def after_an_epoch(processes: Processes, objective: Objective, **changes: Any) -> dict[str, Any]:
+def after_an_epoch(processes: Processes, objective: ObjectiveSection, **changes: Any) -> dict[str, Any]:
     """Train without dropout and batch norms, and return what must not depend on the number of processes."""
     grafted = tiny_grafted(rate=0.0, replicas=len(objective.weights), dropout=0.0, norm=False)
     watcher = Watcher()
     train(
         tiny_retraining(
-            replace(settings_for(objective), **changes),
+            changed(settings_for(objective), **changes),
             grafted=grafted,
             processes=processes,
             batch_size=JOINED // processes.world_size,

@@ -3,14 +3,13 @@
 import errno
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny_runs import EVERYTHING, SETTINGS, tiny_grafted, tiny_retraining, tiny_run_folder, train, weights_hash
+from tiny_runs import EVERYTHING, SETTINGS, changed, tiny_grafted, tiny_retraining, tiny_run_folder, train, weights_hash
 
 from spgsurgeon.checkpoint import writing
 from spgsurgeon.checkpoint.folders import read_grafted_folder
@@ -137,7 +136,7 @@ def test_the_best_epoch_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         return {"top1": next(scores), "loss": 1.0, "images_per_second": 1.0}
 
     monkeypatch.setattr("spgsurgeon.training.loop.evaluate", scored)
-    retraining = train(tiny_retraining(replace(SETTINGS, epochs=3), path=tmp_path / "run"))
+    retraining = train(tiny_retraining(changed(SETTINGS, epochs=3), path=tmp_path / "run"))
     assert [(tmp_path / "run" / link).resolve().name for link in ("best", "last")] == ["00000012", "00000018"]
     counters = retraining.counters
     assert [s["top1"] for s in (counters.original, counters.best, counters.last) if s] == [50.0, 70.0, 70.0]
@@ -190,7 +189,7 @@ def test_a_full_disk_leaves_the_older_checkpoint(tmp_path: Path, monkeypatch: py
             raise OSError(errno.ENOSPC, "No space left on device")
         write(tensors, target, metadata)
 
-    settings = replace(SETTINGS, ema=0.9)
+    settings = changed(SETTINGS, ema=0.9)
     with monkeypatch.context() as patch:
         patch.setattr(writing, "save_file", full_at_the_second_epoch)
         with pytest.raises(SurgeonError, match="disk full"):

@@ -7,7 +7,6 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from tiny_runs import (
     SETTINGS,
     CrashError,
     Watcher,
+    changed,
     metrics_of,
     tiny_grafted,
     tiny_retraining,
@@ -28,11 +28,11 @@ from tiny_runs import (
 
 from spgsurgeon.checkpoint import writing
 from spgsurgeon.errors import DamagedFileError, SurgeonError
+from spgsurgeon.recipe.training_section import CheckpointSection
 from spgsurgeon.runs import saving
 from spgsurgeon.runs.folder import Checkpoint, RunFolder, check_checkpoint, newest_intact
 from spgsurgeon.runs.saving import CheckpointSaver
 from spgsurgeon.runtime.signals import InterruptedRunError
-from spgsurgeon.training.settings import Checkpoints
 
 
 def checkpoint(value: float = 0.0, **state: Any) -> Checkpoint:
@@ -125,7 +125,9 @@ def test_a_run_writes_them_by_steps(tmp_path: Path) -> None:
             retraining._keeping._saver.close()
             kept.append(sorted(p.name.lstrip("0") for p in (path / "checkpoints").iterdir()))
 
-    retraining = tiny_retraining(replace(SETTINGS, checkpoints=Checkpoints(steps=2)), path=path, progress=Watcher(look))
+    retraining = tiny_retraining(
+        changed(SETTINGS, checkpoints=CheckpointSection(steps=2)), path=path, progress=Watcher(look)
+    )
     train(retraining)
     assert kept[2:5] == [["", "2"], ["", "2"], ["2", "4"]]  # two are kept, and written after the next batch was read
 
@@ -204,7 +206,7 @@ def test_a_full_disk_does_not_end_a_run_that_finds_room_later(tmp_path: Path, di
 
     whole = train(tiny_retraining(EVERYTHING, path=tmp_path / "whole"))
     watcher = Watcher(fill)
-    settings = replace(EVERYTHING, checkpoints=Checkpoints(steps=1))
+    settings = changed(EVERYTHING, checkpoints=CheckpointSection(steps=1))
     retraining = train(tiny_retraining(settings, path=tmp_path / "run", progress=watcher))
     assert [("disk full" in text, "written again" in text) for text in watcher.warnings] == [
         (True, False),
@@ -303,7 +305,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that keeps three checkpoints besides the best: of steps 10, 11 and 12."""
     path = tmp_path_factory.mktemp("finished") / "run"
     tiny_run_folder(path, keep=3)
-    retraining = tiny_retraining(replace(EVERYTHING, checkpoints=Checkpoints(steps=1)), path=path, keep=3)
+    retraining = tiny_retraining(changed(EVERYTHING, checkpoints=CheckpointSection(steps=1)), path=path, keep=3)
     train(retraining)
     return path
 

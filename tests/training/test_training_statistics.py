@@ -1,12 +1,11 @@
 """What an epoch's episodes looked like, against a slow count."""
 
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from tiny_runs import ONE_PROCESS, SETTINGS, Noise, Watcher, tiny_retraining, train
+from tiny_runs import ONE_PROCESS, SETTINGS, Noise, Watcher, changed, tiny_retraining, train
 from torch import Tensor
 
 from spgsurgeon.data.loading.samples import Batch
@@ -109,7 +108,7 @@ def test_steps_of_the_same_label_are_added_up() -> None:
 
 def test_an_epochs_line_counts_each_picture_once() -> None:
     watcher = Watcher()
-    train(tiny_retraining(replace(SETTINGS, accumulate=2), progress=watcher))
+    train(tiny_retraining(changed(SETTINGS, accumulate=2), progress=watcher))
     for line in watcher.lines:
         assert sum(line["accepted_units"].values()) == 24
         assert list(line["accepted_units"]) == ["0", "0.2", "0.36"]

@@ -1,24 +1,24 @@
 """The gradient of one step, where ignored pixels lie unevenly over the processes and the model has two outputs."""
 
-from dataclasses import replace
 from typing import Any
 
 import torch
 from PIL import Image
 from tiny_masks import PREPROCESSING, NoiseMasks
-from tiny_runs import CLASSES, LABELS, SETTINGS, WEIGHTS, Watcher, train
+from tiny_runs import CLASSES, LABELS, SETTINGS, WEIGHTS, Watcher, changed, train
 from torch import Tensor, nn
 
 from spgsurgeon.data.loading.loader import EvaluationBatches, TrainingBatches
 from spgsurgeon.data.transforms.augmentation import Augmentation
 from spgsurgeon.data.transforms.joint import joint_evaluation_transform, joint_training_transform
 from spgsurgeon.data.transforms.masks import IGNORED
+from spgsurgeon.recipe.schema import ObjectiveSection
+from spgsurgeon.recipe.training_section import OptimizerSection
 from spgsurgeon.replicas.grafted import GraftedModel, attach
 from spgsurgeon.replicas.places import Place
 from spgsurgeon.runtime.distributed import Processes
 from spgsurgeon.tasks.segmentation import SEGMENTATION
 from spgsurgeon.training.loop import Retraining
-from spgsurgeon.training.settings import Objective, Optimizer
 
 JOINED = 4
 FORMS = ("episode", "episode-mean", "step")
@@ -81,11 +81,11 @@ def gradients(
     **objective: Any,
 ) -> dict[str, Any]:
     """Return the gradients of one step, and the share of the units that were valid at each step of the episodes."""
-    settings = replace(
+    settings = changed(
         SETTINGS,
         epochs=1,
-        objective=Objective(form, WEIGHTS, **objective),
-        optimizer=Optimizer(lr=1e-3, momentum=0.0),
+        objective=ObjectiveSection(form=form, weights=WEIGHTS, **objective),
+        optimizer=OptimizerSection(lr=1e-3, momentum=0.0),
         accumulate=accumulate,
     )
 
@@ -95,7 +95,7 @@ def gradients(
             joint_training_transform(PREPROCESSING, Augmentation(crop="random-scale")),
             batch_size=JOINED // world_size,
             workers=0,
-            seed=settings.seed,
+            seed=settings.training.seed,
             rank=rank,
             world_size=world_size,
         )

@@ -1,13 +1,12 @@
 """Segmentation in a second: pictures of noise with masks, a module with two heads, and runs of it."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from tiny_runs import CLASSES, EVERYTHING, LABELS, ONE_PROCESS, SETTINGS, Watcher, tiny_run_folder
+from tiny_runs import CLASSES, EVERYTHING, LABELS, ONE_PROCESS, SETTINGS, Watcher, changed, tiny_run_folder
 from torch import Tensor, nn
 
 from spgsurgeon.data.loading.loader import EvaluationBatches, TrainingBatches
@@ -15,15 +14,15 @@ from spgsurgeon.data.transforms.augmentation import Augmentation
 from spgsurgeon.data.transforms.joint import joint_evaluation_transform, joint_training_transform
 from spgsurgeon.data.transforms.masks import IGNORED
 from spgsurgeon.models.preprocessing import Preprocessing
+from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.replicas.grafted import GraftedModel, attach
 from spgsurgeon.replicas.places import Place
 from spgsurgeon.runtime.distributed import Processes
 from spgsurgeon.tasks.segmentation import SEGMENTATION
 from spgsurgeon.training.loop import Retraining
-from spgsurgeon.training.settings import Settings
 
 PREPROCESSING = Preprocessing(input_size=(3, 8, 8))
-EVERYTHING_OF_MASKS = replace(EVERYTHING, mixup=0.0, cutmix=0.0)
+EVERYTHING_OF_MASKS = changed(EVERYTHING, mixup=0.0, cutmix=0.0)
 SIZES = ((8, 12), (8, 10), (12, 8), (8, 12), (9, 9))  # height, width
 
 
@@ -72,7 +71,7 @@ def tiny_segmenter(seed: int = 0) -> GraftedModel:
 
 
 def tiny_segmentation(
-    settings: Settings = SETTINGS,
+    settings: Recipe = SETTINGS,
     *,
     path: Path | None = None,
     grafted: GraftedModel | None = None,
@@ -94,7 +93,7 @@ def tiny_segmentation(
             joint_training_transform(PREPROCESSING, Augmentation(crop="random-scale")),
             batch_size=4,
             workers=workers,
-            seed=settings.seed,
+            seed=settings.training.seed,
         ),
         EvaluationBatches(
             evaluation or NoiseMasks(11),

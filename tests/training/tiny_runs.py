@@ -4,9 +4,8 @@ import json
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,25 +18,47 @@ from spgsurgeon.data.cache.caching import Cache
 from spgsurgeon.data.loading.loader import EvaluationBatches, TrainingBatches
 from spgsurgeon.data.transforms.augmentation import Augmentation, evaluation_transform, training_transform
 from spgsurgeon.models.preprocessing import Preprocessing
+from spgsurgeon.recipe.schema import ColdStartSection, Recipe
+from spgsurgeon.recipe.sections import Section
+from spgsurgeon.recipe.training_section import CheckpointSection, OptimizerSection, TrainingSection
 from spgsurgeon.replicas.grafted import GraftedModel, attach
 from spgsurgeon.runs.folder import RunFolder
 from spgsurgeon.runtime.distributed import Processes
 from spgsurgeon.tasks.classification import CLASSIFICATION
 from spgsurgeon.training.loop import Retraining
-from spgsurgeon.training.settings import Checkpoints, ColdStart, Objective, Optimizer, Settings
 
+Changed = TypeVar("Changed", bound=Section)
 CLASSES = 4
 ONE_PROCESS = Processes(0, 1, torch.device("cpu"))
 ON_A_GPU = Processes(0, 1, torch.device("cuda"))
 PREPROCESSING = Preprocessing(input_size=(3, 8, 8), crop_pct=1.0)
 WEIGHTS = (0.4, 0.2)
 LABELS = ("0", "0.2", "0.36")
-ADAMW = Optimizer(name="adamw", lr=3e-3, weight_decay=1e-2)
-SETTINGS = Settings(epochs=2, objective=Objective(weights=WEIGHTS), optimizer=Optimizer(lr=0.05))
-EVERYTHING = replace(
+ADAMW = OptimizerSection(name="adamw", lr=3e-3, weight_decay=1e-2)
+
+
+def changed(section: Changed, **changes: Any) -> Changed:
+    """Return a section of a recipe with other values; of a whole recipe those of `training` and of augmentation too."""
+    if isinstance(section, Recipe):
+        augment = {key: changes.pop(key) for key in ("mixup", "cutmix") if key in changes}
+        data = changed(section.data, augment=changed(section.data.augment, **augment))
+        training = {key: changes.pop(key) for key in TrainingSection.model_fields if key in changes}
+        changes |= {"data": data, "training": changed(section.training, **training)}
+    assert changes.keys() <= type(section).model_fields.keys()
+    return section.model_copy(update=changes)
+
+
+SETTINGS = changed(
+    Recipe.model_validate(
+        {"data": {"source": "digits"}, "trp": {"kind": "dropout", "replicas": 2}, "objective": {"weights": WEIGHTS}}
+    ),
+    epochs=2,
+    optimizer=OptimizerSection(lr=0.05),
+)
+EVERYTHING = changed(
     SETTINGS,
     optimizer=ADAMW,
-    cold_start=ColdStart(until_converged=True, max_epochs=2, tolerance=1e-6, freeze_batch_norm=False),
+    cold_start=ColdStartSection(until="converged", max_epochs=2, tolerance=1e-6, batch_norm="track"),
     gradient_clip=1.0,
     accumulate=2,
     mixup=0.4,
@@ -162,7 +183,7 @@ def signal_at(step: int, number: int = signal.SIGTERM) -> Watcher:
 
 
 def tiny_retraining(
-    settings: Settings = SETTINGS,
+    settings: Recipe = SETTINGS,
     *,
     path: Path | None = None,
     grafted: GraftedModel | None = None,
@@ -190,7 +211,7 @@ def tiny_retraining(
             training_transform(PREPROCESSING, Augmentation(crop="pad")),
             batch_size=batch_size,
             workers=workers,
-            seed=settings.seed,
+            seed=settings.training.seed,
             unreadable=unreadable,
             cache=cache,
             **share,
@@ -268,6 +289,6 @@ if __name__ == "__main__":  # a process of its own, to be killed: tiny_runs.py R
     slowly = Watcher(lambda step: time.sleep(0.05))
     started = (folder / "last").exists()
     train(
-        tiny_retraining(replace(EVERYTHING, checkpoints=Checkpoints(steps=1)), path=folder, progress=slowly),
+        tiny_retraining(changed(EVERYTHING, checkpoints=CheckpointSection(steps=1)), path=folder, progress=slowly),
         resume=started,
     )

@@ -8,9 +8,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from spgsurgeon.errors import UsageError
-from spgsurgeon.recipe.data_section import LABELLED
+from spgsurgeon.recipe.data_section import LABELLED, AugmentSection
 from spgsurgeon.tasks.task import Task
-from spgsurgeon.training.settings import Settings
 
 
 class BatchMixer:
@@ -40,9 +39,9 @@ class BatchMixer:
         return mixed_images, soft_labels
 
 
-def make_mixer(settings: Settings, task: Task, num_classes: int) -> BatchMixer:
-    """Return what the settings ask for. Raises UsageError for a task whose samples can't be mixed."""
-    mixer = BatchMixer(settings.mixup, settings.cutmix, num_classes)
+def make_mixer(augment: AugmentSection, task: Task, num_classes: int) -> BatchMixer:
+    """Return what the recipe asks for. Raises UsageError for a task whose samples can't be mixed."""
+    mixer = BatchMixer(augment.mixup, augment.cutmix, num_classes)
     if mixer.active and not task.mixes:
         raise UsageError(
             f"mixup and cutmix mix {LABELLED}, and the model predicts {task.predicts}",
