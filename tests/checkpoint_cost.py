@@ -18,6 +18,7 @@ import torchvision
 from spgsurgeon import graft
 from spgsurgeon.checkpoint.folders import GraftManifest
 from spgsurgeon.data.loading.samples import Batch
+from spgsurgeon.models.inputs import IMAGES
 from spgsurgeon.recipe.data_section import DataSection
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.recipe.training_section import OptimizerSection, ScheduleSection
@@ -51,7 +52,7 @@ class Bench:
         self.stepper = Stepper(
             self.state, schedule, recipe, CLASSIFICATION, self.processes, num_classes=CLASSES, precision=torch.float32
         )
-        self.batch = Batch(images, torch.arange(batch) % CLASSES, torch.arange(batch))
+        self.batch = Batch({IMAGES: images}, torch.arange(batch) % CLASSES, torch.arange(batch))
         self.statistics = EpisodeStatistics(grafted.steps, CLASSES, self.processes)
         run = RunFolder(folder / "run", {"architecture": "resnet18"}, manifest())
         run.create("model: torchvision/resnet18\n")

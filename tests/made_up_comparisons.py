@@ -16,6 +16,8 @@ from spgsurgeon.comparing.plan import COSTS, DOCUMENT, PLAN, Plan, versions
 from spgsurgeon.comparing.runs import Result, Task, perform
 from spgsurgeon.comparing.scores import Scored
 from spgsurgeon.comparing.table import markdown
+from spgsurgeon.tasks.classification import CLASSIFICATION
+from spgsurgeon.tasks.task import Task
 
 RECIPE = "data: {source: digits, holdout: 0.1}\ntraining: {optimizer: {lr: 0.02}}\n"
 
@@ -23,8 +25,8 @@ RECIPE = "data: {source: digits, holdout: 0.1}\ntraining: {optimizer: {lr: 0.02}
 class MadeUp:
     """A crew that trains nothing: `validation` gives a run's score by arm, multiple and seed; None breaks it off."""
 
-    def __init__(self, validation: Callable[[str, float, int], float | None]) -> None:
-        self._validation = validation
+    def __init__(self, validation: Callable[[str, float, int], float | None], task: Task) -> None:
+        self._validation, self._task = validation, task
 
     def call(self, function: Callable[..., Any], calls: list[tuple[Any, ...]]) -> Iterator[Any]:
         for given in reversed(calls):  # they come in any order
@@ -33,7 +35,7 @@ class MadeUp:
     def _perform(self, task: Task) -> Result:
         run = task.run
         score = self._validation(run.arm, run.multiple, run.seed)
-        scores = None if score is None else {"top1": score, "loss": 1.0}
+        scores = None if score is None else {self._task.primary.name: score, "loss": 1.0}
         (task.output / run.folder).mkdir(parents=True)
         return Result(run, scores, str(run.folder), 10, 2.5, "NaN" if score is None else None)
 
@@ -41,7 +43,7 @@ class MadeUp:
         multiple = float(folder.parent.name.removeprefix("lr-")) if name else 0.0
         hits = np.array([index < 90 + (name == "spg") for index in range(100)], dtype=np.int64)
         own = int(folder.name.removeprefix("seed-")) if name else 0
-        return name, seed, Scored({"top1": 10 * multiple + own, "samples": 100}, hits)
+        return name, seed, Scored({self._task.primary.name: 10 * multiple + own, "samples": 100}, hits)
 
 
 def made_up(
@@ -52,6 +54,7 @@ def made_up(
     grid: list[float] | str = "auto",
     seeds: int = 2,
     taken_over: Sequence[float] = (),
+    task: Task = CLASSIFICATION,
 ) -> dict[str, Any]:
     """Return the document of a comparison of plain and spg, which lies in `output` as the command writes it."""
     lineup = line_up(["spg"], recipe)
@@ -64,13 +67,13 @@ def made_up(
         learning_rates=grid,
         budget="epochs",
         versions=versions(),
-        metric="top1",
+        metric=task.primary.name,
         chosen_on="digits (train), held out",
         scored_on="digits (val)",
         epochs={"plain": 1, "spg": 1},
         taken_over=list(taken_over),
     )
-    crew: Any = MadeUp(validation)
+    crew: Any = MadeUp(validation, task)
     output.mkdir(exist_ok=True)  # with the results of an earlier one
     comparison = Comparison(output, lineup, plan, crew, lambda text: None)
     document, costs = comparison.run()

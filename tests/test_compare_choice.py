@@ -7,9 +7,14 @@ from pathlib import Path
 
 import pytest
 from made_up_comparisons import RECIPE, made_up
+from made_up_task import SIGNS
+from pydantic import ValidationError
 
+from spgsurgeon.comparing.records import ComparisonDocument
 from spgsurgeon.comparing.runs import Result, Run, add_result, read_results
+from spgsurgeon.comparing.table import remarks
 from spgsurgeon.errors import SurgeonError
+from spgsurgeon.tasks.registry import TASKS
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +30,30 @@ def test_a_learning_rate_is_chosen_by_the_mean_over_seeds_and_not_by_the_scores(
     arm = document["arms"]["spg"]
     assert (arm["learning_rate"], arm["validation"], arm["at_edge"]) == (0.06, 71, False)
     assert arm["scores"] == [30, 31]
+
+
+def test_a_learning_rate_is_chosen_in_the_direction_of_the_score(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a made-up task whose score is better when lower; seed by seed spg scores what plain does, times three."""
+    monkeypatch.setitem(TASKS, SIGNS.name, SIGNS)
+    table = {0.3: (60, 60), 1.0: (10, 50), 3.0: (71, 71)}
+    document = made_up(recipe, tmp_path / "c", lambda arm, m, seed: table[m][seed], grid=[0.3, 1.0, 3.0], task=SIGNS)
+    assert (document["metric"], document["arms"]["spg"]["validation"]) == ("perplexity", 30)
+    assert {arm["multiple"] for arm in document["arms"].values()} == {1.0}
+    best = {"plain": 1.0, "spg": 3.0}
+    document = made_up(recipe, tmp_path / "d", lambda arm, m, seed: abs(m / best[arm] - 1), task=SIGNS)
+    assert {name: arm["multiple"] for name, arm in document["arms"].items()} == best
+    arm, said = document["arms"]["spg"], dict(remarks(document))
+    assert (arm["difference"]["mean"], arm["verdict"]) == (20.0, "loss")
+    assert said["score"].startswith("perplexity, mean of 2 seeds")
+    assert "%" not in said["original"]
+    assert "worse" in said, "the original has 0"
+    document["original"] = 1000.0
+    assert "worse" not in dict(remarks(document))
+    assert ComparisonDocument.model_validate(document).metric == "perplexity"
+    with pytest.raises(ValidationError, match="no task is scored by 'perplexty'"):
+        ComparisonDocument.model_validate(document | {"metric": "perplexty"})
 
 
 def test_auto_grows_the_grid_of_all_arms_until_the_best_has_neighbours(recipe: Path, tmp_path: Path) -> None:

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from spgsurgeon.benchmarking.blocks import Seconds
 from spgsurgeon.data.loading.samples import Batch
 from spgsurgeon.errors import SurgeonError, UsageError, did_you_mean
+from spgsurgeon.models.inputs import call
 from spgsurgeon.recipe.data_section import LABELLED
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.recipe.training_section import OptimizerSection
 from spgsurgeon.replicas.grafted import detach
 from spgsurgeon.runtime.distributed import Processes, autocast, choose_precision
 from spgsurgeon.runtime.environment import deterministic_algorithms
-from spgsurgeon.runtime.memory_format import choose_memory_format
+from spgsurgeon.runtime.memory_format import choose_memory_format, laid_out
 from spgsurgeon.tasks.task import Task
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.optimization import make_schedule
@@ -175,7 +176,7 @@ def timm_arm(case: Case, processes: Processes, parts: list[Batch]) -> Arm:
 
     def loss_of(part: Batch) -> Any:
         with autocast(device, precision):
-            output = model(part.images.contiguous(memory_format=layout))
+            output = call(model, laid_out(part.inputs, layout))
             if not isinstance(output, Tensor):
                 raise UsageError(f"arm {TIMM} is for models with one output in train mode")
             return criterion(output, part.targets) / len(parts)

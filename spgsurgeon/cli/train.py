@@ -109,7 +109,7 @@ def _replicas(trp: dict[str, Any]) -> str:
 
 
 def _split(data: dict[str, Any]) -> str:
-    return f"{data['samples']} images of {data['name']}, {image_size(data)}"
+    return f"{data['samples']} images of {data['name']}{image_size(data)}"
 
 
 def _render_plan(document: dict[str, Any]) -> Any:

@@ -144,6 +144,7 @@ def evaluation_batches(
         pin_memory=processes.device.type == "cuda",
         unreadable=unreadable,
         cache=cache,
+        collate=task.collate,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spgsurgeon.data.loading.samples import AnyTransform
+from spgsurgeon.data.loading.samples import AnyTransform, Collate, batches_by_size
 from spgsurgeon.data.transforms.augmentation import Augmentation
 from spgsurgeon.errors import UsageError
 from spgsurgeon.models.preprocessing import Preprocessing
@@ -63,6 +63,10 @@ class Task:
     """What each sample adds to the first score, [N, ...], by logits and targets."""
     from_counts: Callable[[NDArray[Any]], NDArray[Any]] | None = None
     """The first score, [R], of sums [R, ...] of such counts; None: it is the percentage that [N] of them make."""
+    collate: Collate = batches_by_size
+    """Makes batches of samples."""
+    readout: Callable[[Tensor], Tensor] = lambda logits: logits
+    """Turns a model's logits into [rows, C, ...], the classes in second place and units after them."""
     by_class: tuple[Metric, ...] = ()
     """Scores with an entry a class, None for one that has none."""
 

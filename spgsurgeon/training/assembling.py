@@ -90,6 +90,7 @@ def _training_batches(case: Case, processes: Processes, cache: Cache | None) -> 
         pin_memory=processes.device.type == "cuda",
         unreadable=data.unreadable,
         cache=cache,
+        collate=case.opened.task.collate,
     )
 
 

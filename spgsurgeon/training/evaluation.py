@@ -6,19 +6,21 @@ import time
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from spgsurgeon.data.loading.samples import Batch
 from spgsurgeon.data.loading.transfer import Transfer
+from spgsurgeon.models.inputs import call
 from spgsurgeon.replicas.outputs import main_output
 from spgsurgeon.runtime.distributed import Processes, autocast
-from spgsurgeon.runtime.memory_format import choose_memory_format, lay_out_convolutions
+from spgsurgeon.runtime.memory_format import choose_memory_format, laid_out, lay_out_convolutions
 from spgsurgeon.tasks.task import Scores, Tally, Task
 
 
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
-    batches: Iterable[tuple[Tensor, ...]],
+    batches: Iterable[Batch],
     processes: Processes,
     precision: torch.dtype,
     task: Task,
@@ -38,10 +40,10 @@ def evaluate(
     lay_out_convolutions(model, layout)
     started = time.perf_counter()
     tally, transfer = tally or task.tally(processes), Transfer(processes.device)
-    for images, labels, *_ in batches:
-        images, labels = transfer(images, labels)
+    for batch in batches:
+        inputs, targets = transfer((batch.inputs, batch.targets))
         with autocast(processes.device, precision):
-            logits = main_output(model(images.contiguous(memory_format=layout)))
-        tally.add(logits.float(), labels)
+            logits = main_output(call(model, laid_out(inputs, layout)))
+        tally.add(task.readout(logits).float(), targets)
     scores = tally.scores()
     return scores | {"images_per_second": scores["samples"] / (time.perf_counter() - started)}

@@ -14,10 +14,11 @@ from spgsurgeon.data.loading.samples import Batch
 from spgsurgeon.data.loading.transfer import Transfer
 from spgsurgeon.data.transforms.mixing import make_mixer
 from spgsurgeon.errors import UsageError
+from spgsurgeon.models.inputs import IMAGES, call
 from spgsurgeon.objective.loss import SPGLoss, spg_loss
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.runtime.distributed import Processes, autocast
-from spgsurgeon.runtime.memory_format import choose_memory_format
+from spgsurgeon.runtime.memory_format import choose_memory_format, laid_out
 from spgsurgeon.runtime.seeds import derive_seed, seed_generators
 from spgsurgeon.tasks.task import Task
 from spgsurgeon.training.number_guard import NumberGuard
@@ -46,6 +47,7 @@ class Stepper:
         self._precision = precision
         self._transfer = Transfer(processes.device)
         self._memory_format = choose_memory_format(settings.memory_format, processes.device, state.grafted)
+        self._readout = task.readout
         self._mixer = make_mixer(recipe.data.augment, task, num_classes)
         self._distributed = DistributedDataParallel(state.grafted) if processes.world_size > 1 else None
         model: nn.Module = self._distributed or state.grafted
@@ -90,16 +92,16 @@ class Stepper:
     def forward(self, batch: Batch, part: int = 0) -> tuple[SPGLoss, Batch]:
         """Return the loss of the step's batch number `part`, and the batch as the model saw it, on the device."""
         device, objective = self._processes.device, self._objective
-        batch = Batch(*self._transfer(*batch))
+        batch = self._transfer(batch)
         seed = derive_seed(self._settings.seed, "step", self._state.counters.step, part, self._processes.rank)
         seed_generators(seed, device)
         if self._mixer.active:
-            images, targets = self._mixer(batch.images, batch.targets)
-            batch = Batch(images, targets, batch.samples)
+            images, targets = self._mixer(batch.inputs[IMAGES], batch.targets)
+            batch = Batch(batch.inputs | {IMAGES: images}, targets, batch.samples)
         with autocast(device, self._precision):
-            logits = self._model(batch.images.contiguous(memory_format=self._memory_format))
+            logits = call(self._model, laid_out(batch.inputs, self._memory_format))
         result = spg_loss(
-            logits,
+            self._readout(logits),
             batch.targets,
             weights=self._weights,
             form=objective.form,

@@ -21,6 +21,7 @@ from PIL import Image
 from pretended_cuda import CUDA, PretendedCUDA, needs_cuda_build
 from tiny_runs import EVERYTHING, CrashError, Noise, Watcher, crash_at, tiny_retraining, train, weights_hash
 from tiny_shards import make_same_folder, make_shards, picture, sample, write_tar
+from torch.utils._pytree import tree_leaves, tree_map
 
 from spgsurgeon.data.cache import decoded_images as decoded_pictures
 from spgsurgeon.data.cache.caching import Cache
@@ -38,6 +39,7 @@ from spgsurgeon.data.transforms.augmentation import (
 from spgsurgeon.data.transforms.batched import BatchedAugmentation
 from spgsurgeon.data.transforms.resampling import _pillow_turns
 from spgsurgeon.errors import DataError, SurgeonError, UsageError
+from spgsurgeon.models.inputs import IMAGES
 from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.training import epoch_meter
 
@@ -95,7 +97,7 @@ def epochs(loaded: TrainingBatches) -> list[Batch]:
 
 def equal(left: list[Batch], right: list[Batch]) -> bool:
     return len(left) == len(right) and all(
-        all(map(torch.equal, one, other)) for one, other in zip(left, right, strict=True)
+        all(map(torch.equal, tree_leaves(one), tree_leaves(other))) for one, other in zip(left, right, strict=True)
     )
 
 
@@ -109,7 +111,7 @@ def test_training_batches_are_those_without_a_cache(cache: Cache, workers: int, 
     plain = epochs(batches(Counted(), None, **share))
     source = Counted()
     assert equal(epochs(batches(source, cache, workers, **share)), plain)
-    assert plain[0].images.is_contiguous()
+    assert plain[0].inputs[IMAGES].is_contiguous()
     if not workers:  # else it is workers that count
         assert source.reads == [1] * 30
 
@@ -137,9 +139,9 @@ def test_random_resized_crops_are_those_of_single_pictures(interpolation: str) -
 def test_batches_made_on_a_gpu_are_those_of_the_cpu(crop: str) -> None:
     transform = training_transform(PREPROCESSING, Augmentation(crop=crop, erase=0.5))
     found = epochs(batches(OfOneSize(), Cache(torch.device("cuda")), transform=transform))
-    assert {tensor.device.type for batch in found for tensor in batch} == {"cuda"}
+    assert {tensor.device.type for batch in found for tensor in tree_leaves(batch)} == {"cuda"}
     plain = epochs(batches(OfOneSize(), None, transform=transform))
-    assert equal([Batch(*(tensor.cpu() for tensor in batch)) for batch in found], plain)
+    assert equal([tree_map(torch.Tensor.cpu, batch) for batch in found], plain)
 
 
 @needs_cuda_build

@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_runs import in_one
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
 
 from spgsurgeon.data.loading.feed import Feed, start_worker
 from spgsurgeon.data.loading.loader import EvaluationBatches, TrainingBatches
@@ -24,6 +26,7 @@ from spgsurgeon.data.sources.images import open_source
 from spgsurgeon.data.sources.source import ImageSource
 from spgsurgeon.data.transforms.augmentation import Augmentation, evaluation_transform, training_transform
 from spgsurgeon.errors import DataError, SurgeonError, UsageError
+from spgsurgeon.models.inputs import IMAGES
 from spgsurgeon.models.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(input_size=(3, 16, 16))
@@ -70,14 +73,14 @@ def epoch_of(batches: TrainingBatches, epoch: int, start: int = 0) -> Pairs:
 
 def equal(left: Pairs, right: Pairs) -> bool:
     return len(left) == len(right) and all(
-        all(map(torch.equal, one, other)) for one, other in zip(left, right, strict=True)
+        all(map(torch.equal, tree_leaves(one), tree_leaves(other))) for one, other in zip(left, right, strict=True)
     )
 
 
 def test_the_number_of_workers_changes_nothing() -> None:
     alone = epoch_of(training(), epoch=1)
     assert equal(alone, epoch_of(training(workers=2), epoch=1))
-    images, labels, _ = alone[0]
+    images, labels = alone[0].inputs[IMAGES], alone[0].targets
     assert (images.shape, images.dtype, labels.dtype) == ((4, 3, 16, 16), torch.float32, torch.int64)
     assert len(alone) == training().batches_per_epoch == 12
 
@@ -97,7 +100,8 @@ def test_epochs_and_seeds_differ_in_order_and_in_augmentation() -> None:
     assert order[0] != order[2]
     assert len(set(order[0])) == len(order[0]) == 48
     by_label = [
-        {int(c): a for images, labels, _ in run for a, c in zip(images, labels, strict=True)} for run in (first, second)
+        {int(c): a for batch in run for a, c in zip(batch.inputs[IMAGES], batch.targets, strict=True)}
+        for run in (first, second)
     ]
     shared = by_label[0].keys() & by_label[1].keys()
     assert any(not torch.equal(by_label[0][label], by_label[1][label]) for label in shared)
@@ -106,7 +110,7 @@ def test_epochs_and_seeds_differ_in_order_and_in_augmentation() -> None:
 def test_ranks_share_out_the_joined_batch() -> None:
     joined = epoch_of(training(batch_size=6), epoch=0)
     ranks = [epoch_of(training(batch_size=2, rank=rank, world_size=3), epoch=0) for rank in range(3)]
-    together = [Batch(*(torch.cat(parts) for parts in zip(*step, strict=True))) for step in zip(*ranks, strict=True)]
+    together = [tree_map(in_one, *step) for step in zip(*ranks, strict=True)]
     assert equal(together, joined)
 
 
@@ -220,10 +224,11 @@ def test_pictures_that_can_not_be_used_are_replaced_in_training(workers: int) ->
     assert unusable.keys() == {f"numbered {index}" for index in Gaps.reasons}
     for index, words in Gaps.reasons.items():
         assert words in unusable[f"numbered {index}"]
-    own = {int(s): image for batch in untouched for image, s in zip(batch.images, batch.samples, strict=True)}
+    own = {int(s): image for batch in untouched for image, s in zip(batch.inputs[IMAGES], batch.samples, strict=True)}
     for found, expected in zip(whole, untouched, strict=True):
         assert found.samples.tolist() == found.targets.tolist()
-        pairs = zip(*found[::2], *expected[::2], strict=True)
+        columns = (column for batch in (found, expected) for column in (batch.inputs[IMAGES], batch.samples))
+        pairs = zip(*columns, strict=True)
         for image, sample, original, wanted in pairs:
             takes_its_place = {3: 5, 4: 5, 11: 12}.get(int(wanted), int(wanted))
             assert sample == takes_its_place

@@ -10,7 +10,7 @@ import torch.multiprocessing
 from pretended_cuda import CUDA, PROCESSES, PretendedCUDA, needs_cuda_build
 from test_training_processes import free_port
 from tiny_masks import TinySegmenter
-from tiny_runs import ONE_PROCESS
+from tiny_runs import ONE_PROCESS, images_with
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -115,7 +115,7 @@ def test_predictions_where_a_mask_is_ignored_are_in_no_union() -> None:
 def test_of_several_outputs_the_one_of_inference_is_scored() -> None:
     model = TinySegmenter().eval()
     images, masks = torch.randn(2, 3, 6, 6), torch.randint(0, 4, (2, 6, 6))
-    found = evaluate(model, [(images, masks)], ONE_PROCESS, torch.float32, SEGMENTATION)
+    found = evaluate(model, [images_with(masks, images)], ONE_PROCESS, torch.float32, SEGMENTATION)
     assert found.pop("images_per_second") > 0
     assert found == scored([(model(images)["out"].detach(), masks)])
     assert found != scored([(model(images)["aux"].detach(), masks)])

@@ -50,7 +50,7 @@ def slow(data: list[tuple[Tensor, Tensor]]) -> dict[str, Any]:
 def add(statistics: EpisodeStatistics, logits: Tensor, labels: Tensor, first: int = 0, **loss: Any) -> None:
     """Add a batch whose pictures are numbered from `first` on."""
     samples = torch.arange(first, first + len(labels))
-    statistics.add(spg_loss(logits, labels, **loss), Batch(logits, labels, samples), torch.tensor(False))
+    statistics.add(spg_loss(logits, labels, **loss), Batch({}, labels, samples), torch.tensor(False))
 
 
 def added(
@@ -169,7 +169,7 @@ def test_a_skipped_batch_counts_nowhere() -> None:
     statistics = added(batches(2))
     before = statistics.totals()
     logits, labels = batches(1)[0]
-    batch = Batch(logits, labels, torch.arange(50, 57))
+    batch = Batch({}, labels, torch.arange(50, 57))
     statistics.add(spg_loss(logits * float("nan"), labels, weights=WEIGHTS), batch, torch.tensor(True))
     assert statistics.totals() == before
 
@@ -183,7 +183,7 @@ def test_soft_targets_and_further_outputs() -> None:
     found = []
     for target, given in ((soft, logits), (hard, logits), (hard, logits[..., 0])):
         statistics = EpisodeStatistics(2, 3, ONE_PROCESS)
-        statistics.add(spg_loss(given, target, weights=(0.4,)), Batch(given, target, samples), torch.tensor(False))
+        statistics.add(spg_loss(given, target, weights=(0.4,)), Batch({}, target, samples), torch.tensor(False))
         found.append(statistics)
     of_soft, of_two, of_one = (statistics.totals() for statistics in found)
     assert of_soft["by_class"] == of_two["by_class"]

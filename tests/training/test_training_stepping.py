@@ -8,11 +8,21 @@ from typing import Any
 import pytest
 import torch
 from pretended_cuda import PROCESSES, PretendedCUDA, needs_cuda_build
-from tiny_runs import EVERYTHING, ON_A_GPU, SETTINGS, WEIGHTS, Tiny, changed, tiny_grafted, tiny_retraining, train
+from tiny_runs import (
+    EVERYTHING,
+    ON_A_GPU,
+    SETTINGS,
+    WEIGHTS,
+    Tiny,
+    changed,
+    images_with,
+    tiny_grafted,
+    tiny_retraining,
+    train,
+)
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from spgsurgeon.data.loading.samples import Batch
 from spgsurgeon.recipe.schema import ColdStartSection, ObjectiveSection, Recipe
 from spgsurgeon.recipe.training_section import OptimizerSection
 from spgsurgeon.replicas.grafted import GraftedModel, attach
@@ -94,7 +104,7 @@ def test_a_step_on_cuda_has_everything_there_and_waits_for_nothing(
         retraining = tiny_retraining(settings, grafted=grafted, processes=PROCESSES)
         statistics = EpisodeStatistics(grafted.steps, 4, PROCESSES)
         samples = torch.arange(4)
-        parts = [Batch(torch.rand(4, 3, 8, 8), samples, samples)] * settings.training.accumulate
+        parts = [images_with(samples, torch.rand(4, 3, 8, 8))] * settings.training.accumulate
         grafted.train()
         for _ in range(2):
             retraining.take_step(parts, statistics)

@@ -8,7 +8,7 @@ from spgsurgeon.data.loading.transfer import Transfer, _copy_stream
 
 def test_what_is_there_stays_as_it_is() -> None:
     images, labels = torch.rand(2, 3), torch.arange(2)
-    found = Transfer(torch.device("cpu"))(images, labels)
+    found = Transfer(torch.device("cpu"))((images, labels))
     assert (found[0] is images, found[1] is labels) == (True, True)
 
 
@@ -31,7 +31,7 @@ def test_copies_beside_a_busy_device_are_whole_when_they_are_used() -> None:
     sums = []
     for number in range(50):
         work = (work @ work).tanh()
-        (batch,) = transfer(torch.full((256, 3, 64, 64), float(number)).pin_memory())
+        batch = transfer(torch.full((256, 3, 64, 64), float(number)).pin_memory())
         assert batch.device.type == "cuda"
         sums.append(batch.mean())
     assert torch.stack(sums).tolist() == list(range(50))

@@ -16,7 +16,9 @@ from spgsurgeon.checkpoint.folders import GraftManifest
 from spgsurgeon.checkpoint.hashing import content_hash
 from spgsurgeon.data.cache.caching import Cache
 from spgsurgeon.data.loading.loader import EvaluationBatches, TrainingBatches
+from spgsurgeon.data.loading.samples import Batch
 from spgsurgeon.data.transforms.augmentation import Augmentation, evaluation_transform, training_transform
+from spgsurgeon.models.inputs import IMAGES
 from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.recipe.schema import ColdStartSection, Recipe
 from spgsurgeon.recipe.sections import Section
@@ -230,6 +232,16 @@ def tiny_retraining(
         run=tiny_run_folder(path, keep) if path else None,
         progress=progress,
     )
+
+
+def in_one(*parts: torch.Tensor) -> torch.Tensor:
+    """Return the batch of what several processes have of it."""
+    return torch.cat(parts)
+
+
+def images_with(targets: torch.Tensor, images: torch.Tensor) -> Batch:
+    """Return a batch of images with these targets."""
+    return Batch({IMAGES: images}, targets, torch.arange(len(targets)))
 
 
 def train(retraining: Retraining, *, resume: bool = False) -> Retraining:

@@ -203,10 +203,10 @@ def score_line(scores: Mapping[str, Any]) -> str:
 
 
 def image_size(document: Mapping[str, Any]) -> str:
-    """Return the size of images, as they were trained on or scored."""
+    """Return the size of images, as they were trained on or scored, after a comma; nothing for other samples."""
     if "shorter_edge" in document:
-        return f"shorter edge {document['shorter_edge']} pixels"
-    return "{} x {} pixels".format(*document["image_size"])
+        return f", shorter edge {document['shorter_edge']} pixels"
+    return ", {} x {} pixels".format(*document["image_size"]) if "image_size" in document else ""
 
 
 def gigabytes(size: int) -> str:

@@ -19,6 +19,7 @@ from spgsurgeon.data.sources.source import Source
 from spgsurgeon.data.transforms.augmentation import StagedTransform
 from spgsurgeon.data.transforms.batched import BatchedAugmentation, check_batched
 from spgsurgeon.errors import UsageError
+from spgsurgeon.models.inputs import IMAGES
 
 
 class DevicePictures:
@@ -125,11 +126,11 @@ class DeviceFeed:
             images = self._with_others(images, items)
         targets = [item.target if isinstance(item, Loaded) else pictures.labels[item[1]] for item in items]
         samples = [item.index if isinstance(item, Loaded) else item[1] for item in items]
-        return Batch(images, self._sent(targets), self._sent(samples))
+        return Batch({IMAGES: images}, self._sent(targets), self._sent(samples))
 
     def _with_others(self, images: torch.Tensor, items: list[Key | Loaded]) -> torch.Tensor:
         """Return a batch of all items: the augmented `images` of those that are here, and the others between them."""
-        others = {place: item.image for place, item in enumerate(items) if isinstance(item, Loaded)}
+        others = {place: item.inputs[IMAGES] for place, item in enumerate(items) if isinstance(item, Loaded)}
         together = torch.empty((len(items), *next(iter(others.values())).shape), device=self._device)
         together[self._sent([place for place in range(len(items)) if place not in others])] = images
         for place, image in others.items():

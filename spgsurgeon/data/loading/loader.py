@@ -14,7 +14,7 @@ import torch
 
 from spgsurgeon.data.cache.caching import Cache, make_feed
 from spgsurgeon.data.loading.feed import unusable_error
-from spgsurgeon.data.loading.samples import AnyTransform, Batch, Key, Samples, Unusable
+from spgsurgeon.data.loading.samples import AnyTransform, Batch, Collate, Key, Samples, Unusable, batches_by_size
 from spgsurgeon.data.sources.source import Source
 from spgsurgeon.errors import UsageError
 from spgsurgeon.runtime.seeds import derive_seed
@@ -41,6 +41,7 @@ class TrainingBatches:
         pin_memory: bool = False,
         unreadable: str = "stop",
         cache: Cache | None = None,
+        collate: Collate = batches_by_size,
     ) -> None:
         joined = world_size * batch_size
         if len(source) < joined:
@@ -53,7 +54,7 @@ class TrainingBatches:
         self._samples, self._batch_size, self._seed = len(source), batch_size, seed
         self._rank, self._world_size = rank, world_size
         self.source = source
-        self._uncached = Samples(source, transform, seed, replaces=unreadable == "skip")
+        self._uncached = Samples(source, transform, seed, replaces=unreadable == "skip", collate=collate)
         self._feed = make_feed(
             source,
             transform,
@@ -62,6 +63,7 @@ class TrainingBatches:
             pin_memory=pin_memory,
             cache=cache,
             replaces=unreadable == "skip",
+            collate=collate,
         )
 
     @property
@@ -127,6 +129,7 @@ class EvaluationBatches:
         pin_memory: bool = False,
         unreadable: str = "stop",
         cache: Cache | None = None,
+        collate: Collate = batches_by_size,
     ) -> None:
         samples = len(source)
         part = range(samples * rank // world_size, samples * (rank + 1) // world_size)
@@ -140,6 +143,7 @@ class EvaluationBatches:
             pin_memory=pin_memory,
             cache=cache,
             skips=unreadable == "skip",
+            collate=collate,
         )
 
     @property
