@@ -13,7 +13,7 @@ import numpy as np
 from spgsurgeon.comparing.arms import line_up
 from spgsurgeon.comparing.choice import Comparison
 from spgsurgeon.comparing.plan import COSTS, DOCUMENT, PLAN, Plan, versions
-from spgsurgeon.comparing.runs import Result, Task, perform
+from spgsurgeon.comparing.runs import Assignment, Result, perform
 from spgsurgeon.comparing.scores import Scored
 from spgsurgeon.comparing.table import markdown
 from spgsurgeon.tasks.classification import CLASSIFICATION
@@ -32,11 +32,11 @@ class MadeUp:
         for given in reversed(calls):  # they come in any order
             yield self._perform(given[0]) if function is perform else self._score(*given)
 
-    def _perform(self, task: Task) -> Result:
-        run = task.run
+    def _perform(self, given: Assignment) -> Result:
+        run = given.run
         score = self._validation(run.arm, run.multiple, run.seed)
         scores = None if score is None else {self._task.primary.name: score, "loss": 1.0}
-        (task.output / run.folder).mkdir(parents=True)
+        (given.output / run.folder).mkdir(parents=True)
         return Result(run, scores, str(run.folder), 10, 2.5, "NaN" if score is None else None)
 
     def _score(self, name: str, seed: int, folder: Path, recipe: Any) -> tuple[str, int, Scored]:

@@ -24,7 +24,7 @@ from spgsurgeon.comparing.arguments import arguments_of
 from spgsurgeon.comparing.arms import line_up
 from spgsurgeon.comparing.plan import Plan, complete, read_plan, started_plan
 from spgsurgeon.comparing.pool import hire
-from spgsurgeon.comparing.runs import Run, Task, perform
+from spgsurgeon.comparing.runs import Assignment, Run, perform
 from spgsurgeon.comparing.start import go_on
 from spgsurgeon.errors import UsageError
 from spgsurgeon.recipe.reading import read_recipe
@@ -335,9 +335,11 @@ def test_a_run_that_is_stopped_says_how_the_comparison_goes_on() -> None:
 
 def test_a_run_that_fails_says_whose_it_is(compared: Path, recipe: Path, tmp_path: Path) -> None:
     run = Run("spg", 1.0, 0)
-    task = Task(run, tmp_path, compared / "c" / "base", str(recipe), ("data.eval=holdout", "data.holdout=0.0001"), 1)
+    given = Assignment(
+        run, tmp_path, compared / "c" / "base", str(recipe), ("data.eval=holdout", "data.holdout=0.0001"), 1
+    )
     with pytest.raises(UsageError) as refused:
-        perform(task)
+        perform(given)
     assert refused.value.message.startswith("arm spg, seed 0: a holdout of 0.0001")
 
 

@@ -10,9 +10,9 @@ from spgsurgeon.comparing.arms import PLAIN, Lineup
 from spgsurgeon.comparing.plan import BASE, RESULTS, Plan
 from spgsurgeon.comparing.pool import Crew
 from spgsurgeon.comparing.runs import (
+    Assignment,
     Result,
     Run,
-    Task,
     add_result,
     mean_validation,
     merit,
@@ -64,7 +64,9 @@ class Comparison:
         missing = [run for run in runs if not self._is_done(run)]
         if len(missing) < len(runs):
             self._say(f"{len(runs) - len(missing)} of {len(runs)} runs are done")
-        for number, result in enumerate(self._crew.call(perform, [(self._task(run),) for run in missing]), start=1):
+        for number, result in enumerate(
+            self._crew.call(perform, [(self._assignment(run),) for run in missing]), start=1
+        ):
             add_result(self.output / RESULTS, result)
             self.results[result.run] = result
             self._say(f"{len(runs) - len(missing) + number} of {len(runs)} runs: {self._outcome(result)}")
@@ -73,11 +75,11 @@ class Comparison:
         result = self.results.get(run)
         return result is not None and (result.validation is None or (self.output / result.folder).is_dir())
 
-    def _task(self, run: Run) -> Task:
+    def _assignment(self, run: Run) -> Assignment:
         own = [f"data.eval={HOLDOUT}", f"training.optimizer.lr={self._rate(run.multiple)}", f"training.seed={run.seed}"]
         epochs = self.plan.epochs[run.arm]
         overrides = (*self._lineup.overrides, *self._arms[run.arm].overrides, *own, f"training.epochs={epochs}")
-        return Task(run, self.output, self.output / BASE, self._lineup.source, overrides, epochs)
+        return Assignment(run, self.output, self.output / BASE, self._lineup.source, overrides, epochs)
 
     def _rate(self, multiple: float) -> float:
         return rate_of(self._recipe, multiple)

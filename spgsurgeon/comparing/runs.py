@@ -48,7 +48,7 @@ def rate_of(recipe: Recipe, multiple: float) -> float:
 
 
 @dataclass(frozen=True)
-class Task:
+class Assignment:
     """A run and all that it takes; `overrides` are complete, learning rate and seed included."""
 
     run: Run
@@ -75,36 +75,36 @@ class Result:
     trouble: str | None = None
 
 
-def perform(task: Task) -> Result:
+def perform(given: Assignment) -> Result:
     """Do the run, or what is left of it: one that has begun goes on from its last checkpoint."""
     try:
-        return _search(task) if task.run.arm == SEARCH else _train(task)
+        return _search(given) if given.run.arm == SEARCH else _train(given)
     except SurgeonError as error:
-        error.message = f"arm {task.run.arm}, seed {task.run.seed}: {error.message}"
+        error.message = f"arm {given.run.arm}, seed {given.run.seed}: {error.message}"
         raise
 
 
-def _search(task: Task) -> Result:
-    folder = task.output / task.run.folder
-    found = search(folder, str(task.base), task.recipe, task.overrides, task.epochs, task.run.seed)
+def _search(given: Assignment) -> Result:
+    folder = given.output / given.run.folder
+    found = search(folder, str(given.base), given.recipe, given.overrides, given.epochs, given.run.seed)
     trials = [cost(trial) for trial in found.trials]
     steps, seconds = sum(steps for steps, _ in trials), sum(seconds for _, seconds in trials)
-    return Result(task.run, found.best, str(found.folder.relative_to(task.output)), steps, seconds, found.trouble)
+    return Result(given.run, found.best, str(found.folder.relative_to(given.output)), steps, seconds, found.trouble)
 
 
-def _train(task: Task) -> Result:
-    folder = task.output / task.run.folder
+def _train(given: Assignment) -> Result:
+    folder = given.output / given.run.folder
     best, trouble = None, None
     try:
         if folder.exists() and last_of(folder) is not None:
-            free = [override for override in task.overrides if override.partition("=")[0] in FREE_KEYS]
+            free = [override for override in given.overrides if override.partition("=")[0] in FREE_KEYS]
             best = train(output=folder, overrides=free, resume=True)["best"]
         else:  # also where it was killed before its first checkpoint
-            base, overrides = str(task.base), task.overrides
-            best = train(base, recipe=task.recipe, overrides=overrides, output=folder, force=True)["best"]
+            base, overrides = str(given.base), given.overrides
+            best = train(base, recipe=given.recipe, overrides=overrides, output=folder, force=True)["best"]
     except NonFiniteError as error:
         trouble = error.message
-    return Result(task.run, best, str(task.run.folder), *cost(folder), trouble)
+    return Result(given.run, best, str(given.run.folder), *cost(folder), trouble)
 
 
 def cost(folder: Path) -> tuple[int, float]:
