@@ -78,7 +78,7 @@ def _render(document: dict[str, Any]) -> Any:
     parts: list[Any] = [
         pairs(
             [
-                ("data", f"{document['data']}, {document['samples']} images{image_size(document)}"),
+                ("data", f"{document['data']}, {document['samples']} {task.samples}{image_size(document)}"),
                 *((metric.label, metric.written(document[metric.name])) for metric in task.metrics),
                 ("speed", f"{document['images_per_second']:.0f} images/s, loading included"),
             ]

@@ -108,20 +108,27 @@ def _replicas(trp: dict[str, Any]) -> str:
     return "none: plain retraining" if trp["kind"] == "none" else ", ".join(f"{k} {v}" for k, v in trp.items())
 
 
-def _split(data: dict[str, Any]) -> str:
-    return f"{data['samples']} images of {data['name']}{image_size(data)}"
+def _split(data: dict[str, Any], samples: str) -> str:
+    return f"{data['samples']} {samples} of {data['name']}{image_size(data)}"
 
 
 def _render_plan(document: dict[str, Any]) -> Any:
+    from spgsurgeon.tasks.registry import task_scored_by
+
+    samples = task_scored_by(document["metric"]).samples
     rates = document["learning_rates"]
     shown = [f"{rate:.3g}" for rate in rates]
     curve = " ".join(shown if len(shown) <= 12 else [*shown[:6], "...", *shown[-5:]])
     memory, data, passes = document["estimated_memory_bytes"], document["data"], document["passes"]
+    train, scored = (_split(data[part], samples) for part in ("train", "eval"))
     return pairs(
         [
             ("model", document["model"]),
             ("replicas", _replicas(document["trp"]) + (f", {passes} passes of the model a step" * (passes > 1))),
-            ("data", f"{_split(data['train'])}; scored on {_split(data['eval'])}; {data['classes']} classes"),
+            (
+                "data",
+                f"{train}; scored on {scored}; {data['classes']} classes",
+            ),
             ("on", f"{document['device']}, {document['precision']}, into {document['output']}"),
             ("steps", f"{document['steps']}, {document['steps_per_epoch']} an epoch"),
             (

@@ -60,4 +60,5 @@ def test_what_train_says_of_a_score_that_is_better_when_lower(
 def test_what_eval_says_of_a_task_without_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TASKS, SIGNS.name, SIGNS)
     document = {"data": "rows", "samples": 9, "perplexity": 20.0, "loss": 3.0, "images_per_second": 7.0}
-    assert "perplexity 20.000 loss 3.0000" in drawn(evaluate._render(document))
+    shown = drawn(evaluate._render(document))
+    assert "data rows, 9 rows of numbers perplexity 20.000 loss 3.0000" in shown
