@@ -239,10 +239,14 @@ CASES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
         ("trp.rate is 0.5, grafted was 0.2",),
     ),
     # options
-    "rate one": (graft("better", "--rate", "1.0"), 2, ("rate 1.0", "[0, 1)")),
-    "rate below zero": (graft("better", "--rate", "-0.1"), 2, ("rate -0.1", "[0, 1)")),
-    "no replicas": (graft("better", "--replicas", "0"), 2, ("0 replicas",)),
-    "unknown kind of replica": (graft("better", "--trp", "droput"), 2, ("'--trp'", "dropout")),
+    "rate one": (graft("better", "--rate", "1.0"), 2, ("rate: 1.0", "less than 1")),
+    "rate below zero": (graft("better", "--rate", "-0.1"), 2, ("rate: -0.1", "0 or more")),
+    "no replicas": (graft("better", "--replicas", "0"), 2, ("replicas: 0 is refused",)),
+    "unknown kind of replica": (
+        graft("better", "--trp", "droput"),
+        2,
+        ("kind of replica 'droput'", "'dropout'"),
+    ),
     "unknown weights": (
         strip("run", "--weights", "average"),
         2,

@@ -27,7 +27,7 @@ from spgsurgeon.commands import diff as diff_workflow
 from spgsurgeon.commands.diff import diff
 from spgsurgeon.commands.graft import graft_folder
 from spgsurgeon.loading.opening import open_model, state_of
-from spgsurgeon.surgery.attaching import Replicas
+from spgsurgeon.replicas.kinds.depth import Depth
 
 State = dict[str, Tensor]
 
@@ -305,7 +305,7 @@ def test_the_head_of_a_known_model_is_compared(models: Path, tmp_path: Path) -> 
 
 
 def test_what_replicas_of_depth_attach_to_is_not_taken_for_the_head(models: Path, tmp_path: Path) -> None:
-    graft_folder(str(models / "model.pth"), tmp_path / "grafted", replicas=Replicas("depth"))
+    graft_folder(str(models / "model.pth"), tmp_path / "grafted", replicas=Depth())
     head = diff(str(tmp_path / "grafted"), str(models / "model.pth"))["head"]
     assert head == {"module": "fc", "identical": True}
 

@@ -12,7 +12,7 @@ from spgsurgeon.commands.graft import graft_folder, regraft
 from spgsurgeon.commands.inspect import inspect
 from spgsurgeon.commands.modules import graft, strip
 from spgsurgeon.loading.opening import open_model
-from spgsurgeon.surgery.attaching import Replicas
+from spgsurgeon.replicas.kinds.dropout import Dropout
 
 SEVERAL = [
     ("timm/levit_128s", ["head.linear", "head_dist.linear"], [384, 384]),
@@ -24,7 +24,7 @@ SEVERAL = [
 def test_a_grafted_folder_keeps_every_site_and_its_replicas(
     name: str, modules: list[str], widths: list[int], tmp_path: Path
 ):
-    document = graft_folder(name, tmp_path / "grafted", replicas=Replicas(replicas=2), num_classes=5, random_seed=0)
+    document = graft_folder(name, tmp_path / "grafted", replicas=Dropout(replicas=2), num_classes=5, random_seed=0)
     expected = sum(2 * (width**2 + width) for width in widths)
     assert document["temporary_parameters"] == expected
     assert document["base"]["sites"]["dropout"]["temporary_parameters"] == expected * 3 // 2  # told for three replicas

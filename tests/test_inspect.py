@@ -92,7 +92,7 @@ def test_a_head_that_reads_two_maps_names_them(tmp_path: Path) -> None:
     path = sparse_file("torchvision/lraspp_mobilenet_v3_large", tmp_path)
     site = inspect(str(path), values=False)["sites"]["dropout"]
     assert (site["module"], site["key"], site["width"]) == (["classifier"] * 2, ["low", "high"], [40, 960])
-    assert "at the input of low, high of classifier: 2.77 M temporary" in succeed("inspect", path, "--no-values").out
+    assert "at the input of low, high of classifier, 2.77 M temporary" in succeed("inspect", path, "--no-values").out
 
 
 @pytest.mark.parametrize(

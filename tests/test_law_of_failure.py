@@ -40,7 +40,7 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, stage: str) -> Callable[[], None]:
     "stage",
     [
         "commands.graft.open_model",
-        "commands.graft.attach_replicas",
+        "trp.grafted.attach",
         "commands.graft.prove_graft",
         "checkpoint.writing.write_safetensors",
         "checkpoint.writing.write_json",

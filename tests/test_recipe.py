@@ -17,6 +17,9 @@ from spgsurgeon.recipe.schema import Recipe, recipe_keys
 from spgsurgeon.recipe.shipped import find_recipe, shipped_recipes
 from spgsurgeon.recipe.training_section import TrainingSection
 from spgsurgeon.recipe.writing import dump_recipe
+from spgsurgeon.replicas.kinds import kinds
+from spgsurgeon.replicas.kinds.fixed_dropout import FixedDropout
+from spgsurgeon.replicas.kinds.none import NoReplicas
 
 SHIPPED = (
     "camvid-lraspp-base",
@@ -75,10 +78,35 @@ def test_shipped_recipes_validate_and_survive_writing(name, write):
 
 
 def test_the_dump_writes_every_key():
-    shown = dump_recipe(Recipe(data=DataSection(source="digits")))
+    recipes = [Recipe(data=DataSection(source="digits"), trp=kind()) for kind in kinds().values()]
+    shown = "".join(map(dump_recipe, recipes))
     leaves = [key.rpartition(".")[2] for key in recipe_keys()]
     assert [leaf for leaf in leaves if f"{leaf}:" not in shown] == []
     assert all(recipe_keys().values()), "a key without a description"
+
+
+# As runs of before have written it: the settings of all kinds, whichever it is.
+EVERY_KIND = "trp: {{kind: {}, replicas: 3, rate: 0.2, blocks: null, block: null, init: identity, head_batch: stacked, "
+EVERY_KIND += "rollouts: false}}\n"
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_a_section_with_the_defaults_of_every_kind_is_one_of_its_kind(kind, write):
+    read = read_recipe(write(MINIMAL + EVERY_KIND.format(kind))).trp
+    assert read == kinds()[kind]()
+    assert read.model_fields_set <= kinds()[kind].model_fields.keys()
+
+
+def test_the_kind_alone_makes_the_control_of_any_recipe(write):
+    source = write(MINIMAL + "trp: {kind: dropout, replicas: 5, rate: 0.1, head_batch: sequential}")
+    assert read_recipe(source, ["trp.kind=none"]).trp == NoReplicas()
+    assert read_recipe(source, ["trp.kind=fixed-dropout"]).trp == FixedDropout(rate=0.1)
+    assert faults_of(source, ("trp.kind=depth",)) == [
+        "recipe.yaml:2: trp.rate: rate is not a setting of depth replicas but of dropout and fixed-dropout; "
+        "to change the kind, replace the section: trp={kind: depth}",
+        "recipe.yaml:2: trp.head_batch: head_batch is not a setting of depth replicas but of dropout; "
+        "to change the kind, replace the section: trp={kind: depth}",
+    ]
 
 
 def test_text_that_looks_like_something_else_survives_writing(write):
@@ -89,7 +117,7 @@ def test_text_that_looks_like_something_else_survives_writing(write):
 
 def test_all_faults_come_at_once_in_order_with_their_lines(write):
     source = write("""\
-trp: {kind: width, replicas: 0, rate: 1.0}
+trp: {kind: dropout, replicas: 0, rate: 1.0}
 objective:
   weights: [0.4, -1, .nan]
 data:
@@ -107,7 +135,6 @@ training:
 xyz: red
 """)
     assert faults_of(source, ("training.epoch=3", "data.augment.flip=2")) == [
-        "recipe.yaml:1: trp.kind: 'width' is refused, it must be 'dropout', 'depth', 'fixed-dropout' or 'none'",
         "recipe.yaml:1: trp.replicas: 0 is refused, it must be 1 or more",
         "recipe.yaml:1: trp.rate: 1.0 is refused, it must be less than 1",
         "recipe.yaml:3: objective.weights[1]: -1 is refused, it must be 0 or more",
@@ -150,7 +177,7 @@ def test_weights_and_replicas_are_counted_together(write):
         "override objective={}: objective.weights: 3 weights for 2 replicas"
     )
     recipe = read_recipe("digits-dropout", ["trp={kind: none, replicas: 2}"])
-    assert (recipe.trp.kind, recipe.trp.rate) == ("none", 0.2)
+    assert recipe.trp == NoReplicas()
 
 
 def test_the_default_weights_are_counted_too(write):
@@ -189,6 +216,10 @@ def test_the_default_weights_are_counted_too(write):
         ),
         ("data: {source: masks, path: x, classes: 0}", "recipe.yaml:1: data.classes: 0 is refused"),
         (MINIMAL + "trp: {kind: depth, rate: 0.1}", "recipe.yaml:2: trp.rate: rate is not a setting of depth replicas"),
+        (MINIMAL + "trp: {kind: width}", "recipe.yaml:2: trp.kind: 'width' is refused, it must be 'dropout', 'depth'"),
+        (MINIMAL + "trp: {kind: [a]}", "recipe.yaml:2: trp.kind: [\"a\"] is refused, it must be 'dropout', 'depth'"),
+        (MINIMAL + "trp: 3", "recipe.yaml:2: trp: 3 is not a section with keys kind, replicas, head_batch"),
+        (MINIMAL + "trp: {blok: 2}", "recipe.yaml:2: trp.blok: unknown key"),
         (MINIMAL + "trp: {blocks: 2}", "recipe.yaml:2: trp.blocks: blocks is not a setting of dropout replicas"),
         (MINIMAL + "trp: {kind: depth, blocks: 0}", "recipe.yaml:2: trp.blocks: 0 is refused, it must be 1 or more"),
         ("data: {source: wds/x}", "recipe.yaml:1: data.source: 'wds/x' names a data set; write source: wds"),

@@ -18,8 +18,8 @@ from spgsurgeon.commands.graft import graft_folder
 from spgsurgeon.commands.modules import export
 from spgsurgeon.commands.strip import strip_folder
 from spgsurgeon.loading.opening import load
+from spgsurgeon.replicas.kinds.depth import Depth
 from spgsurgeon.runs.folder import Checkpoint, RunFolder
-from spgsurgeon.surgery.attaching import Replicas
 
 CLASSES = 4
 SMALL = "--image-size", 64
@@ -37,7 +37,7 @@ def grafted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A classifier grafted with replicas of depth."""
     path = tmp_path_factory.mktemp("strip") / "deep"
-    graft_folder("torchvision/resnet18", path, replicas=Replicas("depth", 2), num_classes=CLASSES, random_seed=0)
+    graft_folder("torchvision/resnet18", path, replicas=Depth(replicas=2), num_classes=CLASSES, random_seed=0)
     return path
 
 
@@ -67,7 +67,7 @@ def test_the_stripped_folder_is_the_base_and_its_card_loads_it(kind, request, tm
 def test_the_card_says_how_deep_the_replicas_were(deep, tmp_path):
     strip_folder(deep, tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
-    row = "2 depth replicas: blocks 3, block bottleneck, init identity, depth in layers 18 27 36"
+    row = "2 depth replicas, blocks 3, block bottleneck, init identity, depth in layers 18 27 36"
     assert f"| temporary modules, gone | {row} |" in card
     assert "pipeline_tag: image-classification" in card
 

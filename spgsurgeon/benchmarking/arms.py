@@ -20,6 +20,7 @@ from spgsurgeon.models.inputs import call
 from spgsurgeon.recipe.data_section import LABELLED
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.recipe.training_section import OptimizerSection
+from spgsurgeon.replicas import kinds
 from spgsurgeon.replicas.grafted import detach
 from spgsurgeon.runtime.distributed import Processes, autocast, choose_precision
 from spgsurgeon.runtime.environment import deterministic_algorithms
@@ -32,12 +33,12 @@ from spgsurgeon.training.statistics import EpisodeStatistics
 
 PLAIN, GRAFTED, TIMM = "plain", "grafted", "timm"
 CHANGES: dict[str, tuple[str, ...]] = {
-    PLAIN: ("trp={kind: none}",),
+    PLAIN: (f"trp={{kind: {kinds.PLAIN}}}",),
     GRAFTED: (),
     "sequential": ("trp.head_batch=sequential",),
     "rollouts": ("trp.rollouts=true",),
     "deterministic": ("training.deterministic=true", "training.cudnn_benchmark=false"),
-    TIMM: ("trp={kind: none}",),
+    TIMM: (f"trp={{kind: {kinds.PLAIN}}}",),
 }
 """The arms, each with what it changes in the recipe; `timm` is the plain step as timm's training script takes it."""
 

@@ -17,7 +17,8 @@ from spgsurgeon.loading.opening import OpenedModel, open_model
 from spgsurgeon.models.libraries.registry import NamedModel, parse_model
 from spgsurgeon.recipe.data_section import MASKED, READABLE
 from spgsurgeon.recipe.reading import read_recipe
-from spgsurgeon.recipe.schema import CONTROLS, Recipe
+from spgsurgeon.recipe.schema import Recipe
+from spgsurgeon.replicas.kinds import REPLICAS
 from spgsurgeon.runtime.resources import default_workers
 from spgsurgeon.tasks.task import Task
 from spgsurgeon.training.preparing import Case, prepare
@@ -83,10 +84,10 @@ def settle_subject(
     if data is None:
         settled = (*settled, _noise_section(read_recipe(source, settled), opened.task))
     recipe = read_recipe(source, settled)
-    if recipe.trp.kind in CONTROLS:
+    if recipe.trp.control:
         raise UsageError(
             f"the recipe has no replicas (trp.kind is {recipe.trp.kind}), so there is nothing to compare",
-            hint="trp.kind=dropout or depth; plain steps are measured beside them",
+            hint=f"trp.kind={' or '.join(REPLICAS)}; plain steps are measured beside them",
         )
     train = _noise(recipe, opened) if data is None else open_training(recipe.data)
     return Subject(model, opened.task, source, settled, recipe, Data(train, train), options)

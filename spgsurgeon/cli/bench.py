@@ -11,6 +11,7 @@ import typer
 from spgsurgeon.cli.terminal.console import columns, emit, gigabytes, millions, pairs, working
 from spgsurgeon.cli.terminal.options import Arch, Model, NumClasses, Weights, check_weights
 from spgsurgeon.errors import UsageError
+from spgsurgeon.replicas.kinds import replicas_from
 
 _Overrides = Annotated[
     list[str] | None,
@@ -167,7 +168,7 @@ def _circumstances(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
     )
     yield "", "in brackets their 95 % intervals"
     yield "model", document["model"]
-    yield "replicas", ", ".join(f"{key} {value}" for key, value in document["trp"].items())
+    yield "replicas", replicas_from(document["trp"]).words()
     own = gigabytes(grafted["replica_bytes"])
     yield "", f"{millions(document['temporary_parameters'])} temporary parameters, {own} with gradients and moments"
     yield (

@@ -9,6 +9,7 @@ import typer
 
 from spgsurgeon.cli.terminal.console import columns, emit, gigabytes, image_size, millions, pairs
 from spgsurgeon.cli.terminal.options import Arch, Force, RandomWeights, Weights, check_weights
+from spgsurgeon.replicas.kinds import CONTROLS, PLAIN, replicas_from
 
 
 def command(
@@ -96,16 +97,14 @@ def _render(document: dict[str, Any]) -> Any:
     else:
         verdict = "no gain over the original"
     caution = "one run; the best checkpoint was chosen by these scores."
-    if "replicas" in document["trp"]:
-        caution += " The control: the same command with trp.kind=none and another -o"
+    if document["trp"]["kind"] not in CONTROLS:
+        caution += f" The control: the same command with trp.kind={PLAIN} and another -o"
     summary = pairs([("result", verdict), ("", caution), ("run", document["run"])])
     return Group(columns(("", *(metric.title for metric in task.metrics)), rows), summary)
 
 
-def _replicas(trp: dict[str, Any]) -> str:
-    if trp["kind"] == "fixed-dropout":
-        return f"none: plain retraining with dropout of rate {trp['rate']} before the head"
-    return "none: plain retraining" if trp["kind"] == "none" else ", ".join(f"{k} {v}" for k, v in trp.items())
+def _replicas(trp: dict[str, Any], passes: int) -> str:
+    return replicas_from(trp).words() + (f", {passes} passes of the model a step" if passes > 1 else "")
 
 
 def _split(data: dict[str, Any], samples: str) -> str:
@@ -119,16 +118,13 @@ def _render_plan(document: dict[str, Any]) -> Any:
     rates = document["learning_rates"]
     shown = [f"{rate:.3g}" for rate in rates]
     curve = " ".join(shown if len(shown) <= 12 else [*shown[:6], "...", *shown[-5:]])
-    memory, data, passes = document["estimated_memory_bytes"], document["data"], document["passes"]
+    memory, data = document["estimated_memory_bytes"], document["data"]
     train, scored = (_split(data[part], samples) for part in ("train", "eval"))
     return pairs(
         [
             ("model", document["model"]),
-            ("replicas", _replicas(document["trp"]) + (f", {passes} passes of the model a step" * (passes > 1))),
-            (
-                "data",
-                f"{train}; scored on {scored}; {data['classes']} classes",
-            ),
+            ("replicas", _replicas(document["trp"], document["passes"])),
+            ("data", f"{train}; scored on {scored}; {data['classes']} classes"),
             ("on", f"{document['device']}, {document['precision']}, into {document['output']}"),
             ("steps", f"{document['steps']}, {document['steps_per_epoch']} an epoch"),
             (

@@ -20,6 +20,7 @@ from spgsurgeon.comparing.plan import RESULTS
 from spgsurgeon.comparing.pool import one_thread
 from spgsurgeon.comparing.runs import merit, read_results, results_of
 from spgsurgeon.errors import UsageError
+from spgsurgeon.replicas import kinds
 from spgsurgeon.runtime.signals import InterruptedRunError
 from spgsurgeon.tasks.registry import task_scored_by
 from spgsurgeon.training.run import train
@@ -29,7 +30,7 @@ RECIPE = "digits-dropout"
 ARMS = (PLAIN, "spg")
 SEEDS = 5
 SHARED = ("data.holdout=0.2", "training.device=cpu")  # nor does the base see what learning rates are chosen on
-BASE = (*SHARED, "trp.kind=none", "data.eval=holdout", "training.epochs=10", "training.optimizer.lr=0.1")
+BASE = (*SHARED, f"trp.kind={kinds.PLAIN}", "data.eval=holdout", "training.epochs=10", "training.optimizer.lr=0.1")
 RETRAINING = (*SHARED, "data.eval=test", "training.epochs=6")
 _RESULT = "demo.json"
 

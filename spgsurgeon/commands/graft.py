@@ -17,7 +17,8 @@ from spgsurgeon.commands.inspect import describe
 from spgsurgeon.errors import SurgeonError, UsageError
 from spgsurgeon.loading.opening import OpenedModel, non_finite, open_model, state_of
 from spgsurgeon.replicas.grafted import GraftedModel
-from spgsurgeon.surgery.attaching import DROPOUT, Replicas, attach_replicas, replicas_from, site_document
+from spgsurgeon.replicas.kinds import DEFAULT, kinds, replicas_from
+from spgsurgeon.replicas.kinds.kind import ReplicaKind
 from spgsurgeon.surgery.proof import example_images, fingerprint, prove_graft
 
 
@@ -34,7 +35,7 @@ def graft_folder(
     model: str,
     output: Path,
     *,
-    replicas: Replicas = DROPOUT,
+    replicas: ReplicaKind | None = None,
     num_classes: int | None = None,
     weights: str | None = None,
     arch: str | None = None,
@@ -43,8 +44,15 @@ def graft_folder(
 ) -> dict[str, Any]:
     """Graft the base that `model` names, prove laws 1 and 2 on it, and write a grafted folder to `output`.
 
-    Returns the document of `graft --json`. Raises VerificationError, and writes nothing, where a law does not hold.
+    `replicas` are by default those of the default kind. Returns the document of `graft --json`. Raises
+    VerificationError, and writes nothing, where a law does not hold, UsageError for a control.
     """
+    replicas = replicas or kinds()[DEFAULT]()
+    if replicas.control:
+        raise UsageError(
+            f"{replicas.kind} is a control: it has no replicas to graft",
+            hint=f"give `spgsurgeon train` the base, and trp.kind={replicas.kind}",
+        )
     refuse_existing(output, force=force)
     opened = open_model(model, weights=weights, arch=arch, num_classes=num_classes, random_seed=random_seed)
     if opened.has_replicas:
@@ -63,13 +71,16 @@ def graft_folder(
         "output": str(output),
         "base": describe(opened, known_hash=proven.manifest.base["content_hash"]),
         "trp": proven.manifest.trp,
+        "site": proven.manifest.site,
         "temporary_parameters": proven.manifest.temporary_parameters,
         "proof": proven.proof,
         "notes": opened.notes,
     }
 
 
-def graft_proven(opened: OpenedModel, replicas: Replicas, *, head_batch: str = "stacked", seed: int = 0) -> ProvenGraft:
+def graft_proven(
+    opened: OpenedModel, replicas: ReplicaKind, *, head_batch: str = "stacked", seed: int = 0
+) -> ProvenGraft:
     """Graft an opened base and prove it; new weights are a function of `seed`.
 
     Raises VerificationError, ArchitectureError or UsageError where that fails.
@@ -84,7 +95,7 @@ def graft_proven(opened: OpenedModel, replicas: Replicas, *, head_batch: str = "
     before = fingerprint(opened.module, images)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        grafted = attach_replicas(opened.module, opened, replicas, head_batch).eval()
+        grafted = replicas.attach_to(opened.module, replicas.places(opened), head_batch).eval()
     proof = prove_graft(grafted, before, images)
     identity, state = opened.identity, state_of(opened.module)
     manifest = GraftManifest(
@@ -101,7 +112,7 @@ def graft_proven(opened: OpenedModel, replicas: Replicas, *, head_batch: str = "
             "notes": opened.notes,
         },
         trp=replicas.document(),
-        site=site_document(opened, replicas),
+        site=replicas.site_document(opened),
         temporary_parameters=sum(p.numel() for p in grafted.replicas.parameters()),
     )
     return ProvenGraft(grafted, manifest, proof)
@@ -110,8 +121,9 @@ def graft_proven(opened: OpenedModel, replicas: Replicas, *, head_batch: str = "
 def regraft(opened: OpenedModel, temporary: dict[str, Tensor] | None, *, head_batch: str = "stacked") -> GraftedModel:
     """Return the grafted model of an opened grafted folder, with its replicas' weights where they are given."""
     assert opened.manifest is not None
+    replicas = replicas_from(opened.manifest.trp)
     with torch.random.fork_rng(devices=[]):
-        grafted = attach_replicas(opened.module, opened, replicas_from(opened.manifest.trp), head_batch).eval()
+        grafted = replicas.attach_to(opened.module, replicas.places(opened), head_batch).eval()
     if temporary is not None:
         grafted.replicas.load_state_dict(temporary)
     return grafted

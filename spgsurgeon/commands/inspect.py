@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,16 +16,14 @@ from spgsurgeon.errors import ArchitectureError, SurgeonError
 from spgsurgeon.loading.locating import Located, locate
 from spgsurgeon.loading.recognising import Recognition, recognize, refusal
 from spgsurgeon.models.libraries.registry import NamedModel, parse_model
-from spgsurgeon.models.sites.heads import DepthSite, Site, sites_document, temporary_parameters
+from spgsurgeon.models.sites.heads import DepthSite, Site, sites_document
+from spgsurgeon.replicas.kinds import CONTROLS, kinds
 
 if TYPE_CHECKING:
     from spgsurgeon.loading.opening import OpenedModel
     from spgsurgeon.models.recognition.identification import Match
 
 _T = TypeVar("_T")
-DEFAULT_REPLICAS = 3
-
-_DEPTH_FIELDS = ("module", "width", "side", "family", "block", "blocks", "depth", "unit")
 _NEW_HEAD = "`spgsurgeon graft` with --num-classes gives it a new, untrained one"
 _READ_UNASKED = 64_000_000  # bytes of weights: as many as are read and hashed in the blink of an eye
 
@@ -185,8 +185,8 @@ def _document(
         "content_hash": None,
         "unsafe": [],
         "non_finite": None,
-        "sites": _replica_sites(sites, depth),
-        "grafted": trp if trp and "replicas" in trp else None,
+        "sites": _replica_sites(_Known(sites, depth)),
+        "grafted": trp if trp and trp["kind"] not in CONTROLS else None,
         "notes": list(located.notes) if located else [],
         "tensor_list": listed,
     }
@@ -196,22 +196,33 @@ def _head(sites: Sequence[Site]) -> dict[str, Any]:
     return sites_document(sites, "module", "type", "width") | {"classes": sites[0].classes}
 
 
-def _replica_sites(sites: Sequence[Site], depth: DepthSite | None) -> dict[str, Any]:
-    """Return where each kind of replica attaches and what it would cost, by its kind."""
+@dataclass(frozen=True)
+class _Known:
+    """Where replicas can attach, as far as it is known."""
+
+    heads: Sequence[Site]
+    last_stage: DepthSite | None
+
+    @property
+    def sites(self) -> Sequence[Site]:
+        if not self.heads:
+            raise ArchitectureError("no head that can be grafted is known")
+        return self.heads
+
+    @property
+    def depth_site(self) -> DepthSite:
+        if self.last_stage is None:
+            raise ArchitectureError("no last stage is known")
+        return self.last_stage
+
+
+def _replica_sites(known: _Known) -> dict[str, Any]:
+    """Return where each kind of replica attaches and what it would cost by its defaults, by the kind's name."""
     found: dict[str, Any] = {}
-    if sites:
-        by_name = ("key",) if any(site.key for site in sites) else ()
-        found["dropout"] = {
-            **sites_document(sites, "module", "width", *by_name),
-            "side": sites[0].side,
-            "temporary_parameters": temporary_parameters(sites, DEFAULT_REPLICAS),
-        }
-    if depth:
-        found["depth"] = {
-            **{field: getattr(depth, field) for field in _DEPTH_FIELDS},
-            "depths": depth.depths(DEFAULT_REPLICAS),
-            "temporary_parameters": depth.temporary_parameters(DEFAULT_REPLICAS),
-        }
+    for name, kind in kinds().items():
+        if not kind.control:
+            with suppress(ArchitectureError):
+                found[name] = kind().site_summary(known)
     return found
 
 

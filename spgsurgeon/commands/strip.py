@@ -35,9 +35,9 @@ from spgsurgeon.models.libraries.identity import Identity
 from spgsurgeon.models.libraries.registry import library
 from spgsurgeon.models.sites.search import run_in_eval
 from spgsurgeon.replicas.grafted import detach, layout_of
+from spgsurgeon.replicas.kinds import replicas_from
 from spgsurgeon.replicas.outputs import outputs_of
 from spgsurgeon.runs.folder import recipe_of
-from spgsurgeon.surgery.attaching import replicas_from, step_labels
 from spgsurgeon.surgery.proof import Layout, example_images, prove_strip
 from spgsurgeon.tasks.metrics import LOSS
 from spgsurgeon.tasks.task import Task
@@ -61,7 +61,7 @@ class _Patient:
     identity: Identity
     task: Task
     manifest: GraftManifest
-    trp: dict[str, Any]
+    replicas: str | None
     config: dict[str, Any]
     input_size: tuple[int, int, int]
     notes: list[str]
@@ -183,7 +183,7 @@ def _take_down(source: Path, weights: str | None) -> tuple[nn.Module, _Patient]:
         identity=opened.identity,
         task=opened.task,
         manifest=opened.manifest,
-        trp=_replicas(opened, opened.manifest.trp),
+        replicas=_replicas(opened),
         config=opened.config(),
         input_size=opened.preprocessing.input_size,
         notes=opened.notes,
@@ -194,11 +194,11 @@ def _take_down(source: Path, weights: str | None) -> tuple[nn.Module, _Patient]:
     )
 
 
-def _replicas(opened: OpenedModel, trp: dict[str, Any]) -> dict[str, Any]:
-    """Return what the replicas were, and for those of depth also how deep the base and each of them is."""
-    if trp["kind"] != "depth":
-        return trp
-    return trp | {f"depth in {opened.depth_site.unit}": step_labels(opened, replicas_from(trp))}
+def _replicas(opened: OpenedModel) -> str | None:
+    """Return what the replicas were, in words; None for a control, which had none."""
+    assert opened.manifest is not None
+    replicas = replicas_from(opened.manifest.trp)
+    return None if replicas.control else replicas.words_on(opened)
 
 
 def _compare_layout(patient: _Patient, reference: str, output: Path) -> None:
@@ -282,7 +282,7 @@ def _card(patient: _Patient, source: Path, proof: dict[str, bool], formats: Sequ
         library=identity.library,
         num_classes=identity.num_classes,
         builder_arguments=library(identity.library).builder_arguments(identity, len(patient.grafted_outputs)),
-        trp=patient.trp,
+        replicas=patient.replicas,
         pipeline_tag=patient.task.pipeline_tag,
         usage=patient.task.usage,
         recipe=recipe,

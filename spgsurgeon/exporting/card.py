@@ -7,23 +7,11 @@ from typing import Any
 
 import yaml
 
+from spgsurgeon.replicas.kinds import DEFAULT, kind_named
+
 DECIMALS = 3
 
-# By how the weights were made: what follows the name in the title, and one sentence or two.
-_RETRAINED = {
-    "spg": (
-        ", retrained with SPG",
-        "Only values changed: it was retrained with Sequential Policy Gradient (arXiv 2506.15051) by spgsurgeon, whose "
-        "temporary modules are gone",
-    ),
-    "plain": (", retrained plainly", "Only values changed: it was retrained by spgsurgeon without its method"),
-    "dropout": (
-        ", retrained with dropout",
-        "Only values changed: it was retrained by spgsurgeon without its method, with dropout of a fixed rate on what "
-        "its head reads",
-    ),
-    "none": ("", "It was **not retrained**: spgsurgeon added its temporary modules and took them away again"),
-}
+_NOT_RETRAINED = "It was **not retrained**: spgsurgeon added its temporary modules and took them away again"
 
 _TIMM_USAGE = """\
 import timm
@@ -66,7 +54,7 @@ def model_card(
     higher_is_better: bool = True,
     proof: Mapping[str, bool | str] | None = None,
     builder_arguments: Mapping[str, Any] | None = None,
-    trp: Mapping[str, Any] | None = None,
+    replicas: str | None = None,
     pipeline_tag: str | None = None,
     usage: str = "",
     formats: Sequence[str] = ("safetensors",),
@@ -77,16 +65,16 @@ def model_card(
     `usage` what is to be known of the model that it makes. `recipe` is the resolved recipe as YAML; without one the
     weights were not retrained. `base_notes` say what was done to the base before it was grafted, such as a new head.
     `scores` holds `original` (before retraining) and `best`, each {metric: value}; the first metric, better when higher
-    or when lower, decides whether there is a gain. `proof` says of each law whether it holds, or how far. `trp` is the
-    `kind` of the temporary modules and their settings, `pipeline_tag` what the Hub calls the task, `formats` what was
-    written. What is None is named as missing; nothing else is claimed.
+    or when lower, decides whether there is a gain. `proof` says of each law whether it holds, or how far. `replicas`
+    says what the temporary modules were, `pipeline_tag` what the Hub calls the task, `formats` what was written. What
+    is None is named as missing; nothing else is claimed.
     """
-    method = "none" if recipe is None else _method(recipe)
+    retrained, method = _retrained(recipe)
     sections = [
         _front_matter(library, pipeline_tag),
-        f"# {architecture}{_RETRAINED[method][0]}\n",
-        _summary(_RETRAINED[method][1], base_notes),
-        _identity_table(architecture, library, num_classes, base_source, base_content_hash, content_hash, trp),
+        f"# {architecture}{retrained}\n",
+        _summary(method, base_notes),
+        _identity_table(architecture, library, num_classes, base_source, base_content_hash, content_hash, replicas),
         "## Use\n\nIn this folder:\n\n"
         + _fenced(
             "python",
@@ -118,10 +106,12 @@ def _summary(method: str, base_notes: Sequence[str]) -> str:
     return summary + (f"\nOf the base:\n\n{notes}" if notes else "")
 
 
-def _method(recipe: str) -> str:
-    """Return what a recipe retrains with: one of `_RETRAINED`."""
-    kind = str((yaml.safe_load(recipe).get("trp") or {}).get("kind"))
-    return {"none": "plain", "fixed-dropout": "dropout"}.get(kind, "spg")
+def _retrained(recipe: str | None) -> tuple[str, str]:
+    """Return how the weights were made: what follows the name in the title, and a sentence."""
+    if recipe is None:
+        return "", _NOT_RETRAINED
+    kind = kind_named(yaml.safe_load(recipe).get("trp", {}).get("kind", DEFAULT))
+    return f", retrained {kind.retrained}", f"Only values changed: it was retrained {kind.method}"
 
 
 def _identity_table(
@@ -131,7 +121,7 @@ def _identity_table(
     base_source: str,
     base_content_hash: str,
     content_hash: str,
-    trp: Mapping[str, Any] | None,
+    replicas: str | None,
 ) -> str:
     rows = {
         "architecture": f"`{architecture}` ({library})",
@@ -140,16 +130,9 @@ def _identity_table(
         "base": f"`{base_source}`",
         "content hash of the base that was grafted": f"`{base_content_hash}`",
     }
-    if trp is not None and "replicas" in trp:
-        rows["temporary modules, gone"] = _replicas(trp)
+    if replicas is not None:
+        rows["temporary modules, gone"] = replicas
     return _table(("", ""), list(rows.items()))
-
-
-def _replicas(trp: Mapping[str, Any]) -> str:
-    """Return the kind of the replicas and their settings: `3 dropout replicas: rate 0.2`."""
-    settings = {key: value for key, value in trp.items() if key not in ("kind", "replicas")}
-    words = [f"{name} {' '.join(map(str, v)) if isinstance(v, (list, tuple)) else v}" for name, v in settings.items()]
-    return f"{trp['replicas']} {trp['kind']} replicas" + (f": {', '.join(words)}" if words else "")
 
 
 def _usage(architecture: str, library: str, num_classes: int, builder_arguments: Mapping[str, Any]) -> str:

@@ -30,6 +30,7 @@ from spgsurgeon.models.libraries.registry import NamedModel, library, parse_mode
 from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.models.recognition.identification import Match
 from spgsurgeon.models.sites.heads import DepthSite, Site
+from spgsurgeon.replicas.kinds import CONTROLS
 from spgsurgeon.tasks.registry import task_named
 from spgsurgeon.tasks.task import Task
 
@@ -65,7 +66,7 @@ class OpenedModel:
     @property
     def has_replicas(self) -> bool:
         """Whether these weights come with replicas; those of a control do not."""
-        return self.manifest is not None and "replicas" in self.manifest.trp
+        return self.manifest is not None and self.manifest.trp["kind"] not in CONTROLS
 
     @property
     def preprocessing(self) -> Preprocessing:

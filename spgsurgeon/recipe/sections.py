@@ -5,10 +5,14 @@ set rather than left at their default is in pydantic's `model_fields_set`, secti
 is its description, for people and for `recipe_keys`.
 """
 
-from typing import Annotated
+from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic_core import PydanticCustomError
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Union
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, GetCoreSchemaHandler, Tag
+from pydantic_core import CoreSchema, PydanticCustomError
 
 Count = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -30,3 +34,28 @@ class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Makes a field one of several sections, told apart by their key `by`; left out, that is `default`.
+
+    `sections` gives them by name. A discriminated union, so each section refuses the keys of the others.
+    """
+
+    sections: Callable[[], Mapping[str, type[Section]]]
+    by: str
+    default: str
+
+    def name_of(self, value: Any) -> str | None:
+        """Return which section `value`, a mapping or a section, says that it is; None if it is neither."""
+        if isinstance(value, Section):
+            return str(getattr(value, self.by))
+        if not isinstance(value, Mapping):
+            return None
+        name = value.get(self.by, self.default)
+        return name if isinstance(name, str) else repr(name)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        members = tuple(Annotated[section, Tag(name)] for name, section in self.sections().items())
+        return handler.generate_schema(Annotated[Union[members], Discriminator(self.name_of)])  # noqa: UP007

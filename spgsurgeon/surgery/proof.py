@@ -115,7 +115,7 @@ def _eval_outputs(module: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
 
 @torch.no_grad()
 def _training_states(grafted: GraftedModel, images: Tensor) -> dict[str, Tensor]:
-    """Return the hidden states in train mode, [T+1, N, ...] by place, with the replicas' dropout off.
+    """Return the hidden states in train mode, [T+1, N, ...] by place, with the replicas' perturbations off.
 
     Running statistics and random numbers are put back.
     """
@@ -123,9 +123,8 @@ def _training_states(grafted: GraftedModel, images: Tensor) -> dict[str, Tensor]
     try:
         with _modes_kept(grafted), torch.random.fork_rng(devices=[]):
             grafted.train()
-            for module in grafted.replicas.modules():
-                if isinstance(module, nn.Dropout):
-                    module.eval()
+            for perturbation in _perturbations(grafted.replicas):
+                perturbation.eval()
             states, logits = grafted.hidden_states(images)
     except (RuntimeError, TypeError, ValueError) as error:
         raise ArchitectureError(
@@ -137,6 +136,14 @@ def _training_states(grafted: GraftedModel, images: Tensor) -> dict[str, Tensor]
             buffer.copy_(buffers[name])
     _check_stacked(grafted, states, rows=logits.shape[0], pictures=images.shape[0])
     return states
+
+
+def _perturbations(replicas: nn.Module) -> Iterator[nn.Module]:
+    """Yield what of the replicas can change a hidden state without having learnt to: modules that hold nothing."""
+    for module in replicas.modules():
+        held = (*module.children(), *module.parameters(recurse=False), *module.buffers(recurse=False))
+        if not held and not isinstance(module, ReplicaChain):
+            yield module
 
 
 def _check_stacked(grafted: GraftedModel, states: dict[str, Tensor], *, rows: int, pictures: int) -> None:

@@ -13,11 +13,11 @@ from spgsurgeon.data.opening import choose_cache
 from spgsurgeon.data.transforms.augmentation import Augmentation
 from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.recipe.schema import Recipe
+from spgsurgeon.replicas.kinds import replicas_from
 from spgsurgeon.runs.folder import RunFolder
 from spgsurgeon.runtime.distributed import Processes
 from spgsurgeon.runtime.environment import deterministic_algorithms, fastest_convolutions, tf32_products
 from spgsurgeon.runtime.resources import default_workers
-from spgsurgeon.surgery.attaching import replicas_from, step_labels
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.preparing import Case
 from spgsurgeon.training.progress import Progress
@@ -48,7 +48,7 @@ def make_retraining(
         _training_batches(case, processes, cache),
         _evaluation_batches(case, processes, cache),
         num_classes=len(case.data.train.classes),
-        step_labels=step_labels(case.opened, replicas_from(case.manifest.trp)),
+        step_labels=replicas_from(case.manifest.trp).step_labels(case.opened),
         run=run,
         progress=progress,
     )

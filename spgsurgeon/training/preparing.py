@@ -19,9 +19,8 @@ from spgsurgeon.errors import ArchitectureError, UsageError
 from spgsurgeon.loading.opening import OpenedModel, open_model, state_of
 from spgsurgeon.models.sites.tracing import meta_twin, run_twin
 from spgsurgeon.recipe.data_section import DataSection, samples_of
-from spgsurgeon.recipe.schema import CONTROLS, Recipe
+from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.replicas.grafted import GraftedModel
-from spgsurgeon.surgery.attaching import Replicas
 
 
 @dataclass(frozen=True)
@@ -62,9 +61,9 @@ def prepare(
     check_classes(data.train, opened.identity.num_classes, model, _new_head(opened, classes), said_by=said_by)
     _check_sizes(section, opened)
     opened = replace(opened, label_names=list(data.train.classes), ignored=section.ignore)
-    head_batch = "rollouts" if recipe.trp.rollouts else recipe.trp.head_batch
-    if not resumes and (recipe.trp.kind in CONTROLS or not opened.has_replicas):
-        proven = graft_proven(opened, _replicas(recipe), head_batch=head_batch, seed=recipe.training.seed)
+    head_batch = recipe.trp.head_mode
+    if not resumes and (recipe.trp.control or not opened.has_replicas):
+        proven = graft_proven(opened, recipe.trp, head_batch=head_batch, seed=recipe.training.seed)
         grafted, manifest = proven.grafted, proven.manifest
     else:
         assert opened.manifest is not None
@@ -131,13 +130,9 @@ def _new_head(opened: OpenedModel, classes: int) -> str:
     return f"graft its base anew, with a new, untrained head: spgsurgeon graft {base} --num-classes {classes} ..."
 
 
-def _replicas(recipe: Recipe) -> Replicas:
-    return Replicas(**recipe.trp.model_dump(exclude={"head_batch", "rollouts"}))
-
-
 def _check_agreement(recipe: Recipe, manifest: GraftManifest, model: str) -> None:
     """Raise UsageError where the recipe says of the replicas what the grafted folder contradicts."""
-    asked, grafted = _replicas(recipe).document(), manifest.trp
+    asked, grafted = recipe.trp.document(), manifest.trp
     said = {key: value for key, value in asked.items() if key in recipe.trp.model_fields_set and value is not None}
     if said.get("kind", grafted["kind"]) != grafted["kind"]:
         said = {"kind": said["kind"]}  # the settings of another kind are others too

@@ -217,7 +217,7 @@ def _describe(case: Case, processes: Processes, output: Path) -> dict[str, Any]:
     return {
         "model": recipe.model,
         "trp": case.manifest.trp,
-        "passes": case.grafted.steps if recipe.trp.rollouts else 1,
+        "passes": case.grafted.steps if recipe.trp.head_mode == "rollouts" else 1,
         "data": {
             "train": {"name": data.train.name, "samples": len(data.train), "image_size": list(size)},
             "eval": {"name": data.evaluation.name, "samples": len(data.evaluation)} | task.size(scored_at(case)),

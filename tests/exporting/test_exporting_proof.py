@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from attaching import attach
 from torch import Tensor, nn
 
 from spgsurgeon.commands.modules import graft
@@ -11,7 +12,7 @@ from spgsurgeon.errors import ArchitectureError, UsageError, VerificationError
 from spgsurgeon.models.libraries.building import build
 from spgsurgeon.models.libraries.identity import Identity
 from spgsurgeon.models.sites.search import run_in_eval
-from spgsurgeon.replicas.grafted import GraftedModel, attach, detach, layout_of
+from spgsurgeon.replicas.grafted import GraftedModel, detach, layout_of
 from spgsurgeon.replicas.places import Place
 from spgsurgeon.surgery.proof import Fingerprint, example_images, fingerprint, prove_graft, prove_strip
 from spgsurgeon.tasks.registry import TASKS

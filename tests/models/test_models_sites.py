@@ -1,5 +1,7 @@
 """Where replicas attach, found on models of known shape."""
 
+from types import SimpleNamespace
+
 import pytest
 import timm
 import torch
@@ -9,8 +11,9 @@ from torch import Tensor, nn
 from spgsurgeon.errors import ArchitectureError
 from spgsurgeon.models.libraries.building import build, sites_of
 from spgsurgeon.models.libraries.identity import Identity
-from spgsurgeon.models.sites.heads import Site, sites_document, temporary_parameters
+from spgsurgeon.models.sites.heads import Site, sites_document
 from spgsurgeon.models.sites.search import find_sites
+from spgsurgeon.replicas.kinds.dropout import Dropout
 
 IMAGES = torch.zeros(1, 3, 32, 32)
 
@@ -52,9 +55,13 @@ def test_auxiliary_heads_that_the_model_was_built_without_are_no_sites():
     assert sites_of(identity, module) == (linear("fc", 1024),)
 
 
+def dropout_parameters(sites) -> int:
+    return Dropout(replicas=3).temporary_parameters(SimpleNamespace(sites=sites))
+
+
 def test_temporary_parameters_are_those_of_equation_14():
-    assert temporary_parameters([linear("fc", 2048, 1000)], 3) == 12_589_056
-    assert temporary_parameters([linear("head", 768), linear("head_dist", 2048)], 3) == 1_771_776 + 12_589_056
+    assert dropout_parameters([linear("fc", 2048, 1000)]) == 12_589_056
+    assert dropout_parameters([linear("head", 768), linear("head_dist", 2048)]) == 1_771_776 + 12_589_056
 
 
 def test_a_document_has_lists_where_there_are_several_sites():
@@ -157,7 +164,7 @@ def test_segmentation_heads_are_shared_whole_before_the_backbones_two_outputs(na
     head = "FCNHead" if name.startswith("fcn") else "DeepLabHead"
     assert main == Site("classifier", head, 2048, 21)
     assert auxiliary == Site("aux_classifier", "FCNHead", 1024, 21)
-    assert temporary_parameters(sites, 3) == 15_737_856  # 15.74 M: table 2 of arXiv 2506.15051
+    assert dropout_parameters(sites) == 15_737_856  # 15.74 M: table 2 of arXiv 2506.15051
 
 
 def test_lraspp_reads_two_maps_by_name():

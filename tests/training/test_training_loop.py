@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from attaching import attach, attach_blocks
 from PIL import Image
 from tiny_runs import (
     CLASSES,
@@ -36,8 +37,8 @@ from torch import nn
 from spgsurgeon.errors import DataError, SurgeonError, UsageError
 from spgsurgeon.recipe.schema import ColdStartSection, ObjectiveSection
 from spgsurgeon.recipe.training_section import CheckpointSection, OptimizerSection, ScheduleSection
-from spgsurgeon.replicas.blocks import ConvolutionalBlock, bottleneck, zero_last
-from spgsurgeon.replicas.grafted import GraftedModel, attach
+from spgsurgeon.replicas.grafted import GraftedModel
+from spgsurgeon.replicas.kinds.depth.blocks import ConvolutionalBlock, bottleneck, zero_last
 from spgsurgeon.replicas.places import Place
 from spgsurgeon.runtime import signals as interruption
 from spgsurgeon.runtime.signals import InterruptedRunError, stop_on_signals
@@ -167,7 +168,7 @@ def tiny_deeper(seed: int = 0) -> GraftedModel:
     def block() -> nn.Module:
         return zero_last(bottleneck(8, body, activated=True), ConvolutionalBlock.last)
 
-    return attach(base, place, "depth", replicas=2, blocks=2, make_block=block)
+    return attach_blocks(base, place, block, replicas=2, blocks=2)
 
 
 def test_replicas_of_depth_resume_too(tmp_path: Path) -> None:

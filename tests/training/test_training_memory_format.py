@@ -3,11 +3,11 @@
 import pytest
 import timm
 import torch
+from attaching import attach
 from tiny_runs import SETTINGS, changed, tiny_retraining
 from torch import nn
 
 from spgsurgeon.errors import UsageError
-from spgsurgeon.replicas.grafted import attach
 from spgsurgeon.runtime.memory_format import choose_memory_format, laid_out_like, lay_out_convolutions
 
 COMMON = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.Conv2d(16, 32, 1, stride=2), nn.Conv2d(8, 16, 1))

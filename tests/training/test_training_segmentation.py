@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from attaching import attach
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_masks import (
@@ -32,7 +33,6 @@ from spgsurgeon.data.transforms.masks import IGNORED
 from spgsurgeon.errors import UsageError
 from spgsurgeon.recipe.schema import ObjectiveSection
 from spgsurgeon.recipe.training_section import CheckpointSection
-from spgsurgeon.replicas.grafted import attach
 from spgsurgeon.runtime.signals import InterruptedRunError
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.plan import plan

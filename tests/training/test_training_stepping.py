@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from attaching import attach_blocks
 from pretended_cuda import PROCESSES, PretendedCUDA, needs_cuda_build
 from tiny_runs import (
     EVERYTHING,
@@ -25,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from spgsurgeon.recipe.schema import ColdStartSection, ObjectiveSection, Recipe
 from spgsurgeon.recipe.training_section import OptimizerSection
-from spgsurgeon.replicas.grafted import GraftedModel, attach
+from spgsurgeon.replicas.grafted import GraftedModel
 from spgsurgeon.replicas.places import Place
 from spgsurgeon.runtime.memory_format import lay_out_convolutions
 from spgsurgeon.training.statistics import EpisodeStatistics
@@ -138,7 +139,7 @@ def deep() -> GraftedModel:
     torch.manual_seed(0)
     model = Tiny()
     place = Place("body.0", "output", width=6, normalisations=("body.1",))
-    return attach(model, place, "depth", replicas=len(WEIGHTS), blocks=1, make_block=lambda: nn.Conv2d(6, 6, 1))
+    return attach_blocks(model, place, lambda: nn.Conv2d(6, 6, 1), replicas=len(WEIGHTS))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from attaching import attach_blocks
 from PIL import Image
 from tiny_masks import PREPROCESSING, NoiseMasks
 from tiny_runs import CLASSES, LABELS, SETTINGS, WEIGHTS, Watcher, changed, train
@@ -14,7 +15,7 @@ from spgsurgeon.data.transforms.joint import joint_evaluation_transform, joint_t
 from spgsurgeon.data.transforms.masks import IGNORED
 from spgsurgeon.recipe.schema import ObjectiveSection
 from spgsurgeon.recipe.training_section import OptimizerSection
-from spgsurgeon.replicas.grafted import GraftedModel, attach
+from spgsurgeon.replicas.grafted import GraftedModel
 from spgsurgeon.replicas.places import Place
 from spgsurgeon.runtime.distributed import Processes
 from spgsurgeon.tasks.segmentation import SEGMENTATION
@@ -68,7 +69,7 @@ def two_outputs() -> GraftedModel:
     """Return the segmenter with two replicas of depth."""
     torch.manual_seed(0)
     place = Place("backbone", "output", width=6)
-    return attach(TwoOutputs(), place, "depth", replicas=2, blocks=1, make_block=block)
+    return attach_blocks(TwoOutputs(), place, block, replicas=2)
 
 
 def gradients(

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from attaching import attach
 from PIL import Image
 from tiny_runs import CLASSES, EVERYTHING, LABELS, ONE_PROCESS, SETTINGS, Watcher, changed, tiny_run_folder
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from spgsurgeon.data.transforms.joint import joint_evaluation_transform, joint_t
 from spgsurgeon.data.transforms.masks import IGNORED
 from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.recipe.schema import Recipe
-from spgsurgeon.replicas.grafted import GraftedModel, attach
+from spgsurgeon.replicas.grafted import GraftedModel
 from spgsurgeon.replicas.places import Place
 from spgsurgeon.runtime.distributed import Processes
 from spgsurgeon.tasks.segmentation import SEGMENTATION

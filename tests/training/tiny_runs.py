@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from attaching import attach
 from PIL import Image
 from torch import nn
 
@@ -23,7 +24,7 @@ from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.recipe.schema import ColdStartSection, Recipe
 from spgsurgeon.recipe.sections import Section
 from spgsurgeon.recipe.training_section import CheckpointSection, OptimizerSection, TrainingSection
-from spgsurgeon.replicas.grafted import GraftedModel, attach
+from spgsurgeon.replicas.grafted import GraftedModel
 from spgsurgeon.runs.folder import RunFolder
 from spgsurgeon.runtime.distributed import Processes
 from spgsurgeon.tasks.classification import CLASSIFICATION

@@ -4,11 +4,12 @@ import copy
 
 import pytest
 import torch
+from attaching import attach, attach_blocks
 from torch import Tensor, nn
 
 from spgsurgeon.errors import UsageError
 from spgsurgeon.objective.loss import spg_loss
-from spgsurgeon.replicas.grafted import GraftedModel, attach, detach
+from spgsurgeon.replicas.grafted import GraftedModel, detach
 from spgsurgeon.replicas.places import Place
 from spgsurgeon.surgery.proof import fingerprint, prove_graft
 
@@ -130,7 +131,7 @@ def test_rollouts_compile() -> None:
 def test_rollouts_are_for_heads_that_are_entered() -> None:
     place = Place("body", "output", width=8)
     with pytest.raises(UsageError, match="head_batch rollouts is for heads that are entered"):
-        attach(Flat(), place, "depth", replicas=1, blocks=1, make_block=nn.Identity, head_batch="rollouts")
+        attach_blocks(Flat(), place, nn.Identity, replicas=1, head_batch="rollouts")
 
 
 # Dropout of a fixed rate
@@ -176,5 +177,5 @@ def test_a_copy_drops_by_its_own_mode() -> None:
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0])
 def test_a_rate_that_can_not_be(rate: float) -> None:
-    with pytest.raises(UsageError, match=r"outside \[0, 1\)"):
+    with pytest.raises(UsageError, match=f"rate: {rate} is refused"):
         attach(Flat(), "head", "fixed-dropout", rate=rate)

@@ -10,7 +10,7 @@ from torch import nn
 from spgsurgeon.commands.modules import graft
 from spgsurgeon.errors import ArchitectureError, UsageError
 from spgsurgeon.objective.loss import spg_loss
-from spgsurgeon.replicas.blocks import bottleneck, inverted_residual, like, zero_all, zero_last
+from spgsurgeon.replicas.kinds.depth.blocks import bottleneck, inverted_residual, like, zero_all, zero_last
 
 HIDDEN = torch.randn(3, 16, 4, 4, generator=torch.Generator().manual_seed(0))
 IMAGES = torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(1))
@@ -118,10 +118,10 @@ def test_an_episode_costs_one_forward_pass_of_the_base():
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"blocks": 0}, UsageError, "0 blocks"),
-        ({"replicas": 0}, UsageError, "at least one"),
+        ({"blocks": 0}, UsageError, "blocks: 0 is refused"),
+        ({"replicas": 0}, UsageError, "replicas: 0 is refused"),
         ({"block": "swin"}, UsageError, "does not fit a ResNet"),
-        ({"init": "zero"}, UsageError, "identity or all-zero"),
+        ({"init": "zero"}, UsageError, "'identity' or 'all-zero'"),
         ({"site": "layer3"}, UsageError, "after the last stage"),
         ({"head_batch": "sequential"}, UsageError, "heads that are entered"),
     ],

@@ -5,12 +5,13 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from attaching import attach
 from torch import Tensor, nn
 
 from spgsurgeon.errors import UsageError, VerificationError
 from spgsurgeon.objective.loss import spg_loss
-from spgsurgeon.replicas.dropout import cumulative_rates
-from spgsurgeon.replicas.grafted import attach, detach
+from spgsurgeon.replicas.grafted import detach
+from spgsurgeon.replicas.kinds.dropout import Dropout
 
 
 class Flat(nn.Module):
@@ -107,7 +108,7 @@ def test_each_replica_drops_from_the_one_before(base):
     steps = seen[0].unflatten(0, (4, 256))
     alive = steps[0] != 0
     dropped = [((step == 0) & alive).sum() / alive.sum() for step in steps]
-    assert [d.item() for d in dropped] == pytest.approx(cumulative_rates(0.3, 3), abs=0.05)
+    assert [d.item() for d in dropped] == pytest.approx(Dropout(rate=0.3).step_values(), abs=0.05)
     assert not ((steps[1] == 0) & alive & (steps[3] != 0)).any()
 
 
@@ -198,9 +199,9 @@ def test_it_compiles_to_one_graph(base):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rate": 1.0}, "outside"),
-        ({"rate": -0.1}, "outside"),
-        ({"replicas": 0}, "at least one"),
+        ({"rate": 1.0}, "rate: 1.0 is refused"),
+        ({"rate": -0.1}, "rate: -0.1 is refused"),
+        ({"replicas": 0}, "replicas: 0 is refused"),
         ({"places": "haed"}, "no submodule"),
         ({"places": "body"}, "before a Linear"),
         ({"kind": "depht"}, "unknown kind"),

@@ -8,11 +8,12 @@ from functools import partial
 
 import pytest
 import torch
+from attaching import attach, attach_blocks
 from torch import nn
 
 from spgsurgeon.errors import UsageError
 from spgsurgeon.objective.loss import spg_loss
-from spgsurgeon.replicas.grafted import attach, detach
+from spgsurgeon.replicas.grafted import detach
 from spgsurgeon.replicas.places import Place
 
 N, T, WEIGHTS = 4, 2, (0.4, 0.2)
@@ -263,7 +264,7 @@ def test_outputs_of_train_mode_have_episodes_of_their_own():
 
 def after_the_stage(base):
     place = Place("stage", "output", width=8, normalisations=("norm",))
-    return attach(base, place, "depth", replicas=T, blocks=1, make_block=block)
+    return attach_blocks(base, place, block, replicas=T)
 
 
 def test_a_batch_norm_after_the_last_stage_remembers_step_0_only():
@@ -312,7 +313,7 @@ def test_it_compiles_to_one_graph(make):
 def test_sequential_is_refused_where_no_head_is_entered():
     place = Place("stage", "output", width=8)
     with pytest.raises(UsageError, match="heads that are entered"):
-        attach(NormAfter(), place, "depth", head_batch="sequential", replicas=1, blocks=1, make_block=block)
+        attach_blocks(NormAfter(), place, block, replicas=1, head_batch="sequential")
     with pytest.raises(UsageError, match="stacked or sequential"):
         attach(TwoHeads(), TwoHeads.places, head_batch="parallel", replicas=1, rate=0.1)
 
