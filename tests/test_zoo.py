@@ -18,7 +18,7 @@ def test_a_sample_of_the_zoo(name: str) -> None:
     assert (row["forward"], row["laws"]) == ("real", "1 2 3 4")
     entry = catalogue().entries[name]
     assert row["head"] == list(dict.fromkeys(head.module for head in entry.heads))
-    assert row["depth"] == (entry.depth and entry.depth.family)
+    assert row["depth"] == (entry.last_stage and entry.last_stage.family)
 
 
 def test_what_can_not_be_grafted_stands_in_the_table_with_its_reason() -> None:

@@ -15,7 +15,7 @@ from spgsurgeon.replicas.kinds import replicas_from
 
 _Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Overrides of the recipe: trp.kind=depth.", show_default=False),
+    typer.Argument(metavar="KEY=VALUE", help="Overrides of the recipe: trp.replicas=2.", show_default=False),
 ]
 _Recipe = Annotated[
     str | None, typer.Option("--recipe", help="A recipe file, or a shipped recipe's name (else the defaults).")

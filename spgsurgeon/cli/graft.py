@@ -62,11 +62,11 @@ def command(
     Deeper: `spgsurgeon graft torchvision/resnet18 --trp depth -o grafted/`
     """
     from spgsurgeon.commands.graft import graft_folder
-    from spgsurgeon.recipe.reading import replicas_of
+    from spgsurgeon.recipe.reading import read_settings, replicas_of
 
     check_weights(weights)
     given = {"replicas": replicas, "rate": rate, "blocks": blocks, "block": block, "init": init}
-    asked = replicas_of(trp, given, written=settings or [])
+    asked = replicas_of(trp, given | read_settings("trp", settings or []))
     with working("grafting, proving, writing"):
         document = graft_folder(
             model,

@@ -132,7 +132,7 @@ def _recognized(located: Located, recognition: Recognition) -> dict[str, Any]:
         candidates=list(dict.fromkeys(match.entry.name for match in matches or recognition.fits.nearest)),
         task=_common(match.entry.task for match in matches),
         sites=_common(_sites(match) for match in matches) or (),
-        depth=_common(match.entry.depth if match.classes else None for match in matches),
+        depth=_common(match.entry.last_stage if match.classes else None for match in matches),
         parameters=matches[0].entry.parameters(shapes) if matches else None,
         tensors=[(key, spec.dtype, spec.shape) for key, spec in entries.items()],
         located=located,

@@ -16,7 +16,7 @@ from spgsurgeon.recipe.schema import Recipe, accepts, fields_at, recipe_keys, se
 from spgsurgeon.recipe.sections import OneOf
 from spgsurgeon.recipe.shipped import find_recipe
 from spgsurgeon.recipe.syntax import LONGEST
-from spgsurgeon.replicas.kinds import kind_named
+from spgsurgeon.replicas.kinds import kind_named, settings_of_others
 from spgsurgeon.replicas.kinds.kind import ReplicaKind
 
 # What a value has to be, by pydantic's type of error; the braces are filled from the error's own context.
@@ -62,27 +62,32 @@ def read_recipe(source: str | Path | None, overrides: Sequence[str] = ()) -> Rec
     return recipe
 
 
-def replicas_of(kind: str, settings: Mapping[str, Any], written: Sequence[str] = ()) -> ReplicaKind:
-    """Return replicas of a kind with these settings (None: the default), and those `written` as KEY=VALUE.
+def replicas_of(kind: str, settings: Mapping[str, Any]) -> ReplicaKind:
+    """Return replicas of a kind with these settings (None: the default), as a call or a command gives them.
 
-    Raises UsageError for what a recipe's trp section would refuse.
+    Raises UsageError for what a recipe's trp section would refuse, and for a setting of another kind at its default.
     """
-    document = Document("the settings")
-    for text in written:
-        apply_override(document, f"trp.{text}")
-    if document.faults:
-        raise UsageError(
-            "; ".join(f"{text}: {what}" for text, (_, what) in zip(written, document.faults, strict=False))
-        )
-    given = {key: value for key, value in settings.items() if value is not None} | document.values.get("trp", {})
-    known = kind_named(kind).model_fields
-    if foreign := [key for key in given if key not in known]:
-        raise UsageError(f"{foreign[0]} is not a setting of {kind} replicas", hint=f"these are {', '.join(known)}")
+    asked = kind_named(kind)
+    idle = [key for key in settings_of_others(asked) if asked.leaves_out(key)]
+    given = {key: value for key, value in settings.items() if value is not None and key not in idle}
+    if foreign := [key for key in given if key not in asked.model_fields]:
+        hint = f"these are {', '.join(key for key in asked.model_fields if key != 'kind')}"
+        raise UsageError(f"{foreign[0]} is not a setting of {kind} replicas", hint=hint)
     try:
-        return kind_named(kind)(**given)
+        return asked(**given)
     except ValidationError as error:
         faults = [_fault(details | {"loc": ("trp", kind, *details["loc"])}) for details in error.errors()]
         raise UsageError("; ".join(f"{path[-1]}: {what}" for path, what in faults)) from error
+
+
+def read_settings(section: str, written: Sequence[str]) -> dict[str, Any]:
+    """Return the values of KEY=VALUE in a section, written as in an override. Raises UsageError for another form."""
+    document = Document(section)
+    for text in written:
+        apply_override(document, f"{section}.{text}")
+    if document.faults:
+        raise UsageError("; ".join(f"{place.name}: {what}" for place, what in document.faults))
+    return dict(document.values.get(section, {}))
 
 
 def _text(path: Path) -> str:

@@ -20,7 +20,7 @@ from spgsurgeon.errors import closest
 from spgsurgeon.recipe.data_section import DataSection
 from spgsurgeon.recipe.sections import BelowOne, Count, NonNegative, NonNegativeInt, OneOf, Positive, Section, fault_at
 from spgsurgeon.recipe.training_section import TrainingSection
-from spgsurgeon.replicas.kinds import DEFAULT, kinds
+from spgsurgeon.replicas.kinds import DEFAULT, kinds, settings_of_others
 from spgsurgeon.replicas.kinds.kind import ReplicaKind
 
 SAME_IN_ALL_ARMS = (
@@ -63,11 +63,8 @@ def _without_idle_keys(values: Any) -> Any:
     kind = kinds().get(_KINDS.name_of(values) or "")
     if kind is None or not isinstance(values, dict):
         return values
-    defaults: dict[str, list[Any]] = {}
-    for other in kinds().values():
-        for key in other.model_fields.keys() - kind.model_fields.keys():
-            defaults.setdefault(key, []).append(other.model_fields[key].default)
-    idle = {key for key, known in defaults.items() if kind.leaves_out(key) or values.get(key) in known}
+    others = settings_of_others(kind)
+    idle = {key for key in values if key in others and (kind.leaves_out(key) or values[key] in others[key])}
     return {key: value for key, value in values.items() if key not in idle}
 
 

@@ -108,14 +108,14 @@ def test_tasks_are_those_of_the_libraries():
 )
 @pytest.mark.parametrize("library", ["timm", "torchvision"])
 def test_depths_are_those_of_the_paper(library, name, depths):
-    depth = catalogue().entries[f"{library}/{name}"].depth
+    depth = catalogue().entries[f"{library}/{name}"].last_stage
     assert depth.depths(3) == depths
     assert (depth.module.partition(".")[0], depth.depth) == ("layer4", int(name.removeprefix("resnet")))
 
 
 @pytest.mark.parametrize("name", ["timm/levit_128s", "torchvision/alexnet", "torchvision/fcn_resnet50"])
 def test_other_families_have_no_site_for_depth(name):
-    assert catalogue().entries[name].depth is None
+    assert catalogue().entries[name].last_stage is None
 
 
 def test_places_follow_the_number_of_classes_and_of_input_channels():

@@ -52,6 +52,15 @@ def kind_named(name: str) -> type[ReplicaKind]:
     return kinds()[name]
 
 
+def settings_of_others(kind: type[ReplicaKind]) -> dict[str, list[Any]]:
+    """Return the settings that other kinds have and `kind` has not, each with its defaults."""
+    defaults: dict[str, list[Any]] = {}
+    for other in kinds().values():
+        for key in other.model_fields.keys() - kind.model_fields.keys():
+            defaults.setdefault(key, []).append(other.model_fields[key].default)
+    return defaults
+
+
 def replicas_from(document: Mapping[str, Any]) -> ReplicaKind:
     """Return what `ReplicaKind.document` was made of. Raises DamagedFileError for what no kind says."""
     try:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from spgsurgeon.errors import UsageError, did_you_mean
+from spgsurgeon.errors import ArchitectureError, UsageError, did_you_mean
 from spgsurgeon.models.sites.heads import DepthSite
 from spgsurgeon.recipe.sections import Count
 from spgsurgeon.replicas.kinds.kind import Replicas, Sites
@@ -32,6 +32,15 @@ class LastStage(Place):
     site: DepthSite | None = None
 
 
+def _last_stage(sites: Sites) -> DepthSite:
+    """Return the last stage. Raises ArchitectureError, with another way, for families whose blocks are not known."""
+    try:
+        return sites.depth_site
+    except ArchitectureError as error:
+        hints = filter(None, (error.hint, "dropout replicas are for every classifier, and for segmentation models"))
+        raise ArchitectureError(error.message, hint="; ".join(hints)) from error
+
+
 class Depth(Replicas):
     """Replicas that add up blocks."""
 
@@ -49,7 +58,7 @@ class Depth(Replicas):
 
     def settled(self, sites: Sites) -> Self:
         """See `ReplicaKind`."""
-        site = sites.depth_site
+        site = _last_stage(sites)
         block = self.block or site.block
         known = CONVOLUTIONAL if site.block in CONVOLUTIONAL else (site.block,)
         if block not in known:
@@ -61,7 +70,7 @@ class Depth(Replicas):
 
     def places(self, sites: Sites) -> list[Place]:
         """See `ReplicaKind`."""
-        site = sites.depth_site
+        site = _last_stage(sites)
         return [LastStage(site.module, "output", width=site.width, normalisations=site.normalisations, site=site)]
 
     def places_at(self, given: str | Place | Sequence[str | Place]) -> list[Place]:
@@ -70,12 +79,12 @@ class Depth(Replicas):
 
     def site_document(self, sites: Sites) -> dict[str, Any]:
         """See `ReplicaKind`."""
-        site = sites.depth_site
+        site = _last_stage(sites)
         return {"module": site.module, "width": site.width, "side": site.side}
 
     def site_summary(self, sites: Sites) -> dict[str, Any]:
         """See `ReplicaKind`; `depths` are those that the replicas reach, in `unit`, `depth` is the base's own."""
-        site = sites.depth_site
+        site = _last_stage(sites)
         return {
             **{field: getattr(site, field) for field in _SHOWN},
             "depths": site.depths(self.replicas, self.blocks),
@@ -103,13 +112,13 @@ class Depth(Replicas):
 
     def temporary_parameters(self, sites: Sites) -> int:
         """See `ReplicaKind`."""
-        return sites.depth_site.temporary_parameters(self.replicas, self.blocks)
+        return _last_stage(sites).temporary_parameters(self.replicas, self.blocks)
 
     def step_labels(self, sites: Sites) -> list[str]:
         """Return the depth at each step."""
-        site = sites.depth_site
+        site = _last_stage(sites)
         return [str(depth) for depth in (site.depth, *site.depths(self.replicas, self.blocks))]
 
     def words_on(self, sites: Sites) -> str:
         """See `ReplicaKind`: with the depth of the base and of each replica."""
-        return f"{self.words()}, depth in {sites.depth_site.unit} {' '.join(self.step_labels(sites))}"
+        return f"{self.words()}, depth in {_last_stage(sites).unit} {' '.join(self.step_labels(sites))}"
