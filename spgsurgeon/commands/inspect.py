@@ -222,7 +222,8 @@ def _replica_sites(known: _Known) -> dict[str, Any]:
     for name, kind in kinds().items():
         if not kind.control:
             with suppress(ArchitectureError):
-                found[name] = kind().site_summary(known)
+                # By `model_construct`, as what checks settings takes longer to make than all sites to be described.
+                found[name] = kind.model_construct().site_summary(known)
     return found
 
 

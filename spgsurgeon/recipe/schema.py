@@ -18,7 +18,17 @@ from pydantic.fields import FieldInfo
 
 from spgsurgeon.errors import closest
 from spgsurgeon.recipe.data_section import DataSection
-from spgsurgeon.recipe.sections import BelowOne, Count, NonNegative, NonNegativeInt, OneOf, Positive, Section, fault_at
+from spgsurgeon.recipe.sections import (
+    BelowOne,
+    Count,
+    NonNegative,
+    NonNegativeInt,
+    OneOf,
+    Positive,
+    Section,
+    fault_at,
+    meanings,
+)
 from spgsurgeon.recipe.training_section import TrainingSection
 from spgsurgeon.replicas.kinds import DEFAULT, kinds, settings_of_others
 from spgsurgeon.replicas.kinds.kind import ReplicaKind
@@ -186,9 +196,8 @@ def accepts(path: tuple[str | int, ...], kind: type) -> bool:
 def recipe_keys(path: tuple[str, ...] = ()) -> dict[str, str]:
     """Return what each dotted key below `path` means, in schema order, sections before their keys."""
     keys: dict[str, str] = {}
+    told = [meanings(section) for section in sections_at(path)]
     for name in dict.fromkeys(name for section in sections_at(path) for name in section.model_fields):
-        inner = (*path, name)
-        meanings = dict.fromkeys(field.description or "" for field in fields_at(inner))
-        keys[".".join(inner)] = " ".join(meanings)
-        keys |= recipe_keys(inner)
+        keys[".".join((*path, name))] = " ".join(dict.fromkeys(each[name] for each in told if name in each))
+        keys |= recipe_keys((*path, name))
     return keys

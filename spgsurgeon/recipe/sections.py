@@ -2,14 +2,19 @@
 
 Sections are frozen and refuse unknown keys and implicit conversions (no `true` for 1, no 3.0 for 3). Which keys were
 set rather than left at their default is in pydantic's `model_fields_set`, section by section. The text under a field
-is its description, for people and for `recipe_keys`.
+says what it means, to people and to `recipe_keys`.
 """
 
 from __future__ import annotations
 
+import ast
+import inspect
+import textwrap
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, Any, Union
+from itertools import pairwise
+from typing import Annotated, Any, Union, cast
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, GetCoreSchemaHandler, Tag
 from pydantic_core import CoreSchema, PydanticCustomError
@@ -31,9 +36,25 @@ def fault_at(key: str, message: str) -> PydanticCustomError:
 class Section(BaseModel):
     """What all sections share."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    # Building is deferred, as most sections are checked as parts of a whole recipe.
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
+
+
+def meanings(section: type[Section]) -> dict[str, str]:
+    """Return what each key of a section means: the text under its field, or under that of a section it derives from.
+
+    Read when asked: pydantic can do so for each class as it is made (`use_attribute_docstrings`), which costs tens of
+    milliseconds at each start of a command. Where there is no source, nothing is known.
+    """
+    found: dict[str, str] = {}
+    for part in section.__mro__[: section.__mro__.index(Section)]:
+        with suppress(OSError):
+            (tree,) = ast.parse(textwrap.dedent(inspect.getsource(part))).body
+            for field, text in pairwise(cast(ast.ClassDef, tree).body):
+                if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+                    name, meaning = ast.unparse(field.target), ast.literal_eval(text.value)
+                    found.setdefault(name, inspect.cleandoc(meaning))
+    return {name: found[name] for name in section.model_fields if name in found}
 
 
 @dataclass(frozen=True)

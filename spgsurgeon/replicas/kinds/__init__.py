@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from pkgutil import resolve_name
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from spgsurgeon.errors import DamagedFileError, UsageError, did_you_mean
@@ -41,7 +41,8 @@ DEFAULT, PLAIN = "dropout", "none"
 @cache
 def kinds() -> dict[str, type[ReplicaKind]]:
     """Return each kind by its name, those with replicas first."""
-    return {name: resolve_name(f"{__name__}.{where}") for name, where in (REPLICAS | CONTROLS).items()}
+    places = {name: where.split(":") for name, where in (REPLICAS | CONTROLS).items()}
+    return {name: getattr(import_module(f"{__name__}.{module}"), kind) for name, (module, kind) in places.items()}
 
 
 def kind_named(name: str) -> type[ReplicaKind]:
