@@ -118,7 +118,14 @@ def test_what_a_step_takes_is_counted(document: dict[str, Any]) -> None:
 @pytest.mark.usefixtures("short")
 def test_people_get_a_table() -> None:
     shown = succeed("bench", *TINY, "--blocks", 2, "--arms", "timm")
-    for word in ("images/s", "operators", "grafted / plain", "plain / timm", "32 x 32 pixels (noise)", "replicas 3"):
+    for word in (
+        "images/s",
+        "operators",
+        "grafted / plain",
+        "plain / timm",
+        "32 x 32 pixels (noise)",
+        "3 dropout replicas",
+    ):
         assert word in shown.out
     assert "random weights" in shown.err
 

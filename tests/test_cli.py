@@ -336,7 +336,7 @@ def test_a_plan_says_what_would_happen(folder: Path) -> None:
     plain = succeed("train", *TINY, *DIGITS, "trp.kind=none", "--dry-run")
     cold = r"^cold start +at most 12 of them, which fill the optimizer's moments and move no weight$"
     assert re.search(cold, outcome.out, re.MULTILINE)
-    assert re.search(r"^replicas +none: plain retraining$", plain.out, re.MULTILINE)
+    assert re.search(r"^replicas +none: plain retraining, the control$", plain.out, re.MULTILINE)
 
 
 def test_only_the_first_process_of_a_run_speaks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -289,6 +289,13 @@ def test_a_comparison_goes_on_with_another_cache(compared: Path, tmp_path: Path)
         started_plan(replace(plan, recipe={**other, "data": {**other["data"], "limit": 7}}), plan, tmp_path)
 
 
+def test_a_plan_that_lists_the_defaults_of_every_kind_goes_on(compared: Path, tmp_path: Path) -> None:
+    plan = read_plan(compared / "c")
+    idle = {"blocks": None, "block": None, "init": "identity"}  # as it was once written out
+    older = replace(plan, recipe={**plan.recipe, "trp": {**plan.recipe["trp"], **idle}})
+    assert started_plan(plan, older, tmp_path) == older
+
+
 def test_an_older_comparison_is_not_replaced_unasked(compared: Path, recipe: Path, tmp_path: Path) -> None:
     before = snapshot(compared / "c")
     refused = spgsurgeon(*arguments(recipe, compared / "c"))

@@ -19,8 +19,9 @@ PLAIN, SEARCH = "plain", "search"
 
 
 def _kept(replicas: ReplicaKind, kind: str, *keys: str) -> dict[str, Any]:
-    """Return a trp section of another kind with the settings `keys` of these replicas, if they have them."""
-    return {"trp": {"kind": kind} | replicas.model_dump(include=set(keys))}
+    """Return a trp section of another kind with the settings `keys` of these replicas, or else its own defaults."""
+    own = kinds.kind_named(kind).model_fields
+    return {"trp": {"kind": kind} | {key: getattr(replicas, key, own[key].default) for key in keys}}
 
 
 BUILT_IN: dict[str, Callable[[ReplicaKind], dict[str, Any]]] = {

@@ -23,6 +23,7 @@ from spgsurgeon.comparing.runs import folder_of
 from spgsurgeon.data.opening import open_data
 from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
 from spgsurgeon.recipe.data_section import HOLDOUT
+from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.training.run import FREE_KEYS, time_steps, train
 
 PLAN, DOCUMENT, COSTS, RESULTS = "compare-plan.json", "compare.json", "costs.json", "results.jsonl"
@@ -165,6 +166,7 @@ def started_plan(asked: Plan, earlier: Plan, output: Path) -> Plan:
     "auto", which goes on from it: the runs are the same ones, and more.
     """
     one, other = ({key: asdict(each)[key] for key in _ASKED} for each in (asked, earlier))
+    other["recipe"] = _as_written_now(earlier.recipe)
     differing = [key for key in _differing(one, other) if key.removeprefix("recipe.") not in FREE_KEYS]
     grid, before = asked.learning_rates, earlier.learning_rates
     if grid != "auto" and (before == "auto" or not set(grid) >= set(before)):
@@ -177,6 +179,14 @@ def started_plan(asked: Plan, earlier: Plan, output: Path) -> Plan:
     if grid == before:
         return earlier
     return replace(earlier, learning_rates=grid, taken_over=earlier.first_multiples if grid == "auto" else [])
+
+
+def _as_written_now(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe with the keys that are written out now, which were others when the comparison was started."""
+    try:
+        return Recipe.model_validate(recipe).model_dump(mode="json")
+    except ValidationError:
+        return recipe
 
 
 def _differing(one: Any, other: Any, path: str = "") -> list[str]:

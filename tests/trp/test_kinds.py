@@ -44,6 +44,26 @@ def test_what_a_kind_says_of_itself_is_the_same_when_it_is_read_back() -> None:
         assert "\n" not in kind().words()
 
 
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ({"kind": "dropout", "replicas": 3, "rate": 0.15}, "3 dropout replicas, rate 0.15"),
+        (
+            {"kind": "depth", "replicas": 2, "blocks": 1, "block": "swin", "init": "identity"},
+            "2 depth replicas, blocks 1, block swin, init identity",
+        ),
+        (
+            {"kind": "fixed-dropout", "rate": 0.4},
+            "none: plain retraining with dropout of rate 0.4 before the head, a control",
+        ),
+        ({"kind": "none"}, "none: plain retraining, the control"),
+    ],
+)
+def test_what_folders_say_that_are_written_already_stays_readable(document: dict[str, object], words: str) -> None:
+    assert replicas_from(document).document() == document
+    assert replicas_from(document).words() == words
+
+
 def test_a_document_that_no_kind_has_written_is_damaged() -> None:
     with pytest.raises(DamagedFileError, match="no settings of dropout replicas: rate"):
         replicas_from({"kind": "dropout", "rate": 2})
