@@ -18,6 +18,7 @@ class Noise:
     size: tuple[int, int]
     masks: bool
     name: str = "noise"
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return 1_281_167

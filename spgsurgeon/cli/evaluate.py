@@ -35,6 +35,36 @@ def command(
             show_default="those that the model was trained without",
         ),
     ] = None,
+    mask_value: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--mask-value",
+            metavar="VALUE=CLASS",
+            help="The class number that a mask value stands for, such as 255=1.",
+            show_default="as in training",
+        ),
+    ] = None,
+    value_range: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            "--value-range",
+            metavar="BLACK WHITE",
+            help="Values that are black and white in images with more than 8 bits of grey.",
+            show_default="as in training",
+        ),
+    ] = None,
+    max_pixels: Annotated[
+        int | None, typer.Option("--max-pixels", min=1, help="The most pixels of an image; what Pillow allows.")
+    ] = None,
+    unreadable: Annotated[
+        str | None,
+        typer.Option(
+            "--unreadable",
+            metavar="stop|skip",
+            help="At an image that can't be used: stop, or leave it out and list it.",
+            show_default="as in training",
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 64,
     workers: Annotated[int | None, typer.Option("--workers", min=0, help="Loader processes; by the machine.")] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N, mps.")] = "auto",
@@ -60,12 +90,26 @@ def command(
         arch=arch,
         image_size=image_size,
         ignore=ignore or None,
+        mask_values=_mask_values(mask_value),
+        value_range=value_range,
+        max_pixels=max_pixels,
+        unreadable=unreadable,
         batch_size=batch_size,
         workers=workers,
         device=device,
         precision=precision,
     )
     emit(document, _render)
+
+
+def _mask_values(given: list[str] | None) -> dict[int, int] | None:
+    pairs = [text.partition("=")[::2] for text in given or []]
+    if any(not (value.isdecimal() and label.isdecimal()) for value, label in pairs):
+        raise typer.BadParameter("it says VALUE=CLASS, two whole numbers, as 255=1", param_hint="'--mask-value'")
+    values = {int(value): int(label) for value, label in pairs}
+    if len(values) < len(pairs):
+        raise typer.BadParameter("a mask value is given twice", param_hint="'--mask-value'")
+    return values or None
 
 
 def _render(document: dict[str, Any]) -> Any:

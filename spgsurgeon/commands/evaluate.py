@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from spgsurgeon.data.cache.caching import Cache
 from spgsurgeon.data.loading.loader import EvaluationBatches
+from spgsurgeon.data.loading.seen import check_drawn, over_processes, said_of_masks, said_of_traits
 from spgsurgeon.data.sources.class_names import CLASS_NAMES
+from spgsurgeon.data.sources.image_decoding import Decoding
 from spgsurgeon.data.sources.images import open_source
 from spgsurgeon.data.sources.masks import MASK_SOURCES, holds_masks, open_mask_source
 from spgsurgeon.data.sources.shards import with_classes
-from spgsurgeon.data.sources.source import Source
+from spgsurgeon.data.sources.source import Source, check_several_classes
 from spgsurgeon.errors import UsageError
 from spgsurgeon.loading.opening import OpenedModel, open_model
 from spgsurgeon.models.preprocessing import Preprocessing
-from spgsurgeon.recipe.data_section import MASKED, samples_of
+from spgsurgeon.recipe.data_section import MASKED, known_range, samples_of
+from spgsurgeon.recipe.reading import read_recipe
+from spgsurgeon.runs.folder import run_of
 from spgsurgeon.runtime.distributed import Processes, choose_precision, join_processes
 from spgsurgeon.runtime.resources import default_workers
-from spgsurgeon.tasks.task import Task
+from spgsurgeon.tasks.task import Tally, Task
 from spgsurgeon.training.evaluation import evaluate
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
@@ -36,6 +40,10 @@ def evaluate_model(
     arch: str | None = None,
     image_size: int | None = None,
     ignore: Sequence[int] | None = None,
+    mask_values: Mapping[int, int] | None = None,
+    value_range: tuple[float, float] | None = None,
+    max_pixels: int | None = None,
+    unreadable: str | None = None,
     batch_size: int = 64,
     workers: int | None = None,
     device: str = "auto",
@@ -47,23 +55,39 @@ def evaluate_model(
 
     `data` is an image-folder tree, `digits`, `wds` or a data-set name that timm reads (then `path` is where it lies);
     of images with masks a folder of both, `voc` or `coco`. `image_size` in pixels (None: the model's
-    own) is what the shorter edge is resized to there. Mask values in `ignore` are not scored (None: those that the
-    model was trained without, which the notes then say). Raises UsageError where data and model have other classes, or
-    the one has masks and the other has no use for them.
+    own) is what the shorter edge is resized to there. Mask values in `ignore` are not scored, `mask_values` says which
+    class others stand for, and `value_range` which values are black and white in grey of more than 8 bits (None: as in
+    the model's training, which the notes then say). `max_pixels` is the most pixels of an image. `unreadable` is "stop"
+    at images that can't be used, or "skip", which leaves them out and lists them under `unreadable` (None: what the
+    run of the model did, else stop).
+
+    Raises UsageError where data and model have other classes, or the one has masks and the other has no use for them;
+    DataError for masks of one class and 255, which nobody said to ignore.
     """
     _check_computation(device, precision)
+    _check_reading(value_range, unreadable)
     form, root = _find_data(data, path)
     opened = open_model(model, weights=weights, arch=arch)
     form = form or _form_of(root, split, opened)
-    source = _open_data(form, root, split, opened, ignore)
+    decoding = Decoding(value_range or opened.value_range, max_pixels)
+    source = _open_data(form, root, split, opened, ignore, mask_values, decoding)
+    if opened.identity.num_classes == 1:
+        check_several_classes(source)
+    left_out = unreadable or _unreadable_in_training(opened)
     hint = "score it on data with the classes it was made for"
     check_classes(source, opened.identity.num_classes, model, hint, said_by=classes_said_by(form, root))
     preprocessing = opened.preprocessing.at(image_size)
     with join_processes(device) as processes:
-        batches = evaluation_batches(source, preprocessing, batch_size, workers, processes, task=opened.task)
+        batches = evaluation_batches(
+            source, preprocessing, batch_size, workers, processes, task=opened.task, unreadable=left_out
+        )
+        tally = opened.task.tally(processes)
         try:
             module = opened.module.to(processes.device)
-            scores = evaluate(module, batches, processes, choose_precision(precision, processes.device), opened.task)
+            chosen = choose_precision(precision, processes.device)
+            scores = evaluate(module, batches, processes, chosen, opened.task, tally=tally)
+            seen = _said_of_seen(batches, tally, processes)
+            passed_over = processes.joined(batches.unusable)
         finally:
             batches.close()
     for metric in opened.task.by_class:
@@ -73,8 +97,58 @@ def evaluate_model(
         **opened.task.size(preprocessing),
         "model": model,
         "data": source.name,
-        "notes": [*opened.notes, *_ignored_as_trained(opened, ignore)],
+        **({"unreadable": dict(sorted(passed_over.items()))} if left_out == "skip" else {}),
+        "notes": [
+            *opened.notes,
+            *_ignored_as_trained(opened, ignore),
+            *_read_as_trained(opened, mask_values, value_range),
+            *source.notes,
+            *seen,
+            *_said_of_unreadable(passed_over, chosen_here=unreadable is not None),
+        ],
     }
+
+
+def _said_of_seen(batches: EvaluationBatches, tally: Tally, processes: Processes) -> list[str]:
+    """Return what the images and masks that were scored give reason to say."""
+    said = said_of_traits(over_processes(batches.traits, processes), batches.source)
+    if (drawn := tally.drawn()) is not None:
+        check_drawn(drawn, batches.source)
+        said += said_of_masks(drawn, batches.source)
+    return said
+
+
+def _unreadable_in_training(opened: OpenedModel) -> str:
+    """Return what the run that the weights come from did with images that can't be used; "stop" if there is none."""
+    run = run_of(opened.folder) if opened.manifest is not None and opened.folder is not None else None
+    if run is None:
+        return "stop"
+    try:
+        return read_recipe(run / "recipe.yaml").data.unreadable
+    except UsageError:  # a recipe that somebody damaged is nothing to scoring
+        return "stop"
+
+
+def _said_of_unreadable(passed_over: Mapping[str, str], *, chosen_here: bool) -> list[str]:
+    if not passed_over:
+        return []
+    first = min(passed_over)
+    why = "" if chosen_here else " as in training (--unreadable stop ends at them)"
+    return [f"{len(passed_over)} images can't be used and were left out{why}; {first}: {passed_over[first]}"]
+
+
+def _read_as_trained(
+    opened: OpenedModel, mask_values: Mapping[int, int] | None, value_range: tuple[float, float] | None
+) -> list[str]:
+    """Return the notes on how masks and images are read where nobody said it here."""
+    said = []
+    if mask_values is None and opened.mask_values:
+        stand = ", ".join(f"{value} for class {label}" for value, label in opened.mask_values.items())
+        said.append(f"mask values stand for classes as in training: {stand} (--mask-value says others)")
+    if value_range is None and opened.value_range:
+        low, high = opened.value_range
+        said.append(f"images of more than 8 bits are scaled from {low:g} to {high:g}, as in training (--value-range)")
+    return said
 
 
 def _find_data(data: str, path: Path | None) -> tuple[str | None, Path | None]:
@@ -99,18 +173,28 @@ def _form_of(root: Path | None, split: str, opened: OpenedModel) -> str:
 
 
 def _open_data(
-    form: str, root: Path | None, split: str, opened: OpenedModel, ignore: Sequence[int] | None
+    form: str,
+    root: Path | None,
+    split: str,
+    opened: OpenedModel,
+    ignore: Sequence[int] | None,
+    mask_values: Mapping[int, int] | None,
+    decoding: Decoding,
 ) -> Source[Any]:
     """Open the data where it fits the model's task."""
     opened.task.check_samples(samples_of(form), opened.source)
     if form not in MASK_SOURCES:
         if ignore:
             raise UsageError(f"--ignore is for masks, and the data has {samples_of(form)}", hint="leave --ignore out")
-        return with_classes(open_source(form, root, split), opened.identity.num_classes)
+        if mask_values:
+            raise UsageError(f"--mask-value is for masks, and the data has {samples_of(form)}", hint="leave it out")
+        return with_classes(open_source(form, root, split, decoding=decoding), opened.identity.num_classes)
     classes = None
     if form == "masks" and root is not None and not (root.expanduser() / CLASS_NAMES).is_file():
         classes = opened.config().get("label_names") or opened.identity.num_classes
-    return open_mask_source(form, root, split, classes=classes, ignore=opened.ignored if ignore is None else ignore)
+    values = opened.mask_values if mask_values is None and form == "masks" else mask_values or {}
+    unscored = [value for value in opened.ignored if value not in values] if ignore is None else ignore
+    return open_mask_source(form, root, split, classes=classes, ignore=unscored, values=values, decoding=decoding)
 
 
 def _ignored_as_trained(opened: OpenedModel, ignore: Sequence[int] | None) -> list[str]:
@@ -169,6 +253,18 @@ def check_classes(source: Source[Any], num_classes: int, model: str, hint: str, 
         f"{said_by} says {classes} classes, {model} has {num_classes}",
         hint=f"correct {said_by} if the data has {num_classes} classes; else {hint}",
     )
+
+
+def _check_reading(value_range: tuple[float, float] | None, unreadable: str | None) -> None:
+    if value_range is not None:
+        try:
+            known_range(value_range)
+        except ValueError as error:
+            raise UsageError(f"--value-range: {error}", hint="such as --value-range 0 4095") from error
+    if unreadable not in (None, "stop", "skip"):
+        raise UsageError(
+            f"--unreadable is stop or skip (got {unreadable!r})", hint="skip leaves images out, and lists them"
+        )
 
 
 def _check_computation(device: str, precision: str) -> None:

@@ -85,6 +85,9 @@ class _CountedEach:
     def scores(self) -> Scores:
         return self._tally.scores()
 
+    def drawn(self) -> list[int] | None:
+        return self._tally.drawn()
+
 
 def against_plain(plain: Sequence[Scored], arm: Sequence[Scored], task: Task) -> dict[str, Any]:
     """Return an arm's difference to plain over the seeds or, where there is one only, over the samples."""

@@ -45,6 +45,11 @@ class Subset(Generic[Whole]):
         """All classes of the data set."""
         return self.whole.classes
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The data set's."""
+        return self.whole.notes
+
     def __len__(self) -> int:
         return len(self.indices)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,12 +30,14 @@ from spgsurgeon.models.libraries.registry import NamedModel, library, parse_mode
 from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.models.recognition.identification import Match
 from spgsurgeon.models.sites.heads import DepthSite, Site
+from spgsurgeon.recipe.data_section import known_mask_values, known_range
 from spgsurgeon.replicas.kinds import CONTROLS
 from spgsurgeon.tasks.registry import task_named
 from spgsurgeon.tasks.task import Task
 
+Read = TypeVar("Read")
 _LISTED = 8
-_IGNORED = "ignored_mask_values"  # in config.json
+_IGNORED, _VALUES, _RANGE = "ignored_mask_values", "mask_values", "value_range"  # in config.json
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,10 @@ class OpenedModel:
     label_names: list[str] | None = None
     ignored: tuple[int, ...] = ()
     """Mask values that it was trained without, and that are not scored."""
+    mask_values: dict[int, int] = field(default_factory=dict)
+    """The class that mask values stood for in training, of those that are not class numbers."""
+    value_range: tuple[float, float] | None = None
+    """The values that were black and white in images with more than 8 bits of grey, where training said them."""
     notes: list[str] = field(default_factory=list)
     """Choices made on the user's behalf, to be said aloud."""
 
@@ -91,7 +97,12 @@ class OpenedModel:
     def config(self) -> dict[str, Any]:
         """Return the `config.json` that belongs beside these weights."""
         config = library(self.identity.library).config(self.identity, self.module, self.label_names)
-        return config | ({_IGNORED: list(self.ignored)} if self.ignored else {})
+        said = {
+            _IGNORED: list(self.ignored),
+            _VALUES: {str(value): label for value, label in self.mask_values.items()},
+            _RANGE: list(self.value_range or ()),
+        }
+        return config | {key: value for key, value in said.items() if value}
 
     def paths(self) -> list[Path]:
         """Return the input files and folders, which nothing may be written to."""
@@ -131,7 +142,15 @@ def open_model(
         module, identity = with_classes(opened.module, opened.identity, num_classes)
     older = f"instead of {opened.identity.num_classes}" if opened.identity.num_classes else "where there was none"
     note = f"new head for {num_classes} classes {older}: untrained"
-    return replace(opened, module=module, identity=identity, label_names=None, ignored=(), notes=[*opened.notes, note])
+    return replace(
+        opened,
+        module=module,
+        identity=identity,
+        label_names=None,
+        ignored=(),
+        mask_values={},
+        notes=[*opened.notes, note],
+    )
 
 
 def load(
@@ -169,6 +188,8 @@ def _open_located(located: Located, arch: str | None) -> OpenedModel:
         located=replace(located, outline=replace(located.outline, prefixes=recognition.prefixes)),
         label_names=(located.config or {}).get("label_names"),
         ignored=_ignored(located),
+        mask_values=_said_of_data(located, _VALUES, known_mask_values) or {},
+        value_range=_said_of_data(located, _RANGE, known_range),
         notes=notes,
     )
 
@@ -195,6 +216,14 @@ def _ignored(located: Located) -> tuple[int, ...]:
     if not isinstance(values, list) or not all(type(value) is int and value >= 0 for value in values):
         raise DamagedFileError(f"the config.json of {located.source} is damaged: {_IGNORED} is no list of numbers")
     return tuple(values)
+
+
+def _said_of_data(located: Located, key: str, known: Callable[[Any], Read | None]) -> Read | None:
+    """Return what the config.json says of the data that the weights were trained on, checked as a recipe's is."""
+    try:
+        return known((located.config or {}).get(key))
+    except ValueError as error:
+        raise DamagedFileError(f"the config.json of {located.source} is damaged: {key}: {error}") from error
 
 
 def _left_out(match: Match | None) -> list[str]:

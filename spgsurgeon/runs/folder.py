@@ -238,6 +238,13 @@ def last_of(run: Path) -> Path | None:
     return None
 
 
+def run_of(checkpoint: Path) -> Path | None:
+    """Return the run whose checkpoint a folder, or a link to one, is; None for a folder of another kind."""
+    folder = checkpoint.resolve()
+    run = folder.parent.parent
+    return run if folder.parent.name == "checkpoints" and (run / _RECIPE).is_file() else None
+
+
 def recipe_of(run: Path) -> str:
     """Return the resolved recipe of a run. Raises UsageError where there is none, DamagedFileError if it is no text."""
     path = run / _RECIPE

@@ -40,6 +40,10 @@ class ClassificationTally:
             raise UsageError("there is not one image to evaluate on")
         return {"top1": 100 * top1 / samples, "top5": 100 * top5 / samples, "loss": loss / samples, "samples": samples}
 
+    def drawn(self) -> None:
+        """Return None: a label can't be ignored."""
+        return None
+
 
 def _hits_by_place(logits: Tensor, target: Tensor) -> Tensor:
     """Return whether an image's label is the best guess, the second, ... to the fifth: bool [N, 5] (C where less)."""

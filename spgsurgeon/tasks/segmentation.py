@@ -34,6 +34,7 @@ class SegmentationTally:
         self._confusion: Tensor | None = None  # int64 [C, C]: pixels by true and by predicted class
         self._loss = torch.zeros((), dtype=sum_dtype(processes.device), device=processes.device)
         self._samples = torch.zeros((), dtype=torch.int64, device=processes.device)
+        self._pixels = 0  # those ignored too
 
     def add(self, logits: Tensor, target: Tensor) -> None:
         """Count a batch of images."""
@@ -42,6 +43,7 @@ class SegmentationTally:
         # Of maps CUDA has no deterministic cross entropy that sums by itself.
         self._loss += cross_entropy(logits, target, reduction="none", ignore_index=IGNORED).sum(dtype=self._loss.dtype)
         self._samples += len(target)
+        self._pixels += target.numel()
 
     def scores(self) -> Scores:
         """Return the scores over all processes."""
@@ -63,6 +65,12 @@ class SegmentationTally:
             "loss": self._processes.sum(self._loss).item() / pixels,
             "samples": samples,
         }
+
+    def drawn(self) -> list[int]:
+        """Return the pixels over all processes by true class, and after these how many are ignored: C + 1 numbers."""
+        drawn = self._over_processes().sum(1).tolist()
+        pixels = int(self._processes.sum(torch.tensor(self._pixels, device=self._processes.device)))
+        return [*drawn, pixels - sum(drawn)]
 
     def _over_processes(self) -> Tensor:
         """Return the sum of all processes' counts; one that had no image has yet to learn of the classes."""

@@ -32,6 +32,9 @@ class Tally(Protocol):
         Raises UsageError where there was nothing to score.
         """
 
+    def drawn(self) -> list[int] | None:
+        """Return the units over all processes by true class, those ignored last; None for what is not counted so."""
+
 
 @dataclass(frozen=True)
 class Task:

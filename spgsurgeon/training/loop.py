@@ -23,6 +23,8 @@ from torch import nn
 
 from spgsurgeon.data.loading.loader import EvaluationBatches, TrainingBatches
 from spgsurgeon.data.loading.samples import Batch
+from spgsurgeon.data.loading.seen import check_drawn, over_processes, said_of_masks, said_of_traits
+from spgsurgeon.data.sources.source import Source
 from spgsurgeon.errors import SurgeonError, UsageError
 from spgsurgeon.objective.loss import SPGLoss
 from spgsurgeon.recipe.schema import Recipe
@@ -106,6 +108,8 @@ class Retraining:
             self.state, self.schedule, recipe, task, processes, num_classes=num_classes, precision=self._precision
         )
         self._compiles = settings.compile  # until the first step is done
+        self.remarks: list[str] = []
+        """What the images and masks that were read gave reason to say."""
 
     @property
     def counters(self) -> Counters:
@@ -138,7 +142,7 @@ class Retraining:
             self._keeping.start(self.run_folder, self.settings.checkpoints)
         with stop_on_signals() as self._keeping.request:
             if counters.original is None:
-                counters.original = self._evaluate(self.grafted)
+                counters.original = self._evaluate(self.grafted, first=True)
                 if self.progress:
                     self.progress.original(counters.original)
                 self._keeping.save()  # so that a run killed in its first epoch can resume
@@ -147,6 +151,7 @@ class Retraining:
             while counters.epoch < counters.cold_epochs + self.settings.epochs:
                 self._training_epoch()
             self._keeping.finish()
+            self._note_traits()
             self.processes.wait()
         return counters
 
@@ -283,19 +288,26 @@ class Retraining:
         counters.batch = 0
         counters.statistics = None
         metrics |= {"unreadable_pictures": len(counters.unreadable)}
+        if counters.epoch == 1 and (drawn := self._training.drawn) is not None:
+            self._note_masks(self.processes.sum(drawn.to(self.processes.device)).tolist(), self._training.source)
         self._keeping.save(best=best, line=metrics)
         if self.progress:
             self.progress.epoch(metrics)
         self.processes.wait()
 
-    def _evaluate(self, model: nn.Module) -> Scores:
-        """Return the model's scores; a signal ends this as it ends training, between two batches at the latest."""
+    def _evaluate(self, model: nn.Module, *, first: bool = False) -> Scores:
+        """Return the model's scores; a signal ends this as it ends training, between two batches at the latest.
+
+        The `first` time masks are looked at, too. Raises DataError for such as no score could tell anything of.
+        """
         self.processes.share_buffers(model)
         batches = self._evaluation.run(self._keeping.stop_if_asked)
         try:
             with self._keeping.at_once():
-                form = self.settings.memory_format
-                scores = evaluate(model, batches, self.processes, self._precision, self.task, memory_format=form)
+                form, tally = self.settings.memory_format, self.task.tally(self.processes)
+                scores = evaluate(
+                    model, batches, self.processes, self._precision, self.task, memory_format=form, tally=tally
+                )
         except StopNow:
             self._keeping.leave(self._keeping.request.number)
         except SurgeonError as error:
@@ -303,6 +315,9 @@ class Retraining:
                 raise
             self._keeping.leave(self._keeping.request.number)  # loader workers die of a signal to the whole group
         self._note_unreadable()
+        if first and (drawn := tally.drawn()) is not None:
+            check_drawn(drawn, self._evaluation.source)
+            self._note_masks(drawn, self._evaluation.source)
         return scores
 
     # Steps
@@ -352,6 +367,18 @@ class Retraining:
         self._stepper.settle()
         self.counters.statistics = statistics.totals()
         self._note_unreadable()
+
+    def _note_masks(self, drawn: list[int], source: Source[Any]) -> None:
+        said = said_of_masks(drawn, source)
+        self.remarks += said
+        for text in said:
+            self._keeping.warn(text)
+
+    def _note_traits(self) -> None:
+        """Remark on the images that were read, training's and evaluation's; those of one data set only once."""
+        for batches in (self._training, self._evaluation):
+            traits = over_processes(batches.traits, self.processes)
+            self.remarks += [text for text in said_of_traits(traits, batches.source) if text not in self.remarks]
 
     def _note_unreadable(self) -> None:
         found = self.processes.joined({**self._training.unusable, **self._evaluation.unusable})

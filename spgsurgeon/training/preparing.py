@@ -60,7 +60,18 @@ def prepare(
     said_by = classes_said_by(section.source, section.path, section.classes)
     check_classes(data.train, opened.identity.num_classes, model, _new_head(opened, classes), said_by=said_by)
     _check_sizes(section, opened)
-    opened = replace(opened, label_names=list(data.train.classes), ignored=section.ignore)
+    opened = replace(
+        opened,
+        label_names=list(data.train.classes),
+        ignored=section.ignore,
+        mask_values=section.mask_values or {},
+        value_range=section.value_range,
+        notes=[
+            *opened.notes,
+            *dict.fromkeys((*data.train.notes, *data.evaluation.notes)),
+            *_other_range(section, opened),
+        ],
+    )
     head_batch = recipe.trp.head_mode
     if not resumes and (recipe.trp.control or not opened.has_replicas):
         proven = graft_proven(opened, recipe.trp, head_batch=head_batch, seed=recipe.training.seed)
@@ -79,6 +90,14 @@ def prepare(
         channels = opened.preprocessing.input_size[0]
         config["pretrained_cfg"] = config["pretrained_cfg"] | {"input_size": [channels, size, size]}
     return Case(recipe, data, opened, grafted, manifest, config)
+
+
+def _other_range(section: DataSection, opened: OpenedModel) -> list[str]:
+    """Return the note on a model that was trained on images scaled from other values."""
+    before = opened.value_range
+    if before is None or before == section.value_range:
+        return []
+    return [f"the model was trained with data.value_range={list(before)}, which this recipe does not say"]
 
 
 def _check_sizes(section: DataSection, opened: OpenedModel) -> None:

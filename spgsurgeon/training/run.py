@@ -83,7 +83,8 @@ def train(
                 return plan(retraining) | _describe(case, processes, output)
             if checkpoint is not None:
                 retraining.resume(checkpoint)
-            return _document(_run(retraining, run, settled, started=started, force=force), run, case)
+            counters = _run(retraining, run, settled, started=started, force=force)
+            return _document(counters, run, [*case.opened.notes, *retraining.remarks], case)
 
 
 def _settle(
@@ -232,7 +233,7 @@ def _describe(case: Case, processes: Processes, output: Path) -> dict[str, Any]:
     }
 
 
-def _document(counters: Counters, run: RunFolder, case: Case) -> dict[str, Any]:
+def _document(counters: Counters, run: RunFolder, notes: list[str], case: Case) -> dict[str, Any]:
     return {
         "run": str(run.path),
         "trp": case.manifest.trp,
@@ -241,5 +242,5 @@ def _document(counters: Counters, run: RunFolder, case: Case) -> dict[str, Any]:
         "last": counters.last,
         "steps": counters.step,
         "content_hash": run.best_content_hash(),
-        "notes": case.opened.notes,
+        "notes": notes,
     }

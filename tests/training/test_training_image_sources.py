@@ -13,7 +13,7 @@ from timm.data import ImageDataset
 
 from spgsurgeon.data.sources.images import DIGIT_SPLITS, _TorchvisionSource, open_source
 from spgsurgeon.data.sources.source import ImageSource, check_same_classes
-from spgsurgeon.errors import UsageError
+from spgsurgeon.errors import DataError, UsageError
 from spgsurgeon.runtime.seeds import derive_seed
 
 
@@ -212,7 +212,7 @@ def test_a_damaged_picture_of_a_reader_is_not_replaced_by_another(monkeypatch: p
     source = open_reader(monkeypatch, {"dog": 1, "cat": 0})
     image, label = source.read(0)
     assert (image.getpixel((0, 0)), source.classes[label]) == ((5, 5, 5), "dog")
-    with pytest.raises(OSError, match="cannot identify"):
+    with pytest.raises(DataError, match="not an image of a format"):
         source.read(1)
 
 

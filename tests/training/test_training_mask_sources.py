@@ -182,7 +182,10 @@ def test_two_pictures_of_one_name(tmp_path: Path) -> None:
 
 def test_a_class_that_there_is_not(tmp_path: Path) -> None:
     message = unusable(open_mask_source("masks", folder_of(tmp_path), "train", classes=2))
-    assert "masks/a.png has the class id 2, classes are 0 to 1 (repair it, or ignore the ids" in message
+    assert (
+        "masks/a.png has the class id 2, classes are 0 to 1 (repair it, say the class that the value stands for"
+        in message
+    )
 
 
 def test_a_mask_of_another_size(tmp_path: Path) -> None:

@@ -335,7 +335,7 @@ def test_a_path_is_needed(path: str | None, words: str) -> None:
 def test_a_damaged_picture_is_named(tmp_path: Path, workers: int) -> None:
     source = one_shard(tmp_path, sample("good", 0, JPG) + sample("bad", 1, b"no picture") + sample("cut", 1, JPG[:400]))
     for first, words in (
-        (1, r"bad\.jpg in .*train-0\.tar: its content is no picture"),
+        (1, r"bad\.jpg in .*train-0\.tar: its content is not an image"),
         (2, r"cut\.jpg in .*[Tt]runcated"),
     ):
         batches = EvaluationBatches(source, EVALUATION, batch_size=1, workers=workers, rank=first, world_size=3)

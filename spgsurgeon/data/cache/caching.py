@@ -40,11 +40,12 @@ def make_feed(
     cache: Cache | None,
     replaces: bool = False,
     skips: bool = False,
+    counts: bool = False,
     collate: Collate = batches_by_size,
 ) -> Feed[Key, Batch] | DeviceFeed:
     """Return what runs plans over the samples; see `Samples` and `Cache`."""
     if cache is None:
-        samples = Samples(source, transform, seed, replaces=replaces, skips=skips, collate=collate)
+        samples = Samples(source, transform, seed, replaces=replaces, skips=skips, counts=counts, collate=collate)
         return Feed(samples, workers, pin_memory)
     assert isinstance(transform, StagedTransform), "pictures with masks are not cached"
     decode_all = partial(_decode, source, transform, workers, cache)

@@ -10,7 +10,10 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from spgsurgeon.data.cache.caching import Cache, make_feed
 from spgsurgeon.data.loading.feed import unusable_error
@@ -64,6 +67,7 @@ class TrainingBatches:
             cache=cache,
             replaces=unreadable == "skip",
             collate=collate,
+            counts=True,
         )
 
     @property
@@ -75,6 +79,16 @@ class TrainingBatches:
     def unusable(self) -> dict[str, str]:
         """Why samples were passed over, by what the source calls them; all that this process met so far."""
         return self._feed.unusable
+
+    @property
+    def traits(self) -> NDArray[np.uint8]:
+        """What this process noticed of each image so far: `Traits`, uint8 [N]."""
+        return self._feed.seen.traits
+
+    @property
+    def drawn(self) -> Tensor | None:
+        """The pixels of masks by class, those ignored last, int64 [C + 1]: of what this process read in epoch 0."""
+        return self._feed.seen.drawn
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Return the epoch's batches from `start` on.
@@ -133,6 +147,7 @@ class EvaluationBatches:
     ) -> None:
         samples = len(source)
         part = range(samples * rank // world_size, samples * (rank + 1) // world_size)
+        self.source = source
         self._parts = [part[first : first + batch_size] for first in range(0, len(part), batch_size)]
         self._most_parts = math.ceil(math.ceil(samples / world_size) / batch_size)
         self._feed = make_feed(
@@ -150,6 +165,11 @@ class EvaluationBatches:
     def unusable(self) -> dict[str, str]:
         """Why samples were left out, by what the source calls them; all that this process met so far."""
         return self._feed.unusable
+
+    @property
+    def traits(self) -> NDArray[np.uint8]:
+        """See `TrainingBatches`."""
+        return self._feed.seen.traits
 
     def __iter__(self) -> Iterator[Batch]:
         return self.run(lambda: None)

@@ -15,6 +15,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+from spgsurgeon.data.loading.seen import Noticed, count_drawn
+from spgsurgeon.data.sources.image_decoding import traits_of
 from spgsurgeon.data.sources.source import Source
 from spgsurgeon.data.transforms.augmentation import StagedTransform, Transform
 from spgsurgeon.data.transforms.joint import JointTransform
@@ -51,12 +53,14 @@ class Unusable:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a worker sends for a sample, and for those before it whose place it takes."""
+    """What a worker sends for a sample, and for those before it whose place it takes; the rest as in `Noticed`."""
 
     inputs: Inputs
     target: int | Tensor
     index: int
     replaces: tuple[Unusable, ...] = ()
+    traits: int = 0
+    drawn: Tensor | None = None
 
 
 Collate = Callable[[list[Loaded]], list[Batch]]
@@ -72,6 +76,7 @@ class Part(NamedTuple, Generic[Made]):  # pinning memory goes through tuples onl
     batches: list[Made]
     unusable: list[Unusable]
     seconds: float
+    noticed: Noticed | None = None
 
 
 Item = Loaded | Unusable
@@ -96,8 +101,8 @@ class Decoded(Protocol):
 class Samples(Dataset[Item]):
     """The samples by key. `replaces` gives the next usable one for one that is not, `skips` leaves those out.
 
-    `decode` gives pictures that stay decoded; it is called once, by `open`. Its transform has stages.
-    `collate` makes batches of the samples of one.
+    `decode` gives pictures that stay decoded; it is called once, by `open`. Its transform has stages. `counts` has the
+    pixels of masks counted by class, in the first epoch. `collate` makes batches of the samples of one.
     """
 
     def __init__(
@@ -108,13 +113,14 @@ class Samples(Dataset[Item]):
         *,
         replaces: bool = False,
         skips: bool = False,
+        counts: bool = False,
         decode: Callable[[], Decoded] | None = None,
         collate: Collate = batches_by_size,
     ) -> None:
         self._batches_of = collate
         self.source, self.skips = source, skips
         self._transform: Callable[..., Any] = transform
-        self._seed, self._replaces = seed, replaces
+        self._seed, self._replaces, self._counts = seed, replaces, counts
         self._decode = decode
         self._decoded: Decoded | None = None
         self._started = 0.0
@@ -153,7 +159,7 @@ class Samples(Dataset[Item]):
                 unusable.append(item)
             else:
                 return item
-        return Part(self._batches_of(loaded), unusable, time.thread_time() - self._started)
+        return Part(self._batches_of(loaded), unusable, time.thread_time() - self._started, _noticed(loaded))
 
     def _load(self, epoch: int, index: int) -> Item:
         with isolated_generator(self.seed_of((epoch, index))):
@@ -161,7 +167,9 @@ class Samples(Dataset[Item]):
                 image, label, transform = self._read(index)
             except Exception as error:  # decoders raise much more than OSError on damaged files
                 return Unusable(index, str(error) or type(error).__name__, getattr(error, "hint", None))
+            traits, drawn = int(traits_of(image)), None
             if isinstance(label, Tensor):  # as a mask, whose source knows its classes
+                drawn = count_drawn(label, len(self.source.classes)) if self._counts and epoch == 0 else None
                 made, target = transform(image, label)
             elif 0 <= label < len(self.source.classes):
                 made, target = transform(image), label
@@ -170,7 +178,7 @@ class Samples(Dataset[Item]):
         inputs = {IMAGES: made} if isinstance(made, Tensor) else made
         if not all(tensor.sum().isfinite() for tensor in inputs.values()):
             return Unusable(index, "what the model would see of it is not finite: it has NaN or infinity")
-        return Loaded(inputs, target, index)
+        return Loaded(inputs, target, index, traits=traits, drawn=drawn)
 
     def _read(self, index: int) -> tuple[Image.Image, Any, Callable[..., Any]]:
         """Return a picture and its target, and what makes of them what the model sees."""
@@ -179,3 +187,12 @@ class Samples(Dataset[Item]):
             return *self.source.read(index), self._transform
         assert isinstance(self._transform, StagedTransform)
         return *kept, self._transform.varied
+
+
+def _noticed(items: list[Loaded]) -> Noticed | None:
+    """Return what was noticed of the samples; None for nothing."""
+    traits = [(item.index, item.traits) for item in items if item.traits]
+    drawn = [item.drawn for item in items if item.drawn is not None]
+    if not traits and not drawn:
+        return None
+    return Noticed(traits, torch.stack(drawn).sum(0) if drawn else None)

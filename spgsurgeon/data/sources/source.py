@@ -5,6 +5,7 @@ Labelled pictures come from `image_sources`, pictures with masks from `mask_sour
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -30,6 +31,10 @@ class Source(Protocol[Target]):
         """Name of each class by label; "0", "1", ... where the data does not name them."""
 
     def __len__(self) -> int: ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What opening it chose or left out, to be said aloud."""
 
     def read(self, index: int) -> tuple[Image.Image, Target]:
         """Return the decoded RGB picture and its target; raises what the decoder raises where that fails."""
@@ -64,6 +69,16 @@ def check_same_classes(train: Source[Any], evaluation: Source[Any]) -> None:
     )
 
 
+def check_several_classes(source: Source[Any]) -> None:
+    """Raise UsageError for a data set of one class: any model scores 100 there, and learns nothing."""
+    if len(source.classes) == 1:
+        raise UsageError(
+            f"{source.name} has one class, {source.classes[0]!r}, so there is nothing to learn",
+            hint="the folder of a split has one sub-folder per class, SPLIT/CLASS/IMAGE; masks have a class for the "
+            "background too",
+        )
+
+
 def listing(names: Sequence[str], limit: int = 5) -> str:
     """Return the first names, quoted, and how many more there are."""
     shown = ", ".join(repr(name) for name in names[:limit])
@@ -87,7 +102,7 @@ def nearby_folders(parent: Path, name: str) -> str:
     return did_you_mean(name, present) or f"sub-folders there: {listing(present, 10) if present else 'none'}"
 
 
-def as_rgb(image: Image.Image) -> Image.Image:
-    """Return the picture in RGB, decoded: the file that it is read from may be closed then."""
-    image.load()
-    return image if image.mode == "RGB" else image.convert("RGB")
+def printable(name: str) -> str:
+    """Return a file's name as text that every console and document takes: bytes that are not UTF-8 as \\xNN."""
+    shown = re.sub("[\udc80-\udcff]", lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", name)
+    return shown.encode("utf-8", "backslashreplace").decode()  # names from documents have other lone surrogates
