@@ -149,7 +149,7 @@ def _open_regular(path: str, flags: int) -> int:
     if stat.S_ISREG(os.fstat(number).st_mode):
         return number
     os.close(number)
-    raise DataError("it is not a regular file", hint="remove it from the folder of the images")
+    raise DataError("it is not a regular file")
 
 
 def _open(stream: BinaryIO, decoding: Decoding) -> Image.Image:
@@ -157,10 +157,7 @@ def _open(stream: BinaryIO, decoding: Decoding) -> Image.Image:
     try:
         image = Image.open(stream, formats=FORMATS)
     except UnidentifiedImageError:  # whose message names a buffer
-        known = ", ".join(FORMATS)
-        raise DataError(
-            "its content is not an image of a format that is read", hint=f"repair or remove it; read are {known}"
-        ) from None
+        raise DataError(f"its content is not an image of a format that is read ({', '.join(FORMATS)})") from None
     except Image.DecompressionBombError as error:
         pixels, limit = (int(number) for number in re.findall(r"\d+", str(error))[:2])
         raise _too_large(pixels, limit) from error
@@ -210,7 +207,7 @@ def _scaled(image: Image.Image, decoding: Decoding) -> Image.Image:
     black, white = decoding.value_range or _range_of(image)
     values: NDArray[Any] = np.asarray(image).astype(np.float64)
     if np.isnan(values).any():
-        raise DataError("some of its values are NaN", hint="repair or remove it")
+        raise DataError("some of its values are NaN")
     levels = np.clip(np.rint((values - black) * (255 / (white - black))), 0, 255).astype(np.uint8)
     return Image.fromarray(levels).convert("RGB")
 

@@ -39,21 +39,20 @@ class LeftOut:
             return False
         if ending in self._endings:
             return True
-        self._others[ending or "no ending"] += 1
+        self._others[ending or "without an ending"] += 1
         return False
 
     def notes(self) -> list[str]:
         """Return what to say of the files that were left out, if there are any."""
-        said = []
+        said, where = [], printable(self._root)
         if self._others:
             kinds = [f"{count} {ending}" for ending, count in self._others.most_common(_MOST_ENDINGS)]
-            more = len(self._others) - len(kinds)
-            kinds += [f"{more} more endings"] if more else []
-            count = sum(self._others.values())
+            rest = sum(self._others.values()) - sum(count for _, count in self._others.most_common(_MOST_ENDINGS))
+            kinds += [f"{rest} with other endings"] if rest else []
             said.append(
-                f"{count} files in {printable(self._root)} were left out, which are not images by their endings: "
-                f"{printable(', '.join(kinds))}; read are {', '.join(sorted(self._endings))}"
+                f"files in {where} that were left out, going by their endings: {printable(', '.join(kinds))} (read: "
+                f"{', '.join(sorted(self._endings))})"
             )
         if self._hidden:
-            said.append(f"{self._hidden} images in {printable(self._root)} were left out, which are hidden")
+            said.append(f"files in {where} that look like images and were left out, as they are hidden: {self._hidden}")
         return said

@@ -197,7 +197,7 @@ def _renamed(names: Sequence[str], classes: Sequence[str]) -> list[str]:
         twice = sorted(name for name, count in Counter(classes).items() if count > 1)
         raise UsageError(f"several class folders come to the name {listing(twice)}", hint="rename one of them")
     odd = [shown for name, shown in zip(names, classes, strict=True) if shown != name]
-    return [f"{len(odd)} class folders have names that are not UTF-8: they are called {listing(odd)}"] if odd else []
+    return [f"class folders whose names are not UTF-8 are called {', '.join(odd)}"] if odd else []
 
 
 def _open_torchvision(source: str, path: str | Path | None, split: str, decoding: Decoding) -> ImageSource:
