@@ -417,6 +417,44 @@ def test_a_recipe_file_that_is_not_there_names_its_neighbour(tmp_path, monkeypat
     assert "'mine.yaml'" in caught.value.hint
 
 
+def test_mask_values_and_ranges_survive_writing(write) -> None:
+    text = "data: {source: masks, path: x, classes: 2, mask_values: {255: 1, 0: 0}, value_range: [0, 4095]}"
+    recipe = read_recipe(write(text))
+    assert recipe.data.mask_values == {255: 1, 0: 0}
+    assert recipe.data.value_range == (0.0, 4095.0)
+    assert read_recipe(write(dump_recipe(recipe))) == recipe
+    given = ["data.mask_values={7: 0}", "data.value_range=null", "data.max_pixels=200000000"]
+    changed = read_recipe(write(text), given).data
+    assert (changed.mask_values, changed.value_range, changed.max_pixels) == ({7: 0}, None, 200_000_000)
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("mask_values: {255: x}", "it must say the class number of mask values, such as {255: 1}"),
+        ("mask_values: {-1: 0}", "it must say the class number"),
+        ("mask_values: {255: 1.0}", "it must say the class number"),
+        ("mask_values: {}", "it must say the class number"),
+        ("mask_values: [255, 1]", "it must say the class number"),
+        ("mask_values: {11: 1}, ignore: [11]", "11 has a class here, and is in ignore too"),
+        ("value_range: [5, 5]", "two numbers, black and white"),
+        ("value_range: [0, .inf]", "two numbers, black and white"),
+        ("value_range: [true, 5]", "two numbers, black and white"),
+        ("value_range: 5", "two numbers, black and white"),
+        ("max_pixels: 0", "it must be 1 or more"),
+    ],
+)
+def test_mask_values_ranges_and_sizes_that_are_none(key: str, words: str, write) -> None:
+    (fault,) = faults_of(write(f"data: {{source: masks, path: x, classes: 2, {key}}}"))
+    assert words in fault
+
+
+def test_mask_values_are_for_folders_of_masks(write) -> None:
+    for source in ("folder", "digits", "voc", "coco"):
+        (fault,) = faults_of(write(f"data: {{source: {source}, path: x, mask_values: {{255: 1}}}}"))
+        assert "mask_values is for source: masks" in fault
+
+
 def test_nesterovs_momentum_needs_one(write) -> None:
     recipe = write("data: {path: d}\ntraining: {optimizer: {nesterov: true, momentum: 0.0}}\n")
     with pytest.raises(RecipeError, match="needs a momentum greater than 0"):

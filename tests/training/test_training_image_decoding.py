@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,16 @@ from odd_images import (
 from PIL import Image
 from torchvision.datasets.folder import IMG_EXTENSIONS, pil_loader
 
-from spgsurgeon.data.sources.image_decoding import ENDINGS, FORMATS, Decoding, Traits, decode, traits_of
+import spgsurgeon
+from spgsurgeon.data.sources.image_decoding import (
+    ENDINGS,
+    FORMATS,
+    Decoding,
+    Traits,
+    _orientation,
+    decode,
+    traits_of,
+)
 from spgsurgeon.errors import DataError
 
 EVERY_SOURCE = pytest.mark.parametrize("open_image", SOURCES)
@@ -124,6 +134,33 @@ def test_grey_of_16_bits_is_worth_saying() -> None:
     assert traits_of(decode(io.BytesIO(DEEP["png"][0]))) == Traits.DEEP
 
 
+@pytest.mark.parametrize("endian", ["<", ">"])
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_orientations_are_read_as_pillow_reads_them(form: str, endian: str) -> None:
+    for number in range(10):
+        exif = oriented(number)
+        exif.endian = endian
+        exif[0x010F], exif[0x0131] = "a camera", "its software"
+        stream = io.BytesIO()
+        of_mode("RGB").save(stream, form, exif=exif)
+        with Image.open(stream) as image:
+            assert image.getexif()[0x0112] == number
+        turned = traits_of(decode(stream)) == Traits.ORIENTED
+        assert turned == (2 <= number <= 8)
+
+
+def test_no_bytes_of_exif_are_too_odd() -> None:
+    whole = oriented(6).tobytes()
+    random = np.random.default_rng(0)
+    for length in range(len(whole)):
+        assert _orientation(whole[:length]) in (1, 6)
+    for _ in range(300):
+        odd = bytearray(whole)
+        odd[random.integers(6, len(whole))] = random.integers(256)
+        assert 1 <= _orientation(bytes(odd)) <= 8
+    assert _orientation(whole) == 6
+
+
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")  # Pillow looks for its resolution
 def test_damaged_exif_is_not_an_orientation() -> None:
     content = encoded(of_mode("RGB"), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
@@ -142,6 +179,13 @@ def test_both_orientations_at_once() -> None:
 def test_the_endings_are_torchvisions_and_three_more() -> None:
     assert set(ENDINGS) == {*IMG_EXTENSIONS, ".jfif", ".gif", ".avif"}
     assert set(FORMATS) == {"JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF", "AVIF"}
+
+
+def test_nothing_else_in_the_package_opens_images() -> None:
+    package = Path(spgsurgeon.__file__).parent
+    opening = re.compile(r"Image\.open\(|Image import .*\bopen\b|pil_loader|default_loader|read_image|decode_image\(")
+    found = {path.name for path in package.rglob("*.py") if opening.search(path.read_text(encoding="utf-8"))}
+    assert found == {"image_decoding.py"}
 
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 12 10\n%%EndComments\nshowpage\n%%EOF\n"

@@ -15,7 +15,7 @@ from spgsurgeon.tasks.scoring import SegmentationTally
 from spgsurgeon.data.cache.caching import Cache
 from spgsurgeon.data.loading.loader import EvaluationBatches, TrainingBatches
 from spgsurgeon.data.loading.seen import check_drawn, said_of_masks, said_of_traits
-from spgsurgeon.data.sources.image_decoding import Traits
+from spgsurgeon.data.sources.image_decoding import Decoding, Traits
 from spgsurgeon.data.sources.images import open_source
 from spgsurgeon.data.sources.masks import open_mask_source
 from spgsurgeon.data.subsets import hold_out
@@ -67,6 +67,20 @@ def test_a_cache_in_a_folder_keeps_what_was_noticed(folder: Any, tmp_path: Path)
         batches = EvaluationBatches(folder, transform, batch_size=5, workers=0, unreadable="skip", cache=cache)
         assert len(list(batches)) == 3
         assert batches.traits.tolist() == [*TRAITS, *TRAITS]
+
+
+def test_a_cache_in_a_folder_is_of_one_range(tmp_path: Path) -> None:
+    for label in "ab":
+        (tmp_path / "data" / label).mkdir(parents=True)
+        (tmp_path / "data" / label / "0.png").write_bytes(DEEP["png"][0])
+    images = []
+    for decoding in (Decoding(), Decoding(value_range=(0, 1000)), Decoding()):
+        source = open_source("folder", tmp_path / "data", "", decoding=decoding)
+        transform = evaluation_transform(PREPROCESSING)
+        cache = Cache(folder=tmp_path / "decoded")
+        images.append(next(iter(EvaluationBatches(source, transform, batch_size=2, workers=0, cache=cache)))[0])
+    assert torch.equal(images[0], images[2])
+    assert not torch.equal(images[0], images[1])
 
 
 def test_what_is_said_of_it(folder: Any) -> None:
