@@ -71,6 +71,9 @@ class Perplexity:
     def add(self, logits: Tensor, target: Tensor) -> None:
         self.sums += torch.cat([surprise(logits, target).sum(0), torch.tensor([len(target)])])
 
+    def drawn(self) -> None:
+        pass
+
     def scores(self) -> Scores:
         loss = (self.sums[0] / self.sums[1]).item()
         return {"perplexity": math.exp(loss), "loss": loss, "samples": int(self.sums[2])}

@@ -41,8 +41,7 @@ class ClassificationTally:
         return {"top1": 100 * top1 / samples, "top5": 100 * top5 / samples, "loss": loss / samples, "samples": samples}
 
     def drawn(self) -> None:
-        """Return None: a label can't be ignored."""
-        return None
+        """See `Tally`: a label can't be ignored."""
 
 
 def _hits_by_place(logits: Tensor, target: Tensor) -> Tensor:
