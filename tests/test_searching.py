@@ -13,7 +13,7 @@ from command_line import TINY, spgsurgeon
 
 from spgsurgeon.comparing import search as searching
 from spgsurgeon.comparing.base import write_base
-from spgsurgeon.comparing.runs import Run, Task, perform
+from spgsurgeon.comparing.runs import Assignment, Run, perform
 from spgsurgeon.comparing.search import Search, search
 from spgsurgeon.loading.opening import open_model
 from spgsurgeon.recipe.reading import read_recipe
@@ -111,7 +111,7 @@ def test_a_search_of_which_every_trial_breaks_off_says_why(root: Path, tmp_path:
     assert (found.best, found.folder, len(found.trials)) == (None, tmp_path / "s", EPOCHS)
     assert found.trouble is not None
     assert "not finite" in found.trouble
-    task = Task(Run("search", 1.0, SEED), tmp_path, root / "base", str(root / "small.yaml"), overrides, EPOCHS)
+    task = Assignment(Run("search", 1.0, SEED), tmp_path, root / "base", str(root / "small.yaml"), overrides, EPOCHS)
     result = perform(task)
     assert (result.validation, result.folder, result.steps) == (None, str(task.run.folder), 0)
     assert result.trouble is not None

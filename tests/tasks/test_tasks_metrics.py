@@ -1,12 +1,15 @@
 """Scores in either direction: which is better, by how much one could still gain, and how all of it is said."""
 
 import math
+from pathlib import Path
 
 import pytest
 from made_up_task import SIGNS
 from rich.console import Console
 
 from spgsurgeon.cli import evaluate, train
+from spgsurgeon.commands import strip
+from spgsurgeon.comparing import search as searching
 from spgsurgeon.tasks.classification import CLASSIFICATION
 from spgsurgeon.tasks.metrics import Metric
 from spgsurgeon.tasks.registry import TASKS
@@ -62,3 +65,13 @@ def test_what_eval_says_of_a_task_without_images(monkeypatch: pytest.MonkeyPatch
     document = {"data": "rows", "samples": 9, "perplexity": 20.0, "loss": 3.0, "images_per_second": 7.0}
     shown = drawn(evaluate._render(document))
     assert "data rows, 9 rows of numbers perplexity 20.000 loss 3.0000" in shown
+
+
+def test_trials_are_ordered_by_merit_and_strip_says_what_helped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TASKS, SIGNS.name, SIGNS)
+    low, high = {"perplexity": 19.0, "loss": 2.9}, {"perplexity": 20.0, "loss": 3.0}
+    assert searching._key(low) > searching._key(high)
+    for original, best, said in ((high, low, []), (low, high, ["worse than the original"]), (low, low, ["no gain"])):
+        scores = {"original": original, "best": best}
+        monkeypatch.setattr(strip, "_scores", lambda source, task, scores=scores: scores)
+        assert [note.partition(":")[0] for note in strip._no_gain(Path("run"), SIGNS)] == said

@@ -25,8 +25,14 @@ from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.state import Counters
 
 PACKAGE = Path(spgsurgeon.__file__).parent
-ROOMS = ("tasks", "models")
-DATA = ("augmentation.py", "joint_augmentation.py", "masks.py", "mask_sources.py", "coco_masks.py")
+ROOMS = ("tasks", "models", "data")
+DATA = (  # which have no room of their own yet
+    "augmentation.py",
+    "joint_augmentation.py",
+    "masks.py",
+    "mask_sources.py",
+    "coco_masks.py",
+)
 NAMED = re.compile(r"(?<![a-z])(classification|segmentation|mean_iou|top1)(?![a-z])")
 
 
@@ -42,7 +48,7 @@ def literals(path: Path) -> Iterator[str]:
 
 def test_no_task_is_named_outside_its_rooms() -> None:
     files = [path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).parts[0] not in ROOMS]
-    files = [path for path in files if path.parent.name != "data" and path.name not in DATA]
+    files = [path for path in files if path.name not in DATA]
     assert len(files) > 100
     assert [found for path in files for found in literals(path)] == []
 
