@@ -8,11 +8,12 @@ import timm
 import torch
 from safetensors.torch import load_file
 
-from spgsurgeon.commands.graft import graft_folder, regraft
+from spgsurgeon.commands.graft import graft_folder
 from spgsurgeon.commands.inspect import inspect
 from spgsurgeon.commands.modules import graft, strip
 from spgsurgeon.loading.opening import open_model
 from spgsurgeon.replicas.kinds.dropout import Dropout
+from spgsurgeon.surgery.grafting import regraft
 
 SEVERAL = [
     ("timm/levit_128s", ["head.linear", "head_dist.linear"], [384, 384]),

@@ -40,8 +40,8 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, stage: str) -> Callable[[], None]:
     "stage",
     [
         "commands.graft.open_model",
-        "trp.grafted.attach",
-        "commands.graft.prove_graft",
+        "replicas.grafted.attach",
+        "surgery.grafting.prove_graft",
         "checkpoint.writing.write_safetensors",
         "checkpoint.writing.write_json",
         "checkpoint.writing._sync_tree",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spgsurgeon.data.cache.caching import Cache
+from spgsurgeon.data.classes import check_classes, classes_said_by
 from spgsurgeon.data.loading.loader import EvaluationBatches
 from spgsurgeon.data.loading.seen import check_drawn, over_processes, said_of_masks, said_of_traits
 from spgsurgeon.data.sources.class_names import CLASS_NAMES
@@ -18,14 +18,12 @@ from spgsurgeon.data.sources.shards import with_classes
 from spgsurgeon.data.sources.source import Source, check_several_classes
 from spgsurgeon.errors import UsageError
 from spgsurgeon.loading.opening import OpenedModel, open_model
-from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.recipe.data_section import MASKED, known_range, samples_of
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.runs.folder import run_of
 from spgsurgeon.runtime.distributed import Processes, choose_precision, join_processes
-from spgsurgeon.runtime.resources import default_workers
-from spgsurgeon.tasks.task import Tally, Task
-from spgsurgeon.training.evaluation import evaluate
+from spgsurgeon.tasks.task import Tally
+from spgsurgeon.training.evaluation import evaluate, evaluation_batches
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
@@ -204,55 +202,6 @@ def _ignored_as_trained(opened: OpenedModel, ignore: Sequence[int] | None) -> li
     values = ", ".join(map(str, opened.ignored))
     what = f"the mask value {values} is" if len(opened.ignored) == 1 else f"the mask values {values} are"
     return [f"{what} not scored, as in training (--ignore says others, --ignore 255 none)"]
-
-
-def evaluation_batches(
-    source: Source[Any],
-    preprocessing: Preprocessing,
-    batch_size: int,
-    workers: int | None,
-    processes: Processes,
-    *,
-    task: Task,
-    unreadable: str = "stop",
-    cache: Cache | None = None,
-) -> EvaluationBatches:
-    """Return the batches of one evaluation, this process's share of them."""
-    return EvaluationBatches(
-        source,
-        task.evaluation_transform(preprocessing),
-        batch_size=batch_size,
-        workers=default_workers() if workers is None else workers,
-        rank=processes.rank,
-        world_size=processes.world_size,
-        pin_memory=processes.device.type == "cuda",
-        unreadable=unreadable,
-        cache=cache,
-        collate=task.collate,
-    )
-
-
-def classes_said_by(form: str, root: str | Path | None, classes: Sequence[str] | int | None = None) -> str | None:
-    """Return what says which classes the data has, by name: the recipe's `classes`, or a file; None: the data does."""
-    if classes is not None:
-        return "data.classes"
-    if form not in ("masks", "wds") or root is None:
-        return None
-    file = Path(root).expanduser() / CLASS_NAMES
-    return str(file) if file.is_file() else None
-
-
-def check_classes(source: Source[Any], num_classes: int, model: str, hint: str, *, said_by: str | None = None) -> None:
-    """Raise UsageError, with this hint, where the data has other classes than the model; see `classes_said_by`."""
-    classes = len(source.classes)
-    if classes == num_classes:
-        return
-    if said_by is None:
-        raise UsageError(f"{source.name} has {classes} classes, {model} has {num_classes}", hint=hint)
-    raise UsageError(
-        f"{said_by} says {classes} classes, {model} has {num_classes}",
-        hint=f"correct {said_by} if the data has {num_classes} classes; else {hint}",
-    )
 
 
 def _check_reading(value_range: tuple[float, float] | None, unreadable: str | None) -> None:

@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from spgsurgeon import __version__
-from spgsurgeon.checkpoint.folders import GraftManifest, write_grafted_folder
-from spgsurgeon.checkpoint.hashing import layout_hash
+from spgsurgeon.checkpoint.folders import write_grafted_folder
 from spgsurgeon.checkpoint.writing import atomic_folder, refuse_existing, refuse_overwriting_input
 from spgsurgeon.commands.inspect import describe
-from spgsurgeon.errors import SurgeonError, UsageError
-from spgsurgeon.loading.opening import OpenedModel, non_finite, open_model, state_of
-from spgsurgeon.replicas.grafted import GraftedModel
-from spgsurgeon.replicas.kinds import DEFAULT, kinds, replicas_from
+from spgsurgeon.errors import UsageError
+from spgsurgeon.loading.opening import open_model, state_of
+from spgsurgeon.replicas.kinds import DEFAULT, kinds
 from spgsurgeon.replicas.kinds.kind import ReplicaKind
-from spgsurgeon.surgery.proof import example_images, fingerprint, prove_graft
-
-
-@dataclass(frozen=True)
-class ProvenGraft:
-    """A fresh graft whose laws were checked on the user's own model."""
-
-    grafted: GraftedModel
-    manifest: GraftManifest
-    proof: dict[str, bool]
+from spgsurgeon.surgery.grafting import graft_proven
 
 
 def graft_folder(
@@ -76,54 +60,3 @@ def graft_folder(
         "proof": proven.proof,
         "notes": opened.notes,
     }
-
-
-def graft_proven(
-    opened: OpenedModel, replicas: ReplicaKind, *, head_batch: str = "stacked", seed: int = 0
-) -> ProvenGraft:
-    """Graft an opened base and prove it; new weights are a function of `seed`.
-
-    Raises VerificationError, ArchitectureError or UsageError where that fails.
-    """
-    if bad := non_finite(state_of(opened.module)):
-        raise SurgeonError(
-            f"{len(bad)} tensors hold NaN or infinity: {', '.join(bad[:5])}",
-            hint="such weights can't be retrained; was the checkpoint written by a run that diverged?",
-        )
-    replicas = replicas.settled(opened)
-    images = example_images(opened.module, opened.preprocessing.input_size, largest_side=opened.task.largest_side)
-    before = fingerprint(opened.module, images)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        grafted = replicas.attach_to(opened.module, replicas.places(opened), head_batch).eval()
-    proof = prove_graft(grafted, before, images)
-    identity, state = opened.identity, state_of(opened.module)
-    manifest = GraftManifest(
-        package_version=__version__,
-        base={
-            "source": opened.source,
-            "library": identity.library,
-            "architecture": identity.architecture,
-            "num_classes": identity.num_classes,
-            "model_args": identity.model_args,
-            "content_hash": before.content_hash,
-            "tensors": len(state),
-            "layout": layout_hash(state),
-            "notes": opened.notes,
-        },
-        trp=replicas.document(),
-        site=replicas.site_document(opened),
-        temporary_parameters=sum(p.numel() for p in grafted.replicas.parameters()),
-    )
-    return ProvenGraft(grafted, manifest, proof)
-
-
-def regraft(opened: OpenedModel, temporary: dict[str, Tensor] | None, *, head_batch: str = "stacked") -> GraftedModel:
-    """Return the grafted model of an opened grafted folder, with its replicas' weights where they are given."""
-    assert opened.manifest is not None
-    replicas = replicas_from(opened.manifest.trp)
-    with torch.random.fork_rng(devices=[]):
-        grafted = replicas.attach_to(opened.module, replicas.places(opened), head_batch).eval()
-    if temporary is not None:
-        grafted.replicas.load_state_dict(temporary)
-    return grafted

@@ -23,7 +23,6 @@ from spgsurgeon.checkpoint.writing import (
     write_safetensors,
     write_torch,
 )
-from spgsurgeon.commands.graft import regraft
 from spgsurgeon.commands.modules import FORMATS, SUFFIXES, format_of
 from spgsurgeon.errors import UsageError, VerificationError, did_you_mean
 from spgsurgeon.exporting.card import model_card
@@ -38,6 +37,7 @@ from spgsurgeon.replicas.grafted import detach, layout_of
 from spgsurgeon.replicas.kinds import replicas_from
 from spgsurgeon.replicas.outputs import outputs_of
 from spgsurgeon.runs.folder import recipe_of
+from spgsurgeon.surgery.grafting import regraft
 from spgsurgeon.surgery.proof import Layout, example_images, prove_strip
 from spgsurgeon.tasks.metrics import LOSS
 from spgsurgeon.tasks.task import Task

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from spgsurgeon.checkpoint.folders import read_manifest, read_state
 from spgsurgeon.checkpoint.writing import write_json, write_safetensors
-from spgsurgeon.commands.evaluate import check_classes
+from spgsurgeon.data.classes import check_classes
 from spgsurgeon.data.opening import open_data, open_training
 from spgsurgeon.data.sources.source import Source
 from spgsurgeon.data.subsets import Subset

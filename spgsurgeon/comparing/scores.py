@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spgsurgeon.commands.evaluate import evaluation_batches
 from spgsurgeon.comparing.statistics import PairedDifference, agreeing, paired_difference, resampled_difference
 from spgsurgeon.data.opening import choose_cache, open_data
 from spgsurgeon.errors import UsageError
@@ -24,7 +23,7 @@ from spgsurgeon.recipe.data_section import HOLDOUT
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.runtime.distributed import Processes, choose_precision, join_processes
 from spgsurgeon.tasks.task import Scores, Task
-from spgsurgeon.training.evaluation import evaluate
+from spgsurgeon.training.evaluation import evaluate, evaluation_batches
 
 
 @dataclass(frozen=True)

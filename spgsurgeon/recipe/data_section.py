@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, model_validator
 
-from spgsurgeon.recipe.sections import Count, NonNegative, NonNegativeInt, Probability, Section, fault_at
+from spgsurgeon.sections import Count, NonNegative, NonNegativeInt, Probability, Section, fault_at
 
 READABLE = ("torch/", "hfds/")
 MASKS = ("masks", "voc", "coco")

@@ -18,7 +18,10 @@ from pydantic.fields import FieldInfo
 
 from spgsurgeon.errors import closest
 from spgsurgeon.recipe.data_section import DataSection
-from spgsurgeon.recipe.sections import (
+from spgsurgeon.recipe.training_section import TrainingSection
+from spgsurgeon.replicas.kinds import DEFAULT, kinds, settings_of_others
+from spgsurgeon.replicas.kinds.kind import ReplicaKind
+from spgsurgeon.sections import (
     BelowOne,
     Count,
     NonNegative,
@@ -29,9 +32,6 @@ from spgsurgeon.recipe.sections import (
     fault_at,
     meanings,
 )
-from spgsurgeon.recipe.training_section import TrainingSection
-from spgsurgeon.replicas.kinds import DEFAULT, kinds, settings_of_others
-from spgsurgeon.replicas.kinds.kind import ReplicaKind
 
 SAME_IN_ALL_ARMS = (
     "model",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from spgsurgeon.commands.evaluate import evaluation_batches
 from spgsurgeon.data.cache.caching import Cache
 from spgsurgeon.data.loading.loader import EvaluationBatches, TrainingBatches
 from spgsurgeon.data.loading.samples import AnyTransform
@@ -18,6 +17,7 @@ from spgsurgeon.runs.folder import RunFolder
 from spgsurgeon.runtime.distributed import Processes
 from spgsurgeon.runtime.environment import deterministic_algorithms, fastest_convolutions, tf32_products
 from spgsurgeon.runtime.resources import default_workers
+from spgsurgeon.training.evaluation import evaluation_batches
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.preparing import Case
 from spgsurgeon.training.progress import Progress

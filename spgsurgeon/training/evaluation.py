@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
 
+from spgsurgeon.data.cache.caching import Cache
+from spgsurgeon.data.loading.loader import EvaluationBatches
 from spgsurgeon.data.loading.samples import Batch
 from spgsurgeon.data.loading.transfer import Transfer
+from spgsurgeon.data.sources.source import Source
 from spgsurgeon.models.inputs import call
+from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.replicas.outputs import main_output
 from spgsurgeon.runtime.distributed import Processes, autocast
 from spgsurgeon.runtime.memory_format import choose_memory_format, laid_out, lay_out_convolutions
+from spgsurgeon.runtime.resources import default_workers
 from spgsurgeon.tasks.task import Scores, Tally, Task
 
 
@@ -47,3 +53,29 @@ def evaluate(
         tally.add(task.readout(logits).float(), targets)
     scores = tally.scores()
     return scores | {"images_per_second": scores["samples"] / (time.perf_counter() - started)}
+
+
+def evaluation_batches(
+    source: Source[Any],
+    preprocessing: Preprocessing,
+    batch_size: int,
+    workers: int | None,
+    processes: Processes,
+    *,
+    task: Task,
+    unreadable: str = "stop",
+    cache: Cache | None = None,
+) -> EvaluationBatches:
+    """Return the batches of one evaluation, this process's share of them."""
+    return EvaluationBatches(
+        source,
+        task.evaluation_transform(preprocessing),
+        batch_size=batch_size,
+        workers=default_workers() if workers is None else workers,
+        rank=processes.rank,
+        world_size=processes.world_size,
+        pin_memory=processes.device.type == "cuda",
+        unreadable=unreadable,
+        cache=cache,
+        collate=task.collate,
+    )

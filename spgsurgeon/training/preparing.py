@@ -11,8 +11,7 @@ import torch
 from spgsurgeon.checkpoint.folders import GraftManifest
 from spgsurgeon.checkpoint.hashing import layout_hash
 from spgsurgeon.checkpoint.tensors import read_safetensors
-from spgsurgeon.commands.evaluate import check_classes, classes_said_by
-from spgsurgeon.commands.graft import graft_proven, regraft
+from spgsurgeon.data.classes import check_classes, classes_said_by
 from spgsurgeon.data.opening import Data, open_data
 from spgsurgeon.data.sources.source import check_same_classes
 from spgsurgeon.errors import ArchitectureError, UsageError
@@ -21,6 +20,7 @@ from spgsurgeon.models.sites.tracing import meta_twin, run_twin
 from spgsurgeon.recipe.data_section import DataSection, samples_of
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.replicas.grafted import GraftedModel
+from spgsurgeon.surgery.grafting import graft_proven, regraft
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from spgsurgeon.data.loading.samples import Batch
 from spgsurgeon.data.loading.transfer import Transfer
-from spgsurgeon.data.transforms.mixing import make_mixer
+from spgsurgeon.data.transforms.mixing import BatchMixer
 from spgsurgeon.errors import UsageError
 from spgsurgeon.models.inputs import IMAGES, call
 from spgsurgeon.objective.loss import SPGLoss, spg_loss
+from spgsurgeon.recipe.data_section import LABELLED, AugmentSection
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.runtime.distributed import Processes, autocast
 from spgsurgeon.runtime.memory_format import choose_memory_format, laid_out
@@ -48,7 +49,7 @@ class Stepper:
         self._transfer = Transfer(processes.device)
         self._memory_format = choose_memory_format(settings.memory_format, processes.device, state.grafted)
         self._readout = task.readout
-        self._mixer = make_mixer(recipe.data.augment, task, num_classes)
+        self._mixer = _make_mixer(recipe.data.augment, task, num_classes)
         self._distributed = DistributedDataParallel(state.grafted) if processes.world_size > 1 else None
         model: nn.Module = self._distributed or state.grafted
         self._model: Any = torch.compile(model) if settings.compile else model
@@ -122,3 +123,14 @@ def _weights(recipe: Recipe, replicas: int) -> tuple[float, ...]:
     if len(weights) != replicas:
         raise UsageError(f"objective.weights has {len(weights)} entries for {replicas} replicas")
     return weights
+
+
+def _make_mixer(augment: AugmentSection, task: Task, num_classes: int) -> BatchMixer:
+    """Return what the recipe asks for. Raises UsageError for a task whose samples can't be mixed."""
+    mixer = BatchMixer(augment.mixup, augment.cutmix, num_classes)
+    if mixer.active and not task.mixes:
+        raise UsageError(
+            f"mixup and cutmix mix {LABELLED}, and the model predicts {task.predicts}",
+            hint="leave data.augment.mixup and data.augment.cutmix at 0",
+        )
+    return mixer

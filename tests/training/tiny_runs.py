@@ -22,11 +22,11 @@ from spgsurgeon.data.transforms.augmentation import Augmentation, evaluation_tra
 from spgsurgeon.models.inputs import IMAGES
 from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.recipe.schema import ColdStartSection, Recipe
-from spgsurgeon.recipe.sections import Section
 from spgsurgeon.recipe.training_section import CheckpointSection, OptimizerSection, TrainingSection
 from spgsurgeon.replicas.grafted import GraftedModel
 from spgsurgeon.runs.folder import RunFolder
 from spgsurgeon.runtime.distributed import Processes
+from spgsurgeon.sections import Section
 from spgsurgeon.tasks.classification import CLASSIFICATION
 from spgsurgeon.training.loop import Retraining
 

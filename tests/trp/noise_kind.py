@@ -7,9 +7,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from spgsurgeon.recipe.sections import NonNegative
 from spgsurgeon.replicas.kinds.kind import HeadReplicas
 from spgsurgeon.replicas.places import Place
+from spgsurgeon.sections import NonNegative
 
 
 class GaussianNoise(nn.Module):

@@ -7,10 +7,6 @@ from typing import Any
 from torch import Tensor
 from torchvision.transforms import v2
 
-from spgsurgeon.errors import UsageError
-from spgsurgeon.recipe.data_section import LABELLED, AugmentSection
-from spgsurgeon.tasks.task import Task
-
 
 class BatchMixer:
     """Mixes each picture of a batch with its neighbour, and their labels with them.
@@ -37,14 +33,3 @@ class BatchMixer:
         assert self.active, "an inactive mixer has no soft labels to give"
         mixed_images, soft_labels = self._mix(images, labels)
         return mixed_images, soft_labels
-
-
-def make_mixer(augment: AugmentSection, task: Task, num_classes: int) -> BatchMixer:
-    """Return what the recipe asks for. Raises UsageError for a task whose samples can't be mixed."""
-    mixer = BatchMixer(augment.mixup, augment.cutmix, num_classes)
-    if mixer.active and not task.mixes:
-        raise UsageError(
-            f"mixup and cutmix mix {LABELLED}, and the model predicts {task.predicts}",
-            hint="leave data.augment.mixup and data.augment.cutmix at 0",
-        )
-    return mixer

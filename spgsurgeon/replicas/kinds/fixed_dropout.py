@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from spgsurgeon.recipe.sections import BelowOne
 from spgsurgeon.replicas.kinds.kind import Control, Sites
+from spgsurgeon.sections import BelowOne
 
 if TYPE_CHECKING:
     from torch import nn

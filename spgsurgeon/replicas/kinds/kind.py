@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 from pydantic import model_validator
 
 from spgsurgeon.models.sites.heads import DepthSite, Site, sites_document
-from spgsurgeon.recipe.sections import Count, Section, fault_at
 from spgsurgeon.replicas.places import Place
+from spgsurgeon.sections import Count, Section, fault_at
 
 if TYPE_CHECKING:
     from torch import nn

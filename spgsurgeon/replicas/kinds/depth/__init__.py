@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from spgsurgeon.errors import ArchitectureError, UsageError, did_you_mean
 from spgsurgeon.models.sites.heads import DepthSite
-from spgsurgeon.recipe.sections import Count
 from spgsurgeon.replicas.kinds.kind import Replicas, Sites
 from spgsurgeon.replicas.places import Place
+from spgsurgeon.sections import Count
 
 if TYPE_CHECKING:
     from torch import nn

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from spgsurgeon.recipe.sections import BelowOne
 from spgsurgeon.replicas.kinds.kind import HeadReplicas
+from spgsurgeon.sections import BelowOne
 
 if TYPE_CHECKING:
     from torch import nn
