@@ -31,7 +31,9 @@ from spgsurgeon.training.optimization import make_schedule
 from spgsurgeon.training.preparing import Case
 from spgsurgeon.training.statistics import EpisodeStatistics
 
-PLAIN, GRAFTED, TIMM = "plain", "grafted", "timm"
+PLAIN: str = "plain"
+GRAFTED: str = "grafted"
+TIMM: str = "timm"
 CHANGES: dict[str, tuple[str, ...]] = {
     PLAIN: (f"trp={{kind: {kinds.PLAIN}}}",),
     GRAFTED: (),
