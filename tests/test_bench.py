@@ -29,6 +29,7 @@ from spgsurgeon.benchmarking.profile import profile_step
 from spgsurgeon.benchmarking.subject import Subject, settle_subject, unused_without_data
 from spgsurgeon.commands import bench as workflow
 from spgsurgeon.data.loading.samples import Samples
+from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.runtime.distributed import Processes
 from spgsurgeon.runtime.environment import deterministic_algorithms
 from spgsurgeon.training.assembling import make_retraining
@@ -46,8 +47,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def subject_of(*overrides: str, model: str = "timm/test_resnet") -> Subject:
-    data = {"weights": None, "arch": None, "num_classes": 3}
-    return settle_subject(model, None, [*SMALL, *overrides], None, **data)
+    return settle_subject(ModelRequest(model, num_classes=3), None, [*SMALL, *overrides], None)
 
 
 def arms_of(*names: str, overrides: Sequence[str] = ()) -> dict[str, Arm]:
@@ -173,12 +173,12 @@ def test_the_loader_is_read_for_its_own_blocks_only(tmp_path: Path, monkeypatch:
 def test_without_data_the_recipes_pictures_are_not_opened(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("data: {source: wds, path: /nowhere, image_size: 48, augment: {mixup: 0.2, policy: augmix}}")
-    arguments: dict[str, Any] = {"weights": None, "arch": None, "num_classes": None}
-    settled = settle_subject("timm/test_resnet", recipe, [], None, **arguments)
+    request = ModelRequest("timm/test_resnet")
+    settled = settle_subject(request, recipe, [], None)
     assert settled.data.train.name == "noise"
     assert (settled.recipe.data.image_size, settled.recipe.data.augment.mixup) == (48, 0.2)
     with pytest.raises(package.SurgeonError, match="nowhere"):
-        settle_subject("timm/test_resnet", recipe, [], "recipe", **arguments)
+        settle_subject(request, recipe, [], "recipe")
 
 
 # Arms

@@ -15,6 +15,7 @@ from spgsurgeon.commands.graft import graft_folder
 from spgsurgeon.comparing.base import seen_by, write_base
 from spgsurgeon.data.opening import open_data, open_training
 from spgsurgeon.loading.opening import open_model
+from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.recipe.data_section import DataSection
 from spgsurgeon.training.run import train
 
@@ -52,20 +53,26 @@ def test_what_is_counted_are_the_pictures_that_a_run_behind_it_had(runs: Path) -
     both = len(descriptions(held_out, training=False) & descriptions(limited, training=True))
     assert 0 < both < 60
     for name, scored_on in (("first", 0), ("first/best", 0), ("second", 30), ("third", 30)):
-        assert seen_by(open_model(str(runs / name)), data_of()) == {"chosen_on": both, "scored_on": scored_on}, name
+        assert seen_by(open_model(ModelRequest(str(runs / name))), data_of()) == {
+            "chosen_on": both,
+            "scored_on": scored_on,
+        }, name
     graft_folder(str(runs / "first"), runs / "grafted")
-    assert seen_by(open_model(str(runs / "grafted")), data_of()) == {"chosen_on": both, "scored_on": 0}
-    assert seen_by(open_model(str(runs / "first"), num_classes=7), data_of()) == {"chosen_on": both, "scored_on": 0}
+    assert seen_by(open_model(ModelRequest(str(runs / "grafted"))), data_of()) == {"chosen_on": both, "scored_on": 0}
+    assert seen_by(open_model(ModelRequest(str(runs / "first"), num_classes=7)), data_of()) == {
+        "chosen_on": both,
+        "scored_on": 0,
+    }
 
 
 def test_of_a_model_without_a_run_behind_it_nothing_is_known(runs: Path, tmp_path: Path) -> None:
-    named = open_model(TINY[0], random_seed=0)
+    named = open_model(ModelRequest(TINY[0], random_seed=0))
     write_base(tmp_path / "hub", named)
-    for opened in (named, open_model(str(tmp_path / "hub"))):
+    for opened in (named, open_model(ModelRequest(str(tmp_path / "hub")))):
         assert seen_by(opened, data_of()) is None
     shutil.copytree(runs / "third", tmp_path / "third", symlinks=True)
     (tmp_path / "third" / "recipe.yaml").write_text("data: {source: digits, colour: blue}")  # of another version
-    assert seen_by(open_model(str(tmp_path / "third" / "last")), data_of()) is None
+    assert seen_by(open_model(ModelRequest(str(tmp_path / "third" / "last"))), data_of()) is None
 
 
 def test_a_run_that_has_other_weights_by_now_is_not_behind_it(
@@ -75,11 +82,11 @@ def test_a_run_that_has_other_weights_by_now_is_not_behind_it(
     shutil.copytree(runs / "first", "first", symlinks=True)
     trained("first", Path("next"), "data.train=val", "data.limit=2")
     asked = data_of(holdout=0.9)
-    before = seen_by(open_model("next"), asked)
-    assert before == seen_by(open_model("first"), asked) != {"chosen_on": 0, "scored_on": 0}
+    before = seen_by(open_model(ModelRequest("next")), asked)
+    assert before == seen_by(open_model(ModelRequest("first")), asked) != {"chosen_on": 0, "scored_on": 0}
     shutil.rmtree("first")
     shutil.copytree(runs / "third", "first", symlinks=True)
-    assert seen_by(open_model("next"), asked) == {"chosen_on": 0, "scored_on": 0}
+    assert seen_by(open_model(ModelRequest("next")), asked) == {"chosen_on": 0, "scored_on": 0}
 
 
 # Which pictures are the same ones

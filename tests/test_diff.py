@@ -6,7 +6,7 @@ import math
 import shutil
 import weakref
 from collections.abc import Mapping
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from spgsurgeon.commands import diff as diff_workflow
 from spgsurgeon.commands.diff import diff
 from spgsurgeon.commands.graft import graft_folder
 from spgsurgeon.loading.opening import open_model, state_of
+from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.replicas.kinds.depth import Depth
 
 State = dict[str, Tensor]
@@ -328,7 +329,7 @@ def test_state_dicts_of_no_known_model_have_no_head(base: State, tmp_path: Path)
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one epoch on the digits, beside the weights it began with."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    model = open_model(TINY[0], num_classes=10, random_seed=0).module
+    model = open_model(ModelRequest(TINY[0], num_classes=10, random_seed=0)).module
     save_file(state_of(model), folder.parent / "base.safetensors")
     succeed("train", *TINY, *DIGITS, "data.workers=0", "-o", folder)
     return folder
@@ -360,7 +361,7 @@ def test_edited_weights_of_a_run_are_compared_and_said(run: Path, tmp_path: Path
 
 def test_a_model_by_name_is_compared_from_memory(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its pretrained weights would be downloaded, so a random one of the same architecture stands for it."""
-    monkeypatch.setattr(diff_workflow, "open_model", partial(open_model, random_seed=0))
+    monkeypatch.setattr(diff_workflow, "open_model", lambda request: open_model(replace(request, random_seed=0)))
     document = diff(TINY[0], str(models / "model.pth"))
     assert (document["a"]["format"], document["a"]["source"]) == ("name", TINY[0])
     assert document["added"] == document["removed"] == []

@@ -12,6 +12,7 @@ from spgsurgeon.commands.graft import graft_folder
 from spgsurgeon.commands.inspect import inspect
 from spgsurgeon.commands.modules import graft, strip
 from spgsurgeon.loading.opening import open_model
+from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.replicas.kinds.dropout import Dropout
 from spgsurgeon.surgery.grafting import regraft
 
@@ -41,7 +42,7 @@ def test_a_grafted_folder_keeps_every_site_and_its_replicas(
     temporary = load_file(tmp_path / "grafted" / "temporary.safetensors")
     key = f"{len(modules) - 1}.1.projection.weight"
     temporary[key] += 1
-    again = regraft(open_model(str(tmp_path / "grafted")), temporary)
+    again = regraft(open_model(ModelRequest(str(tmp_path / "grafted"))), temporary)
     assert again.sites == tuple(modules)
     assert again.steps == 3
     assert torch.equal(again.replicas.state_dict()[key], temporary[key])

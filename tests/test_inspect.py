@@ -22,6 +22,7 @@ from spgsurgeon.commands.graft import graft_folder
 from spgsurgeon.commands.inspect import describe, inspect
 from spgsurgeon.errors import ArchitectureError, DamagedFileError
 from spgsurgeon.loading.opening import open_model
+from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.models.libraries.building import build
 from spgsurgeon.models.libraries.identity import Identity
 
@@ -72,7 +73,7 @@ def test_the_light_document_says_what_the_built_model_says(
     path = saved(prefixed("module.net.", state), tmp_path / "weights.pth")
     light = inspect(path, arch=f"{library}/{architecture}", values=True)
     assert light["prefixes"] == ["module.", "net."]
-    built = describe(open_model(path, arch=f"{library}/{architecture}"))
+    built = describe(open_model(ModelRequest(path, arch=f"{library}/{architecture}")))
     assert {key: light[key] for key in built} == built
 
 
@@ -125,7 +126,7 @@ def test_a_checkpoint_of_torchvisions_segmentation_reference_opens(tmp_path: Pat
         "torchvision",
         "classifier",
     )
-    opened = open_model(path)
+    opened = open_model(ModelRequest(path))
     assert opened.identity.model_args == {"aux_loss": False}
     images = torch.rand(1, 3, 32, 32)
     assert torch.equal(opened.module(images)["out"], model(images)["out"])
@@ -153,7 +154,7 @@ def test_models_by_name_have_the_same_document_as_files() -> None:
 def test_a_model_is_found_under_its_wrappers(wrap: Any, tmp_path: Path) -> None:
     path = saved(wrap(resnet()), tmp_path / "weights.pth")
     assert inspect(path)["architecture"] == "test_resnet"
-    opened = open_model(path)
+    opened = open_model(ModelRequest(path))
     for key, value in opened.module.state_dict().items():
         assert torch.equal(value.float(), resnet()[key].to(value.dtype).float())
 
@@ -162,7 +163,9 @@ def test_what_lies_beside_the_model_is_listed_and_left_out(tmp_path: Path) -> No
     state = prefixed("backbone.", resnet()) | {"projector.weight": torch.zeros(2, 2)}
     path = saved(state, tmp_path / "weights.pth")
     assert inspect(path)["unexpected"] == ["projector.weight"]
-    assert "left out, as they lie outside the model 'backbone.': projector.weight" in open_model(path).notes
+    assert (
+        "left out, as they lie outside the model 'backbone.': projector.weight" in open_model(ModelRequest(path)).notes
+    )
 
 
 def test_two_architectures_with_the_same_tensors_are_both_named_and_none_is_taken(tmp_path: Path) -> None:
@@ -175,10 +178,12 @@ def test_two_architectures_with_the_same_tensors_are_both_named_and_none_is_take
     assert set(document["candidates"]) == {"timm/test_efficientnet_gn", "timm/test_efficientnet_ln"}
     assert document["head"]["width"] == 256  # what they share is told
     with pytest.raises(ArchitectureError, match="fits 2 architectures alike"):
-        open_model(path)
+        open_model(ModelRequest(path))
     chosen = inspect(path, arch="timm/test_efficientnet_ln")
     assert chosen["architecture"] == "test_efficientnet_ln"
-    assert open_model(path, arch="timm/test_efficientnet_ln").identity.architecture == "test_efficientnet_ln"
+    assert (
+        open_model(ModelRequest(path, arch="timm/test_efficientnet_ln")).identity.architecture == "test_efficientnet_ln"
+    )
 
 
 def test_what_the_file_says_decides_between_architectures_with_the_same_tensors(tmp_path: Path) -> None:
@@ -205,7 +210,7 @@ def test_a_transformer_for_pictures_of_another_size_opens_once_it_is_named(tmp_p
     path = saved(model.state_dict(), tmp_path / "weights.pth")
     assert inspect(path)["candidates"][0] == "timm/test_vit"
     assert inspect(path, arch="timm/test_vit")["head"]["classes"] == CLASSES
-    opened = open_model(path, arch="timm/test_vit")
+    opened = open_model(ModelRequest(path, arch="timm/test_vit"))
     assert opened.preprocessing.input_size == (3, 96, 96)
     images = torch.rand(2, 3, 96, 96)
     assert torch.equal(opened.module(images), model(images))
@@ -262,7 +267,7 @@ def test_a_folder_of_accelerate_and_shards_are_read(tmp_path: Path) -> None:
     weight_map = {key: name for name, part in halves.items() for key in part}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     assert inspect(str(folder))["producer"] == "accelerate"
-    assert torch.equal(open_model(str(folder)).module.get_parameter("fc.weight"), resnet()["fc.weight"])
+    assert torch.equal(open_model(ModelRequest(str(folder))).module.get_parameter("fc.weight"), resnet()["fc.weight"])
 
 
 def test_the_wrapper_of_transformers_is_read(tmp_path: Path) -> None:
@@ -271,7 +276,7 @@ def test_the_wrapper_of_transformers_is_read(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     document = inspect(str(tmp_path))
     assert (document["producer"], document["architecture"]) == ("transformers", "test_resnet")
-    assert open_model(str(tmp_path)).identity.num_classes == CLASSES
+    assert open_model(ModelRequest(str(tmp_path))).identity.num_classes == CLASSES
 
 
 def test_another_kind_of_transformer_is_refused_by_name(tmp_path: Path) -> None:
@@ -346,7 +351,7 @@ def test_two_copies_of_a_model_are_no_two_architectures(tmp_path: Path) -> None:
     assert "several models: under student.net, teacher.net" in document["error"]["message"]
     assert document["candidates"] == ["timm/test_resnet"]
     assert document["next"].endswith("--weights NAME")
-    opened = open_model(document["source"], weights="teacher.net")
+    opened = open_model(ModelRequest(document["source"], weights="teacher.net"))
     assert torch.equal(opened.module.state_dict()["fc.weight"], resnet()["fc.weight"])
 
 

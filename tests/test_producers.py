@@ -19,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from spgsurgeon.commands.inspect import inspect
 from spgsurgeon.loading.opening import open_model
+from spgsurgeon.loading.request import ModelRequest
 
 NAME, CLASSES = "test_resnet", 7
 
@@ -37,7 +38,7 @@ def check(path: Path, expected: nn.Module, producer: str | None, **options: Any)
     assert (document["library"], document["architecture"]) == ("timm", NAME)
     assert document["producer"] == producer
     assert document["head"]["classes"] == CLASSES
-    state = open_model(str(path), **options).module.state_dict()
+    state = open_model(ModelRequest(str(path), **options)).module.state_dict()
     assert list(state) == list(expected.state_dict())
     for key, value in expected.state_dict().items():
         assert torch.equal(state[key], value), key
@@ -67,7 +68,7 @@ def test_torchvision_references(weights: str, tmp_path: Path) -> None:
     document = {"model": model.state_dict(), "model_ema": average.state_dict(), "epoch": 3, "args": vars(args)}
     torch.save(document, tmp_path / "model_3.pth")
     inner = average.module if weights == "ema" else model
-    assert open_model(str(tmp_path / "model_3.pth"), weights=weights, arch=f"timm/{NAME}").notes == []
+    assert open_model(ModelRequest(str(tmp_path / "model_3.pth"), weights=weights, arch=f"timm/{NAME}")).notes == []
     check(tmp_path / "model_3.pth", inner, "torchvision", weights=weights, arch=f"timm/{NAME}")
 
 

@@ -16,6 +16,7 @@ from spgsurgeon.comparing.base import write_base
 from spgsurgeon.comparing.runs import Assignment, Run, perform
 from spgsurgeon.comparing.search import Search, search
 from spgsurgeon.loading.opening import open_model
+from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.runs.records import EpochRecord, read_epochs
 from spgsurgeon.training.number_guard import NonFiniteError
@@ -34,7 +35,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("optuna")
     root = tmp_path_factory.mktemp("search")
     (root / "small.yaml").write_text(RECIPE)
-    write_base(root / "base", open_model(TINY[0], num_classes=10, random_seed=0))
+    write_base(root / "base", open_model(ModelRequest(TINY[0], num_classes=10, random_seed=0)))
     return root
 
 

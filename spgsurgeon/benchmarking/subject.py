@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from spgsurgeon.benchmarking.arms import CHANGES, check_arm
 from spgsurgeon.benchmarking.noise import Noise
 from spgsurgeon.data.opening import Data, open_training
 from spgsurgeon.errors import RecipeError, UsageError
 from spgsurgeon.loading.opening import OpenedModel, open_model
+from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.models.libraries.registry import NamedModel, parse_model
 from spgsurgeon.recipe.data_section import MASKED, READABLE
 from spgsurgeon.recipe.reading import read_recipe
@@ -31,15 +31,14 @@ _KEPT_WEIGHTS = "training.optimizer.lr=1.0e-6"  # so small that all arms keep, i
 
 @dataclass(frozen=True)
 class Subject:
-    """What all arms have in common; `options` are those of opening the model."""
+    """What all arms have in common."""
 
-    model: str
+    request: ModelRequest
     task: Task
     source: str | Path | None
     overrides: tuple[str, ...]
     recipe: Recipe
     data: Data
-    options: dict[str, Any]
 
     @property
     def workers(self) -> int:
@@ -57,29 +56,20 @@ class Subject:
 
     def case(self, recipe: Recipe) -> Case:
         """Return what is trained by an arm's recipe, always from the same weights."""
-        return prepare(recipe, self.model, data=self.data, **self.options)
+        return prepare(recipe, self.request, data=self.data)
 
 
 def settle_subject(
-    model: str,
+    request: ModelRequest,
     source: str | Path | None,
     overrides: Sequence[str],
     data: str | None,
-    *,
-    weights: str | None,
-    arch: str | None,
-    num_classes: int | None,
 ) -> Subject:
     """Return the subject of these arguments of `bench`. A model by name is built with random weights."""
-    named = parse_model(model)
+    named = parse_model(request.model)
     random_seed = 0 if isinstance(named, NamedModel) and not named.architecture.startswith("hf-hub:") else None
-    options: dict[str, Any] = {
-        "weights": weights,
-        "arch": arch,
-        "num_classes": num_classes,
-        "random_seed": random_seed,
-    }
-    opened = open_model(model, **options)
+    request = replace(request, random_seed=random_seed)
+    opened = open_model(request)
     settled = (*_data_overrides(source, overrides, data, opened.task), *overrides, _KEPT_WEIGHTS)
     if data is None:
         settled = (*settled, _noise_section(read_recipe(source, settled), opened.task))
@@ -90,7 +80,7 @@ def settle_subject(
             hint=f"trp.kind={' or '.join(REPLICAS)}; plain steps are measured beside them",
         )
     train = _noise(recipe, opened) if data is None else open_training(recipe.data)
-    return Subject(model, opened.task, source, settled, recipe, Data(train, train), options)
+    return Subject(request, opened.task, source, settled, recipe, Data(train, train))
 
 
 def unused_without_data(overrides: Sequence[str]) -> list[str]:

@@ -36,6 +36,7 @@ from spgsurgeon.benchmarking.profile import measure
 from spgsurgeon.benchmarking.subject import Subject, settle_subject, unused_without_data
 from spgsurgeon.data.loading.samples import Batch
 from spgsurgeon.errors import UsageError
+from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.models.inputs import IMAGES
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.recipe.training_section import TrainingSection
@@ -88,7 +89,7 @@ def bench(
         raise UsageError(f"{blocks} blocks are too few for an interval", hint=f"--blocks {FEWEST_BLOCKS} or more")
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UsageError("bench measures one process", hint="start it without torchrun")
-    subject = settle_subject(model, recipe, overrides, data, weights=weights, arch=arch, num_classes=num_classes)
+    subject = settle_subject(ModelRequest(model, weights, arch, num_classes), recipe, overrides, data)
     training = subject.recipe.training
     images = training.batch_size * training.accumulate
     processes = Processes(0, 1, choose_device(training.device))
@@ -167,7 +168,7 @@ def _describe(subject: Subject, case: Case, processes: Processes, parts: list[Ba
     training = subject.recipe.training
     precision = choose_precision(training.precision, processes.device)
     return {
-        "model": subject.model,
+        "model": subject.request.model,
         "trp": case.manifest.trp,
         "temporary_parameters": case.manifest.temporary_parameters,
         "settings": {

@@ -29,6 +29,7 @@ from spgsurgeon.comparing.start import DECODED, go_on, preview, start
 from spgsurgeon.comparing.table import markdown
 from spgsurgeon.data.opening import decoded_pictures_in
 from spgsurgeon.errors import UsageError
+from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.reporting.comparison_figures import comparison_figures
 
@@ -77,15 +78,18 @@ def compare(
     asked = started.or_rather(model=model, recipe=recipe, overrides=overrides, **given)
     asked.check()
     lineup = _line_up(asked, output, resume=resume, started=earlier is not None)
-    options = {"random_weights": random_weights, "num_classes": num_classes, "weights": weights, "arch": arch}
+    base = asked.model or lineup.recipe.model
+    if base is None:
+        raise UsageError("neither the command nor the recipe names a model", hint="spgsurgeon compare MODEL --recipe …")
+    request = ModelRequest(base, weights, arch, num_classes, lineup.recipe.training.seed if random_weights else None)
     jobs = jobs or _default_jobs(lineup.recipe)
     if dry_run:
-        return preview(asked, lineup, earlier, output, options, force=force) | {"jobs": jobs}, {}
+        return preview(asked, lineup, earlier, output, request, force=force) | {"jobs": jobs}, {}
     with decoded_pictures_in(output / DECODED), hire(jobs) as crew:
         if earlier is None:
-            plan = start(asked, lineup, output, options, force=force, say=say)
+            plan = start(asked, lineup, output, request, force=force, say=say)
         else:
-            plan = go_on(asked, lineup, earlier, output, options)
+            plan = go_on(asked, lineup, earlier, output, request)
         document, costs = Comparison(output, lineup, plan, crew, say).run()
     _write(output, document, costs)
     shutil.rmtree(output / DECODED, ignore_errors=True)

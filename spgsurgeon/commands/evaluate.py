@@ -18,6 +18,7 @@ from spgsurgeon.data.sources.shards import with_classes
 from spgsurgeon.data.sources.source import Source, check_several_classes
 from spgsurgeon.errors import UsageError
 from spgsurgeon.loading.opening import OpenedModel, open_model
+from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.recipe.data_section import MASKED, known_range, samples_of
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.runs.folder import run_of
@@ -65,7 +66,7 @@ def evaluate_model(
     _check_computation(device, precision)
     _check_reading(value_range, unreadable)
     form, root = _find_data(data, path)
-    opened = open_model(model, weights=weights, arch=arch)
+    opened = open_model(ModelRequest(model, weights=weights, arch=arch))
     form = form or _form_of(root, split, opened)
     decoding = Decoding(value_range or opened.value_range, max_pixels)
     source = _open_data(form, root, split, opened, ignore, mask_values, decoding)

@@ -10,6 +10,7 @@ from spgsurgeon.checkpoint.writing import atomic_folder, refuse_existing, refuse
 from spgsurgeon.commands.inspect import describe
 from spgsurgeon.errors import UsageError
 from spgsurgeon.loading.opening import open_model, state_of
+from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.replicas.kinds import DEFAULT, kinds
 from spgsurgeon.replicas.kinds.kind import ReplicaKind
 from spgsurgeon.surgery.grafting import graft_proven
@@ -38,7 +39,7 @@ def graft_folder(
             hint=f"give `spgsurgeon train` the base, and trp.kind={replicas.kind}",
         )
     refuse_existing(output, force=force)
-    opened = open_model(model, weights=weights, arch=arch, num_classes=num_classes, random_seed=random_seed)
+    opened = open_model(ModelRequest(model, weights, arch, num_classes, random_seed))
     if opened.has_replicas:
         raise UsageError(f"{model} is grafted already", hint="strip it first, or give its base")
     refuse_overwriting_input(output, opened.paths())

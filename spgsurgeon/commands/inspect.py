@@ -15,6 +15,7 @@ from spgsurgeon.checkpoint.values import content_hash_of, non_finite_of
 from spgsurgeon.errors import ArchitectureError, SurgeonError
 from spgsurgeon.loading.locating import Located, locate
 from spgsurgeon.loading.recognising import Recognition, recognize, refusal
+from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.models.libraries.registry import NamedModel, parse_model
 from spgsurgeon.models.sites.heads import DepthSite, Site, sites_document
 from spgsurgeon.replicas.kinds import CONTROLS, kinds
@@ -44,12 +45,12 @@ def inspect(
     told, or a head that can't be grafted, is no exception here: the document then has an `error`. Of weights that come
     without a head the `notes` say so.
     """
-    model = str(model)
-    named = parse_model(model)
+    request = ModelRequest(str(model), weights, arch, random_seed=random_seed)
+    named = parse_model(request.model)
     if isinstance(named, NamedModel) or random_seed is not None:
-        document = _inspect_opened(model, weights, arch, random_seed)
+        document = _inspect_opened(request)
     else:
-        document = _inspect_located(named, weights, arch, values) or _inspect_opened(model, weights, arch, None)
+        document = _inspect_located(named, request, values) or _inspect_opened(request)
     options = {"--arch": arch, "--weights": weights, "--random-weights": "" if random_seed is not None else None}
     document["next"] = _next_command(document, options)
     if not tensors:
@@ -93,21 +94,21 @@ def _depth_site(opened: OpenedModel) -> DepthSite | None:
         return None
 
 
-def _inspect_opened(model: str, weights: str | None, arch: str | None, random_seed: int | None) -> dict[str, Any]:
+def _inspect_opened(request: ModelRequest) -> dict[str, Any]:
     """Return the document of a model that has to be built to be known."""
     from spgsurgeon.checkpoint.hashing import DTYPE_NAMES
     from spgsurgeon.loading.opening import open_model, state_of
 
-    opened = open_model(model, weights=weights, arch=arch, random_seed=random_seed)
+    opened = open_model(request)
     listed = [(key, DTYPE_NAMES[value.dtype], tuple(value.shape)) for key, value in state_of(opened.module).items()]
     headless = [] if opened.identity.num_classes else [_nothing_to_graft_at(opened.identity.name)]
     return describe(opened) | {"tensor_list": _tensor_list(listed), "notes": [*opened.notes, *headless]}
 
 
-def _inspect_located(path: Path, weights: str | None, arch: str | None, values: bool | None) -> dict[str, Any] | None:
+def _inspect_located(path: Path, request: ModelRequest, values: bool | None) -> dict[str, Any] | None:
     """Return the document of weights in a file or folder; None where only building the model can tell what it is."""
-    located = locate(path, weights, check=False)
-    recognition = recognize(located, arch)
+    located = locate(path, request.weights, check=False)
+    recognition = recognize(located, request.arch)
     if recognition.said is not None and not recognition.fits.matches:
         return None
     document = _recognized(located, recognition)

@@ -29,6 +29,7 @@ from spgsurgeon.exporting.card import model_card
 from spgsurgeon.exporting.onnx_file import check_outputs, export_onnx
 from spgsurgeon.loading.locating import resolve_folder
 from spgsurgeon.loading.opening import OpenedModel, open_model, state_of
+from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.models.libraries.building import build_for_loading, load_weights
 from spgsurgeon.models.libraries.identity import Identity
 from spgsurgeon.models.libraries.registry import library
@@ -169,7 +170,7 @@ def _take_down(source: Path, weights: str | None) -> tuple[nn.Module, _Patient]:
             hint="give a run, or what `spgsurgeon graft` wrote",
         )
     folder = resolve_folder(source)
-    opened = open_model(str(folder), weights=weights)
+    opened = open_model(ModelRequest(str(folder), weights=weights))
     assert opened.manifest is not None
     grafted = regraft(opened, read_safetensors(folder / "temporary.safetensors")[0])
     largest = opened.task.largest_side
@@ -202,7 +203,7 @@ def _replicas(opened: OpenedModel) -> str | None:
 
 
 def _compare_layout(patient: _Patient, reference: str, output: Path) -> None:
-    opened = open_model(reference)
+    opened = open_model(ModelRequest(reference))
     refuse_overwriting_input(output, opened.paths())
     layout = layout_of(opened.module)
     if layout == patient.layout:

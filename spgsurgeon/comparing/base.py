@@ -19,6 +19,7 @@ from spgsurgeon.data.subsets import Subset
 from spgsurgeon.errors import SurgeonError
 from spgsurgeon.loading.locating import resolve_folder
 from spgsurgeon.loading.opening import OpenedModel, open_model, state_of
+from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.recipe.data_section import HOLDOUT, DataSection, samples_of
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.recipe.schema import Recipe
@@ -26,19 +27,17 @@ from spgsurgeon.recipe.schema import Recipe
 WEIGHTS = "model.safetensors"
 
 
-def open_base(model: str, recipe: Recipe, *, random_weights: bool, **options: Any) -> OpenedModel:
+def open_base(request: ModelRequest, recipe: Recipe) -> OpenedModel:
     """Return the model that all arms start from; a random one has as many classes as the data.
 
     Raises UsageError where it has other classes or another task than the data.
     """
     train = open_data(recipe.data).train
     classes = len(train.classes)
-    if random_weights and options.get("num_classes") is None:
-        options["num_classes"] = classes
-    opened = open_model(model, random_seed=recipe.training.seed if random_weights else None, **options)
-    opened.task.check_samples(samples_of(recipe.data.source), model)
+    opened = open_model(request.for_data_of(classes))
+    opened.task.check_samples(samples_of(recipe.data.source), request.model)
     hint = f"the same command with --num-classes {classes} gives it a new, untrained head"
-    check_classes(train, opened.identity.num_classes, model, hint=hint)
+    check_classes(train, opened.identity.num_classes, request.model, hint=hint)
     return opened
 
 

@@ -19,6 +19,7 @@ from spgsurgeon.comparing.statistics import PairedDifference, agreeing, paired_d
 from spgsurgeon.data.opening import choose_cache, open_data
 from spgsurgeon.errors import UsageError
 from spgsurgeon.loading.opening import open_model
+from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.recipe.data_section import HOLDOUT
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.runtime.distributed import Processes, choose_precision, join_processes
@@ -41,7 +42,7 @@ def score(folder: Path, recipe: Recipe) -> Scored:
     """Return what the model in `folder`, a run's best checkpoint or a base, scores on the recipe's data.eval."""
     data, training = recipe.data, recipe.training
     assert data.eval != HOLDOUT, "learning rates were chosen on it"
-    opened = open_model(str(folder))
+    opened = open_model(ModelRequest(str(folder)))
     source = open_data(data).evaluation
     preprocessing = opened.preprocessing.at(data.eval_image_size or data.image_size)
     size = training.eval_batch_size or training.batch_size

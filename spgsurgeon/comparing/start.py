@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,9 +29,9 @@ from spgsurgeon.comparing.table import of_the_base
 from spgsurgeon.data.opening import decoded_pictures_in
 from spgsurgeon.errors import UsageError
 from spgsurgeon.loading.opening import OpenedModel, state_of
+from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.recipe.shipped import find_recipe
 
-Options = Mapping[str, Any]  # of opening the base
 DECODED = "decoded"
 """Where runs of a comparison keep decoded pictures for each other, while it lasts."""
 
@@ -40,7 +40,7 @@ def start(
     asked: Arguments,
     lineup: Lineup,
     output: Path,
-    options: Options,
+    request: ModelRequest,
     *,
     force: bool,
     say: Callable[[str], None],
@@ -50,7 +50,7 @@ def start(
         hint = "--resume goes on with it; --force starts it again, without what is done; or give another output"
         raise UsageError(f"there is a comparison {output} already", hint=hint)
     refuse_existing(output, force=force)
-    plan, opened = _opened_plan(asked, lineup, output, options)
+    plan, opened = _opened_plan(asked, lineup, output, request)
     for text in opened.notes:
         say(text)
     say(f"check that {', '.join(plan.arms)} can be trained on the data")
@@ -63,9 +63,9 @@ def start(
     return plan
 
 
-def go_on(asked: Arguments, lineup: Lineup, earlier: Plan, output: Path, options: Options) -> Plan:
+def go_on(asked: Arguments, lineup: Lineup, earlier: Plan, output: Path, request: ModelRequest) -> Plan:
     """Return the plan of a comparison that was started before, with a wider grid where that is asked for."""
-    plan = _plan_again(asked, lineup, earlier, output, options)
+    plan = _plan_again(asked, lineup, earlier, output, request)
     if plan != earlier:
         with atomic_file(output / PLAN, force=True) as temporary:
             write_json(temporary, asdict(plan))
@@ -73,7 +73,7 @@ def go_on(asked: Arguments, lineup: Lineup, earlier: Plan, output: Path, options
 
 
 def preview(
-    asked: Arguments, lineup: Lineup, earlier: Plan | None, output: Path, options: Options, *, force: bool
+    asked: Arguments, lineup: Lineup, earlier: Plan | None, output: Path, request: ModelRequest, *, force: bool
 ) -> dict[str, Any]:
     """Return what a comparison would be, after the same checks, of which nothing is left.
 
@@ -82,11 +82,11 @@ def preview(
     """
     trials: dict[str, dict[str, Any]] = {}
     if earlier is None:
-        plan, opened = _opened_plan(asked, lineup, output, options)
+        plan, opened = _opened_plan(asked, lineup, output, request)
         with TemporaryDirectory() as folder:
             trials = _settle(plan, Path(folder), opened, lineup)
     else:
-        plan = _plan_again(asked, lineup, earlier, output, options)
+        plan = _plan_again(asked, lineup, earlier, output, request)
     runs = [Run(arm, m, seed) for arm in plan.arms for m in plan.first_multiples for seed in plan.seeds]
     done = read_results(output / RESULTS) if earlier else {}
     return {
@@ -124,14 +124,11 @@ def _state(output: Path, force: bool) -> str:
     return "replaced" if force and is_comparison(output) else "in the way"
 
 
-def _opened_plan(asked: Arguments, lineup: Lineup, output: Path, options: Options) -> tuple[Plan, OpenedModel]:
-    """Return the plan as it is asked for, and the base. Raises UsageError where none is named, or lies in `output`."""
-    model = asked.model or lineup.recipe.model
-    if model is None:
-        raise UsageError("neither the command nor the recipe names a model", hint="spgsurgeon compare MODEL --recipe …")
-    opened = open_base(model, lineup.recipe, **options)
+def _opened_plan(asked: Arguments, lineup: Lineup, output: Path, request: ModelRequest) -> tuple[Plan, OpenedModel]:
+    """Return the plan as it is asked for, and the base. Raises UsageError if that lies in `output`."""
+    opened = open_base(request, lineup.recipe)
     refuse_overwriting_input(output, [*opened.paths(), find_recipe(lineup.source)])
-    return asked.plan(lineup, model, content_hash(state_of(opened.module))), opened
+    return asked.plan(lineup, request.model, content_hash(state_of(opened.module))), opened
 
 
 def _settle(plan: Plan, folder: Path, opened: OpenedModel, lineup: Lineup) -> dict[str, dict[str, Any]]:
@@ -146,15 +143,15 @@ def _settle(plan: Plan, folder: Path, opened: OpenedModel, lineup: Lineup) -> di
     return trials
 
 
-def _plan_again(asked: Arguments, lineup: Lineup, earlier: Plan, output: Path, options: Options) -> Plan:
+def _plan_again(asked: Arguments, lineup: Lineup, earlier: Plan, output: Path, request: ModelRequest) -> Plan:
     """Return the plan of a comparison that was started before, as it is asked for now.
 
     Its base is that in the folder or, where it is asked for again, a model that must be the same.
     """
     assert asked.model is not None
     base_hash = earlier.base_hash
-    if asked.names_the_base or any(options.values()):
-        base_hash = content_hash(state_of(open_base(asked.model, lineup.recipe, **options).module))
+    if asked.names_the_base or request != ModelRequest(request.model):
+        base_hash = content_hash(state_of(open_base(request, lineup.recipe).module))
     else:
         check_weights(output / BASE / WEIGHTS, base_hash, PLAN)
     return started_plan(asked.plan(lineup, asked.model, base_hash), earlier, output)

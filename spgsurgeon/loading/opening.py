@@ -16,6 +16,7 @@ from spgsurgeon.checkpoint.tensors import load_tensors
 from spgsurgeon.errors import DamagedFileError, UsageError
 from spgsurgeon.loading.locating import Located, locate
 from spgsurgeon.loading.recognising import Recognition, recognize, refusal
+from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.models.libraries.building import (
     build,
     build_for_loading,
@@ -109,39 +110,41 @@ class OpenedModel:
         return self.located.paths() if self.located else []
 
 
-def open_model(
-    model: str,
-    *,
-    weights: str | None = None,
-    arch: str | None = None,
-    num_classes: int | None = None,
-    random_seed: int | None = None,
-) -> OpenedModel:
-    """Return the model that `model` names (contract: "Naming a model").
-
-    `weights` picks `ema` or `raw` where a file holds both (None: ema, said in the notes); `arch` says the architecture
-    of weights that don't, where keys and shapes leave a choice; `num_classes` other than the model's gives it a new,
-    untrained head; `random_seed` asks for random weights instead of a named model's pretrained ones.
-    """
-    named = parse_model(model)
+def open_model(request: ModelRequest) -> OpenedModel:
+    """Return the model that is asked for, in eval mode on the CPU; what was chosen on the way is in its notes."""
+    named = parse_model(request.model)
     if isinstance(named, NamedModel):
-        opened = _open_named(model, named, num_classes, random_seed)
-    elif random_seed is not None:
-        raise UsageError(f"random weights are for models by name; {model} has weights of its own")
+        opened = _open_named(request, named)
+    elif request.random_seed is not None:
+        raise UsageError(f"random weights are for models by name; {request.model} has weights of its own")
     else:
-        opened = _open_located(locate(named, weights), arch)
-    if num_classes is None or num_classes == opened.identity.num_classes:
+        opened = _open_located(locate(named, request.weights), request.arch)
+    if request.num_classes in (None, opened.identity.num_classes):
         return opened
+    return _with_new_head(opened, request)
+
+
+def load(
+    model: str | Path, *, weights: str | None = None, arch: str | None = None, num_classes: int | None = None
+) -> nn.Module:
+    """Return the base model that `model` names, in eval mode on the CPU; see `ModelRequest` for the arguments."""
+    return open_model(ModelRequest(str(model), weights, arch, num_classes)).module
+
+
+def _with_new_head(opened: OpenedModel, request: ModelRequest) -> OpenedModel:
+    """Return the model with an untrained head for `num_classes`. Raises UsageError for a grafted one."""
+    assert request.num_classes is not None
+    own = opened.identity.num_classes
     if opened.has_replicas:
         raise UsageError(
-            f"{model} is grafted with {opened.identity.num_classes} classes; its head can't be replaced now",
+            f"{request.model} is grafted with {own} classes; its head can't be replaced now",
             hint="give --num-classes when grafting",
         )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(random_seed or 0)
-        module, identity = with_classes(opened.module, opened.identity, num_classes)
-    older = f"instead of {opened.identity.num_classes}" if opened.identity.num_classes else "where there was none"
-    note = f"new head for {num_classes} classes {older}: untrained"
+        torch.manual_seed(request.random_seed or 0)
+        module, identity = with_classes(opened.module, opened.identity, request.num_classes)
+    older = f"instead of {own}" if own else "as there was none"
+    note = f"new head for {request.num_classes} classes {older}: untrained"
     return replace(
         opened,
         module=module,
@@ -153,20 +156,13 @@ def open_model(
     )
 
 
-def load(
-    model: str | Path, *, weights: str | None = None, arch: str | None = None, num_classes: int | None = None
-) -> nn.Module:
-    """Return the base model that `model` names, in eval mode on the CPU; see `open_model` for the arguments."""
-    return open_model(str(model), weights=weights, arch=arch, num_classes=num_classes).module
-
-
-def _open_named(model: str, named: NamedModel, num_classes: int | None, random_seed: int | None) -> OpenedModel:
-    known = library(named.library)
+def _open_named(request: ModelRequest, named: NamedModel) -> OpenedModel:
+    model, known, random_seed = request.model, library(named.library), request.random_seed
     if random_seed is None:
         module, identity = known.pretrained(named.architecture, named.tag)
         return OpenedModel(module.eval(), identity, model, "name")
     architecture = resolve_architecture(f"{named.library}/{named.architecture}")[1]
-    classes = num_classes or known.default_classes(architecture)
+    classes = request.num_classes or known.default_classes(architecture)
     identity = Identity(named.library, architecture, classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random_seed)

@@ -16,6 +16,7 @@ from spgsurgeon.data.opening import Data, open_data
 from spgsurgeon.data.sources.source import check_same_classes
 from spgsurgeon.errors import ArchitectureError, UsageError
 from spgsurgeon.loading.opening import OpenedModel, open_model, state_of
+from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.models.sites.tracing import meta_twin, run_twin
 from spgsurgeon.recipe.data_section import DataSection, samples_of
 from spgsurgeon.recipe.schema import Recipe
@@ -37,12 +38,8 @@ class Case:
 
 def prepare(
     recipe: Recipe,
-    model: str,
+    request: ModelRequest,
     *,
-    weights: str | None,
-    arch: str | None = None,
-    num_classes: int | None = None,
-    random_seed: int | None = None,
     resumes: bool = False,
     data: Data | None = None,
 ) -> Case:
@@ -53,9 +50,8 @@ def prepare(
     section = recipe.data
     data = data or open_data(section)
     check_same_classes(data.train, data.evaluation)
-    classes = len(data.train.classes)
-    wanted = classes if random_seed is not None and num_classes is None else num_classes
-    opened = _in_float32(open_model(model, weights=weights, arch=arch, num_classes=wanted, random_seed=random_seed))
+    model, classes = request.model, len(data.train.classes)
+    opened = _in_float32(open_model(request.for_data_of(classes)))
     opened.task.check_samples(samples_of(section.source), model)
     said_by = classes_said_by(section.source, section.path, section.classes)
     check_classes(data.train, opened.identity.num_classes, model, _new_head(opened, classes), said_by=said_by)

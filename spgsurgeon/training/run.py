@@ -10,6 +10,7 @@ from typing import Any
 
 from spgsurgeon.checkpoint.writing import refuse_overwriting_input
 from spgsurgeon.errors import UsageError
+from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.recipe.writing import dump_recipe
@@ -62,13 +63,11 @@ def train(
     with switches(settled), join_processes(settled.training.device) as processes:
         checkpoint = newest_intact(output, warn) if started else None
         if checkpoint is not None:
-            case = prepare(settled, str(checkpoint), weights="raw", resumes=True)
+            case = prepare(settled, ModelRequest(str(checkpoint), weights="raw"), resumes=True)
         else:  # also if the run was killed in its first evaluation
             assert settled.model is not None
             seed = settled.training.seed if random_weights else None
-            case = prepare(
-                settled, settled.model, weights=weights, arch=arch, num_classes=num_classes, random_seed=seed
-            )
+            case = prepare(settled, ModelRequest(settled.model, weights, arch, num_classes, seed))
             own = [Path(recipe)] if recipe is not None and Path(recipe).is_file() else []
             refuse_overwriting_input(output, [*case.opened.paths(), *own])
         if settled.data.eval == settled.data.train:
@@ -157,7 +156,7 @@ def time_steps(model: str, *, recipe: str | Path, overrides: Sequence[str], coun
     """
     settled = _settle_recipe(model, recipe, overrides)
     with switches(settled), join_processes(settled.training.device) as processes:
-        case = prepare(settled, model, weights=None)
+        case = prepare(settled, ModelRequest(model))
         retraining = make_retraining(case, processes)
         try:
             return retraining.time_steps(count)

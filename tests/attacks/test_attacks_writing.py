@@ -28,6 +28,7 @@ from spgsurgeon.commands.graft import graft_folder
 from spgsurgeon.commands.strip import strip_folder
 from spgsurgeon.errors import SurgeonError
 from spgsurgeon.loading.opening import open_model
+from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.replicas.kinds.dropout import Dropout
 from spgsurgeon.runs.folder import Checkpoint, RunFolder
 
@@ -55,7 +56,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     inputs = tmp_path_factory.mktemp("inputs")
     graft_folder("timm/test_resnet", inputs / "grafted", num_classes=7, random_seed=0)
     strip_folder(inputs / "grafted", inputs / "base")
-    opened = open_model(str(inputs / "base"))
+    opened = open_model(ModelRequest(str(inputs / "base")))
     proven = grafting.graft_proven(opened, Dropout())
     taken_down = stripping._take_down(inputs / "grafted", None)
     onnx = stripping.export_onnx(taken_down[0], inputs / "model.onnx", taken_down[1].input_size, opset=None)

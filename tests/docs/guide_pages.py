@@ -23,6 +23,7 @@ from spgsurgeon.errors import RecipeError, UsageError
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.recipe.schema import recipe_keys
 from spgsurgeon.recipe.shipped import shipped_recipes
+from spgsurgeon.replicas.kinds import kinds
 
 ROOT = Path(__file__).parents[2]
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -214,7 +215,9 @@ def _faults_of_node(node: ast.AST) -> Iterator[str]:
     elif isinstance(node, ast.Attribute) and _is_ours(node) and node.attr not in spgsurgeon.__all__:
         yield f"spgsurgeon has no public name {node.attr}"
     elif isinstance(node, ast.Call) and _is_ours(node.func) and node.func.attr in spgsurgeon.__all__:
-        known = inspect.signature(getattr(spgsurgeon, node.func.attr)).parameters
+        known = {*inspect.signature(getattr(spgsurgeon, node.func.attr)).parameters}
+        if "settings" in known:  # those of any kind of replicas
+            known |= {key for kind in kinds().values() for key in kind.model_fields}
         yield from (f"{node.func.attr} takes no {word.arg}" for word in node.keywords if word.arg not in known)
 
 

@@ -16,6 +16,7 @@ from timm.models._hub import save_config_for_hf
 
 from spgsurgeon.errors import ArchitectureError, DamagedFileError, UnsafeInputError
 from spgsurgeon.loading.opening import open_model
+from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.models.libraries import timm_library
 from spgsurgeon.models.libraries.arguments import checked_arguments, checked_description
 from spgsurgeon.models.libraries.identity import Identity
@@ -139,7 +140,7 @@ def test_a_folder_that_timm_wrote_of_a_model_built_otherwise_opens_as_that_model
     trained = timm.create_model(architecture, num_classes=5, **args).eval()
     save_file(trained.state_dict(), tmp_path / "model.safetensors")
     save_config_for_hf(trained, tmp_path / "config.json", model_args=args)
-    opened = open_model(str(tmp_path))
+    opened = open_model(ModelRequest(str(tmp_path)))
     images = torch.randn(2, *opened.preprocessing.input_size)
     assert torch.equal(opened.module(images), trained(images))
 

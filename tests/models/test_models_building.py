@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from spgsurgeon.errors import ArchitectureError
 from spgsurgeon.loading.opening import open_model
+from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.models.libraries.building import (
     _parameters_on_meta,
     build,
@@ -202,8 +203,8 @@ def test_opening_a_model_leaves_the_callers_random_numbers_alone(tmp_path):
     save_file(weights(VIT), tmp_path / "model.safetensors", {"architecture": "test_vit", "library": "timm"})
     save_file(weights(RESNET), tmp_path / "resnet.safetensors", {"architecture": "test_resnet", "library": "timm"})
     before = torch.random.get_rng_state()
-    seeded = [open_model("timm/test_vit", random_seed=seed).module.state_dict() for seed in (0, 0, 1)]
-    opened = open_model(str(tmp_path / "resnet.safetensors"))
+    seeded = [open_model(ModelRequest("timm/test_vit", random_seed=seed)).module.state_dict() for seed in (0, 0, 1)]
+    opened = open_model(ModelRequest(str(tmp_path / "resnet.safetensors")))
     assert torch.equal(torch.random.get_rng_state(), before)
     assert opened.identity.num_classes == 7
     assert all(torch.equal(seeded[0][key], value) for key, value in seeded[1].items())

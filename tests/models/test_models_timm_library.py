@@ -12,6 +12,7 @@ from timm.utils import CheckpointSaver, ModelEmaV3
 
 from spgsurgeon.errors import ArchitectureError, SurgeonError
 from spgsurgeon.loading.opening import open_model
+from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.models.libraries.building import build
 from spgsurgeon.models.libraries.identity import Identity
 from spgsurgeon.models.libraries.registry import library
@@ -187,7 +188,7 @@ def test_a_checkpoint_of_timms_training_script_opens_as_the_model_it_trained(
     model, built, args, input_size, arch, tmp_path
 ):
     trained = train_with_timm(tmp_path, model, built, **args)
-    opened = open_model(str(tmp_path / "last.pth.tar"), arch=None if arch is None else f"timm/{model}")
+    opened = open_model(ModelRequest(str(tmp_path / "last.pth.tar"), arch=None if arch is None else f"timm/{model}"))
     assert opened.preprocessing.input_size == input_size
     images = torch.randn(2, *input_size)
     assert torch.equal(opened.module(images), trained(images))
@@ -198,7 +199,7 @@ def test_a_checkpoint_of_timms_training_script_opens_as_the_model_it_trained(
 def test_the_arguments_of_a_checkpoint_are_not_those_of_another_architecture(tmp_path):
     train_with_timm(tmp_path, "test_vit", {"num_classes": 5, "depth": 2}, num_classes=5, model_kwargs={"depth": 2})
     with pytest.raises(ArchitectureError, match="does not fit timm/test_resnet: missing conv1"):
-        open_model(str(tmp_path / "last.pth.tar"), arch="timm/test_resnet")
+        open_model(ModelRequest(str(tmp_path / "last.pth.tar"), arch="timm/test_resnet"))
 
 
 def test_preprocessing_follows_the_weights_that_training_started_from():
@@ -216,7 +217,7 @@ def test_preprocessing_follows_the_weights_that_training_started_from():
 def test_pictures_are_normalised_and_cropped_as_the_training_script_was_told(tmp_path):
     told = {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.1], "interpolation": "nearest", "crop_pct": 0.8}
     train_with_timm(tmp_path, "test_resnet", {}, **told)
-    opened = open_model(str(tmp_path / "last.pth.tar"))
+    opened = open_model(ModelRequest(str(tmp_path / "last.pth.tar")))
     reread = TIMM.identity_from_config(as_json(opened.config()))
     for seen in (opened.preprocessing, TIMM.preprocessing(reread, build(reread))):
         assert (seen.mean, seen.std) == ((0.5, 0.4, 0.3), (0.2, 0.2, 0.1))

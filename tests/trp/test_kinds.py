@@ -80,7 +80,7 @@ def test_kinds_import_neither_torch_nor_the_help_pydantic() -> None:
 # Nothing else names them
 
 SOURCES = Path(package.__file__).parent
-ROOM = SOURCES / "trp" / "kinds"
+ROOM = SOURCES / "replicas" / "kinds"
 NAMES = "|".join(sorted({*REPLICAS, *CONTROLS}, key=len, reverse=True))
 WRITTEN = re.compile(rf"{'|'.join(sorted({*REPLICAS, *CONTROLS} - {PLAIN}))}|.*(kind[=:] ?|--trp )({NAMES})\b.*", re.S)
 """A string that is the name of a kind (`none` is a word for much else), or a setting or option with one."""

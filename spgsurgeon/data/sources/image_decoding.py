@@ -132,9 +132,9 @@ def as_rgb(image: Image.Image, decoding: Decoding = AS_IS) -> Image.Image:
     return rgb
 
 
-def traits_of(image: Image.Image) -> Traits:
-    """Return what was noticed when the image was decoded."""
-    traits = image.info.get(_TRAITS, 0)
+def traits_of(sample: object) -> Traits:
+    """Return what was noticed when an image was decoded; nothing of a sample that is none."""
+    traits = sample.info.get(_TRAITS, 0) if isinstance(sample, Image.Image) else 0
     return traits if isinstance(traits, Traits) else Traits(0)
 
 
