@@ -50,6 +50,11 @@ class Subset(Generic[Whole]):
         """The data set's."""
         return self.whole.notes
 
+    @property
+    def border_assumed(self) -> bool:
+        """The data set's, of one with masks."""
+        return getattr(self.whole, "border_assumed", False)
+
     def __len__(self) -> int:
         return len(self.indices)
 

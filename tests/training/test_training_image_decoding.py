@@ -181,6 +181,13 @@ def test_the_endings_are_torchvisions_and_three_more() -> None:
     assert set(FORMATS) == {"JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF", "AVIF"}
 
 
+def test_the_guide_names_what_is_opened() -> None:
+    guide = (Path(spgsurgeon.__file__).parent / "docs" / "images.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| ([A-Z]+) \| ([^|]+) \|$", guide, flags=re.MULTILINE))
+    assert rows.keys() == set(FORMATS)
+    assert {ending for endings in rows.values() for ending in endings.split()} == set(ENDINGS)
+
+
 def test_nothing_else_in_the_package_opens_images() -> None:
     package = Path(spgsurgeon.__file__).parent
     opening = re.compile(r"Image\.open\(|Image import .*\bopen\b|pil_loader|default_loader|read_image|decode_image\(")

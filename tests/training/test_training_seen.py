@@ -18,7 +18,7 @@ from spgsurgeon.data.loading.seen import check_drawn, said_of_masks, said_of_tra
 from spgsurgeon.data.sources.image_decoding import Decoding, Traits
 from spgsurgeon.data.sources.images import open_source
 from spgsurgeon.data.sources.masks import open_mask_source
-from spgsurgeon.data.subsets import hold_out
+from spgsurgeon.data.subsets import Subset, hold_out
 from spgsurgeon.data.transforms.augmentation import Augmentation, evaluation_transform, training_transform
 from spgsurgeon.data.transforms.joint import joint_evaluation_transform, joint_training_transform
 from spgsurgeon.errors import DataError
@@ -197,6 +197,6 @@ def test_masks_that_hold_one_class_and_255_are_refused(
         check_drawn(drawn, source)
         return
     with pytest.raises(DataError, match="255") as caught:
-        check_drawn(drawn, source)
+        check_drawn(drawn, Subset(source, np.array([0])))
     assert "data.mask_values={255: 1}" in str(caught.value.hint)
     assert "data.ignore=[255]" in str(caught.value.hint)

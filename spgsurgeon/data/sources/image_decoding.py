@@ -189,7 +189,8 @@ def _too_large(pixels: int, limit: int) -> DataError:
 def _orientation(exif: bytes) -> int:
     """Return the orientation that EXIF says: 1 is upright, as is an image that says none.
 
-    Pillow would read all of it, in a tenth of the time that a small image takes, and warn of what is damaged.
+    Only that tag is read: Pillow's `getexif` reads all of them, which costs some per cent of a small image's decoding,
+    and warns of those that are damaged.
     """
     start = len(_EXIF) if exif.startswith(_EXIF) else 0
     order = {b"II": "<", b"MM": ">"}.get(exif[start : start + 2])
