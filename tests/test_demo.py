@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from command_line import spgsurgeon, succeed
+from old_files import expected
 
 from spgsurgeon.checkpoint.folders import read_manifest
 from spgsurgeon.commands import demo as demo_workflow
@@ -49,6 +50,7 @@ def done(small: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_demo_compares_strips_and_exports(done: Path) -> None:
     document = json.loads((done / "stdout.json").read_text())
     assert json.loads((done / "d" / "demo.json").read_text()) == document
+    assert set(expected()["json keys"]["demo"]) <= set(document)
     arms = document["comparison"]["arms"]
     (row,) = document["seeds"]
     assert row == {"seed": 0, "base": document["comparison"]["original"]} | {
