@@ -1,4 +1,4 @@
-"""A small part of the zoo, always the same: `python tests/zoo.py` walks all of it."""
+"""A small part of the zoo, always the same: `python tests/tools/zoo.py` walks all of it."""
 
 import pytest
 from zoo import examine, table

@@ -1,8 +1,8 @@
 """Kill training runs at random moments, resume them, and compare what they come to with runs that nobody killed.
 
-No test but a measurement (Linux): `python tests/kill_runs.py --kills 200 --jobs 2 --seed 0`. Kills are SIGKILLs, to the
-process alone or to its whole group, loader workers included; checkpoints, workers and what is trained are drawn. Prints
-what went wrong and where the kills fell, and leaves with 1 if anything did.
+Not a test but a measurement (Linux): `python tests/tools/kill_runs.py --kills 200 --jobs 2 --seed 0`. Kills are
+SIGKILLs, to the process alone or to its whole group, loader workers included; checkpoints, workers and what is trained
+are drawn. Prints what went wrong and where the kills fell, and leaves with 1 if anything did.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # a process with threads must not be forked
-sys.path.insert(0, str(Path(__file__).parent / "training"))
+sys.path += [str(Path(__file__).parent.parent), str(Path(__file__).parent.parent / "training")]
 
 import torch
 from killable_runs import FORK, KINDS, PHASES, Board, Draw, Kind, start

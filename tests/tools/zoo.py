@@ -1,7 +1,7 @@
 """The zoo table: every architecture of both libraries, recognised by its keys and shapes, grafted, proven, stripped.
 
-    python tests/zoo.py -o zoo.jsonl --jobs 2        # goes on where it was stopped; two hours on two cores
-    python tests/zoo.py -o zoo.jsonl --table         # the table so far
+    python tests/tools/zoo.py -o zoo.jsonl --jobs 2        # goes on where it was stopped; two hours on two cores
+    python tests/tools/zoo.py -o zoo.jsonl --table         # the table so far
 
 Each architecture is built with an unusual number of classes, so that recognition is not by the default one. The laws
 are checked with real numbers (random weights, two pictures) where the model is small enough for that, at the smallest

@@ -1,8 +1,8 @@
 """What checkpoints and the guard against NaN cost a run on a model of ResNet-18's size.
 
-No test but a measurement: `python tests/checkpoint_cost.py [--seconds 30] [--blocks 10] [--size 64] [--batch 32]`.
-Blocks with and without are interleaved in one process; a checkpoint is made once in so many seconds of training. Prints
-medians of the ratios with their extremes, and what the training waits for at each checkpoint.
+Not a test but a measurement: `python tests/tools/checkpoint_cost.py [--seconds 30] [--blocks 10] [--size 64] [--batch
+32]`. Blocks with and without are interleaved in one process; a checkpoint is made once in so many seconds of training.
+Prints medians of the ratios with their extremes, and what the training waits for at each checkpoint.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Send SIGINT and SIGTERM to the real command line at random moments, resume, and compare with a run left alone.
 
-No test but a measurement (Linux): `python tests/signal_runs.py --signals 50 --seed 0`. Signals go to the process or to
-its whole group, once or twice; to `train`, compiled, or two processes under torchrun, and to `strip`, as drawn. Prints
-what went wrong, where the signals fell and the slowest exits, and leaves with 1 if anything was wrong.
+Not a test but a measurement (Linux): `python tests/tools/signal_runs.py --signals 50 --seed 0`. Signals go to the
+process or to its whole group, once or twice; to `train`, compiled, or two processes under torchrun, and to `strip`, as
+drawn. Prints what went wrong, where the signals fell and the slowest exits, and leaves with 1 if anything was wrong.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).parent.parent))
 
 from command_line import snapshot
 from signalled_commands import TINY_RUN, TORCHRUN, Command, faults, progress_of, share_done, starts_of

@@ -1,6 +1,6 @@
 """What `spgsurgeon inspect` costs as a whole process: wall time and peak memory, on files without numbers in them.
 
-python tests/inspect_cost.py            # a ViT-B/16 (346 MB) and the largest architecture of all, beside what a
+python tests/tools/inspect_cost.py      # a ViT-B/16 (346 MB) and the largest architecture of all, beside what a
                                         # bare `import typer, rich` costs; the files are sparse: they take no room
 """
 

@@ -1,6 +1,6 @@
 """What a command costs in memory above the imports it needs, and in time beside copying its input (Linux).
 
-    python tests/memory_cost.py graft model.safetensors --arch timm/vit_base_patch16_224 -o grafted
+    python tests/tools/memory_cost.py graft model.safetensors --arch timm/vit_base_patch16_224 -o grafted
 
 Anonymous memory is the process's own; pages of mapped files are the page cache's, and go when somebody needs the room.
 """
