@@ -140,6 +140,7 @@ def test_a_grafted_folder_in_python_is_measured_with_its_own_replicas(tmp_path: 
     assert found["grafted"]["operators_per_step"] > 1.3 * found["plain"]["operators_per_step"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short")
 def test_segmentation() -> None:
     command = ("bench", "torchvision/lraspp_mobilenet_v3_large", *TINY[1:], "--blocks", 2, "--arms", "sequential")

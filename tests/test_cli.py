@@ -263,6 +263,7 @@ def test_the_next_step_repeats_what_opened_the_model(chain: dict[str, dict[str, 
 # The same in short for torchvision
 
 
+@pytest.mark.slow
 def test_the_chain_of_a_torchvision_model(tmp_path: Path) -> None:
     data = make_image_folder(tmp_path / "data")
     recipe = tmp_path / "recipe.yaml"

@@ -435,6 +435,7 @@ def test_an_unknown_arm_names_the_nearest(recipe: Path, tmp_path: Path) -> None:
 # Budgets
 
 
+@pytest.mark.slow
 def test_a_budget_of_seconds_gives_an_arm_the_epochs_that_take_plains_time(
     compared: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

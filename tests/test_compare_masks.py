@@ -41,6 +41,7 @@ def arguments(recipe: Path, output: Path) -> list[Any]:
     return ["compare", *LRASPP, "--recipe", recipe, *asked, "-o", output]
 
 
+@pytest.mark.slow
 def test_mean_iou_is_compared_and_scored_as_eval_scores_it(recipe: Path, data: Path, tmp_path: Path) -> None:
     document = succeed(*arguments(recipe, tmp_path / "c"), "--json").document
     assert (document["metric"], document["samples"]) == ("mean_iou", 4)
@@ -59,6 +60,7 @@ def test_mean_iou_is_compared_and_scored_as_eval_scores_it(recipe: Path, data: P
     assert counts.shape == (4, 2, 3)
 
 
+@pytest.mark.slow
 def test_depth_and_a_limit_are_refused_before_a_run(recipe: Path, tmp_path: Path) -> None:
     for more, said in (
         (("--arms", "depth"), "arm depth: "),

@@ -17,15 +17,6 @@ from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.recipe.shipped import shipped_recipes
 
 RECIPES = shipped_recipes()
-LARGE = {
-    "coco-deeplabv3-resnet101-dropout",
-    "coco-deeplabv3-resnet50-dropout",
-    "coco-fcn-resnet101-dropout",
-    "coco-fcn-resnet50-dropout",
-    "imagenet-efficientnet-v2-m-dropout",
-    "imagenet-vit-b-16-depth",
-    "imagenet-vit-b-16-dropout",
-}
 SEGMENTATION = ("camvid", "coco")
 LRASPP = "torchvision/lraspp_mobilenet_v3_large"
 # For recipes that leave the model to the command.
@@ -68,7 +59,8 @@ def masks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_mask_folder(tmp_path_factory.mktemp("masks"), splits=("train", "val"), classes=11, each=4)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in LARGE else []) for n in RECIPES])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECIPES)
 def test_a_dry_run_with_the_recipes_own_model(
     name: str, imagenet: Path, cifar10: Path, masks: Path, tmp_path: Path
 ) -> None:
@@ -98,7 +90,9 @@ def test_a_dry_run_with_the_recipes_own_model(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n.startswith("coco") else []) for n in RECIPES]
+)
 def test_two_steps_with_the_recipes_settings_on_a_tiny_model(
     name: str, two_classes: Path, three_each: Path, masks: Path, tmp_path: Path
 ) -> None:

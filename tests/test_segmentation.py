@@ -219,6 +219,7 @@ def test_a_segmentation_model_has_no_depth(tmp_path: Path) -> None:
     assert "for classifiers, not for a LRASPP" in error["message"]
 
 
+@pytest.mark.slow
 def test_sequential_heads_train_to_nearly_the_same_weights(masks: Path, tmp_path: Path) -> None:
     losses = {}
     for head_batch in ("stacked", "sequential"):

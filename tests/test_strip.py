@@ -94,6 +94,7 @@ def test_the_card_of_a_segmentation_run_has_its_scores(grafted, tmp_path):
     assert "pipeline_tag: image-segmentation" in card
 
 
+@pytest.mark.slow
 def test_an_onnx_file_has_the_outputs_and_the_size_that_were_asked_for(grafted, tmp_path):
     path = tmp_path / "model.onnx"
     succeed("strip", grafted, "-o", path, *SMALL, "--onnx-outputs", "all", "--json")
@@ -135,6 +136,7 @@ def test_a_size_that_the_model_does_not_take_is_said_so(tmp_path):
     assert not (tmp_path / "out.onnx").exists()
 
 
+@pytest.mark.slow
 def test_export_takes_a_segmentation_module_in_memory(grafted, tmp_path):
     document = export(load(grafted), tmp_path / "model.onnx", input_size=(3, 64, 64))
     assert document["largest_difference"] < 1e-4

@@ -10,6 +10,7 @@ SAMPLE = [name for name, entry in sorted(catalogue().entries.items()) if entry.p
 SEGMENTATION = "torchvision/lraspp_mobilenet_v3_large"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({*SAMPLE, SEGMENTATION}))
 def test_a_sample_of_the_zoo(name: str) -> None:
     row = examine(*name.split("/"))

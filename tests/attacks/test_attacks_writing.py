@@ -32,6 +32,7 @@ from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.replicas.kinds.dropout import Dropout
 from spgsurgeon.runs.folder import Checkpoint, RunFolder
 
+pytestmark = pytest.mark.slow
 Job = Callable[[Path], object]
 
 

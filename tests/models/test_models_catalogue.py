@@ -41,6 +41,7 @@ def test_every_architecture_of_the_installed_libraries_is_in_it():
             assert known == set(library(name).architectures())
 
 
+@pytest.mark.slow
 def test_what_it_says_is_what_the_installed_libraries_build():
     entries = [catalogue().entries[name] for name in SAMPLE]
     there = [entry for entry in entries if entry.architecture in library(entry.library).architectures()]

@@ -56,7 +56,8 @@ def test_the_last_stage_and_what_follows_it_are_found(library, architecture, mod
     assert (site.depths(2), site.unit) == ([depth + 1, depth + 2], "blocks")
 
 
-@pytest.mark.parametrize("family", [pytest.param(f, id=f"{f.name}-{i}") for i, f in enumerate(DEPTH) if not f.slow])
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [pytest.param(f, id=f"{f.name}-{i}") for i, f in enumerate(DEPTH)])
 def test_the_temporary_parameters_are_those_that_are_grafted(family):
     require(family)
     identity = Identity(family.library, family.architecture, 7, family.args)

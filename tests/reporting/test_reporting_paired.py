@@ -51,6 +51,7 @@ def _scores(generator: np.random.Generator, seeds: int, samples: int, gain: floa
     return tuple(100 * generator.binomial(samples, np.clip(chance, 0, 100) / 100) / samples for chance in chances)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", [100, 697, 10_000])
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_identical_arms_are_told_apart_in_one_of_twenty_comparisons_at_most(seeds: int, samples: int) -> None:

@@ -406,6 +406,7 @@ def test_a_dead_worker_is_noticed_between_steps_only() -> None:
     assert retraining.counters.step == reached[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "progress", "error"),
     [

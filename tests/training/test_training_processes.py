@@ -188,6 +188,7 @@ def test_two_processes_on_the_joined_batch_equal_one(found: dict[str, Any], case
             assert two["statistics"][key] == pytest.approx(value, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ROUNDING, ids=str)
 @pytest.mark.parametrize("case", GRADIENTS)
 def test_two_processes_have_the_gradient_of_one(found: dict[str, Any], case: str, dtype: torch.dtype) -> None:

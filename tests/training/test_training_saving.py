@@ -325,7 +325,7 @@ def damage(folder: Path, file: str, how: str) -> None:
 FILES = [f"{name}.safetensors" for name in ("model", "temporary", "optimizer", "ema")]
 
 
-@pytest.mark.parametrize("how", ["flip", "cut", "missing"])
+@pytest.mark.parametrize("how", ["flip", *(pytest.param(how, marks=pytest.mark.slow) for how in ("cut", "missing"))])
 @pytest.mark.parametrize("file", [*FILES, "state.json", "graft.json", "config.json"])
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
     finished: Path, tmp_path: Path, file: str, how: str

@@ -187,6 +187,7 @@ def in_each_process(rank: int, folder: Path) -> None:
     torch.save(found, folder / f"{rank}.pt")
 
 
+@pytest.mark.slow
 def test_two_processes_count_each_pixel_once(tmp_path: Path) -> None:
     (tmp_path / "port").write_text(str(free_port()))
     torch.multiprocessing.spawn(in_each_process, (tmp_path,), nprocs=2)

@@ -142,6 +142,7 @@ def deep() -> GraftedModel:
     return attach_blocks(model, place, lambda: nn.Conv2d(6, 6, 1), replicas=len(WEIGHTS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "graphs"),
     [
