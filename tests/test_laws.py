@@ -275,8 +275,9 @@ EXPORTED = [
 """Segmentation models are exported by the tests of `exporting`, in every output."""
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", EXPORTED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name != "timm/test_byobnet" else []) for name in EXPORTED]
+)
 def test_law_9_the_exported_graph_agrees_on_inputs_it_was_not_exported_with(name, tmp_path):
     family = next(family for family in SUPPORTED if family.name == name)
     _, module, images = open_family(family)
