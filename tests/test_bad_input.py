@@ -18,6 +18,8 @@ from command_line import DIGITS, TINY, Outcome, make_image_folder, snapshot, spg
 from PIL import Image
 from safetensors import SafetensorError
 
+from spgsurgeon.checkpoint.ownership import record
+
 SHORT = 400  # characters, of one line of a message
 
 ARCH = ("--arch", "timm/test_resnet")
@@ -516,6 +518,7 @@ def test_force_replaces_the_whole_output(
         output.mkdir()
         (output / "config.json").write_text("{}")
         (output / "older").write_text("older")
+        record(output, output.name)
     else:
         output.write_text("older")
     assert spgsurgeon(*arguments).code == 2

@@ -27,6 +27,7 @@ from torch import nn
 
 import spgsurgeon as package
 from spgsurgeon.checkpoint.hashing import content_hash
+from spgsurgeon.checkpoint.ownership import RECORD
 from spgsurgeon.cli.app import app
 from spgsurgeon.cli.terminal.console import Verbosity, working
 from spgsurgeon.data.sources.images import open_source
@@ -196,7 +197,7 @@ def test_the_chain_learns_and_proves(chain: dict[str, dict[str, Any]], folder: P
     assert all(chain["strip"]["proof"].values())
     assert set(chain["strip"]["proof"]) >= {"layout_is_the_references", "onnx_agrees", "eval_outputs_equal"}
     assert {path.name for path in (folder / "better").iterdir()} == {
-        *("model.safetensors", "model.onnx", "model.pt", "config.json", "README.md")
+        *("model.safetensors", "model.onnx", "model.pt", "config.json", "README.md", RECORD)
     }
 
 

@@ -17,6 +17,7 @@ import torch
 from command_line import TINY, snapshot, spgsurgeon, succeed
 
 from spgsurgeon.checkpoint.folders import read_manifest
+from spgsurgeon.checkpoint.ownership import record
 from spgsurgeon.checkpoint.writing import write_safetensors
 from spgsurgeon.commands.compare import compare
 from spgsurgeon.comparing import plan as comparing_plan
@@ -194,6 +195,7 @@ def test_a_comparison_that_was_stopped_goes_on_to_the_same_document(
     shutil.rmtree(folder / last)
     (folder / last).mkdir()  # killed before its first checkpoint, and wherever its base was then
     (folder / last / "recipe.yaml").write_text("model: elsewhere\ndata: {source: digits}\n")
+    record(folder / last, (folder / last).name)
     for path in sorted(folder.glob("runs/**/recipe.yaml")):  # whose base was written elsewhere
         path.write_text(path.read_text().replace(str(compared), str(tmp_path)))
     said = []

@@ -15,6 +15,7 @@ from command_line import spgsurgeon, succeed
 from old_files import expected
 
 from spgsurgeon.checkpoint.folders import read_manifest
+from spgsurgeon.checkpoint.ownership import RECORD
 from spgsurgeon.commands import demo as demo_workflow
 from spgsurgeon.commands.compare import compare
 from spgsurgeon.commands.demo import demo
@@ -92,4 +93,4 @@ def test_a_demo_that_was_stopped_can_be_started_again(small: None, tmp_path: Pat
 
     with pytest.raises(EOFError, match="train a small base"):
         demo(tmp_path / "d", force=True, say=begun)
-    assert [path.name for path in (tmp_path / "d").iterdir()] == ["demo.json"]
+    assert {path.name for path in (tmp_path / "d").iterdir()} == {"demo.json", RECORD}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def graft_folder(
             f"{replicas.kind} is a control: it has no replicas to graft",
             hint=f"give `spgsurgeon train` the base, and trp.kind={replicas.kind}",
         )
+    refuse_overwriting_input(output, [Path(model)] if os.path.lexists(model) else [])
     refuse_existing(output, force=force)
     opened = open_model(ModelRequest(model, weights, arch, num_classes, random_seed))
     if opened.has_replicas:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from spgsurgeon import __version__
-from spgsurgeon.checkpoint.folders import GraftManifest, kind_of, read_state
+from spgsurgeon.checkpoint.folders import GraftManifest, kind_of, read_manifest, read_state
 from spgsurgeon.checkpoint.hashing import content_hash, layout_hash
 from spgsurgeon.checkpoint.tensors import read_checkpoint, read_safetensors
 from spgsurgeon.checkpoint.writing import (
@@ -24,7 +24,7 @@ from spgsurgeon.checkpoint.writing import (
     write_torch,
 )
 from spgsurgeon.commands.modules import FORMATS, SUFFIXES, format_of
-from spgsurgeon.errors import UsageError, VerificationError, did_you_mean
+from spgsurgeon.errors import SurgeonError, UsageError, VerificationError, did_you_mean
 from spgsurgeon.exporting.card import model_card
 from spgsurgeon.exporting.onnx_file import check_outputs, export_onnx
 from spgsurgeon.loading.locating import resolve_folder
@@ -34,6 +34,7 @@ from spgsurgeon.models.libraries.building import build_for_loading, load_weights
 from spgsurgeon.models.libraries.identity import Identity
 from spgsurgeon.models.libraries.registry import library
 from spgsurgeon.models.sites.search import run_in_eval
+from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.replicas.grafted import detach, layout_of
 from spgsurgeon.replicas.kinds import replicas_from
 from spgsurgeon.replicas.outputs import outputs_of
@@ -42,6 +43,7 @@ from spgsurgeon.surgery.grafting import regraft
 from spgsurgeon.surgery.proof import Layout, example_images, prove_strip
 from spgsurgeon.tasks.metrics import LOSS
 from spgsurgeon.tasks.task import Task
+from spgsurgeon.training.run import inputs_of
 
 _FILES = {"safetensors": "model.safetensors", "pt": "model.pt", "onnx": "model.onnx"}
 
@@ -100,8 +102,9 @@ def strip_folder(
         _refuse_options(onnx)
     check_outputs(onnx.outputs or "main")
     document = output.with_name(output.name + ".json") if single and formats == ["onnx"] else None
-    for written in (output, document) if document else (output,):
-        refuse_overwriting_input(written, [source])
+    written = (output, document) if document else (output,)
+    for path in written:
+        refuse_overwriting_input(path, [source, *_behind(source)])
     refuse_existing(output, force=force)
     module, patient = _take_down(source, weights)
     proof = {"layout_is_the_originals": True}
@@ -136,6 +139,16 @@ def strip_folder(
         "proven": True,
         "notes": [*patient.notes, *_no_gain(source, patient.task)],
     }
+
+
+def _behind(source: Path) -> list[Path]:
+    """Return the files and folders that a grafted folder or a run came from, as far as they are known and there."""
+    found: list[Path] = []
+    with suppress(SurgeonError):  # what is wrong with the source is said when it is opened
+        found.append(Path(read_manifest(resolve_folder(source)).base["source"]))
+        if kind_of(source) == "run":
+            found += inputs_of(read_recipe(source / "recipe.yaml"), None)
+    return [path for path in found if path.exists()]
 
 
 def _formats(output: Path, exports: Sequence[str]) -> tuple[list[str], bool]:

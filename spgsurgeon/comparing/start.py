@@ -22,7 +22,17 @@ from spgsurgeon.checkpoint.writing import (
 from spgsurgeon.comparing.arguments import Arguments
 from spgsurgeon.comparing.arms import Lineup
 from spgsurgeon.comparing.base import WEIGHTS, open_base, seen_by, write_base
-from spgsurgeon.comparing.plan import BASE, PLAN, RECIPE, RESULTS, Plan, complete, started_plan
+from spgsurgeon.comparing.plan import (
+    BASE,
+    COSTS,
+    DOCUMENT,
+    PLAN,
+    RECIPE,
+    RESULTS,
+    Plan,
+    complete,
+    started_plan,
+)
 from spgsurgeon.comparing.reading import is_comparison
 from spgsurgeon.comparing.runs import Run, rate_of, read_results
 from spgsurgeon.comparing.table import of_the_base
@@ -31,9 +41,19 @@ from spgsurgeon.errors import UsageError
 from spgsurgeon.loading.opening import OpenedModel, state_of
 from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.recipe.shipped import find_recipe
+from spgsurgeon.runs.locking import FolderLock
+from spgsurgeon.training.run import inputs_of
 
 DECODED = "decoded"
 """Where runs of a comparison keep decoded pictures for each other, while it lasts."""
+OF_DECODED = ("*.lock", "*/")
+"""What lies there, as patterns; see `ownership`."""
+_LATER = (
+    *(RESULTS, DOCUMENT, COSTS, "compare.md", "figures/*.png"),
+    *("runs/*/*/*/", "runs/*/*/*/*/"),  # a search has one for each trial
+    *(f"{DECODED}/{pattern}" for pattern in OF_DECODED),
+)
+"""What comes into the folder of a comparison after it was made."""
 
 
 def start(
@@ -44,23 +64,26 @@ def start(
     *,
     force: bool,
     say: Callable[[str], None],
-) -> Plan:
-    """Make the folder of a comparison in which every arm can be trained, and return its plan."""
+) -> tuple[Plan, FolderLock]:
+    """Make the folder of a comparison in which every arm can be trained, and return its plan and the lock on it."""
     if is_comparison(output) and not force:
         hint = "--resume goes on with it; --force starts it again, without what is done; or give another output"
         raise UsageError(f"there is a comparison {output} already", hint=hint)
+    refuse_overwriting_input(output, inputs_of(lineup.recipe, lineup.source))
     refuse_existing(output, force=force)
     plan, opened = _opened_plan(asked, lineup, output, request)
     for text in opened.notes:
         say(text)
     say(f"check that {', '.join(plan.arms)} can be trained on the data")
-    with atomic_folder(output, force=force) as folder:
+    with atomic_folder(output, force=force, later=_LATER) as folder:
         shutil.copyfile(find_recipe(lineup.source), folder / RECIPE)
         _settle(plan, folder, opened, lineup)
         write_json(folder / PLAN, asdict(plan))
+        owned = FolderLock(folder)
+    owned.moved_to(output)
     for text in of_the_base(plan.base_seen):
         say(f"the base was {text}")
-    return plan
+    return plan, owned
 
 
 def go_on(asked: Arguments, lineup: Lineup, earlier: Plan, output: Path, request: ModelRequest) -> Plan:
@@ -82,6 +105,7 @@ def preview(
     """
     trials: dict[str, dict[str, Any]] = {}
     if earlier is None:
+        refuse_overwriting_input(output, inputs_of(lineup.recipe, lineup.source))
         plan, opened = _opened_plan(asked, lineup, output, request)
         with TemporaryDirectory() as folder:
             trials = _settle(plan, Path(folder), opened, lineup)

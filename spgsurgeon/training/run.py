@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from spgsurgeon.checkpoint.writing import refuse_overwriting_input
+from spgsurgeon.checkpoint.writing import refuse_existing, refuse_overwriting_input
 from spgsurgeon.errors import UsageError
 from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.recipe.schema import Recipe
+from spgsurgeon.recipe.shipped import find_recipe
 from spgsurgeon.recipe.writing import dump_recipe
-from spgsurgeon.runs.folder import RunFolder, last_of, newest_intact, recipe_of
+from spgsurgeon.runs.folder import RunFolder, last_of, newest_intact, own_run, recipe_of
 from spgsurgeon.runtime.distributed import Processes, choose_precision, join_processes, known_to_torchrun, tell_torchrun
 from spgsurgeon.runtime.environment import environment
 from spgsurgeon.runtime.resources import default_workers
@@ -50,8 +52,9 @@ def train(
     recipe given all the same must agree with it. `dry_run` checks recipe, model and data against each other, takes one
     batch through the model and returns the plan. `random_weights` starts a model by name from nothing, with as many
     classes as the data has; `num_classes` gives a base with others a new head. A run that fails before its first
-    checkpoint leaves no folder. Under torchrun each process calls this, and an attempt after the first goes on with the
-    run that an earlier one started, as with `resume`.
+    checkpoint leaves no folder. One process at a time may write into a run's folder (under torchrun the first one):
+    `resume` and `force` are refused while another one does. Under torchrun each process calls this, and an attempt
+    after the first goes on with the run that an earlier one started, as with `resume`.
     Returns the document of `train --json` (on processes other than the first: the same scores).
     """
     output = output or Path("runs") / (Path(recipe).stem if recipe else "run")
@@ -60,7 +63,9 @@ def train(
     started = resume and output.exists()
     settled = _settle(output, model, recipe, overrides, resume=resume, started=started, force=force)
     warn = progress.warning if progress else lambda text: None
-    with switches(settled), join_processes(settled.training.device) as processes:
+    with switches(settled), join_processes(settled.training.device) as processes, ExitStack() as owned:
+        if started and processes.leads and not dry_run:
+            owned.enter_context(own_run(output, warn))
         checkpoint = newest_intact(output, warn) if started else None
         if checkpoint is not None:
             case = prepare(settled, ModelRequest(str(checkpoint), weights="raw"), resumes=True)
@@ -68,8 +73,7 @@ def train(
             assert settled.model is not None
             seed = settled.training.seed if random_weights else None
             case = prepare(settled, ModelRequest(settled.model, weights, arch, num_classes, seed))
-            own = [Path(recipe)] if recipe is not None and Path(recipe).is_file() else []
-            refuse_overwriting_input(output, [*case.opened.paths(), *own])
+            refuse_overwriting_input(output, case.opened.paths())
         if settled.data.eval == settled.data.train:
             note = "data.eval is the split that is trained on: the scores say nothing of other pictures"
             case = replace(case, opened=replace(case.opened, notes=[*case.opened.notes, note]))
@@ -82,7 +86,10 @@ def train(
                 return plan(retraining) | _describe(case, processes, output)
             if checkpoint is not None:
                 retraining.resume(checkpoint)
-            counters = _run(retraining, run, settled, started=started, force=force)
+            if not started and processes.leads:
+                owned.enter_context(run.create(dump_recipe(settled), force=force))
+                tell_torchrun(_name(output))
+            counters = _run(retraining, run, settled, started=started)
             return _document(counters, run, [*case.opened.notes, *retraining.remarks], case)
 
 
@@ -102,18 +109,23 @@ def _settle(
     if resume and recipe is None:
         raise UsageError(f"there is no run {output} to resume", hint="-o names the run folder")
     settled = _settle_recipe(model, recipe, overrides)
+    refuse_overwriting_input(output, inputs_of(settled, recipe))
     if os.path.lexists(output) and not force:
         raise UsageError(f"{output} exists", hint="go on with --resume, give another output, or --force to replace it")
+    refuse_existing(output, force=force)
     return settled
 
 
-def _run(retraining: Retraining, run: RunFolder, recipe: Recipe, *, started: bool, force: bool) -> Counters:
-    """Train to the end, into a folder that is made unless it was `started`, and gone where nothing was saved in it."""
+def inputs_of(recipe: Recipe, source: str | Path | None) -> list[Path]:
+    """Return the files and folders that a run by `recipe`, read from `source`, reads: recipe, model and data."""
+    data = None if recipe.data.source == "digits" else recipe.data.path
+    paths = [Path(each).expanduser() for each in (recipe.model, data) if each is not None]
+    return [path for path in paths if os.path.lexists(path)] + ([find_recipe(source)] if source is not None else [])
+
+
+def _run(retraining: Retraining, run: RunFolder, recipe: Recipe, *, started: bool) -> Counters:
+    """Train to the end, in a folder of which nothing is left where it was not `started` and nothing was saved in it."""
     processes = retraining.processes
-    makes = processes.leads and not started
-    if makes:
-        run.create(dump_recipe(recipe), force=force)
-        tell_torchrun(_name(run.path))
     try:
         if processes.leads:
             run.add_start(_start(retraining, recipe))
@@ -122,7 +134,7 @@ def _run(retraining: Retraining, run: RunFolder, recipe: Recipe, *, started: boo
         return retraining.run()
     except Exception:
         retraining.close()
-        if makes:
+        if processes.leads and not started:
             run.discard_unstarted()
         raise
 

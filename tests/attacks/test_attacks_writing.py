@@ -21,6 +21,7 @@ from faults import ERRORS, fail_with, faults_at, in_another_process, killed_at
 from refusals import attempted
 
 from spgsurgeon.checkpoint.folders import GraftManifest
+from spgsurgeon.checkpoint.ownership import RECORD, record
 from spgsurgeon.checkpoint.writing import write_json
 from spgsurgeon.commands import graft as grafting
 from spgsurgeon.commands import strip as stripping
@@ -97,6 +98,7 @@ def leave_older(place: Path, output: str) -> None:
     else:
         (place / output).mkdir()
         write_json(place / output / "config.json", {"older": True})
+        record(place / output, output)
 
 
 def written_anew(place: Path, output: str, job: Job) -> dict[str, str]:
@@ -233,7 +235,7 @@ def check_run(run: RunFolder, steps: set[int], best: set[int]) -> None:
     assert run.best_content_hash()
     run.save("9", checkpoint(9), best=True)
     assert sorted(path.name for path in (run.path / "checkpoints").iterdir()) == ["9"], "leftovers are swept"
-    assert sorted(path.name for path in run.path.iterdir()) == ["best", "checkpoints", "last", "recipe.yaml"]
+    assert {path.name for path in run.path.iterdir()} == {"best", "checkpoints", "last", "recipe.yaml", RECORD}
 
 
 @pytest.mark.parametrize("best", [True, False], ids=["best", "not the best"])

@@ -3,6 +3,9 @@
 import errno
 import json
 import shutil
+import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +81,19 @@ def test_tensorboard_hides_what_a_resumed_run_repeats(run: RunFolder) -> None:
     assert [(event.step, event.value) for event in board.Scalars("loss")] == [(9, 1.0), (18, 3.0)]
 
 
+def test_what_its_thread_fails_with_is_said_once(run: RunFolder, capfd: pytest.CaptureFixture[str]) -> None:
+    run.add_metrics({"step": 1, "loss": 1.0})
+    hook = threading.excepthook
+    shutil.rmtree(run.path / "tensorboard")
+    with pytest.raises(SurgeonError, match=r"metrics\.jsonl was not written: No such file"):
+        run.add_metrics({"step": 2, "loss": 2.0})
+    run.add_metrics({"step": 2, "loss": 2.0})
+    run.close()
+    assert capfd.readouterr() == ("", ""), "and no traceback of TensorBoard's thread"
+    assert threading.excepthook is not hook
+    assert [json.loads(line)["step"] for line in (run.path / "metrics.jsonl").read_text().splitlines()] == [1, 2]
+
+
 def test_lines_of_epochs_that_run_again_are_dropped(run: RunFolder) -> None:
     lines = [
         {"phase": phase, "epoch": epoch}
@@ -113,13 +129,14 @@ def test_a_run_can_be_moved(run: RunFolder, tmp_path: Path) -> None:
 
 def test_what_last_names_is_there_at_every_moment(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     run.save("7", checkpoint(1.0), best=False)
-    swap, seen = writing._swap, []
+    seen = []
 
-    def watched(new: Path, target: Path) -> None:
+    def watched(move: Callable[[Path, Path], None], new: Path, target: Path) -> None:
         seen.append(run.load() is not None and target != (run.path / "last").resolve())
-        swap(new, target)
+        move(new, target)
 
-    monkeypatch.setattr(writing, "_swap", watched)
+    for name in ("_swap", "_rename_new"):
+        monkeypatch.setattr(writing, name, partial(watched, getattr(writing, name)))
     for value, best in ((2.0, True), (3.0, False), (4.0, False), (5.0, True)):
         run.save("7", checkpoint(value), best=best)
         loaded = run.load()

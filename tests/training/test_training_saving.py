@@ -27,6 +27,7 @@ from tiny_runs import (
 )
 
 from spgsurgeon.checkpoint import writing
+from spgsurgeon.checkpoint.ownership import RECORD, record
 from spgsurgeon.errors import DamagedFileError, SurgeonError
 from spgsurgeon.recipe.training_section import CheckpointSection
 from spgsurgeon.runs import saving
@@ -363,7 +364,9 @@ def test_what_a_kill_left_is_swept_when_the_run_goes_on(finished: Path, tmp_path
     (path / "checkpoints" / ".00000013.12345678.tmp").mkdir()
     (path / "checkpoints" / ".00000013.12345678.tmp" / "model.safetensors").write_bytes(b"half")
     (path / ".metrics.jsonl.12345678.tmp").write_text("half")
-    (path / "checkpoints" / "00000013").mkdir()  # newer than `last`: not pointed to when the kill came
+    newer = path / "checkpoints" / "00000013"  # than `last`: not pointed to when the kill came
+    newer.mkdir()
+    record(newer, newer.name)
     folder = newest_intact(path, lambda text: None)
     assert tiny_retraining(EVERYTHING, path=path).resume(folder)
     assert not list(path.rglob("*.tmp"))
@@ -374,10 +377,11 @@ def test_what_a_kill_left_before_the_first_checkpoint_is_swept(run: RunFolder) -
     for name in (".run.12345678.tmp", ".run.87654321.tmp", "run/.environment.json.12345678.tmp", ".other.12345678.tmp"):
         (run.path.parent / name).mkdir()
     (run.path.parent / ".run.12345678.tmp" / "recipe.yaml").touch()
-    (run.path.parent / ".run.11111111.tmp" / "checkpoints").mkdir(parents=True)  # a run that was being replaced
+    (run.path.parent / ".run.11111111.tmp" / "checkpoints").mkdir(parents=True)  # a run that was replaced
+    (run.path.parent / ".run.22222222.old").mkdir()  # one that was put aside, perhaps the only one there is
     run.add_start({})
-    found = sorted(str(path.relative_to(run.path.parent)) for path in run.path.parent.rglob("*.tmp"))
-    assert found == [".other.12345678.tmp", ".run.11111111.tmp"]
+    found = sorted(path.name for path in run.path.parent.rglob(".*.*"))
+    assert found == [".other.12345678.tmp", ".run.22222222.old", RECORD]
 
 
 def test_a_checkpoint_too_many_goes_when_the_run_goes_on(finished: Path, tmp_path: Path) -> None:
@@ -385,7 +389,8 @@ def test_a_checkpoint_too_many_goes_when_the_run_goes_on(finished: Path, tmp_pat
     shutil.copytree(finished, path, symlinks=True)
     pointed = {(path / link).resolve() for link in ("last", "best")}
     for step in (1, 2, 3):  # killed after it pointed to the last one, before it dropped the oldest
-        shutil.copytree(path / "last", path / "checkpoints" / f"{step:08d}")
+        folder = shutil.copytree(path / "last", path / "checkpoints" / f"{step:08d}")
+        record(folder, folder.name)
     retraining = tiny_retraining(EVERYTHING, path=path)
     assert retraining.resume(newest_intact(path, lambda text: None))
     kept = {folder for folder in (path / "checkpoints").iterdir() if folder.resolve() not in pointed}

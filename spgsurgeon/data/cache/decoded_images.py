@@ -6,7 +6,6 @@ those are read from their source as ever), height, width, label and traits.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import mmap
 import os
@@ -33,6 +32,7 @@ from spgsurgeon.data.sources.image_decoding import Traits, set_traits, traits_of
 from spgsurgeon.data.sources.source import ImageSource
 from spgsurgeon.data.transforms.augmentation import StagedTransform
 from spgsurgeon.errors import SurgeonError
+from spgsurgeon.runs import locking
 
 _PIXELS, _INDEX = "pixels", "index.npy"
 _COLUMNS = 5
@@ -116,8 +116,7 @@ def decode(
         found = _open(place)
         if found is not None:
             return found
-        for left in [*folder.glob(f".{name}.*.tmp"), place]:  # by a process that was killed; we alone write here
-            shutil.rmtree(left, ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)  # it is damaged; we alone write here
         with atomic_folder(place) as temporary:
             with (temporary / _PIXELS).open("wb") as file:
                 index = write(file)
@@ -247,12 +246,14 @@ def _alone(folder: Path, lock: str) -> Iterator[None]:
     """Let one process at a time write into the folder; the lock goes with a process that is killed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / lock).open("w")
+        descriptor = os.open(folder / lock, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         raise SurgeonError(
             f"decoded pictures can't be kept in {folder}: {error.strerror or error}",
             hint="name another folder, or none: then each run decodes for itself",
         ) from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        locking.lock(descriptor, wait=True)
         yield
+    finally:
+        locking.unlock(descriptor)
