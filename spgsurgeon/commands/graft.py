@@ -6,15 +6,18 @@ import os
 from pathlib import Path
 from typing import Any
 
-from spgsurgeon.checkpoint.folders import write_grafted_folder
+from spgsurgeon.checkpoint.folders import read_grafted_folder, write_grafted_folder
+from spgsurgeon.checkpoint.hashing import content_hash
 from spgsurgeon.checkpoint.writing import atomic_folder, refuse_existing, refuse_overwriting_input
 from spgsurgeon.commands.inspect import describe
-from spgsurgeon.errors import UsageError
+from spgsurgeon.errors import SurgeonError, UsageError, VerificationError
 from spgsurgeon.loading.opening import open_model, state_of
 from spgsurgeon.loading.request import ModelRequest
+from spgsurgeon.replicas.grafted import layout_of
 from spgsurgeon.replicas.kinds import DEFAULT, kinds
 from spgsurgeon.replicas.kinds.kind import ReplicaKind
-from spgsurgeon.surgery.grafting import graft_proven
+from spgsurgeon.surgery.grafting import ProvenGraft, graft_proven
+from spgsurgeon.surgery.proof import prove_file
 
 
 def graft_folder(
@@ -31,7 +34,8 @@ def graft_folder(
     """Graft the base that `model` names, prove laws 1 and 2 on it, and write a grafted folder to `output`.
 
     `replicas` are by default those of the default kind. Returns the document of `graft --json`. Raises
-    VerificationError, and writes nothing, where a law does not hold, UsageError for a control.
+    VerificationError, and writes nothing, if a law does not hold or the files, read back, are not what was proven;
+    UsageError for a control.
     """
     replicas = replicas or kinds()[DEFAULT]()
     if replicas.control:
@@ -54,6 +58,7 @@ def graft_folder(
             config=opened.config(),
             manifest=proven.manifest,
         )
+        _prove_written(folder, proven)
     return {
         "output": str(output),
         "base": describe(opened, known_hash=proven.manifest.base["content_hash"]),
@@ -63,3 +68,14 @@ def graft_folder(
         "proof": proven.proof,
         "notes": opened.notes,
     }
+
+
+def _prove_written(folder: Path, proven: ProvenGraft) -> None:
+    """Prove that the files of a grafted folder, read back, are the base, its replicas, and what goes with them."""
+    base, replicas = proven.grafted.base, proven.grafted.replicas
+    prove_file(folder / "model.safetensors", proven.manifest.base["content_hash"], layout_of(base))
+    prove_file(folder / "temporary.safetensors", content_hash(state_of(replicas)), layout_of(replicas))
+    try:
+        read_grafted_folder(folder)
+    except SurgeonError as error:
+        raise VerificationError(f"what was written, read back, is damaged: {error.message}") from error

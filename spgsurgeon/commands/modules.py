@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spgsurgeon.checkpoint.hashing import content_hash
 from spgsurgeon.checkpoint.writing import atomic_file, write_safetensors, write_torch
 from spgsurgeon.errors import UsageError, did_you_mean
 from spgsurgeon.exporting.onnx_file import export_onnx
@@ -17,9 +18,10 @@ from spgsurgeon.models.sites.depth import find_depth_site
 from spgsurgeon.models.sites.heads import DepthSite, Site
 from spgsurgeon.models.sites.search import find_sites
 from spgsurgeon.recipe.reading import replicas_of
-from spgsurgeon.replicas.grafted import GraftedModel, detach
+from spgsurgeon.replicas.grafted import GraftedModel, detach, layout_of
 from spgsurgeon.replicas.kinds import DEFAULT
 from spgsurgeon.replicas.places import Place
+from spgsurgeon.surgery.proof import prove_file
 
 FORMATS = ("safetensors", "pt", "onnx")
 SUFFIXES = {".safetensors": "safetensors", ".pt": "pt", ".pth": "pt", ".onnx": "onnx"}
@@ -98,9 +100,9 @@ def export(
     """Write `model` to `path`, atomically, in the format its suffix names: .safetensors, .pt, .onnx.
 
     An ONNX file has a dynamic batch of pictures of `input_size` (channels, height, width) and is compared with the
-    model in onnxruntime first; a miss raises VerificationError and leaves no file. Of a segmentation model,
-    `onnx_outputs` "all" also writes the auxiliary output. Returns path, format and, for ONNX, the largest difference of
-    the logits.
+    model in onnxruntime first, any other is read back and must hold the same bits; a miss raises VerificationError and
+    leaves no file. Of a segmentation model, `onnx_outputs` "all" also writes the auxiliary output. Returns path, format
+    and, for ONNX, the largest difference of the logits, else the content hash of the file.
     """
     if isinstance(model, GraftedModel):
         raise UsageError("the model is grafted", hint="export strip(grafted)")
@@ -115,6 +117,8 @@ def export(
             write_torch(temporary, model.state_dict())
         else:
             write_safetensors(temporary, model.state_dict())
+        if kind != "onnx":
+            document["content_hash"] = prove_file(temporary, content_hash(model.state_dict()), layout_of(model))
     return document
 
 

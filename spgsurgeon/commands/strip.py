@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass
@@ -40,7 +41,7 @@ from spgsurgeon.replicas.kinds import replicas_from
 from spgsurgeon.replicas.outputs import outputs_of
 from spgsurgeon.runs.folder import recipe_of
 from spgsurgeon.surgery.grafting import regraft
-from spgsurgeon.surgery.proof import Layout, example_images, prove_strip
+from spgsurgeon.surgery.proof import Layout, example_images, prove_file, prove_strip
 from spgsurgeon.tasks.metrics import LOSS
 from spgsurgeon.tasks.task import Task
 from spgsurgeon.training.run import inputs_of
@@ -91,10 +92,10 @@ def strip_folder(
     `output` is a folder, or a single file where it ends in .safetensors, .pt or .onnx; `exports` names the formats
     (default: safetensors, or the file's own). Of an ONNX file, `opset`, the `image_size` (height, width) of its
     pictures in pixels (default: the model's own) and its outputs, "main" or "all", can be chosen. The proof: the layout
-    is the original's (and that of the model `reference`, if given), nothing of the graft is left, and the model read
-    back from the written file gives the grafted model's outputs bit for bit; an ONNX file agrees with it to float
-    rounding. Returns the document of `strip --json`; raises VerificationError, and writes nothing, where any of it
-    fails.
+    is the original's (and that of the model `reference`, if given), nothing of the graft is left, the written file has
+    the same bits when it is read back, and the model read from it gives the grafted model's outputs bit for bit; an
+    ONNX file agrees with it to float rounding. Returns the document of `strip --json`; raises VerificationError, and
+    writes nothing, where any of it fails.
     """
     formats, single = _formats(output, exports)
     onnx = _OnnxOptions(opset, image_size, onnx_outputs)
@@ -125,8 +126,7 @@ def strip_folder(
         for kind, path in paths.items():
             report = reports[kind] or _prove(path, patient)
             proof |= report.pop("proof")
-            named = {"path": str(output if single else output / _FILES[kind]), "format": kind}
-            outputs.append({**named, "content_hash": patient.content_hash, **report})
+            outputs.append({"path": str(output if single else output / _FILES[kind]), "format": kind, **report})
         if not single:
             write_json(temporary / "config.json", patient.config)
             card = _card(patient, source, proof, formats)
@@ -229,12 +229,18 @@ def _compare_layout(patient: _Patient, reference: str, output: Path) -> None:
 
 
 def _write(kind: str, path: Path, module: nn.Module, patient: _Patient, onnx: _OnnxOptions) -> dict[str, Any] | None:
-    """Write one format; return its report if writing proved it, as it does for ONNX."""
+    """Write one format; return its report if writing proved it, as it does for ONNX.
+
+    The content hash of an ONNX file is that of the weights it was made from: it need not hold them as they are. Its
+    bytes have a hash as well.
+    """
     if kind == "onnx":
         channels, height, width = patient.input_size
         size = (channels, *(onnx.image_size or (height, width)))
         report = export_onnx(module, path, size, outputs=onnx.outputs or "main", opset=onnx.opset)
         return {
+            "content_hash": patient.content_hash,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
             "largest_difference": report.largest_difference,
             "logits_scale": report.logits_scale,
             "opset": report.opset,
@@ -249,10 +255,16 @@ def _write(kind: str, path: Path, module: nn.Module, patient: _Patient, onnx: _O
 
 def _prove(path: Path, patient: _Patient) -> dict[str, Any]:
     """Read a written file back and prove it; return its report."""
+    content_hash = prove_file(path, patient.content_hash, patient.layout)
     stripped = _read_back(path, patient)
     proof = prove_strip(patient.grafted_outputs, stripped, patient.layout, patient.images)
     outputs = zip(outputs_of(run_in_eval(stripped, patient.images)), patient.grafted_outputs, strict=True)
-    return {"largest_difference": max((a - b).abs().max().item() for a, b in outputs), "proof": proof}
+    difference = max((a - b).abs().max().item() for a, b in outputs)
+    return {
+        "content_hash": content_hash,
+        "largest_difference": difference,
+        "proof": proof | {"file_read_back_equal": True},
+    }
 
 
 def _read_back(path: Path, patient: _Patient) -> nn.Module:

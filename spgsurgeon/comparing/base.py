@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spgsurgeon.checkpoint.folders import read_manifest, read_state
+from spgsurgeon.checkpoint.hashing import content_hash
 from spgsurgeon.checkpoint.writing import write_json, write_safetensors
 from spgsurgeon.data.classes import check_classes
 from spgsurgeon.data.opening import open_data, open_training
@@ -23,6 +24,8 @@ from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.recipe.data_section import HOLDOUT, DataSection, samples_of
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.recipe.schema import Recipe
+from spgsurgeon.replicas.grafted import layout_of
+from spgsurgeon.surgery.proof import prove_file
 
 WEIGHTS = "model.safetensors"
 
@@ -42,9 +45,14 @@ def open_base(request: ModelRequest, recipe: Recipe) -> OpenedModel:
 
 
 def write_base(folder: Path, opened: OpenedModel) -> None:
-    """Write the base as a folder of the Hub's layout, which every run of the comparison reads."""
+    """Write the base as a folder of the Hub's layout, which every run of the comparison reads.
+
+    Raises VerificationError where the weights, read back, are others.
+    """
     folder.mkdir()
-    write_safetensors(folder / WEIGHTS, state_of(opened.module))
+    state = state_of(opened.module)
+    write_safetensors(folder / WEIGHTS, state)
+    prove_file(folder / WEIGHTS, content_hash(state), layout_of(opened.module))
     write_json(folder / "config.json", opened.config())
 
 

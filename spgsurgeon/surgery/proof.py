@@ -5,16 +5,20 @@ Each check returns the laws that hold, by name, and raises VerificationError on 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from spgsurgeon.checkpoint.hashing import content_hash
-from spgsurgeon.errors import ArchitectureError, UsageError, VerificationError
+from spgsurgeon.checkpoint.containers.documents import read_document
+from spgsurgeon.checkpoint.hashing import DTYPE_NAMES, content_hash, same_bits
+from spgsurgeon.checkpoint.state_dict.specs import TensorSpec
+from spgsurgeon.checkpoint.values import content_hash_of
+from spgsurgeon.errors import ArchitectureError, SurgeonError, UsageError, VerificationError
 from spgsurgeon.replicas.grafted import GraftedModel, layout_of
 from spgsurgeon.replicas.outputs import outputs_of
 from spgsurgeon.replicas.stacking import ReplicaChain
@@ -63,6 +67,8 @@ def fingerprint(module: nn.Module, images: Tensor) -> Fingerprint:
 def prove_graft(grafted: GraftedModel, base: Fingerprint, images: Tensor) -> dict[str, bool]:
     """Prove laws 1 and 2 on a fresh graft: eval outputs and weights are the base's, each replica starts as identity.
 
+    All of it to the bit; only of hidden states the sign of zeros does not count: what a replica adds is 0, and -0 + 0
+    is 0.
     Raises ArchitectureError where the model fails in train mode or gives something else than a row a step and picture.
     """
     if content_hash(grafted.base.state_dict()) != base.content_hash:
@@ -70,8 +76,9 @@ def prove_graft(grafted: GraftedModel, base: Fingerprint, images: Tensor) -> dic
     if not _equal(_eval_outputs(grafted, images), base.outputs):
         raise VerificationError("the grafted model's outputs in eval mode differ from the base's (law 1)")
     for site, states in _training_states(grafted, images).items():
+        states = states + 0  # -0 becomes 0, as it does when a replica adds zero to it
         for t in range(1, grafted.steps):
-            if not torch.equal(states[t], states[0]):
+            if not same_bits(states[t], states[0]):
                 raise VerificationError(f"replica {t} at {site!r} does not start as the identity (law 2)")
     return {"state_dict_unchanged": True, "eval_outputs_equal": True, "replicas_start_as_identity": True}
 
@@ -90,9 +97,42 @@ def prove_strip(grafted_output: Any, stripped: nn.Module, layout: Layout, images
     return {"layout_equal": True, "no_hooks_left": True, "eval_outputs_equal": True}
 
 
+def prove_file(path: Path, content_hash: str, layout: Layout) -> str:
+    """Prove that a weights file, read back, holds keys, shapes and dtypes of `layout`, and values of that hash.
+
+    Returns the content hash of what was read, which is the one given.
+    """
+    entries = _read_back(path)
+    expected = {key: (shape, DTYPE_NAMES[dtype]) for key, shape, dtype in layout}
+    found = {key: (tuple(spec.shape), spec.dtype) for key, spec in entries.items()}
+    if differing := [key for key in {**expected, **found} if expected.get(key) != found.get(key)]:
+        raise _fault(path, f"its keys, shapes or dtypes are not the base's, first at {differing[0]!r}")
+    read = content_hash_of(entries)
+    if read != content_hash:
+        raise _fault(path, f"its content hash is {read[:12]}, not {content_hash[:12]}")
+    return read
+
+
+def _read_back(path: Path) -> Mapping[str, TensorSpec]:
+    """Return all tensors of a state dict in a file, by the keys that it has there."""
+    try:
+        document = read_document(path)
+        specs = {key: document.spec_of(key, value) for key, value in document.values.items()}
+    except SurgeonError as error:
+        raise _fault(path, error.message) from error
+    return {key: spec for key, spec in specs.items() if spec is not None}
+
+
+def _fault(path: Path, reason: str) -> VerificationError:
+    return VerificationError(
+        f"{path.name}, read back, is not what was to be written: {reason}",
+        hint="nothing was kept; look at the disk and the memory of this machine, then try again",
+    )
+
+
 def _equal(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> bool:
     """Return whether two models' outputs are the same, bit for bit."""
-    return len(found) == len(expected) and all(map(torch.equal, found, expected))
+    return len(found) == len(expected) and all(map(same_bits, found, expected))
 
 
 @torch.no_grad()

@@ -88,10 +88,8 @@ def test_the_guide_to_recipes_explains_every_key() -> None:
 
 
 def test_the_guide_to_recipes_gives_the_schemas_defaults() -> None:
-    kinds_as_written = [["data.source=digits", f"trp.kind={name}"] for name in kinds()]
-    of_each_kind = [yaml.safe_load(dump_recipe(read_recipe(None, asked))) for asked in kinds_as_written]
-        yaml.safe_load(dump_recipe(read_recipe(None, ["data.source=digits", f"trp.kind={k}"]))) for k in kinds()
-    ]
+    asked = [["data.source=digits", f"trp.kind={name}"] for name in kinds()]
+    of_each_kind = [yaml.safe_load(dump_recipe(read_recipe(None, overrides))) for overrides in asked]
     defaults = {**of_each_kind[0], "trp": {}}
     for document in reversed(of_each_kind):  # the first one's kind is the default
         defaults["trp"] |= document["trp"]

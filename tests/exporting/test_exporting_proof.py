@@ -313,3 +313,41 @@ def test_a_model_that_gives_no_tensor_is_refused():
     module.register_forward_hook(lambda module, inputs, output: {"out": output, "names": None})
     with pytest.raises(ArchitectureError, match=r"gives tensors, not a dict of out, names"):
         fingerprint(module, images)
+
+
+class Signs(nn.Module):
+    """Gives zeros whose signs another output does not have, and hidden states that hold -0."""
+
+    def __init__(self, sign: float) -> None:
+        super().__init__()
+        self.sign, self.fc = sign, nn.Linear(12, 7)
+        nn.init.zeros_(self.fc.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = nn.functional.hardswish(images.flatten(1)[:, :12] * 4)
+        logits = self.fc(hidden)
+        return torch.cat([logits, torch.zeros_like(logits[:, :1]) * self.sign], 1)
+
+
+def test_laws_1_and_4_are_of_bits_and_zeros_have_signs():
+    images = torch.randn(2, 3, 4, 4)
+    module = Signs(1.0).eval()
+    before = fingerprint(module, images)
+    assert prove_strip(before.outputs, module, layout_of(module), images)["eval_outputs_equal"]
+    module.sign = -1.0
+    assert torch.equal(module(images), before.outputs[0]), "equal, and not the same"
+    with pytest.raises(VerificationError, match="law 4"):
+        prove_strip(before.outputs, module, layout_of(module), images)
+    grafted = attach(module, "fc", replicas=T, rate=0.1)
+    with pytest.raises(VerificationError, match="law 1"):
+        prove_graft(grafted, before, images)
+
+
+def test_law_2_leaves_the_sign_of_zeros_aside():
+    """No sum with zero keeps -0; hard swish makes it, as in MobileNetV3."""
+    images = torch.randn(2, 3, 4, 4)
+    hidden = nn.functional.hardswish(images.flatten(1)[:, :12] * 4)
+    assert (hidden.eq(0) & hidden.signbit()).any()
+    module = Signs(1.0).eval()
+    before = fingerprint(module, images)
+    assert all(prove_graft(attach(module, "fc", replicas=T, rate=0.1), before, images).values())
