@@ -280,7 +280,7 @@ def test_a_grid_may_become_wider(grid: Any, compared: Path, tmp_path: Path) -> N
     folder = shutil.copytree(compared / "c", tmp_path / "c", symlinks=True)
     asked = replace(arguments_of(earlier, folder), learning_rates=grid, names_the_base=False)
     lineup = line_up(ARMS, folder / "compare-recipe.yaml", earlier.overrides)
-    assert go_on(asked, lineup, earlier, folder, {}) == started == read_plan(folder)
+    assert go_on(asked, lineup, earlier, folder, {}, lambda text: None) == started == read_plan(folder)
 
 
 def test_a_comparison_goes_on_with_another_cache(compared: Path, tmp_path: Path) -> None:

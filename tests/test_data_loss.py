@@ -194,7 +194,6 @@ def test_force_replaces_what_is_ours(output: str, place: Path) -> None:
 INTO_INPUTS = {
     "onto the data": ("z/data", "z/data", "{recipe}"),
     "around the data": ("z/data", "z", "{recipe}"),
-    "inside the data": ("z/data", "z/data/run", "{recipe}"),
     "inside a split": ("z/data", "z/data/train/run", "{recipe}"),
     "onto the data through a link": ("z/data", "link", "{recipe}"),
     "with data through a link": ("link", "z/data", "{recipe}"),
@@ -226,11 +225,11 @@ def test_no_output_meets_an_input(case: str, verb: str, force: tuple[str, ...], 
     assert "would overwrite the input" in err or not force
 
 
-def test_a_report_meets_no_data(place: Path) -> None:
+def test_a_run_and_its_report_may_lie_beside_the_splits_and_not_in_them(place: Path) -> None:
     make_image_folder(place / "data")
-    succeed("train", *TINY, *ON_FOLDER, "data.path=data", "data.workers=0", "-o", "of-folder")
-    for output in ("data/report", "data/train/report"):
-        assert "would overwrite the input" in refused(place, "report", "of-folder", "-o", output).err
+    succeed("train", *TINY, *ON_FOLDER, "data.path=data", "data.workers=0", "-o", "data/run")
+    succeed("report", "data/run", "-o", "data/report")
+    assert "would overwrite the input" in refused(place, "report", "data/run", "-o", "data/train/report").err
 
 
 def test_stripping_meets_neither_the_base_nor_the_data_it_came_from(place: Path) -> None:
@@ -239,7 +238,7 @@ def test_stripping_meets_neither_the_base_nor_the_data_it_came_from(place: Path)
         assert "would overwrite the input" in refused(place, "strip", "again", "-o", output, "--force").err
     make_image_folder(place / "data")
     succeed("train", *TINY, *ON_FOLDER, "data.path=data", "data.workers=0", "-o", "of-folder")
-    assert "would overwrite the input" in refused(place, "strip", "of-folder", "-o", "data/better").err
+    assert "would overwrite the input" in refused(place, "strip", "of-folder", "-o", "data/val/better").err
 
 
 def test_a_run_inside_its_own_base_is_refused(place: Path) -> None:

@@ -93,7 +93,7 @@ def compare(
             owned.enter_context(lock)
         else:
             owned.enter_context(own_folder(output, say))
-            plan = go_on(asked, lineup, read_plan(output), output, request)
+            plan = go_on(asked, lineup, read_plan(output), output, request, say)
         document, costs = Comparison(output, lineup, plan, crew, say).run()
         _write(output, document, costs)
         remove_ours(output / DECODED, OF_DECODED)

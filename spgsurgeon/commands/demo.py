@@ -21,7 +21,7 @@ from spgsurgeon.comparing.pool import one_thread
 from spgsurgeon.comparing.runs import merit, read_results, results_of
 from spgsurgeon.errors import UsageError
 from spgsurgeon.replicas import kinds
-from spgsurgeon.runs.locking import FolderLock
+from spgsurgeon.runtime.locking import FolderLock
 from spgsurgeon.runtime.signals import InterruptedRunError
 from spgsurgeon.tasks.registry import task_scored_by
 from spgsurgeon.training.run import train

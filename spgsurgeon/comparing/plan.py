@@ -24,7 +24,8 @@ from spgsurgeon.data.opening import open_data
 from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
 from spgsurgeon.recipe.data_section import HOLDOUT
 from spgsurgeon.recipe.schema import Recipe
-from spgsurgeon.training.run import FREE_KEYS, time_steps, train
+from spgsurgeon.runs.resuming import FREE_KEYS
+from spgsurgeon.training.run import time_steps, train
 
 PLAN, DOCUMENT, COSTS, RESULTS = "compare-plan.json", "compare.json", "costs.json", "results.jsonl"
 """Files of a comparison's folder: how it was started, what it found, what it cost, and a line a run that is done."""
@@ -62,6 +63,8 @@ class Plan:
     step_seconds: dict[str, float] | None = None
     taken_over: list[float] = field(default_factory=list)
     base_seen: dict[str, int] | None = None
+    data: dict[str, Any] | None = None
+    """Summaries of what is trained and scored on, by split; None where an earlier version began it."""
 
     @property
     def first_multiples(self) -> list[float]:

@@ -17,10 +17,11 @@ from spgsurgeon.errors import SurgeonError
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.runs.folder import last_of
 from spgsurgeon.runs.records import read_epochs
+from spgsurgeon.runs.resuming import FREE_KEYS
 from spgsurgeon.tasks.metrics import LOSS, Metric
 from spgsurgeon.tasks.task import Scores
 from spgsurgeon.training.number_guard import NonFiniteError
-from spgsurgeon.training.run import FREE_KEYS, train
+from spgsurgeon.training.run import train
 
 
 @dataclass(frozen=True)

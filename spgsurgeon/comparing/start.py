@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -36,12 +36,14 @@ from spgsurgeon.comparing.plan import (
 from spgsurgeon.comparing.reading import is_comparison
 from spgsurgeon.comparing.runs import Run, rate_of, read_results
 from spgsurgeon.comparing.table import of_the_base
-from spgsurgeon.data.opening import decoded_pictures_in
+from spgsurgeon.data.opening import decoded_pictures_in, open_data
 from spgsurgeon.errors import UsageError
 from spgsurgeon.loading.opening import OpenedModel, state_of
 from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.recipe.shipped import find_recipe
-from spgsurgeon.runs.locking import FolderLock
+from spgsurgeon.runs.data_records import DATA_FILES, write_files
+from spgsurgeon.runs.resuming import check_data, records_of, summaries
+from spgsurgeon.runtime.locking import FolderLock
 from spgsurgeon.training.run import inputs_of
 
 DECODED = "decoded"
@@ -49,7 +51,7 @@ DECODED = "decoded"
 OF_DECODED = ("*.lock", "*/")
 """What lies there, as patterns; see `ownership`."""
 _LATER = (
-    *(RESULTS, DOCUMENT, COSTS, "compare.md", "figures/*.png"),
+    *(RESULTS, DOCUMENT, COSTS, DATA_FILES, "compare.md", "figures/*.png"),
     *("runs/*/*/*/", "runs/*/*/*/*/"),  # a search has one for each trial
     *(f"{DECODED}/{pattern}" for pattern in OF_DECODED),
 )
@@ -78,6 +80,9 @@ def start(
     with atomic_folder(output, force=force, later=_LATER) as folder:
         shutil.copyfile(find_recipe(lineup.source), folder / RECIPE)
         _settle(plan, folder, opened, lineup)
+        records = records_of(open_data(lineup.recipe.data), lineup.recipe.data)
+        plan.data = summaries(records)
+        write_files(folder, records)
         write_json(folder / PLAN, asdict(plan))
         owned = FolderLock(folder)
     owned.moved_to(output)
@@ -86,9 +91,22 @@ def start(
     return plan, owned
 
 
-def go_on(asked: Arguments, lineup: Lineup, earlier: Plan, output: Path, request: ModelRequest) -> Plan:
-    """Return the plan of a comparison that was started before, with a wider grid where that is asked for."""
+def go_on(
+    asked: Arguments, lineup: Lineup, earlier: Plan, output: Path, request: ModelRequest, say: Callable[[str], None]
+) -> Plan:
+    """Return the plan of a comparison that was started before, with a wider grid where that is asked for.
+
+    Raises UsageError where its data is no longer what it was started on; `say` is told if that can't be known.
+    """
     plan = _plan_again(asked, lineup, earlier, output, request)
+    records = records_of(open_data(lineup.recipe.data), lineup.recipe.data)
+    if earlier.data is None:
+        say(f"{output} was begun by an earlier version, which kept no record of its data: it could not be checked")
+    else:
+        check_data(output, earlier.data, records, say)
+    if earlier.data != summaries(records):
+        write_files(output, records)
+    plan = replace(plan, data=summaries(records))
     if plan != earlier:
         with atomic_file(output / PLAN, force=True) as temporary:
             write_json(temporary, asdict(plan))

@@ -30,6 +30,14 @@ DECODED_PICTURES = "SPGSURGEON_DECODED_PICTURES"
 """The environment variable with the folder in which runs keep decoded pictures for each other; without it none does."""
 
 
+_PARTS = {
+    "masks": ("images", "masks"),
+    "voc": ("VOCdevkit",),
+    "coco": ("annotations", "train2017", "val2017"),
+}
+"""Folders of data sets that are not called like a split."""
+
+
 @contextmanager
 def decoded_pictures_in(folder: Path) -> Iterator[None]:
     """Let runs inside the block, those of processes that it starts too, share the pictures they decode in `folder`.
@@ -53,6 +61,18 @@ class Data:
 
     train: Source[Any]
     evaluation: Source[Any]
+
+
+def data_folders(section: DataSection) -> list[Path]:
+    """Return the folders that are read: those of the splits where there are such, else the whole data's.
+
+    What lies beside the splits, as runs may, is not read.
+    """
+    if section.path is None or section.source == "digits":
+        return []
+    root = Path(section.path).expanduser()
+    found = (root / name for name in (section.train, section.eval, *_PARTS.get(section.source, ())))
+    return [path for path in found if path.is_dir()] or [root]
 
 
 def open_data(section: DataSection) -> Data:

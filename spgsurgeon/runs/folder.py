@@ -40,15 +40,16 @@ from spgsurgeon.checkpoint.writing import (
     write_safetensors,
 )
 from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
-from spgsurgeon.runs.locking import FolderLock
+from spgsurgeon.runs.data_records import DATA_FILES
 from spgsurgeon.runs.metrics_log import MetricsLog
+from spgsurgeon.runtime.locking import FolderLock
 
 _RECIPE, _STATE = "recipe.yaml", "state.json"
 _ENVIRONMENT, _UNREADABLE = "environment.json", "unreadable.json"
 _EXTRAS = ("optimizer", "ema")
 _CHECKPOINTS = "checkpoints"
 _LATER = (
-    *("metrics.jsonl", _ENVIRONMENT, _UNREADABLE, "best", "last", ".best.tmp", ".last.tmp"),
+    *("metrics.jsonl", _ENVIRONMENT, _UNREADABLE, DATA_FILES, "best", "last", ".best.tmp", ".last.tmp"),
     *("tensorboard/events.out.tfevents.*", f"{_CHECKPOINTS}/*/"),
 )
 """What a run writes into its folder after that was made, as patterns; see `ownership`."""
@@ -124,8 +125,7 @@ class RunFolder:
         for pointer in ("best", "last") if best else ("last",):
             _point(self.path / pointer, Path(_CHECKPOINTS) / name)
         if checkpoint.unreadable:
-            with atomic_file(self.path / _UNREADABLE, force=True) as temporary:
-                write_json(temporary, dict(sorted(checkpoint.unreadable.items())))
+            self._write_unreadable(checkpoint.unreadable)
         self._drop_oldest()
 
     def load(self, folder: Path | None = None) -> Checkpoint | None:
@@ -164,6 +164,10 @@ class RunFolder:
         with atomic_file(path, force=True) as temporary:
             write_json(temporary, {"starts": [*starts, environment]})
 
+    def add_unreadable(self, name: str, reason: str) -> None:
+        """Note what a run ended with, so that it may be repaired; see `unreadable_of`."""
+        self._write_unreadable(unreadable_of(self.path) | {name: reason})
+
     def go_back_to(self, folder: Path) -> None:
         """Make `folder` the last checkpoint; drop those of later steps, but for the best, and what a kill left.
 
@@ -196,6 +200,10 @@ class RunFolder:
             raise DamagedFileError(f"{path} is damaged: its content hash is not the recorded one")
         return tensors
 
+    def _write_unreadable(self, found: Mapping[str, str]) -> None:
+        with atomic_file(self.path / _UNREADABLE, force=True) as temporary:
+            write_json(temporary, dict(sorted(found.items())))
+
     def _unpointed(self, name: str) -> str:
         """Return `name`, or one like it where a pointer leads there or somebody put something there.
 
@@ -216,7 +224,7 @@ class RunFolder:
 
     def _drop_unfinished(self) -> None:
         """Remove what a kill left half written, beside the folder too, if it came while that was made."""
-        path, files = self.path.resolve(), (_ENVIRONMENT, _UNREADABLE, "metrics.jsonl")
+        path, files = self.path.resolve(), (_ENVIRONMENT, _UNREADABLE, DATA_FILES, "metrics.jsonl")
         sweep(path.parent, path.name.__eq__)
         sweep(path, files.__contains__)
         pointers = (".best.tmp", ".last.tmp")
@@ -246,6 +254,14 @@ def own_run(run: Path, warn: Callable[[str], None]) -> FolderLock:
     if (run / _CHECKPOINTS).is_symlink():
         warn(f"{run / _CHECKPOINTS} is a link, so nothing is removed there: older checkpoints stay")
     return owned
+
+
+def unreadable_of(run: Path) -> dict[str, str]:
+    """Return why pictures could not be read, by their path, as far as a run notes it."""
+    try:
+        return read_json_object(run / _UNREADABLE)
+    except SurgeonError:  # nothing was noted
+        return {}
 
 
 def newest_intact(run: Path, warn: Callable[[str], None]) -> Path | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from spgsurgeon.data.cache.caching import Cache
 from spgsurgeon.data.loading.loader import EvaluationBatches, TrainingBatches
@@ -36,9 +37,16 @@ def switches(recipe: Recipe) -> Iterator[None]:
 
 
 def make_retraining(
-    case: Case, processes: Processes, run: RunFolder | None = None, progress: Progress | None = None
+    case: Case,
+    processes: Processes,
+    run: RunFolder | None = None,
+    progress: Progress | None = None,
+    stands_on: Mapping[str, Any] | None = None,
 ) -> Retraining:
-    """Return the retraining of a case, before its first step; without a `run` folder nothing is written."""
+    """Return the retraining of a case, before its first step; without a `run` folder nothing is written.
+
+    `stands_on` is what its checkpoints keep of recipe and data.
+    """
     cache = _cache(case, processes, progress)
     return Retraining(
         case.grafted,
@@ -51,6 +59,7 @@ def make_retraining(
         step_labels=replicas_from(case.manifest.trp).step_labels(case.opened),
         run=run,
         progress=progress,
+        stands_on=stands_on,
     )
 
 

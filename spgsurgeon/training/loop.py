@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from itertools import islice
@@ -62,7 +62,8 @@ class Retraining:
     """One retraining from its first step, or from a checkpoint, to its end.
 
     `recipe` says how; the model, its replicas, the data and the task are given. Without a `run` folder nothing is
-    written. `step_labels` has one entry a step (T+1); see `summarize`.
+    written. `step_labels` has one entry a step (T+1); see `summarize`. Checkpoints keep `stands_on`, what a run that
+    resumes compares itself with.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Retraining:
         step_labels: Sequence[str],
         run: RunFolder | None = None,
         progress: Progress | None = None,
+        stands_on: Mapping[str, Any] | None = None,
     ) -> None:
         settings = recipe.training
         self.steps_per_epoch = training.batches_per_epoch // settings.accumulate
@@ -102,6 +104,7 @@ class Retraining:
             scaler=torch.amp.GradScaler(processes.device.type, enabled=self._precision == torch.float16),
             ema=ModelEmaV3(grafted, decay=settings.ema) if settings.ema else None,
             counters=Counters(cold_finished=recipe.cold_start.most_epochs == 0),
+            stands_on=stands_on or {},
         )
         self._keeping = Safekeeping(self.state, processes, progress)
         self._stepper = Stepper(

@@ -9,14 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from spgsurgeon.checkpoint.folders import read_state
 from spgsurgeon.checkpoint.writing import refuse_existing, refuse_overwriting_input
-from spgsurgeon.errors import UsageError
+from spgsurgeon.data.opening import data_folders, open_data
+from spgsurgeon.errors import DataError, UsageError
 from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.recipe.shipped import find_recipe
 from spgsurgeon.recipe.writing import dump_recipe
+from spgsurgeon.runs.data_records import DATA_FILES, write_files
 from spgsurgeon.runs.folder import RunFolder, last_of, newest_intact, own_run, recipe_of
+from spgsurgeon.runs.resuming import FREE_KEYS, check_run, differing, records_of, stands_on
 from spgsurgeon.runtime.distributed import Processes, choose_precision, join_processes, known_to_torchrun, tell_torchrun
 from spgsurgeon.runtime.environment import environment
 from spgsurgeon.runtime.resources import default_workers
@@ -26,9 +30,6 @@ from spgsurgeon.training.plan import plan
 from spgsurgeon.training.preparing import Case, prepare
 from spgsurgeon.training.progress import Progress
 from spgsurgeon.training.state import Counters
-
-FREE_KEYS = ("data.cache", "data.workers")
-"""What a resumed run may have otherwise: the weights don't depend on them. environment.json has those of each start."""
 
 
 def train(
@@ -49,12 +50,13 @@ def train(
     """Retrain `model` (else the recipe's) by `recipe` with `overrides`, into the run folder `output`.
 
     `resume` goes on from the run's last checkpoint, or starts where there is none; its recipe is the run's own, and a
-    recipe given all the same must agree with it. `dry_run` checks recipe, model and data against each other, takes one
-    batch through the model and returns the plan. `random_weights` starts a model by name from nothing, with as many
-    classes as the data has; `num_classes` gives a base with others a new head. A run that fails before its first
-    checkpoint leaves no folder. One process at a time may write into a run's folder (under torchrun the first one):
-    `resume` and `force` are refused while another one does. Under torchrun each process calls this, and an attempt
-    after the first goes on with the run that an earlier one started, as with `resume`.
+    recipe given all the same must agree with it. It is refused where recipe or data are not those of the run's start.
+    `dry_run` checks recipe, model and data against each other, takes one batch through the model and returns the plan.
+    `random_weights` starts a model by name from nothing, with as many classes as the data has; `num_classes` gives a
+    base with others a new head. A run that fails before its first checkpoint leaves no folder. One process at a time
+    may write into a run's folder (under torchrun the first one): `resume` and `force` are refused while another one
+    does. Under torchrun each process calls this, and an attempt after the first goes on with the run that an earlier
+    one started, as with `resume`.
     Returns the document of `train --json` (on processes other than the first: the same scores).
     """
     output = output or Path("runs") / (Path(recipe).stem if recipe else "run")
@@ -62,26 +64,39 @@ def train(
     resume = resume or restarted
     started = resume and output.exists()
     settled = _settle(output, model, recipe, overrides, resume=resume, started=started, force=force)
-    warn = progress.warning if progress else lambda text: None
+    said: list[str] = []
+
+    def warn(text: str) -> None:
+        said.append(text)
+        if progress:
+            progress.warning(text)
+
     with switches(settled), join_processes(settled.training.device) as processes, ExitStack() as owned:
         if started and processes.leads and not dry_run:
             owned.enter_context(own_run(output, warn))
         checkpoint = newest_intact(output, warn) if started else None
+        data = open_data(settled.data)
+        records = records_of(data, settled.data) if processes.leads else {}
+        now = stands_on(settled, records)
+        before = read_state(checkpoint).get("stands_on") if checkpoint is not None else None
         if checkpoint is not None:
-            case = prepare(settled, ModelRequest(str(checkpoint), weights="raw"), resumes=True)
+            if processes.leads:
+                check_run(output, before, settled, records, warn)
+            case = prepare(settled, ModelRequest(str(checkpoint), weights="raw"), resumes=True, data=data)
         else:  # also if the run was killed in its first evaluation
             assert settled.model is not None
             seed = settled.training.seed if random_weights else None
-            case = prepare(settled, ModelRequest(settled.model, weights, arch, num_classes, seed))
+            case = prepare(settled, ModelRequest(settled.model, weights, arch, num_classes, seed), data=data)
             refuse_overwriting_input(output, case.opened.paths())
         if settled.data.eval == settled.data.train:
             note = "data.eval is the split that is trained on: the scores say nothing of other pictures"
             case = replace(case, opened=replace(case.opened, notes=[*case.opened.notes, note]))
+        case = replace(case, opened=replace(case.opened, notes=[*case.opened.notes, *said]))
         if restarted:
             note = f"torchrun restarted the processes; {output} was gone on with"
             case = replace(case, opened=replace(case.opened, notes=[*case.opened.notes, note]))
         run = RunFolder(output, case.config, case.manifest, keep=settled.training.checkpoints.keep)
-        with make_retraining(case, processes, run, progress) as retraining:
+        with make_retraining(case, processes, run, progress, now) as retraining:
             if dry_run:
                 return plan(retraining) | _describe(case, processes, output)
             if checkpoint is not None:
@@ -89,6 +104,8 @@ def train(
             if not started and processes.leads:
                 owned.enter_context(run.create(dump_recipe(settled), force=force))
                 tell_torchrun(_name(output))
+            if processes.leads and (before != now or not (output / DATA_FILES).exists()):
+                write_files(output, records)
             counters = _run(retraining, run, settled, started=started)
             return _document(counters, run, [*case.opened.notes, *retraining.remarks], case)
 
@@ -118,8 +135,7 @@ def _settle(
 
 def inputs_of(recipe: Recipe, source: str | Path | None) -> list[Path]:
     """Return the files and folders that a run by `recipe`, read from `source`, reads: recipe, model and data."""
-    data = None if recipe.data.source == "digits" else recipe.data.path
-    paths = [Path(each).expanduser() for each in (recipe.model, data) if each is not None]
+    paths = [*([Path(recipe.model)] if recipe.model else []), *data_folders(recipe.data)]
     return [path for path in paths if os.path.lexists(path)] + ([find_recipe(source)] if source is not None else [])
 
 
@@ -132,10 +148,12 @@ def _run(retraining: Retraining, run: RunFolder, recipe: Recipe, *, started: boo
         processes.wait()
         _check_shared(run.path, processes)
         return retraining.run()
-    except Exception:
+    except Exception as error:
         retraining.close()
         if processes.leads and not started:
             run.discard_unstarted()
+        if isinstance(error, DataError) and "unusable" in error.details and run.path.is_dir():
+            run.add_unreadable(error.details["unusable"], error.message)
         raise
 
 
@@ -193,7 +211,7 @@ def _recipe_of_run(output: Path, model: str | None, recipe: str | Path | None, o
     if recipe is not None:
         given = read_recipe(recipe, overrides)
         given = given.model_copy(update={"model": model or given.model})
-        keys = [key for key in _differing(given, own) if key not in FREE_KEYS]
+        keys = [key for key in differing(given, own) if key not in FREE_KEYS]
         if keys:
             raise UsageError(
                 f"the recipe differs from the one that {output} was started with, in {', '.join(keys)}",
@@ -206,19 +224,6 @@ def _recipe_of_run(output: Path, model: str | None, recipe: str | Path | None, o
             hint="start another run with -o",
         )
     return own
-
-
-def _differing(given: Recipe, own: Recipe) -> list[str]:
-    """Return the dotted keys that two recipes have other values of."""
-
-    def values(section: dict[str, Any], path: str = "") -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key, value in section.items():
-            found |= values(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}": value}
-        return found
-
-    one, other = values(given.model_dump(exclude={"compare"})), values(own.model_dump(exclude={"compare"}))
-    return [key for key in {**one, **other} if one.get(key) != other.get(key)]
 
 
 def _describe(case: Case, processes: Processes, output: Path) -> dict[str, Any]:

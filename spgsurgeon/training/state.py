@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -50,6 +51,8 @@ class TrainingState:
     ema: ModelEmaV3 | None
     counters: Counters
     moments: Moments | None = None
+    stands_on: Mapping[str, Any] = field(default_factory=dict)
+    """What must be the same when it resumes, as plain data: recipe and data."""
 
     def checkpoint(self) -> Checkpoint:
         """Return what a run goes on from. The tensors are the live ones, not copies."""
@@ -57,6 +60,7 @@ class TrainingState:
         if self.moments is not None:
             tensors |= {f"{_COLD}{k}": v for k, v in vars(self.moments).items() if v is not None}
         state: dict[str, Any] = {"counters": asdict(self.counters), "optimizer": numbers}
+        state |= {"stands_on": dict(self.stands_on)} if self.stands_on else {}
         return Checkpoint(
             base=self.grafted.base.state_dict(),
             temporary=self.grafted.replicas.state_dict(),

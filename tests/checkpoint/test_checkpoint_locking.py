@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from spgsurgeon.errors import UsageError
-from spgsurgeon.runs import locking
-from spgsurgeon.runs.locking import LOCK, FolderLock, check_unowned
+from spgsurgeon.runtime import locking
+from spgsurgeon.runtime.locking import LOCK, FolderLock, check_unowned
 
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from spgsurgeon.runs.locking import FolderLock
+from spgsurgeon.runtime.locking import FolderLock
 owned = FolderLock(Path(sys.argv[1]))
 if sys.argv[2:] and os.fork() == 0:  # a loader worker
     time.sleep(60)

@@ -18,7 +18,7 @@ from spgsurgeon.checkpoint.ownership import (
     temporary_of,
 )
 from spgsurgeon.errors import UsageError
-from spgsurgeon.runs.locking import LOCK
+from spgsurgeon.runtime.locking import LOCK
 
 
 @pytest.fixture

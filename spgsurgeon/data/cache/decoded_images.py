@@ -32,7 +32,7 @@ from spgsurgeon.data.sources.image_decoding import Traits, set_traits, traits_of
 from spgsurgeon.data.sources.source import ImageSource
 from spgsurgeon.data.transforms.augmentation import StagedTransform
 from spgsurgeon.errors import SurgeonError
-from spgsurgeon.runs import locking
+from spgsurgeon.runtime import locking
 
 _PIXELS, _INDEX = "pixels", "index.npy"
 _COLUMNS = 5

@@ -140,8 +140,9 @@ def unusable_error(source: Source[Any], found: Unusable) -> DataError:
     return DataError(
         f"can't use {source.describe(found.index)}: {found.reason}",
         hint=found.hint
-        or "repair or remove it, then run the command again (train: with --resume); "
+        or "repair it and run the command again (train: with --resume), or remove it and start anew; "
         "data.unreadable=skip (eval: --unreadable skip) leaves such images out, and lists all of them",
+        unusable=source.describe(found.index),
     )
 
 

@@ -42,6 +42,7 @@ class _CocoMasks:
     dataset: Any
     ids: tuple[int, ...]
     ignore: tuple[int, ...]
+    annotations: Path
     decoding: Decoding = AS_IS
     classes: tuple[str, ...] = VOC_CLASSES
     notes: tuple[str, ...] = ()
@@ -60,6 +61,12 @@ class _CocoMasks:
 
     def _path(self, index: int) -> Path:
         return Path(self.dataset.root) / str(self.dataset.coco.imgs[self.ids[index]].get("file_name"))
+
+    def file_paths(self) -> Iterable[str | Path]:
+        return (self.annotations, *map(self.describe, range(len(self))))
+
+    def marks(self) -> Iterable[str]:
+        return ()
 
     def _draw(self, index: int, image: Image.Image) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Return class ids [H, W], BORDER where instances overlap."""
@@ -125,7 +132,7 @@ def open_coco(root: Path, split: str, ignore: Iterable[int] = (), decoding: Deco
         raise UsageError(f"{annotations} holds no instances as COCO's do: {error!r}") from error
     if not ids:
         raise UsageError(f"{annotations} names no picture to use")
-    return _CocoMasks(f"coco ({split})", dataset, tuple(ids), tuple(ignore), decoding)
+    return _CocoMasks(f"coco ({split})", dataset, tuple(ids), tuple(ignore), annotations, decoding)
 
 
 def _check_names(coco: Any, ids: Iterable[int]) -> None:

@@ -18,11 +18,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from spgsurgeon.data.sources.file_states import file_states, tree_states
+from spgsurgeon.data.sources.file_states import file_states, tree_files
 from spgsurgeon.data.sources.image_decoding import AS_IS, ENDINGS, Decoding, as_rgb, decode
 from spgsurgeon.data.sources.image_listing import LeftOut, is_hidden
 from spgsurgeon.data.sources.shards import open_shards
-from spgsurgeon.data.sources.source import ImageSource, existing_folder, listing, nearby_folders, printable
+from spgsurgeon.data.sources.source import (
+    ImageSource,
+    existing_folder,
+    listing,
+    nearby_folders,
+    printable,
+    short_hash,
+)
 from spgsurgeon.data.strata import stratified_order
 from spgsurgeon.errors import UsageError, did_you_mean
 
@@ -98,6 +105,12 @@ class _Digits:
     def labels(self) -> NDArray[np.int64]:
         return np.array(self.targets)
 
+    def file_paths(self) -> Iterable[str | Path]:
+        return ()
+
+    def marks(self) -> Iterable[str]:
+        return [short_hash(self.pixels.tobytes()), short_hash(str(self.targets).encode())]
+
     def fingerprint(self) -> Iterable[str]:
         return [self.name, self.pixels.tobytes().hex(), str(self.targets)]
 
@@ -139,10 +152,16 @@ class _TorchvisionSource:
     def labels(self) -> NDArray[np.int64]:
         return _labels_of(self, getattr(self.dataset, "targets", None))
 
-    def fingerprint(self) -> Iterable[str]:
+    def file_paths(self) -> Iterable[str | Path]:
         samples = getattr(self.dataset, "samples", None)
-        files = file_states(path for path, _ in samples) if samples else tree_states(_folder_of(self.dataset))
-        return [self.name, repr(self.decoding), str(getattr(self.dataset, "targets", None)), *files]
+        return (path for path, _ in samples) if samples else tree_files(_folder_of(self.dataset))
+
+    def marks(self) -> Iterable[str]:
+        return [repr(self.decoding), short_hash(str(getattr(self.dataset, "targets", None)).encode())]
+
+    def fingerprint(self) -> Iterable[str]:
+        targets = str(getattr(self.dataset, "targets", None))
+        return [self.name, repr(self.decoding), targets, *file_states(self.file_paths())]
 
     def describe(self, index: int) -> str:
         samples = getattr(self.dataset, "samples", None)  # (path, label) pairs of those that are kept as files
@@ -235,8 +254,14 @@ class _ReaderSource:
         targets = getattr(self.dataset.reader, "iter_targets", None)  # which older ones lack
         return _labels_of(self, list(targets()) if targets else None)
 
+    def file_paths(self) -> Iterable[str | Path]:
+        return ()
+
+    def marks(self) -> Iterable[str]:
+        return [str(getattr(self.dataset.reader.dataset, "_fingerprint", None))]
+
     def fingerprint(self) -> Iterable[str]:
-        return [self.name, repr(self.decoding), str(getattr(self.dataset.reader.dataset, "_fingerprint", None))]
+        return [self.name, repr(self.decoding), *self.marks()]
 
     def describe(self, index: int) -> str:
         return f"{self.name}, sample {index}"

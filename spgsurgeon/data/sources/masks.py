@@ -93,6 +93,12 @@ class _MaskFiles:
     def describe(self, index: int) -> str:
         return printable(str(self.pairs[index][0]))
 
+    def file_paths(self) -> Iterable[Path]:
+        return (path for pair in self.pairs for path in pair)
+
+    def marks(self) -> Iterable[str]:
+        return ()
+
 
 def _open_folder(root: Path, split: str, classes: Classes, reading: MaskReading) -> MaskSource:
     folders = _image_and_mask_folders(root, split)

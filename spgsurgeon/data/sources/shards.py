@@ -11,7 +11,7 @@ import io
 import itertools
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from spgsurgeon.data.sources.class_names import CLASS_NAMES, Classes, class_name
 from spgsurgeon.data.sources.file_states import file_states
 from spgsurgeon.data.sources.image_decoding import AS_IS, ENDINGS, Decoding, decode
 from spgsurgeon.data.sources.shard_files import Shards, find_shards, refuse_remote
-from spgsurgeon.data.sources.source import ImageSource, Source, existing_folder, listing
+from spgsurgeon.data.sources.source import ImageSource, Source, existing_folder, listing, short_hash
 from spgsurgeon.data.sources.tar_members import Member, members
 from spgsurgeon.errors import DataError, UsageError
 
@@ -103,6 +103,12 @@ class _ShardSource:
 
     def labels(self) -> NDArray[np.int64]:
         return self.index["label"].astype(np.int64)
+
+    def file_paths(self) -> Iterable[Path]:
+        return self.paths
+
+    def marks(self) -> Iterable[str]:
+        return [short_hash(self.index.tobytes())]
 
     def fingerprint(self) -> Iterator[str]:
         return itertools.chain([self.index.tobytes().hex(), repr(self.decoding)], file_states(self.paths))

@@ -5,6 +5,7 @@ Labelled pictures come from `image_sources`, pictures with masks from `mask_sour
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -41,6 +42,15 @@ class Source(Protocol[Target]):
 
     def describe(self, index: int) -> str:
         """Return where a sample is, for messages: its file's path where it has one."""
+
+    def file_paths(self) -> Iterable[str | Path]:
+        """Return the files that `read` goes to; none where it goes to no files, or they are not known."""
+
+    def marks(self) -> Iterable[str]:
+        """Return lines of which one changes where the samples may be others, although names and states of files do not.
+
+        Each is short.
+        """
 
 
 class ImageSource(Source[int], Protocol):
@@ -100,6 +110,11 @@ def nearby_folders(parent: Path, name: str) -> str:
     """Return a hint naming the sub-folders of `parent` that `name` may be a slip for, else those that there are."""
     present = sorted(entry.name for entry in parent.iterdir() if entry.is_dir()) if parent.is_dir() else []
     return did_you_mean(name, present) or f"sub-folders there: {listing(present, 10) if present else 'none'}"
+
+
+def short_hash(data: bytes) -> str:
+    """Return a hash as text, for `Source.marks`."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def printable(name: str) -> str:
