@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # a process with threads must not be forked
-sys.path += [str(Path(__file__).parent.parent), str(Path(__file__).parent.parent / "training")]
+sys.path.append(str(Path(__file__).parents[1] / "support"))
 
 import torch
 from killable_runs import FORK, KINDS, PHASES, Board, Draw, Kind, start

@@ -19,7 +19,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent.parent))
+sys.path.append(str(Path(__file__).parents[1] / "support"))
 
 from command_line import snapshot
 from signalled_commands import TINY_RUN, TORCHRUN, Command, faults, progress_of, share_done, starts_of

@@ -10,7 +10,6 @@ import pytest
 import torch
 from odd_images import DEEP, ORDINARY, encoded, of_mode
 from PIL import Image
-from spgsurgeon.tasks.scoring import SegmentationTally
 
 from spgsurgeon.data.cache.caching import Cache
 from spgsurgeon.data.loading.loader import EvaluationBatches, TrainingBatches
@@ -23,6 +22,7 @@ from spgsurgeon.data.transforms.augmentation import Augmentation, evaluation_tra
 from spgsurgeon.data.transforms.joint import joint_evaluation_transform, joint_training_transform
 from spgsurgeon.errors import DataError
 from spgsurgeon.models.preprocessing import Preprocessing
+from spgsurgeon.tasks.segmentation import SegmentationTally
 
 PREPROCESSING = Preprocessing(input_size=(3, 8, 8))
 UPRIGHT, TURNED = (ORDINARY[name][0] for name in ("jpeg turned 1", "jpeg turned 6"))

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing
+from launches import free_port
 from pretended_cuda import CUDA, PROCESSES, PretendedCUDA, needs_cuda_build
-from test_training_processes import free_port
 from tiny_masks import TinySegmenter
 from tiny_runs import ONE_PROCESS, images_with
 from torch import Tensor

@@ -5,47 +5,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from held_folders import held_elsewhere
 
 from spgsurgeon.errors import UsageError
 from spgsurgeon.runtime import locking
 from spgsurgeon.runtime.locking import LOCK, FolderLock, check_unowned
-
-HOLDER = """
-import os, sys, time
-from pathlib import Path
-from spgsurgeon.runtime.locking import FolderLock
-owned = FolderLock(Path(sys.argv[1]))
-if sys.argv[2:] and os.fork() == 0:  # a loader worker
-    time.sleep(60)
-    os._exit(0)
-print("held", flush=True)
-sys.stdin.read()
-"""
-
-
-@contextmanager
-def held_elsewhere(folder: Path, *, forks: bool = False) -> Iterator[subprocess.Popen[str]]:
-    """Let another process own the folder inside the block."""
-    command = [sys.executable, "-c", HOLDER, str(folder), *(["forks"] if forks else [])]
-    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "start_new_session": True}
-    process = subprocess.Popen(command, **streams)  # type: ignore[call-overload]
-    assert process.stdout.readline() == "held\n"
-    try:
-        yield process
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        process.stdin.close()
-        process.stdout.close()
 
 
 def test_one_at_a_time_and_by_name(tmp_path: Path) -> None:

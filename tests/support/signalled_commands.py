@@ -17,7 +17,7 @@ from typing import Any
 
 from leftover_processes import MARK, command_of, marked, seconds_until_gone
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 TINY_RUN = (
     *("train", "timm/test_resnet", "--random-weights", "--recipe", "digits-dropout", "--json"),
     *("data.workers=2", "cold_start.epochs=1", "training.checkpoints.steps=3", "training.device=cpu"),

@@ -32,7 +32,7 @@ from spgsurgeon.cli.app import app
 from spgsurgeon.cli.terminal.console import Verbosity, working
 from spgsurgeon.data.sources.images import open_source
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "torchvision", "timm", "numpy", "onnx", "onnxruntime", "sklearn", "matplotlib", "jinja2")
 
 

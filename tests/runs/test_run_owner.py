@@ -13,9 +13,7 @@ from pathlib import Path
 
 import pytest
 from command_line import DIGITS, TINY, snapshot, spgsurgeon, succeed
-
-sys.path.insert(0, str(Path(__file__).parent / "checkpoint"))
-from test_checkpoint_locking import held_elsewhere
+from held_folders import held_elsewhere
 
 SMALL = ("training.batch_size=500", "data.workers=0")
 PLAIN = ("train", *TINY, *DIGITS, *SMALL, "trp.kind=none")

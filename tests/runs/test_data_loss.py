@@ -210,7 +210,7 @@ def forced_inputs(place: Path, case: str) -> tuple[list[object], str]:
     )  # even if it said that it is ours
     (place / "link").symlink_to("z/data")
     (place / "mine").mkdir()
-    shutil.copy(Path(__file__).parent.parent / "recipes" / "digits-dropout.yaml", place / "mine" / "recipe.yaml")
+    shutil.copy(Path(__file__).parents[2] / "recipes" / "digits-dropout.yaml", place / "mine" / "recipe.yaml")
     arguments = [argument for argument in ON_FOLDER if argument not in ("--recipe", "digits-dropout")]
     return [*arguments, "--recipe", recipe.format(recipe="digits-dropout"), f"data.path={data}"], output
 
