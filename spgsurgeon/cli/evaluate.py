@@ -9,6 +9,7 @@ import typer
 
 from spgsurgeon.cli.terminal.console import columns, emit, image_size, pairs
 from spgsurgeon.cli.terminal.options import Arch, Model, Weights, check_weights
+from spgsurgeon.data.sources.forms import SOURCES, described
 
 
 def command(
@@ -17,8 +18,7 @@ def command(
         str,
         typer.Option(
             "--data",
-            help="An image-folder tree, wds (tar files), digits, torch/NAME or hfds/NAME; with masks, a folder with "
-            "SPLIT/images and SPLIT/masks, voc or coco.",
+            help=f"A folder, or the form of the data by name: {described(SOURCES.values())}.",
         ),
     ],
     data_path: Annotated[Path | None, typer.Option("--data-path", help="Where data given by name lies.")] = None,

@@ -11,15 +11,16 @@ from spgsurgeon.data.classes import check_classes, classes_said_by
 from spgsurgeon.data.loading.loader import EvaluationBatches
 from spgsurgeon.data.loading.seen import check_drawn, over_processes, said_of_masks, said_of_traits
 from spgsurgeon.data.sources.class_names import CLASS_NAMES
+from spgsurgeon.data.sources.forms import MASKED, form_of, samples_of, spelled
 from spgsurgeon.data.sources.image_decoding import Decoding
-from spgsurgeon.data.sources.images import open_source
-from spgsurgeon.data.sources.masks import MASK_SOURCES, holds_masks, open_mask_source
+from spgsurgeon.data.sources.masks import holds_masks
+from spgsurgeon.data.sources.opening import open_source
 from spgsurgeon.data.sources.shards import with_classes
 from spgsurgeon.data.sources.source import Source, check_several_classes
 from spgsurgeon.errors import UsageError
 from spgsurgeon.loading.opening import OpenedModel, open_model
 from spgsurgeon.loading.request import ModelRequest
-from spgsurgeon.recipe.data_section import MASKED, known_range, samples_of
+from spgsurgeon.recipe.data_section import known_range
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.runs.folder import run_of
 from spgsurgeon.runtime.distributed import Processes, choose_precision, join_processes
@@ -154,12 +155,13 @@ def _find_data(data: str, path: Path | None) -> tuple[str | None, Path | None]:
     """Return the form of the data that `--data` names, None for a folder's path, and the folder that it lies in."""
     if path is None and Path(data).expanduser().is_dir():
         return None, Path(data)
-    if path is None and data != "digits" and "/" in data and not data.startswith(("torch/", "hfds/")):
-        raise UsageError(
-            f"there is no folder {data}",
-            hint="--data is a folder, wds, digits, torch/NAME or hfds/NAME; voc or coco, which have masks",
-        )
-    if path is None and (data.startswith("torch/") or data in ("wds", *MASK_SOURCES)):
+    try:
+        form = form_of(data)
+    except UsageError as error:
+        if path is None and "/" in data:
+            raise UsageError(f"there is no folder {data}", hint=f"--data is a folder, or one of {spelled()}") from error
+        raise
+    if path is None and form.needs_path:
         raise UsageError(f"--data {data} needs the folder it lies in", hint="--data-path FOLDER")
     return data, path
 
@@ -182,18 +184,19 @@ def _open_data(
 ) -> Source[Any]:
     """Open the data where it fits the model's task."""
     opened.task.check_samples(samples_of(form), opened.source)
-    if form not in MASK_SOURCES:
+    takes = form_of(form).takes
+    if samples_of(form) != MASKED:
         if ignore:
             raise UsageError(f"--ignore is for masks, and the data has {samples_of(form)}", hint="leave --ignore out")
         if mask_values:
             raise UsageError(f"--mask-value is for masks, and the data has {samples_of(form)}", hint="leave it out")
         return with_classes(open_source(form, root, split, decoding=decoding), opened.identity.num_classes)
     classes = None
-    if form == "masks" and root is not None and not (root.expanduser() / CLASS_NAMES).is_file():
+    if "classes" in takes and root is not None and not (root.expanduser() / CLASS_NAMES).is_file():
         classes = opened.config().get("label_names") or opened.identity.num_classes
-    values = opened.mask_values if mask_values is None and form == "masks" else mask_values or {}
+    values = opened.mask_values if mask_values is None and "mask_values" in takes else mask_values or {}
     unscored = [value for value in opened.ignored if value not in values] if ignore is None else ignore
-    return open_mask_source(form, root, split, classes=classes, ignore=unscored, values=values, decoding=decoding)
+    return open_source(form, root, split, classes=classes, ignore=unscored, values=values, decoding=decoding)
 
 
 def _ignored_as_trained(opened: OpenedModel, ignore: Sequence[int] | None) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from spgsurgeon.data.sources.class_names import CLASS_NAMES
+from spgsurgeon.data.sources.forms import form_of
 from spgsurgeon.data.sources.source import Source
 from spgsurgeon.errors import UsageError
 
@@ -15,7 +16,7 @@ def classes_said_by(form: str, root: str | Path | None, classes: Sequence[str] |
     """Return what says which classes the data has, by name: the recipe's `classes`, or a file; None: the data does."""
     if classes is not None:
         return "data.classes"
-    if form not in ("masks", "wds") or root is None:
+    if "classes" not in form_of(form).takes or root is None:
         return None
     file = Path(root).expanduser() / CLASS_NAMES
     return str(file) if file.is_file() else None

@@ -12,16 +12,17 @@ from spgsurgeon.checkpoint.folders import GraftManifest
 from spgsurgeon.checkpoint.hashing import layout_hash
 from spgsurgeon.checkpoint.tensors import read_safetensors
 from spgsurgeon.data.classes import check_classes, classes_said_by
-from spgsurgeon.data.opening import Data, open_data
-from spgsurgeon.data.sources.source import check_same_classes
+from spgsurgeon.data.sources.forms import samples_of
+from spgsurgeon.data.sources.source import Data, check_same_classes
 from spgsurgeon.errors import ArchitectureError, UsageError
 from spgsurgeon.loading.opening import OpenedModel, open_model, state_of
 from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.models.sites.tracing import meta_twin, run_twin
-from spgsurgeon.recipe.data_section import DataSection, samples_of
+from spgsurgeon.recipe.data_section import DataSection
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.replicas.grafted import GraftedModel
 from spgsurgeon.surgery.grafting import graft_proven, regraft
+from spgsurgeon.training.data import open_data
 
 
 @dataclass(frozen=True)
