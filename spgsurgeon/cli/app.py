@@ -76,7 +76,7 @@ def _root(
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    handled = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
+    handled = [n for n in _HANDLED if signal.getsignal(n) != signal.SIG_IGN]
     for number in handled:
         signal.signal(number, _leave)
     sys.unraisablehook = _take_up
@@ -94,8 +94,15 @@ def main() -> None:
     sys.exit(code)
 
 
+_HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 class _Terminated(BaseException):
-    """SIGTERM came where nothing else takes it."""
+    """A signal, `number`, other than SIGINT came where nothing else takes it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
@@ -108,13 +115,13 @@ def _leave(number: int, frame: FrameType | None) -> None:
     if _imports(frame):
         os.kill(os.getpid(), number)
     elif sys.exc_info()[1] is None or not is_one_of_several():
-        raise KeyboardInterrupt if number == signal.SIGINT else _Terminated
+        raise KeyboardInterrupt if number == signal.SIGINT else _Terminated(number)
 
 
 def _take_up(lost: sys.UnraisableHookArgs) -> None:
     """Signal once more where a signal came in a finalizer or a callback: Python drops what is raised there."""
     if isinstance(lost.exc_value, KeyboardInterrupt | _Terminated):
-        number = signal.SIGINT if isinstance(lost.exc_value, KeyboardInterrupt) else signal.SIGTERM
+        number = lost.exc_value.number if isinstance(lost.exc_value, _Terminated) else signal.SIGINT
         signal.signal(number, _leave)
         threading.Timer(0.01, os.kill, (os.getpid(), number)).start()  # when this hook has been left, too
     else:
@@ -140,8 +147,8 @@ def run(arguments: list[str]) -> int:
         return _report(error)
     except (KeyboardInterrupt, typer.Abort):
         return 130
-    except _Terminated:
-        return 143
+    except _Terminated as terminated:
+        return 128 + terminated.number
     except (BrokenPipeError, SystemExit):  # the reader of stdout has gone: the parser then leaves by sys.exit
         return 0
     except Exception as error:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import IO, TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 import typer
 
@@ -46,7 +46,42 @@ def console(*, stderr: bool) -> Console:
     """Return the console that draws on stderr, or on stdout."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+    file = cast(IO[str], _Stderr()) if stderr else None
+    return Console(stderr=stderr, file=file, highlight=False, soft_wrap=True)
+
+
+class _Stderr:
+    """What is sys.stderr at the time, and nothing once that can't be written to, as a terminal that hung up.
+
+    A run must not end because nobody can be told how it goes.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @property
+    def _stream(self) -> TextIO:
+        stream: TextIO = getattr(sys.stderr, "rich_proxied_file", sys.stderr)  # while a bar is drawn
+        return stream
+
+    def write(self, text: str) -> int:
+        """Write as far as it goes."""
+        with _if_it_can():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """See `write`."""
+        with _if_it_can():
+            self._stream.flush()
+
+
+@contextmanager
+def _if_it_can() -> Iterator[None]:
+    try:
+        yield
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # for all others who write there, Python at its end among them
 
 
 @contextmanager
