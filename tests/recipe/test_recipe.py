@@ -222,7 +222,10 @@ def test_the_default_weights_are_counted_too(write):
         (MINIMAL + "trp: {blok: 2}", "recipe.yaml:2: trp.blok: unknown key"),
         (MINIMAL + "trp: {blocks: 2}", "recipe.yaml:2: trp.blocks: blocks is not a setting of dropout replicas"),
         (MINIMAL + "trp: {kind: depth, blocks: 0}", "recipe.yaml:2: trp.blocks: 0 is refused, it must be 1 or more"),
-        ("data: {source: wds/x}", "recipe.yaml:1: data.source: 'wds/x' names a data set, and wds data is found by its folder"),
+        (
+            "data: {source: wds/x}",
+            "recipe.yaml:1: data.source: 'wds/x' names a data set, and wds data is found by its folder",
+        ),
         ("data: {source: tfds/x}", "recipe.yaml:1: data.source: 'tfds/x' is a stream: it can't be read at random"),
         ("data: {source: wds}", "recipe.yaml:1: data.path: source: wds needs the path of the folder that holds"),
         ("data: {source: mnist}", "recipe.yaml:1: data.source: 'mnist' is not a data source"),
