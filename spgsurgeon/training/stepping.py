@@ -110,6 +110,8 @@ class Stepper:
             label_smoothing=objective.label_smoothing,
             loss_normalization=objective.loss_normalization,
             mean_over_ranks=self._processes.mean if self._processes.world_size > 1 else None,
+            class_dim=1,
+            soft=self._mixer.active,
         )
         return result, batch
 
