@@ -82,11 +82,17 @@ def prepare(
         manifest = opened.manifest
     manifest = replace(manifest, base=manifest.base | {"layout": layout_hash(state_of(grafted.base))})
     config = opened.config()
-    size = section.eval_image_size or section.image_size
-    if size is not None:
-        channels = opened.preprocessing.input_size[0]
-        config["pretrained_cfg"] = config["pretrained_cfg"] | {"input_size": [channels, size, size]}
+    config["pretrained_cfg"] = _of_retrained(config["pretrained_cfg"], section, opened.preprocessing.input_size)
     return Case(recipe, data, opened, grafted, manifest, config)
+
+
+def _of_retrained(cfg: dict[str, Any], section: DataSection, own: tuple[int, int, int]) -> dict[str, Any]:
+    """Return the description of weights that are retrained: no published ones any more, for images as scored here."""
+    size, stale = section.eval_image_size or section.image_size, {"tag"}
+    if size is not None and (size, size) != own[1:]:
+        stale.add("test_input_size")  # recommended for weights that were trained at another size
+    kept = {key: value for key, value in cfg.items() if key not in stale}
+    return kept if size is None else kept | {"input_size": [own[0], size, size]}
 
 
 def _other_range(section: DataSection, opened: OpenedModel) -> list[str]:

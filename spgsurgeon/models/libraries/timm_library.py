@@ -24,6 +24,8 @@ from spgsurgeon.models.preprocessing import Preprocessing
 
 _HUB = "hf-hub:"
 _DATA_ARGUMENTS = ("mean", "std", "interpolation", "crop_pct")  # of train.py, named as in timm's pretrained_cfg
+_OF_THE_WEIGHTS = ("tag", "license", "description", "origin_url", "paper_name", "paper_ids", "notes")
+"""What timm says of certain weights: not true of others of the same architecture, however alike in all else."""
 
 
 class TimmLibrary:
@@ -122,7 +124,11 @@ class TimmLibrary:
         )
 
     def config(self, identity: Identity, module: nn.Module, label_names: list[str] | None) -> dict[str, Any]:
-        """Return what timm itself writes for the Hub, so that it reads the folder as `local-dir:`."""
+        """Return what timm itself writes for the Hub, so that it and transformers read the folder (`local-dir:`).
+
+        Where the weights are from, and under which license, is said only if the identity says so: timm fills in what
+        is true of its default weights.
+        """
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "config.json"
             extra = {"label_names": label_names} if label_names else None
@@ -130,9 +136,14 @@ class TimmLibrary:
             save(module, path, model_config=extra, model_args=identity.model_args)
             config: dict[str, Any] = json.loads(path.read_text())
         config["architecture"] = identity.architecture  # timm's vitamin_xlarge_336 calls itself the one for 256 pixels
-        if "img_size" in identity.model_args:  # then the pictures of the weights that it began with don't fit any more
-            config["pretrained_cfg"]["input_size"] = list(self.preprocessing(identity, module).input_size)
-            config["pretrained_cfg"].pop("test_input_size", None)
+        # It stands beside them already, and transformers passes both to timm's factory, which takes one.
+        config["model_args"] = _without_classes(config.get("model_args") or {})
+        said, cfg = identity.pretrained_cfg or {}, config["pretrained_cfg"]
+        size = list(self.preprocessing(identity, module).input_size)
+        if "img_size" in identity.model_args and size != cfg["input_size"]:  # the images of the weights don't fit then
+            cfg["input_size"] = size
+            cfg.pop("test_input_size", None)
+        config["pretrained_cfg"] = {k: v for k, v in cfg.items() if k not in _OF_THE_WEIGHTS or k in said}
         return config
 
     def builder_arguments(self, identity: Identity, outputs: int) -> dict[str, Any]:
@@ -158,12 +169,15 @@ class TimmLibrary:
     def identity_from_checkpoint(self, architecture: str, model_args: Mapping[str, Any]) -> Identity:
         """Return what timm's train.py built, from its own arguments; pictures keep the size they had in training.
 
-        An image size shapes the module only where the architecture's input size is fixed, as train.py has it.
+        An image size shapes the module only where the architecture's input size is fixed, as train.py has it. Whose
+        weights they are is known only if `architecture` has a tag.
         """
         architecture, _, tag = architecture.partition(".")
         explicit = dict(model_args.get("model_kwargs") or {})
         explicit_classes = explicit.pop("num_classes", None)
         cfg = _default_cfg(f"{architecture}.{tag}" if tag else architecture)
+        if not tag:
+            cfg = {key: value for key, value in cfg.items() if key not in _OF_THE_WEIGHTS}
         channels, size = _training_input(model_args, explicit)
         says = {"in_chans": channels, "global_pool": model_args.get("global_pool")}
         if size is not None and cfg.get("fixed_input_size"):
