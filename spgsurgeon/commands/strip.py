@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from spgsurgeon import __version__
-from spgsurgeon.checkpoint.folders import GraftManifest, kind_of, read_manifest, read_state
+from spgsurgeon.checkpoint.folders import GraftManifest, kind_of, read_manifest
 from spgsurgeon.checkpoint.hashing import content_hash, layout_hash
 from spgsurgeon.checkpoint.tensors import read_checkpoint, read_safetensors
 from spgsurgeon.checkpoint.writing import (
@@ -24,6 +24,7 @@ from spgsurgeon.checkpoint.writing import (
     write_safetensors,
     write_torch,
 )
+from spgsurgeon.commands.measured import control_of, evaluation_of, scores_of
 from spgsurgeon.commands.modules import FORMATS, SUFFIXES, format_of
 from spgsurgeon.errors import SurgeonError, UsageError, VerificationError, did_you_mean
 from spgsurgeon.exporting.card import model_card
@@ -42,7 +43,6 @@ from spgsurgeon.replicas.outputs import outputs_of
 from spgsurgeon.runs.folder import recipe_of
 from spgsurgeon.surgery.grafting import regraft
 from spgsurgeon.surgery.proof import Layout, example_images, prove_file, prove_strip
-from spgsurgeon.tasks.metrics import LOSS
 from spgsurgeon.tasks.task import Task
 from spgsurgeon.training.run import inputs_of
 
@@ -279,18 +279,9 @@ def _public_name(source: str) -> str:
     return Path(source).name if Path(source).is_absolute() else source
 
 
-def _scores(source: Path, task: Task) -> dict[str, dict[str, float]] | None:
-    """Return the scores that a card shows, original and best; None for a folder that was grafted only."""
-    if kind_of(source) != "run":
-        return None
-    counters = read_state(resolve_folder(source))["counters"]
-    shown = [metric.name for metric in task.metrics if metric != LOSS and metric.name in counters["best"]]
-    return {when: {name: counters[when][name] for name in shown} for when in ("original", "best")}
-
-
 def _no_gain(source: Path, task: Task) -> list[str]:
     """Return the note that the retraining has not helped by its own scores, where it has not."""
-    scores, metric = _scores(source, task), task.primary
+    scores, metric = scores_of(source, task), task.primary
     if scores is None:
         return []
     original, best = (scores[when][metric.name] for when in ("original", "best"))
@@ -302,7 +293,7 @@ def _no_gain(source: Path, task: Task) -> list[str]:
 
 def _card(patient: _Patient, source: Path, proof: dict[str, bool], formats: Sequence[str]) -> str:
     manifest, identity = patient.manifest, patient.identity
-    recipe, scores = (recipe_of(source) if kind_of(source) == "run" else None), _scores(source, patient.task)
+    recipe, scores = (recipe_of(source) if kind_of(source) == "run" else None), scores_of(source, patient.task)
     return model_card(
         architecture=identity.architecture,
         library=identity.library,
@@ -318,7 +309,11 @@ def _card(patient: _Patient, source: Path, proof: dict[str, bool], formats: Sequ
         content_hash=patient.content_hash,
         base_source=_public_name(manifest.base["source"]),
         base_content_hash=manifest.base["content_hash"],
+        base_model=manifest.base.get("hub_id"),
+        license=patient.config.get("pretrained_cfg", {}).get("license"),
         base_notes=manifest.base.get("notes", []),
+        evaluation=evaluation_of(source, patient.task),
+        control=control_of(source),
         package_version=__version__,
         formats=formats,
     )

@@ -57,6 +57,8 @@ class OpenedModel:
     """The class that mask values stood for in training, of those that are not class numbers."""
     value_range: tuple[float, float] | None = None
     """The values that were black and white in images with more than 8 bits of grey, where training said them."""
+    hub_id: str | None = None
+    """The Hub's name of the weights that these are, or were but for the head."""
     notes: list[str] = field(default_factory=list)
     """Choices made on the user's behalf, to be said aloud."""
 
@@ -160,7 +162,8 @@ def _open_named(request: ModelRequest, named: NamedModel) -> OpenedModel:
     model, known, random_seed = request.model, library(named.library), request.random_seed
     if random_seed is None:
         module, identity = known.pretrained(named.architecture, named.tag)
-        return OpenedModel(module.eval(), identity, model, "name")
+        hub_id = known.hub_id(named.architecture, identity)
+        return OpenedModel(module.eval(), identity, model, "name", hub_id=hub_id)
     architecture = resolve_architecture(f"{named.library}/{named.architecture}")[1]
     classes = request.num_classes or known.default_classes(architecture)
     identity = Identity(named.library, architecture, classes)

@@ -59,6 +59,7 @@ def graft_proven(
             "tensors": len(state),
             "layout": layout_hash(state),
             "notes": opened.notes,
+            **({"hub_id": opened.hub_id} if opened.hub_id else {}),
         },
         trp=replicas.document(),
         site=replicas.site_document(opened),

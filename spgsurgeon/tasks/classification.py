@@ -58,7 +58,7 @@ CLASSIFICATION = Task(
     training_transform=training_transform,
     evaluation_transform=evaluation_transform,
     size=lambda preprocessing: {"image_size": list(preprocessing.input_size[1:])},
-    metrics=(Metric("top1", "top-1"), Metric("top5", "top-5"), LOSS),
+    metrics=(Metric("top1", "top-1", hub_name="accuracy"), Metric("top5", "top-5"), LOSS),
     tally=ClassificationTally,
     counts=lambda logits, target: _hits_by_place(logits, target)[:, 0],
     mixes=True,

@@ -121,7 +121,7 @@ SEGMENTATION = Task(
     training_transform=joint_training_transform,
     evaluation_transform=joint_evaluation_transform,
     size=lambda preprocessing: {"shorter_edge": preprocessing.input_size[1]},
-    metrics=(Metric("mean_iou", "mean IoU"), Metric("pixel_accuracy", "pixel accuracy"), LOSS),
+    metrics=(Metric("mean_iou", "mean IoU", hub_name="mean_iou"), Metric("pixel_accuracy", "pixel accuracy"), LOSS),
     tally=SegmentationTally,
     counts=_overlaps_of_each,
     from_counts=_mean_iou,

@@ -68,6 +68,10 @@ class Library(Protocol):
         """Return the module with the library's weights (None: its default ones), through the library's own cache."""
         ...
 
+    def hub_id(self, architecture: str, identity: Identity) -> str | None:
+        """Return the Hub's name of the weights that `pretrained` gave for `architecture`; None if they aren't there."""
+        ...
+
     def args_from_tensors(self, identity: Identity, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         """Return the factory arguments, beyond the number of classes, that the shapes of a checkpoint call for."""
         ...

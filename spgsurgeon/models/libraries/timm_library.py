@@ -83,6 +83,14 @@ class TimmLibrary:
             pretrained_cfg=cfg,
         )
 
+    def hub_id(self, architecture: str, identity: Identity) -> str | None:
+        """Return the name of a `hf-hub:` repository without its revision, or the one that timm fetches a tag from."""
+        if architecture.startswith(_HUB):
+            return architecture.removeprefix(_HUB).partition("@")[0]
+        tag = (identity.pretrained_cfg or {}).get("tag")
+        cfg = get_pretrained_cfg(f"{identity.architecture}.{tag}") if tag else None
+        return cfg.hf_hub_id if cfg else None
+
     def args_from_tensors(self, identity: Identity, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         """Return `in_chans` and `img_size` where the first convolution or the positions call for others than usual."""
         cfg = identity.pretrained_cfg or _default_cfg(identity.architecture)

@@ -118,6 +118,9 @@ class TorchvisionLibrary:
         module.load_state_dict(state)
         return module, identity
 
+    def hub_id(self, architecture: str, identity: Identity) -> None:
+        """Return None: torchvision has its weights elsewhere."""
+
     def args_from_tensors(self, identity: Identity, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         """Return the factory arguments that a checkpoint calls for.
 
