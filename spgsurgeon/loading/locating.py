@@ -91,6 +91,23 @@ def _locate_grafted(path: Path, kind: Literal["grafted", "run"], weights: str | 
 
 
 def _with_note(located: Located, weights: str | None) -> Located:
-    if weights is not None or located.outline.weights != "ema":
+    """Return it with what was chosen among several sets of weights, unless the user chose."""
+    if weights is not None:
         return located
-    return replace(located, notes=["moving-average weights (--weights raw takes the others)"])
+    outline = located.outline
+    others = outline.sets_beside
+    notes = ["moving-average weights (--weights raw takes the others)"] if outline.weights == "ema" else []
+    if others:
+        taken = (
+            f"the weights taken, {'.'.join(outline.path_in_file)!r}" if outline.path_in_file else "the weights taken"
+        )
+        notes.append(
+            f"beside {taken}, there are more with the model's keys: {', '.join(others)} (--weights {others[0]} takes "
+            f"{'those' if len(others) == 1 else 'the first'})"
+        )
+    if outline.lists_beside:
+        notes.append(
+            f"not read: {', '.join(outline.lists_beside)}, tensors of the model's shapes without their keys, such as a "
+            "moving average (to use it, copy it into the model with what made it, and save model.state_dict())"
+        )
+    return replace(located, notes=notes)
