@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from spgsurgeon.cli.terminal.console import columns, emit, image_size, pairs
-from spgsurgeon.cli.terminal.options import Arch, Model, Weights, check_weights
+from spgsurgeon.cli.terminal.options import Arch, Model, Weights, check_weights, height_and_width
 from spgsurgeon.data.sources.forms import SOURCES, described
 
 
@@ -24,7 +24,13 @@ def command(
     data_path: Annotated[Path | None, typer.Option("--data-path", help="Where data given by name lies.")] = None,
     split: Annotated[str, typer.Option("--split", help="Split or sub-folder.")] = "val",
     image_size: Annotated[
-        int | None, typer.Option("--image-size", min=1, help="Pixels; the model's own if left out.")
+        str | None,
+        typer.Option(
+            "--image-size",
+            metavar="N|HxW",
+            help="Pixels of the shorter edge, or (HxW) what the model of a bare file was built for.",
+            show_default="the model's own",
+        ),
     ] = None,
     ignore: Annotated[
         list[int] | None,
@@ -88,7 +94,7 @@ def command(
         split=split,
         weights=weights,
         arch=arch,
-        image_size=image_size,
+        image_size=_image_size(image_size),
         ignore=ignore or None,
         mask_values=_mask_values(mask_value),
         value_range=value_range,
@@ -100,6 +106,11 @@ def command(
         precision=precision,
     )
     emit(document, _render)
+
+
+def _image_size(text: str | None) -> int | tuple[int, int] | None:
+    size = height_and_width(text)
+    return size[0] if size is not None and text is not None and "x" not in text else size
 
 
 def _mask_values(given: list[str] | None) -> dict[int, int] | None:

@@ -38,7 +38,7 @@ def evaluate_model(
     split: str = "val",
     weights: str | None = None,
     arch: str | None = None,
-    image_size: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
     ignore: Sequence[int] | None = None,
     mask_values: Mapping[int, int] | None = None,
     value_range: tuple[float, float] | None = None,
@@ -55,7 +55,8 @@ def evaluate_model(
 
     `data` is an image-folder tree, `digits`, `wds` or a data-set name that timm reads (then `path` is where it lies);
     of images with masks a folder of both, `voc` or `coco`. `image_size` in pixels (None: the model's
-    own) is what the shorter edge is resized to there. Mask values in `ignore` are not scored, `mask_values` says which
+    own) is what the shorter edge is resized to there; two numbers are the height and width that the model of a bare
+    file was built for. Mask values in `ignore` are not scored, `mask_values` says which
     class others stand for, and `value_range` which values are black and white in grey of more than 8 bits (None: as in
     the model's training, which the notes then say). `max_pixels` is the most pixels of an image. `unreadable` is "stop"
     at images that can't be used, or "skip", which leaves them out and lists them under `unreadable` (None: what the
@@ -67,7 +68,8 @@ def evaluate_model(
     _check_computation(device, precision)
     _check_reading(value_range, unreadable)
     form, root = _find_data(data, path)
-    opened = open_model(ModelRequest(model, weights=weights, arch=arch))
+    shorter, built_for = (image_size, None) if isinstance(image_size, int) else (None, image_size)
+    opened = open_model(ModelRequest(model, weights=weights, arch=arch, image_size=built_for))
     form = form or _form_of(root, split, opened)
     decoding = Decoding(value_range or opened.value_range, max_pixels)
     source = _open_data(form, root, split, opened, ignore, mask_values, decoding)
@@ -76,7 +78,7 @@ def evaluate_model(
     left_out = unreadable or _unreadable_in_training(opened)
     hint = "score it on data with the classes it was made for"
     check_classes(source, opened.identity.num_classes, model, hint, said_by=classes_said_by(form, root))
-    preprocessing = opened.preprocessing.at(image_size)
+    preprocessing = opened.preprocessing.at(shorter)
     with join_processes(device) as processes:
         batches = evaluation_batches(
             source, preprocessing, batch_size, workers, processes, task=opened.task, unreadable=left_out

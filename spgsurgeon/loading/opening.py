@@ -116,11 +116,13 @@ def open_model(request: ModelRequest) -> OpenedModel:
     """Return the model that is asked for, in eval mode on the CPU; what was chosen on the way is in its notes."""
     named = parse_model(request.model)
     if isinstance(named, NamedModel):
+        if request.image_size is not None:
+            raise _size_is_known(request.model)
         opened = _open_named(request, named)
     elif request.random_seed is not None:
         raise UsageError(f"random weights are for models by name; {request.model} has weights of its own")
     else:
-        opened = _open_located(locate(named, request.weights), request.arch)
+        opened = _open_located(locate(named, request.weights), request.arch, request.image_size)
     if request.num_classes in (None, opened.identity.num_classes):
         return opened
     return _with_new_head(opened, request)
@@ -173,12 +175,12 @@ def _open_named(request: ModelRequest, named: NamedModel) -> OpenedModel:
     return OpenedModel(module, identity, model, "name", notes=[f"random weights (seed {random_seed})"])
 
 
-def _open_located(located: Located, arch: str | None) -> OpenedModel:
+def _open_located(located: Located, arch: str | None, image_size: tuple[int, int] | None) -> OpenedModel:
     recognition = recognize(located, arch)
     tensors = load_tensors(recognition.entries)
-    identity = _identity(located, recognition, tensors)
+    identity, inferred = _identity(located, recognition, tensors, image_size)
     module = build_for_loading(identity, tensors)
-    notes = [*located.notes, *_left_out(recognition.match), *load_weights(module, tensors, identity.name)]
+    notes = [*located.notes, *inferred, *_left_out(recognition.match), *load_weights(module, tensors, identity.name)]
     return OpenedModel(
         module=module,
         identity=identity,
@@ -193,10 +195,20 @@ def _open_located(located: Located, arch: str | None) -> OpenedModel:
     )
 
 
-def _identity(located: Located, recognition: Recognition, tensors: Mapping[str, Tensor]) -> Identity:
-    """Return what `config.json`, `--arch` or the file says the model is, else the only architecture that fits."""
+def _identity(
+    located: Located,
+    recognition: Recognition,
+    tensors: Mapping[str, Tensor],
+    image_size: tuple[int, int] | None,
+) -> tuple[Identity, list[str]]:
+    """Return what `config.json`, `--arch` or the file says the model is, else the only architecture that fits.
+
+    With it comes the note on an image size that the weights' shapes leave a choice of.
+    """
     if located.config is not None:
-        return library(located.config.get("library", "timm")).identity_from_config(located.config)
+        if image_size is not None:
+            raise _size_is_known(located.source)
+        return library(located.config.get("library", "timm")).identity_from_config(located.config), []
     match = recognition.match
     if recognition.said is None and match is None:
         raise refusal(located, recognition)
@@ -205,9 +217,37 @@ def _identity(located: Located, recognition: Recognition, tensors: Mapping[str, 
     outline, says = located.outline, dict(located.outline.model_args)
     if outline.architecture is None or architecture != outline.architecture.partition(".")[0]:
         says = {key: value for key, value in says.items() if key == "num_classes"}  # the rest is of another model
+    if image_size is not None:
+        says = _at_size(says, image_size)
     _, _, tag = (recognition.said or "").partition(".")
     identity = library(owner).identity_from_checkpoint(f"{architecture}.{tag}" if tag else architecture, says)
-    return fit_identity(identity, tensors, match.classes if match else None)
+    fitted = fit_identity(identity, tensors, match.classes if match else None)
+    return fitted, _inferred_size(identity, fitted)
+
+
+def _at_size(says: dict[str, Any], image_size: tuple[int, int]) -> dict[str, Any]:
+    """Return the arguments that a training script would have recorded for images of (height, width) pixels."""
+    further = {key: value for key, value in (says.get("model_kwargs") or {}).items() if key != "img_size"}
+    others = {key: value for key, value in says.items() if key not in ("input_size", "model_kwargs")}
+    return others | {"img_size": list(image_size)} | ({"model_kwargs": further} if further else {})
+
+
+def _inferred_size(asked: Identity, fitted: Identity) -> list[str]:
+    """Return the note on an image size that nobody gave and the number of positions leaves open."""
+    name = "image_size" if fitted.library == "torchvision" else "img_size"
+    size = fitted.model_args.get(name)
+    if size is None or name in asked.model_args:
+        return []
+    other = "" if fitted.library == "torchvision" else " (--image-size HxW gives another with as many)"
+    return [f"the image size is inferred from the number of positions, as a square: {size} x {size} pixels{other}"]
+
+
+def _size_is_known(source: str) -> UsageError:
+    return UsageError(
+        f"--image-size is for the weights of a bare file; {source} says its own",
+        hint="leave --image-size out",
+        code="image-size-known",
+    )
 
 
 def _ignored(located: Located) -> tuple[int, ...]:

@@ -20,6 +20,9 @@ class ModelRequest:
     random_seed: int | None = None
     """Random weights for a model by name, instead of its pretrained ones, drawn by this seed."""
 
+    image_size: tuple[int, int] | None = None
+    """Height and width in pixels that the model of a bare file was built for; None: what its weights call for."""
+
     def for_data_of(self, classes: int) -> ModelRequest:
         """Return the request for data of so many classes: random weights have as many, unless a number was given."""
         if self.random_seed is None or self.num_classes is not None:

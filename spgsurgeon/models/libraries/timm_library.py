@@ -115,7 +115,13 @@ class TimmLibrary:
             return {}
         patches = positions.shape[1] - (own.shape[1] - math.prod(grid))  # the others are those of class tokens
         side = math.isqrt(max(patches, 0))
-        return {"img_size": side * patch} if side and side * side == patches else {}
+        if side * side != patches:
+            raise ArchitectureError(
+                f"the weights have {patches} positions of {patch} x {patch} pixels, which make no square image",
+                hint="--image-size HxW gives the height and width in pixels",
+                code="image-size-unknown",
+            )
+        return {"img_size": side * patch} if side else {}
 
     def preprocessing(self, identity: Identity, module: nn.Module) -> Preprocessing:
         """Return timm's own resolution of the data configuration, for the channels and size the model was built for."""

@@ -13,7 +13,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.transforms.functional import InterpolationMode
 
-from spgsurgeon.errors import ArchitectureError, SurgeonError, did_you_mean
+from spgsurgeon.errors import ArchitectureError, SurgeonError, UsageError, did_you_mean
 from spgsurgeon.models.libraries.identity import Identity
 from spgsurgeon.models.preprocessing import Preprocessing
 
@@ -185,6 +185,12 @@ class TorchvisionLibrary:
     def identity_from_checkpoint(self, architecture: str, model_args: Mapping[str, Any]) -> Identity:
         """Return the architecture with the checkpoint's classes, the only argument that torchvision's models share."""
         architecture, _, tag = architecture.partition(".")
+        if model_args.get("img_size"):
+            raise UsageError(
+                f"torchvision's {architecture} takes square images, and its weights say of which size",
+                hint="leave --image-size out",
+                code="image-size-known",
+            )
         classes = model_args.get("num_classes") or self.default_classes(architecture)
         preset = _preset(_weights(architecture, tag)) | {"tag": tag} if tag else None
         args = {"transform_input": True} if tag and architecture in _AUXILIARY_LOGITS else {}
