@@ -42,8 +42,8 @@ def inspect(
     """Return the document of `inspect --json` for the model that `model` names; with `tensors`, each one is listed.
 
     `values` says whether the weights themselves are read, for their hash and to look for NaN and infinity; None reads
-    up to 64 MB of them. Where they are not, `content_hash` and `non_finite` are None. `image_size` is (height, width) in
-    pixels, see `ModelRequest`. An architecture that can't be told, or a head that can't be grafted, is no exception
+    up to 64 MB of them. Where they are not, `content_hash` and `non_finite` are None. `image_size` is (height, width)
+    in pixels, see `ModelRequest`. An architecture that can't be told, or a head that can't be grafted, is no exception
     here: the document then has an `error`. Of weights that come without a head the `notes` say so.
     """
     request = ModelRequest(str(model), weights, arch, random_seed=random_seed, image_size=image_size)
