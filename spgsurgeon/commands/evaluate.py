@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from spgsurgeon.data.classes import check_classes, classes_said_by
 from spgsurgeon.data.loading.loader import EvaluationBatches
@@ -17,8 +20,8 @@ from spgsurgeon.data.sources.masks import holds_masks
 from spgsurgeon.data.sources.opening import open_source
 from spgsurgeon.data.sources.shards import with_classes
 from spgsurgeon.data.sources.source import Source, check_several_classes
-from spgsurgeon.errors import UsageError
-from spgsurgeon.loading.opening import OpenedModel, open_model
+from spgsurgeon.errors import SurgeonError, UsageError
+from spgsurgeon.loading.opening import OpenedModel, open_model, refuse_unsound, state_of
 from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.recipe.data_section import known_range
 from spgsurgeon.recipe.reading import read_recipe
@@ -70,6 +73,7 @@ def evaluate_model(
     form, root = _find_data(data, path)
     shorter, built_for = (image_size, None) if isinstance(image_size, int) else (None, image_size)
     opened = open_model(ModelRequest(model, weights=weights, arch=arch, image_size=built_for))
+    refuse_unsound(state_of(opened.module))
     form = form or _form_of(root, split, opened)
     decoding = Decoding(value_range or opened.value_range, max_pixels)
     source = _open_data(form, root, split, opened, ignore, mask_values, decoding)
@@ -88,6 +92,7 @@ def evaluate_model(
             module = opened.module.to(processes.device)
             chosen = choose_precision(precision, processes.device)
             scores = evaluate(module, batches, processes, chosen, opened.task, tally=tally)
+            _check_scores(scores, chosen)
             seen = _said_of_seen(batches, tally, processes)
             passed_over = processes.joined(batches.unusable)
         finally:
@@ -109,6 +114,18 @@ def evaluate_model(
             *_said_of_unreadable(passed_over, chosen_here=unreadable is not None),
         ],
     }
+
+
+def _check_scores(scores: Mapping[str, Any], precision: torch.dtype) -> None:
+    """Raise SurgeonError for a loss that is not a number: sound weights whose activations overflow."""
+    if math.isfinite(scores["loss"]):
+        return
+    name = str(precision).removeprefix("torch.")
+    raise SurgeonError(
+        f"the model's outputs hold NaN or infinity in {name}, so they can't be scored (loss {scores['loss']})",
+        hint="--precision float32" if name != "float32" else "are the images as the model wants them?",
+        code="unsound-outputs",
+    )
 
 
 def _said_of_seen(batches: EvaluationBatches, tally: Tally, processes: Processes) -> list[str]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from spgsurgeon.checkpoint.folders import GraftManifest
 from spgsurgeon.checkpoint.tensors import load_tensors
-from spgsurgeon.errors import DamagedFileError, UsageError
+from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
 from spgsurgeon.loading.locating import Located, locate
 from spgsurgeon.loading.recognising import Recognition, recognize, refusal
 from spgsurgeon.loading.request import ModelRequest
@@ -282,3 +282,19 @@ def state_of(module: nn.Module) -> dict[str, Tensor]:
 def non_finite(state: Mapping[str, Tensor]) -> list[str]:
     """Return the keys of tensors that hold a NaN or an infinity."""
     return [key for key, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]
+
+
+def refuse_unsound(state: Mapping[str, Tensor]) -> None:
+    """Raise SurgeonError naming the tensors that hold NaN or infinity, or a running variance below zero."""
+    faults = dict.fromkeys(non_finite(state), "NaN or infinity")
+    variances = (key for key in state if key.rpartition(".")[2] == "running_var" and key not in faults)
+    faults |= {key: "a variance below zero" for key in variances if (state[key] < 0).any()}
+    if faults:
+        named = "; ".join(f"{key} holds {fault}" for key, fault in list(faults.items())[:_LISTED])
+        more = f" and {len(faults) - _LISTED} more" if len(faults) > _LISTED else ""
+        raise SurgeonError(
+            f"the weights can't be scored or retrained: {named}{more}",
+            hint="was the checkpoint written by a run that diverged? take an earlier one",
+            code="unsound-weights",
+            tensors=list(faults),
+        )

@@ -10,8 +10,7 @@ from torch import Tensor
 from spgsurgeon import __version__
 from spgsurgeon.checkpoint.folders import GraftManifest
 from spgsurgeon.checkpoint.hashing import layout_hash
-from spgsurgeon.errors import SurgeonError
-from spgsurgeon.loading.opening import OpenedModel, non_finite, state_of
+from spgsurgeon.loading.opening import OpenedModel, refuse_unsound, state_of
 from spgsurgeon.replicas.grafted import GraftedModel
 from spgsurgeon.replicas.kinds import replicas_from
 from spgsurgeon.replicas.kinds.kind import ReplicaKind
@@ -34,11 +33,7 @@ def graft_proven(
 
     Raises VerificationError, ArchitectureError or UsageError where that fails.
     """
-    if bad := non_finite(state_of(opened.module)):
-        raise SurgeonError(
-            f"{len(bad)} tensors hold NaN or infinity: {', '.join(bad[:5])}",
-            hint="such weights can't be retrained; was the checkpoint written by a run that diverged?",
-        )
+    refuse_unsound(state_of(opened.module))
     replicas = replicas.settled(opened)
     images = example_images(opened.module, opened.preprocessing.input_size, largest_side=opened.task.largest_side)
     before = fingerprint(opened.module, images)

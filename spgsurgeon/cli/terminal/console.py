@@ -6,7 +6,9 @@ rich is imported when something is drawn, so that `--json` and `--help` do witho
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -38,6 +40,7 @@ class Verbosity:
 
 verbosity = Verbosity()
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _UNLIMITED = 100_000  # characters
 
 
@@ -128,9 +131,27 @@ def emit(document: Mapping[str, Any], render: Callable[[Any], object]) -> None:
             note(text)
     with redirect_stdout(verbosity.stdout or sys.stdout):
         if verbosity.json:
-            print(json.dumps(document, indent=2, ensure_ascii=False))
+            print(_as_json(document))
         else:
             _show(render(document))
+
+
+def _as_json(document: Mapping[str, Any]) -> str:
+    """Return the document as JSON that every reader takes.
+
+    NaN and infinity, which JSON lacks, are null. Half a character of a file's name that is not UTF-8 is escaped, as
+    no stream could write it.
+    """
+    text = json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False)
+    return _SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _show(rendered: Any) -> None:
@@ -160,7 +181,7 @@ def fail(error: SurgeonError) -> None:
     """
     if verbosity.json and speaks():
         said = {"kind": error.kind, "code": error.code, "message": error.message, "hint": error.hint, **error.details}
-        print(json.dumps({"error": said, "exit_code": error.exit_code}, indent=2, ensure_ascii=False))
+        print(_as_json({"error": said, "exit_code": error.exit_code}))
     elif error.kind in _ONES_OWN and is_one_of_several():
         _say_failure(f"process {os.environ['RANK']}: {error.message}", error.hint)
     elif os.environ.get("LOCAL_RANK", "0") == "0":
