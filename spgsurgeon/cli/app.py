@@ -10,6 +10,7 @@ import sys
 import threading
 import traceback
 import warnings
+from contextlib import suppress
 from types import FrameType
 from typing import Annotated
 
@@ -31,7 +32,7 @@ from spgsurgeon.cli import (
     strip,
     train,
 )
-from spgsurgeon.cli.terminal.console import fail, is_one_of_several, verbosity
+from spgsurgeon.cli.terminal.console import ClosedOutputError, fail, is_one_of_several, verbosity
 from spgsurgeon.cli.terminal.options import with_common_options
 from spgsurgeon.errors import SurgeonError, UsageError
 
@@ -74,8 +75,12 @@ def _root(
     pass
 
 
+_HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    _open_streams()
     handled = [n for n in _HANDLED if signal.getsignal(n) != signal.SIG_IGN]
     for number in handled:
         signal.signal(number, _leave)
@@ -83,10 +88,7 @@ def main() -> None:
     code = run(sys.argv[1:])
     for number in handled:
         signal.signal(number, signal.SIG_DFL)  # Python would show where it is on its way out
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader has gone, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    code = _flushed(code)
     if code and is_one_of_several():
         sys.stderr.flush()
         os._exit(code)  # threads that still wait for a lost process would abort the interpreter on its own way out
@@ -94,7 +96,29 @@ def main() -> None:
     sys.exit(code)
 
 
-_HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+def _open_streams() -> None:
+    """Take the places of streams that whoever started this has closed (`>&-`), before a file that is opened does.
+
+    Python has None for them. Writing to stdout fails as it should, with an OSError; stderr goes nowhere.
+    """
+    if sys.stdout is None:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 1)
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+    if sys.stderr is None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        sys.stderr = os.fdopen(2, "w", closefd=False)
+
+
+def _flushed(code: int) -> int:
+    """Return the exit code once what is left for stdout is written: 1 where that fails, and nothing else had."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # that reader has gone, as `head` does
+            fail(ClosedOutputError(f"stdout can't be written to: {error.strerror}", code="stdout-failed"))
+            return code or 1
+    return code
 
 
 class _Terminated(BaseException):
@@ -162,7 +186,8 @@ def run(arguments: list[str]) -> int:
 def _report(error: SurgeonError) -> int:
     if verbosity.verbose >= 2:
         traceback.print_exception(error)
-    fail(error)
+    with suppress(BrokenPipeError):  # nobody is there to read it
+        fail(error)
     return error.exit_code
 
 

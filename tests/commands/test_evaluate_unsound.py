@@ -21,7 +21,7 @@ def scored(folder: Path, key: str | None, value: float) -> Outcome:
     torch.manual_seed(0)
     state = timm.create_model("test_resnet", num_classes=2).state_dict()
     if key is None:
-        state = {name: torch.full_like(w, value) if name.endswith("weight") else w for name, w in state.items()}
+        state = {name: w.sign() * value if name.endswith("weight") else w for name, w in state.items()}
     else:
         state[key].view(-1)[1] = value
     torch.save(state, folder / "model.pth")

@@ -100,7 +100,7 @@ def stdout_for_data_only() -> Iterator[None]:
 
 def speaks() -> bool:
     """Whether this process prints results and notes: under torchrun only the first one does."""
-    return os.environ.get("RANK", "0") == "0"
+    return not is_one_of_several() or os.environ["RANK"] == "0"
 
 
 def is_one_of_several() -> bool:
@@ -131,7 +131,7 @@ def emit(document: Mapping[str, Any], render: Callable[[Any], object]) -> None:
             note(text)
     with redirect_stdout(verbosity.stdout or sys.stdout):
         if verbosity.json:
-            print(_as_json(document))
+            _print(_as_json(document))
         else:
             _show(render(document))
 
@@ -163,7 +163,32 @@ def _show(rendered: Any) -> None:
     out.width = _UNLIMITED
     with out.capture() as captured:
         out.print(rendered)
-    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    _print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+class ClosedOutputError(SurgeonError):
+    """stdout can't be written to."""
+
+    kind = "output"
+
+
+def _print(text: str) -> None:
+    """Print data to stdout, all of it now: a full disk is an error of the command, and no matter of Python's exit.
+
+    Raises ClosedOutputError; BrokenPipeError where the reader has gone, as `head` does.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _drop_stdout()
+        raise ClosedOutputError(f"stdout can't be written to: {error.strerror}", code="stdout-failed") from error
+
+
+def _drop_stdout() -> None:
+    """Let what is still in stdout's buffer go nowhere, or Python would fail with it once more at its exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def note(text: str) -> None:
@@ -179,12 +204,15 @@ def fail(error: SurgeonError) -> None:
     Under torchrun each process says on stderr what may be its own failure alone, with its rank, and the first one on
     each machine what all have alike; the document is the first one's.
     """
-    if verbosity.json and speaks():
+    if verbosity.json and speaks() and not isinstance(error, ClosedOutputError):
         said = {"kind": error.kind, "code": error.code, "message": error.message, "hint": error.hint, **error.details}
-        print(_as_json({"error": said, "exit_code": error.exit_code}))
+        try:
+            _print(_as_json({"error": said, "exit_code": error.exit_code}))
+        except ClosedOutputError:  # the document can't be had; what went wrong first still counts
+            _say_failure(error.message, error.hint)
     elif error.kind in _ONES_OWN and is_one_of_several():
         _say_failure(f"process {os.environ['RANK']}: {error.message}", error.hint)
-    elif os.environ.get("LOCAL_RANK", "0") == "0":
+    elif not is_one_of_several() or os.environ.get("LOCAL_RANK", "0") == "0":
         _say_failure(error.message, error.hint)
 
 
