@@ -32,6 +32,10 @@ def command(
             show_default="the model's own",
         ),
     ] = None,
+    test_size: Annotated[
+        bool,
+        typer.Option("--test-size", help="The size and crop that timm tests the weights with."),
+    ] = False,
     ignore: Annotated[
         list[int] | None,
         typer.Option(
@@ -95,6 +99,7 @@ def command(
         weights=weights,
         arch=arch,
         image_size=_image_size(image_size),
+        test_size=test_size,
         ignore=ignore or None,
         mask_values=_mask_values(mask_value),
         value_range=value_range,

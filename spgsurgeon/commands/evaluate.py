@@ -23,6 +23,7 @@ from spgsurgeon.data.sources.source import Source, check_several_classes
 from spgsurgeon.errors import SurgeonError, UsageError
 from spgsurgeon.loading.opening import OpenedModel, open_model, refuse_unsound, state_of
 from spgsurgeon.loading.request import ModelRequest
+from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.recipe.data_section import known_range
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.runs.folder import run_of
@@ -42,6 +43,7 @@ def evaluate_model(
     weights: str | None = None,
     arch: str | None = None,
     image_size: int | tuple[int, int] | None = None,
+    test_size: bool = False,
     ignore: Sequence[int] | None = None,
     mask_values: Mapping[int, int] | None = None,
     value_range: tuple[float, float] | None = None,
@@ -59,7 +61,8 @@ def evaluate_model(
     `data` is an image-folder tree, `digits`, `wds` or a data-set name that timm reads (then `path` is where it lies);
     of images with masks a folder of both, `voc` or `coco`. `image_size` in pixels (None: the model's
     own) is what the shorter edge is resized to there; two numbers are the height and width that the model of a bare
-    file was built for. Mask values in `ignore` are not scored, `mask_values` says which
+    file was built for. `test_size` takes the size and the crop that timm tests the weights with, if they are not those
+    of training. Mask values in `ignore` are not scored, `mask_values` says which
     class others stand for, and `value_range` which values are black and white in grey of more than 8 bits (None: as in
     the model's training, which the notes then say). `max_pixels` is the most pixels of an image. `unreadable` is "stop"
     at images that can't be used, or "skip", which leaves them out and lists them under `unreadable` (None: what the
@@ -82,7 +85,7 @@ def evaluate_model(
     left_out = unreadable or _unreadable_in_training(opened)
     hint = "score it on data with the classes it was made for"
     check_classes(source, opened.identity.num_classes, model, hint, said_by=classes_said_by(form, root))
-    preprocessing = opened.preprocessing.at(shorter)
+    preprocessing = _preprocessing(opened, shorter, test_size)
     with join_processes(device) as processes:
         batches = evaluation_batches(
             source, preprocessing, batch_size, workers, processes, task=opened.task, unreadable=left_out
@@ -107,6 +110,7 @@ def evaluate_model(
         **({"unreadable": dict(sorted(passed_over.items()))} if left_out == "skip" else {}),
         "notes": [
             *opened.notes,
+            *_other_test_size(opened, shorter, test_size),
             *_ignored_as_trained(opened, ignore),
             *_read_as_trained(opened, mask_values, value_range),
             *source.notes,
@@ -126,6 +130,34 @@ def _check_scores(scores: Mapping[str, Any], precision: torch.dtype) -> None:
         hint="--precision float32" if name != "float32" else "are the images as the model wants them?",
         code="unsound-outputs",
     )
+
+
+def _preprocessing(opened: OpenedModel, image_size: int | None, test_size: bool) -> Preprocessing:
+    if not test_size:
+        return opened.preprocessing.at(image_size)
+    if image_size is not None:
+        raise UsageError("--test-size and --image-size contradict each other", hint="give one of them")
+    tested = opened.preprocessing.at_test_size()
+    if tested is None:
+        raise UsageError(
+            f"{opened.source} has no other size for tests than {_size_of(opened.preprocessing)}",
+            hint="leave --test-size out, or say a size with --image-size",
+        )
+    return tested
+
+
+def _other_test_size(opened: OpenedModel, image_size: int | None, test_size: bool) -> list[str]:
+    """Return the note on weights that their authors test at another size, where nobody chose one here."""
+    own = opened.preprocessing
+    tested = None if test_size or image_size is not None else own.at_test_size()
+    if tested is None:
+        return []
+    return [f"scored at {_size_of(own)}, as in training; timm tests these weights at {_size_of(tested)} (--test-size)"]
+
+
+def _size_of(preprocessing: Preprocessing) -> str:
+    _, height, width = preprocessing.input_size
+    return f"{height} x {width} pixels (crop_pct {preprocessing.crop_pct:g})"
 
 
 def _said_of_seen(batches: EvaluationBatches, tally: Tally, processes: Processes) -> list[str]:

@@ -19,6 +19,7 @@ from spgsurgeon.checkpoint.reading import Outline, read_outline
 from spgsurgeon.errors import UsageError
 
 _AVERAGE = "ema.safetensors"
+_BESIDE_THE_DESCRIPTION = ("architecture", "library", "model_args", "num_features", "labels")  # in a flat config.json
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,18 @@ def locate(path: Path, weights: str | None = None, *, check: bool = True) -> Loc
     if kind in ("grafted", "run"):
         return _locate_grafted(path, kind, weights, check)
     outline = read_outline(weights_file_of(path), weights)
-    config = read_json_object(path / "config.json") if kind == "hub" else None
+    config = _hub_config(path / "config.json") if kind == "hub" else None
     return _with_note(Located(str(path), kind, outline, path, config), weights)
+
+
+def _hub_config(path: Path) -> dict[str, Any]:
+    """Return a Hub folder's config.json; timm before 0.8 wrote what describes the weights beside the architecture."""
+    config = read_json_object(path)
+    if "architecture" not in config or "pretrained_cfg" in config or config.get("library", "timm") != "timm":
+        return config
+    names = {"label_names": config["labels"]} if config.get("labels") and not config.get("label_names") else {}
+    said = {key: value for key, value in config.items() if key not in _BESIDE_THE_DESCRIPTION}
+    return config | names | {"pretrained_cfg": said | names}
 
 
 def resolve_folder(folder: Path) -> Path:

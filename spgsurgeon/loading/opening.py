@@ -187,7 +187,7 @@ def _open_located(located: Located, arch: str | None, image_size: tuple[int, int
         source=located.source,
         format=located.format,
         located=replace(located, outline=replace(located.outline, prefixes=recognition.prefixes)),
-        label_names=(located.config or {}).get("label_names"),
+        label_names=_label_names(located, identity),
         ignored=_ignored(located),
         mask_values=_said_of_data(located, _VALUES, known_mask_values) or {},
         value_range=_said_of_data(located, _RANGE, known_range),
@@ -248,6 +248,13 @@ def _size_is_known(source: str) -> UsageError:
         hint="leave --image-size out",
         code="image-size-known",
     )
+
+
+def _label_names(located: Located, identity: Identity) -> list[str] | None:
+    """Return the names of the classes by label; timm may have the name of a data set in their place."""
+    config = located.config or {}
+    names = config.get("label_names") or (config.get("pretrained_cfg") or {}).get("label_names")
+    return names if isinstance(names, list) and len(names) == identity.num_classes else None
 
 
 def _ignored(located: Located) -> tuple[int, ...]:

@@ -90,7 +90,7 @@ def _of_retrained(cfg: dict[str, Any], section: DataSection, own: tuple[int, int
     """Return the description of weights that are retrained: no published ones any more, for images as scored here."""
     size, stale = section.eval_image_size or section.image_size, {"tag"}
     if size is not None and (size, size) != own[1:]:
-        stale.add("test_input_size")  # recommended for weights that were trained at another size
+        stale |= {key for key in cfg if key.startswith("test_")}  # for weights that were trained at another size
     kept = {key: value for key, value in cfg.items() if key not in stale}
     return kept if size is None else kept | {"input_size": [own[0], size, size]}
 

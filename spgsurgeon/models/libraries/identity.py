@@ -97,7 +97,7 @@ class Library(Protocol):
 
         `architecture` may carry the tag of the weights that training started from, whose preprocessing it then kept.
         `model_args` are named as timm's factory names them, any of: num_classes, in_chans, img_size (pixels),
-        input_size (channels, height, width), global_pool, mean, std, interpolation, crop_pct, model_kwargs (a mapping
-        of further ones, which win).
+        input_size (channels, height, width), global_pool, mean, std, interpolation, crop_pct, crop_mode, model_kwargs
+        (a mapping of further ones, which win).
         """
         ...

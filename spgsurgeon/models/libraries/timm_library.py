@@ -23,7 +23,8 @@ from spgsurgeon.models.libraries.identity import Identity
 from spgsurgeon.models.preprocessing import Preprocessing
 
 _HUB = "hf-hub:"
-_DATA_ARGUMENTS = ("mean", "std", "interpolation", "crop_pct")  # of train.py, named as in timm's pretrained_cfg
+# Of train.py, named as in timm's pretrained_cfg.
+_DATA_ARGUMENTS = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
 _OF_THE_WEIGHTS = ("tag", "license", "description", "origin_url", "paper_name", "paper_ids", "notes")
 """What timm says of certain weights: not true of others of the same architecture, however alike in all else."""
 
@@ -129,12 +130,17 @@ class TimmLibrary:
         channels, *size = data["input_size"]
         channels = int(identity.model_args.get("in_chans", channels))
         height, width = _height_and_width(identity.model_args.get("img_size") or size)
+        tested = resolve_model_data_config(module, use_test_size="img_size" not in identity.model_args)
+        test_size = (channels, *_height_and_width(tested["input_size"][1:]))
         return Preprocessing(
             input_size=(channels, height, width),
             mean=_for_channels(data["mean"], channels),
             std=_for_channels(data["std"], channels),
             interpolation=data["interpolation"],
             crop_pct=float(data["crop_pct"]),
+            crop_mode=data["crop_mode"],
+            test_input_size=None if tested["input_size"] == data["input_size"] else test_size,
+            test_crop_pct=None if tested["crop_pct"] == data["crop_pct"] else float(tested["crop_pct"]),
         )
 
     def config(self, identity: Identity, module: nn.Module, label_names: list[str] | None) -> dict[str, Any]:

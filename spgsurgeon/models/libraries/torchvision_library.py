@@ -24,6 +24,7 @@ _WITH_WEIGHTS: dict[str, dict[str, Any]] = {
     "googlenet": {"transform_input": True, "aux_logits": False},
     "inception_v3": {"transform_input": True},
 }
+_EVALUATION = ("input_size", "mean", "std", "interpolation", "crop_pct")  # what a training script may have recorded
 _CLASSES: dict[str, int] = {"classification": 1000, "segmentation": 21}  # ImageNet's, and VOC's with the background
 
 
@@ -183,7 +184,10 @@ class TorchvisionLibrary:
         )
 
     def identity_from_checkpoint(self, architecture: str, model_args: Mapping[str, Any]) -> Identity:
-        """Return the architecture with the checkpoint's classes, the only argument that torchvision's models share."""
+        """Return the architecture with the checkpoint's classes, the only argument that torchvision's models share.
+
+        How the script prepared images for evaluation goes before what the weights that it began with want.
+        """
         architecture, _, tag = architecture.partition(".")
         if model_args.get("img_size"):
             raise UsageError(
@@ -192,9 +196,10 @@ class TorchvisionLibrary:
                 code="image-size-known",
             )
         classes = model_args.get("num_classes") or self.default_classes(architecture)
-        preset = _preset(_weights(architecture, tag)) | {"tag": tag} if tag else None
+        preset = _preset(_weights(architecture, tag)) | {"tag": tag} if tag else {}
+        preset |= {key: model_args[key] for key in _EVALUATION if key in model_args}
         args = {"transform_input": True} if tag and architecture in _AUXILIARY_LOGITS else {}
-        return Identity(self.name, architecture, int(classes), args, pretrained_cfg=preset)
+        return Identity(self.name, architecture, int(classes), args, pretrained_cfg=preset or None)
 
 
 @cache
