@@ -75,6 +75,17 @@ def command(
             show_default="as in training",
         ),
     ] = None,
+    common_classes: Annotated[
+        bool, typer.Option("--common-classes", help="Score the classes that the model has, and leave out the others.")
+    ] = False,
+    class_order: Annotated[
+        str,
+        typer.Option(
+            "--class-order",
+            metavar="auto|natural|code-point",
+            help="How class folders are numbered for a model without names of classes.",
+        ),
+    ] = "auto",
     batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 64,
     workers: Annotated[int | None, typer.Option("--workers", min=0, help="Loader processes; by the machine.")] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N, mps.")] = "auto",
@@ -105,6 +116,8 @@ def command(
         value_range=value_range,
         max_pixels=max_pixels,
         unreadable=unreadable,
+        common_classes=common_classes,
+        class_order=class_order,
         batch_size=batch_size,
         workers=workers,
         device=device,

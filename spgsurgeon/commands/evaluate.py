@@ -6,11 +6,11 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
-from spgsurgeon.data.classes import check_classes, classes_said_by
+from spgsurgeon.data.classes import check_classes, classes_said_by, in_timms_order, with_labels_of
 from spgsurgeon.data.loading.loader import EvaluationBatches
 from spgsurgeon.data.loading.seen import check_drawn, over_processes, said_of_masks, said_of_traits
 from spgsurgeon.data.sources.class_names import CLASS_NAMES
@@ -19,7 +19,7 @@ from spgsurgeon.data.sources.image_decoding import Decoding
 from spgsurgeon.data.sources.masks import holds_masks
 from spgsurgeon.data.sources.opening import open_source
 from spgsurgeon.data.sources.shards import with_classes
-from spgsurgeon.data.sources.source import Source, check_several_classes
+from spgsurgeon.data.sources.source import ImageSource, Source, check_several_classes
 from spgsurgeon.errors import SurgeonError, UsageError
 from spgsurgeon.loading.opening import OpenedModel, open_model, refuse_unsound, state_of
 from spgsurgeon.loading.request import ModelRequest
@@ -31,6 +31,7 @@ from spgsurgeon.runtime.distributed import Processes, choose_precision, join_pro
 from spgsurgeon.tasks.task import Tally
 from spgsurgeon.training.evaluation import evaluate, evaluation_batches
 
+CLASS_ORDERS = ("auto", "natural", "code-point")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -49,6 +50,8 @@ def evaluate_model(
     value_range: tuple[float, float] | None = None,
     max_pixels: int | None = None,
     unreadable: str | None = None,
+    common_classes: bool = False,
+    class_order: str = "auto",
     batch_size: int = 64,
     workers: int | None = None,
     device: str = "auto",
@@ -68,6 +71,10 @@ def evaluate_model(
     at images that can't be used, or "skip", which leaves them out and lists them under `unreadable` (None: what the
     run of the model did, else stop).
 
+    Labels go by the names of the classes if the model has names, see `with_labels_of`; `common_classes` leaves out
+    images of classes that the model lacks. Without names the data's order counts: of class folders "natural" (timm's)
+    or "code-point" (torchvision's) by `class_order`; "auto" is timm's for weights of its training script.
+
     Raises UsageError where data and model have other classes, or the one has masks and the other has no use for them;
     DataError for masks of one class and 255, which nobody said to ignore.
     """
@@ -83,6 +90,7 @@ def evaluate_model(
     if opened.identity.num_classes == 1:
         check_several_classes(source)
     left_out = unreadable or _unreadable_in_training(opened)
+    source, matched = _with_labels_of(opened, source, form, model, common_classes, class_order)
     hint = "score it on data with the classes it was made for"
     check_classes(source, opened.identity.num_classes, model, hint, said_by=classes_said_by(form, root))
     preprocessing = _preprocessing(opened, shorter, test_size)
@@ -114,6 +122,7 @@ def evaluate_model(
             *_ignored_as_trained(opened, ignore),
             *_read_as_trained(opened, mask_values, value_range),
             *source.notes,
+            *matched,
             *seen,
             *_said_of_unreadable(passed_over, chosen_here=unreadable is not None),
         ],
@@ -130,6 +139,33 @@ def _check_scores(scores: Mapping[str, Any], precision: torch.dtype) -> None:
         hint="--precision float32" if name != "float32" else "are the images as the model wants them?",
         code="unsound-outputs",
     )
+
+
+def _with_labels_of(
+    opened: OpenedModel, source: Source[Any], form: str, model: str, common: bool, order: str
+) -> tuple[Source[Any], list[str]]:
+    """Return the data with the model's labels, and what is to be said of it; that of masks as it is."""
+    if order not in CLASS_ORDERS:
+        raise UsageError(
+            f"--class-order is one of {', '.join(CLASS_ORDERS)} (got {order!r})", hint="auto is the default"
+        )
+    if opened.task.samples == MASKED:
+        if common:
+            raise UsageError("--common-classes is for labelled images", hint="leave it out")
+        return source, []
+    names = opened.label_names
+    by_timm = form == "folder" and opened.located is not None and opened.located.producer == "timm"
+    if order != "auto" and form != "folder":
+        raise UsageError(f"--class-order is for class folders, and the data is {form}", hint="leave it out")
+    if names is None and not common and (order == "natural" or (order == "auto" and by_timm)):
+        ordered = in_timms_order(source.classes)
+        if ordered == list(source.classes):
+            return with_labels_of(cast(ImageSource, source), None, model)
+        found = with_labels_of(cast(ImageSource, source), ordered, model)[0]
+        return found, [
+            "class folders go in timm's order, natural and without case (--class-order code-point: as sorted)"
+        ]
+    return with_labels_of(cast(ImageSource, source), names, model, common=common)
 
 
 def _preprocessing(opened: OpenedModel, image_size: int | None, test_size: bool) -> Preprocessing:

@@ -11,7 +11,7 @@ import torch
 from spgsurgeon.checkpoint.folders import GraftManifest
 from spgsurgeon.checkpoint.hashing import layout_hash
 from spgsurgeon.checkpoint.tensors import read_safetensors
-from spgsurgeon.data.classes import check_classes, classes_said_by
+from spgsurgeon.data.classes import check_classes, classes_said_by, differing_names
 from spgsurgeon.data.sources.forms import samples_of
 from spgsurgeon.data.sources.source import Data, check_same_classes
 from spgsurgeon.errors import ArchitectureError, UsageError
@@ -67,6 +67,7 @@ def prepare(
             *opened.notes,
             *dict.fromkeys((*data.train.notes, *data.evaluation.notes)),
             *_other_range(section, opened),
+            *([] if resumes else differing_names(opened.label_names, data.train.classes)),
         ],
     )
     head_batch = recipe.trp.head_mode
