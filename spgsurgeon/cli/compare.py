@@ -36,7 +36,7 @@ _Budget = Annotated[
     str | None,
     typer.Option("--budget", metavar="epochs|seconds", help="What all arms have as much of.  [default: epochs]"),
 ]
-_Jobs = Annotated[int | None, typer.Option("--jobs", help="Runs at a time (default: 1 on a GPU, else one a core).")]
+_Jobs = Annotated[int | None, typer.Option("--jobs", help="Runs at a time (default: one a GPU, else one a core).")]
 _Resume = Annotated[
     bool,
     typer.Option(
@@ -165,7 +165,7 @@ def _render_plan(document: dict[str, Any]) -> Any:
             ("seeds", ", ".join(map(str, document["seeds"]))),
             ("epochs", ", ".join(f"{name} {arm['epochs']}" for name, arm in arms.items())),
             *([("steps", f"of a run: {', '.join(steps)}")] if steps else []),
-            ("runs", f"{document['runs']}, of which {document['done']} are done, {document['jobs']} at a time"),
+            ("runs", f"{document['runs']}, of which {document['done']} are done, {_at_a_time(document)}"),
             *([("memory", f"about {gigabytes(max(memory))} for the largest of them")] if memory else []),
             ("chosen by", document["chosen_on"]),
             ("scored on", document["scored_on"]),
@@ -173,3 +173,7 @@ def _render_plan(document: dict[str, Any]) -> Any:
             ("into", f"{document['output']}, {_OUTPUTS[document['output_is']]}"),
         ]
     )
+
+
+def _at_a_time(document: dict[str, Any]) -> str:
+    return f"{document['jobs']} at a time on {', '.join(document['devices'])}"

@@ -15,13 +15,12 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-import torch
-
 from spgsurgeon.checkpoint.ownership import remove_ours
 from spgsurgeon.checkpoint.writing import atomic_file, own_folder, write_json
 from spgsurgeon.comparing.arguments import Arguments, arguments_of, check_start
 from spgsurgeon.comparing.arms import SEARCH, Lineup, line_up
 from spgsurgeon.comparing.choice import Comparison
+from spgsurgeon.comparing.devices import place
 from spgsurgeon.comparing.plan import COSTS, DOCUMENT, Grid, read_plan
 from spgsurgeon.comparing.pool import hire
 from spgsurgeon.comparing.reading import is_comparison
@@ -30,7 +29,6 @@ from spgsurgeon.comparing.start import DECODED, OF_DECODED, go_on, preview, star
 from spgsurgeon.comparing.table import markdown
 from spgsurgeon.errors import UsageError
 from spgsurgeon.loading.request import ModelRequest
-from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.reporting.comparison_figures import comparison_figures
 from spgsurgeon.training.data import decoded_pictures_in
 
@@ -65,9 +63,9 @@ def compare(
     and seconds, those of choosing included. `learning_rates` are multiples of the recipe's (0.3, 1, 3), or "auto":
     0.3, 1, 3, and more on either side until the best of each arm has neighbours. `budget` is what arms have as much of:
     "epochs" (the default) or "seconds" on this machine. With one seed instead of five the interval is over the pictures
-    of data.eval instead of over seeds. `jobs` is the number of processes, by default one for a GPU, else one a core.
-    `force` replaces an older comparison. `say` is told how it goes. Both `force` and `resume` are refused while another
-    process writes into the folder.
+    of data.eval instead of over seeds. `jobs` is the number of processes, by default one for each GPU like the first
+    (one if training.device names it by number), else one a core; see `place`. `force` replaces an older comparison.
+    `say` is told how it goes. Both `force` and `resume` are refused while another process writes into the folder.
 
     `resume` goes on with a comparison, or starts it. What is left out is as it was started; what is given must agree
     with that, but for a wider grid or "auto", which goes on from the grid before. `dry_run` writes nothing: after the
@@ -84,10 +82,13 @@ def compare(
     if base is None:
         raise UsageError("neither the command nor the recipe names a model", hint="spgsurgeon compare MODEL --recipe …")
     request = ModelRequest(base, weights, arch, num_classes, lineup.recipe.training.seed if random_weights else None)
-    jobs = jobs or _default_jobs(lineup.recipe)
+    placed = place(lineup.recipe.training.device, jobs)
+    for note in placed.notes:
+        say(note)
     if dry_run:
-        return preview(asked, lineup, earlier, output, request, force=force) | {"jobs": jobs}, {}
-    with decoded_pictures_in(output / DECODED), hire(jobs) as crew, ExitStack() as owned:
+        found = preview(asked, lineup, earlier, output, request, force=force)
+        return found | {"jobs": placed.jobs, "devices": placed.devices}, {}
+    with decoded_pictures_in(output / DECODED), hire(placed.jobs, placed.visible) as crew, ExitStack() as owned:
         if earlier is None:
             plan, lock = start(asked, lineup, output, request, force=force, say=say)
             owned.enter_context(lock)
@@ -127,11 +128,3 @@ def _write(output: Path, document: dict[str, Any], costs: dict[str, Any]) -> Non
     for name, png in comparison_figures(document).items():
         with atomic_file(output / "figures" / f"{name}.png", force=True) as temporary:
             temporary.write_bytes(png)
-
-
-def _default_jobs(recipe: Recipe) -> int:
-    """Return one for an accelerator, which a run has for itself, else one a core."""
-    device = recipe.training.device
-    if device != "cpu" and (device != "auto" or torch.accelerator.is_available()):
-        return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
