@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from spgsurgeon.checkpoint.containers.headers import read_header
+from spgsurgeon.checkpoint.containers.shards import INDEX_SUFFIX
+from spgsurgeon.checkpoint.layout import AVERAGE, CONFIG, MANIFEST, RUN_BEST, RUN_RECIPE, STATE, TEMPORARY, WEIGHTS
 from spgsurgeon.checkpoint.refusals import MalformedError, UnreadableError, naming
 from spgsurgeon.checkpoint.sealing import check_seal, document_hash, sealed
 from spgsurgeon.checkpoint.values import content_hash_of
@@ -24,15 +26,8 @@ FORMAT_VERSION = 1
 
 FolderKind = Literal["grafted", "run", "hub", "weights"]
 
-_MANIFEST = "graft.json"
-_CONFIG = "config.json"
-_BASE = "model.safetensors"
-_TEMPORARY = "temporary.safetensors"
-_AVERAGE = "ema.safetensors"
-_STATE = "state.json"
-
 # What save_pretrained, Accelerate and the Hub call a model's weights, the safe formats first.
-_WEIGHTS = (_BASE, "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+_ALL_WEIGHTS = tuple(name + index for name in (WEIGHTS, "pytorch_model.bin") for index in ("", INDEX_SUFFIX))
 # What is in a folder that a sharded training saved, and what joins it.
 _SHARDED = {
     "pytorch_model_fsdp_*": "accelerate merge-weights FOLDER OUTPUT",
@@ -75,12 +70,12 @@ class GraftedFolder:
     @property
     def base_weights(self) -> Path:
         """The safetensors file with the base's own state dict."""
-        return self.folder / _BASE
+        return self.folder / WEIGHTS
 
     @property
     def temporary_weights(self) -> Path:
         """The safetensors file with the replicas' state dict."""
-        return self.folder / _TEMPORARY
+        return self.folder / TEMPORARY
 
 
 def write_grafted_folder(
@@ -95,16 +90,16 @@ def write_grafted_folder(
     from spgsurgeon.checkpoint.hashing import content_hash
     from spgsurgeon.checkpoint.writing import write_json, write_safetensors
 
-    write_safetensors(folder / _BASE, base)
-    write_safetensors(folder / _TEMPORARY, temporary)
-    write_json(folder / _CONFIG, config)
+    write_safetensors(folder / WEIGHTS, base)
+    write_safetensors(folder / TEMPORARY, temporary)
+    write_json(folder / CONFIG, config)
     hashed = replace(
         manifest,
         weights_hash=content_hash(base),
         temporary_hash=content_hash(temporary),
         config_hash=document_hash(config),
     )
-    write_json(folder / _MANIFEST, sealed(asdict(hashed)))
+    write_json(folder / MANIFEST, sealed(asdict(hashed)))
 
 
 def read_grafted_folder(folder: Path) -> GraftedFolder:
@@ -114,15 +109,15 @@ def read_grafted_folder(folder: Path) -> GraftedFolder:
     a grafted one or a newer package wrote it, DamagedFileError naming the file that is missing or was changed.
     """
     manifest = read_manifest(folder)
-    check_weights(folder / _BASE, manifest.weights_hash, _MANIFEST)
-    check_weights(folder / _TEMPORARY, manifest.temporary_hash, _MANIFEST)
-    config = read_json_object(folder / _CONFIG)
-    with naming(folder / _CONFIG):
-        _check_hash(document_hash(config), manifest.config_hash, _MANIFEST)
-    if (folder / _STATE).exists() or (folder / _AVERAGE).exists():
+    check_weights(folder / WEIGHTS, manifest.weights_hash, MANIFEST)
+    check_weights(folder / TEMPORARY, manifest.temporary_hash, MANIFEST)
+    config = read_json_object(folder / CONFIG)
+    with naming(folder / CONFIG):
+        _check_hash(document_hash(config), manifest.config_hash, MANIFEST)
+    if (folder / STATE).exists() or (folder / AVERAGE).exists():
         average = read_state(folder)["hashes"].get("ema")
         if average is not None:
-            check_weights(folder / _AVERAGE, average, _STATE)
+            check_weights(folder / AVERAGE, average, STATE)
     return GraftedFolder(folder, manifest, config)
 
 
@@ -131,17 +126,17 @@ def read_state(folder: Path) -> dict[str, Any]:
 
     Raises DamagedFileError where it is missing or was changed.
     """
-    document = read_json_object(folder / _STATE)
-    with naming(folder / _STATE):
+    document = read_json_object(folder / STATE)
+    with naming(folder / STATE):
         check_seal(document)
     return document
 
 
 def read_manifest(folder: Path) -> GraftManifest:
     """Return the manifest of a grafted folder, without reading its weights."""
-    path = folder / _MANIFEST
+    path = folder / MANIFEST
     if not path.is_file():
-        raise UsageError(f"{folder} is no grafted folder: it has no {_MANIFEST}", hint="make one with spgsurgeon graft")
+        raise UsageError(f"{folder} is no grafted folder: it has no {MANIFEST}", hint="make one with spgsurgeon graft")
     document = read_json_object(path)
     with naming(path):
         _check_version(document)
@@ -171,15 +166,15 @@ def kind_of(folder: Path) -> FolderKind:
     """
     if not folder.is_dir():
         raise UsageError(f"{folder} is {'a file' if folder.exists() else 'missing'}, not a folder")
-    marks: dict[str, FolderKind] = {_MANIFEST: "grafted", "recipe.yaml": "run", _CONFIG: "hub"}
-    marks |= dict.fromkeys(_WEIGHTS, "weights")
+    marks: dict[str, FolderKind] = {MANIFEST: "grafted", RUN_RECIPE: "run", CONFIG: "hub"}
+    marks |= dict.fromkeys(_ALL_WEIGHTS, "weights")
     for mark, kind in marks.items():
         if (folder / mark).is_file():
             return kind
     _refuse_sharded(folder)
     raise UsageError(
         f"{folder} is no model folder: it has none of {', '.join(marks)}",
-        hint="give a grafted folder, a run folder, a folder with weights (on the Hub: and a config.json), or a file",
+        hint=f"give a grafted folder, a run folder, a folder with weights (on the Hub: and a {CONFIG}), or a file",
         code="not-a-model",
     )
 
@@ -189,11 +184,11 @@ def weights_file_of(folder: Path) -> Path:
 
     Raises UsageError where it has none, with advice where a sharded training left its parts there.
     """
-    for name in _WEIGHTS:
+    for name in _ALL_WEIGHTS:
         if (folder / name).is_file():
             return folder / name
     _refuse_sharded(folder)
-    raise UsageError(f"{folder} has no weights: none of {', '.join(_WEIGHTS)}", hint="give the weights file itself")
+    raise UsageError(f"{folder} has no weights: none of {', '.join(_ALL_WEIGHTS)}", hint="give the weights file itself")
 
 
 def _refuse_sharded(folder: Path) -> None:
@@ -209,7 +204,7 @@ def _refuse_sharded(folder: Path) -> None:
 
 def best_of(run: Path) -> Path:
     """Return the grafted folder of a run's best checkpoint, which the link `best` points to."""
-    best = run / "best"
+    best = run / RUN_BEST
     if best.is_dir():
         return best.resolve()
     if best.is_symlink():

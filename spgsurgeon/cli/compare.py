@@ -125,6 +125,7 @@ def _grid(text: str | None) -> list[float] | Literal["auto"] | None:
 def _render(document: dict[str, Any], costs: dict[str, Any], output: Path) -> Any:
     from rich.console import Group
 
+    from spgsurgeon.comparing.layout import COSTS, DOCUMENT, FIGURES, TABLE
     from spgsurgeon.comparing.table import COST_HEAD, HEAD, cost_rows, remarks, rows
 
     return Group(
@@ -134,7 +135,7 @@ def _render(document: dict[str, Any], costs: dict[str, Any], output: Path) -> An
         "",
         columns(COST_HEAD, cost_rows(costs)),
         "",
-        pairs([("files", f"{output / 'compare.md'}, compare.json, costs.json, figures/")]),
+        pairs([("files", f"{output / TABLE}, {DOCUMENT}, {COSTS}, {FIGURES}/")]),
     )
 
 

@@ -21,18 +21,17 @@ from spgsurgeon.comparing.arguments import Arguments, arguments_of, check_start
 from spgsurgeon.comparing.arms import SEARCH, Lineup, line_up
 from spgsurgeon.comparing.choice import Comparison
 from spgsurgeon.comparing.devices import place
-from spgsurgeon.comparing.plan import COSTS, DOCUMENT, Grid, read_plan
+from spgsurgeon.comparing.layout import COSTS, DECODED, DOCUMENT, FIGURES, TABLE
+from spgsurgeon.comparing.plan import Grid, read_plan
 from spgsurgeon.comparing.pool import hire
 from spgsurgeon.comparing.reading import is_comparison
 from spgsurgeon.comparing.search import check_search
-from spgsurgeon.comparing.start import DECODED, OF_DECODED, go_on, preview, start
+from spgsurgeon.comparing.start import OF_DECODED, go_on, preview, start
 from spgsurgeon.comparing.table import markdown
 from spgsurgeon.errors import UsageError
 from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.reporting.comparison_figures import comparison_figures
 from spgsurgeon.training.data import decoded_pictures_in
-
-_TABLE = "compare.md"
 
 Say = Callable[[str], None]
 
@@ -123,8 +122,8 @@ def _write(output: Path, document: dict[str, Any], costs: dict[str, Any]) -> Non
     for name, content in ((DOCUMENT, document), (COSTS, costs)):
         with atomic_file(output / name, force=True) as temporary:
             write_json(temporary, content)
-    with atomic_file(output / _TABLE, force=True) as temporary:
+    with atomic_file(output / TABLE, force=True) as temporary:
         temporary.write_text(markdown(document, costs), encoding="utf-8")
     for name, png in comparison_figures(document).items():
-        with atomic_file(output / "figures" / f"{name}.png", force=True) as temporary:
+        with atomic_file(output / FIGURES / f"{name}.png", force=True) as temporary:
             temporary.write_bytes(png)

@@ -16,7 +16,7 @@ from spgsurgeon.checkpoint.writing import atomic_file, atomic_folder, refuse_exi
 from spgsurgeon.commands.compare import compare
 from spgsurgeon.commands.strip import strip_folder
 from spgsurgeon.comparing.arms import PLAIN
-from spgsurgeon.comparing.plan import RESULTS
+from spgsurgeon.comparing.layout import RESULTS
 from spgsurgeon.comparing.pool import one_thread
 from spgsurgeon.comparing.runs import merit, read_results, results_of
 from spgsurgeon.errors import UsageError

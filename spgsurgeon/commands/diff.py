@@ -10,6 +10,7 @@ from torch import Tensor
 
 from spgsurgeon.checkpoint.differences import Distance, distance, drift, together
 from spgsurgeon.checkpoint.hashing import DTYPE_NAMES, content_hash
+from spgsurgeon.checkpoint.layout import MANIFEST
 from spgsurgeon.checkpoint.tensors import load_tensors
 from spgsurgeon.checkpoint.values import content_hash_of
 from spgsurgeon.loading.locating import Located, locate
@@ -111,7 +112,7 @@ def _edited(located: Located, found: str) -> list[str]:
     manifest = located.manifest
     if manifest is None or located.outline.weights == "ema" or manifest.weights_hash == found:
         return []
-    return [f"the weights in {located.folder} are not those that its graft.json was written for"]
+    return [f"the weights in {located.folder} are not those that its {MANIFEST} was written for"]
 
 
 def _recorded_head(located: Located) -> tuple[str, ...] | None:

@@ -27,6 +27,7 @@ from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.recipe.data_section import known_range
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.runs.folder import run_of
+from spgsurgeon.runs.layout import RECIPE
 from spgsurgeon.runtime.distributed import Processes, choose_precision, join_processes
 from spgsurgeon.tasks.task import Tally
 from spgsurgeon.training.evaluation import evaluate, evaluation_batches
@@ -211,7 +212,7 @@ def _unreadable_in_training(opened: OpenedModel) -> str:
     if run is None:
         return "stop"
     try:
-        return read_recipe(run / "recipe.yaml").data.unreadable
+        return read_recipe(run / RECIPE).data.unreadable
     except UsageError:  # a recipe that somebody damaged is nothing to scoring
         return "stop"
 

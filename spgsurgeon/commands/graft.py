@@ -8,6 +8,7 @@ from typing import Any
 
 from spgsurgeon.checkpoint.folders import read_grafted_folder, write_grafted_folder
 from spgsurgeon.checkpoint.hashing import content_hash
+from spgsurgeon.checkpoint.layout import TEMPORARY, WEIGHTS
 from spgsurgeon.checkpoint.writing import atomic_folder, refuse_existing, refuse_overwriting_input
 from spgsurgeon.commands.inspect import describe
 from spgsurgeon.errors import SurgeonError, UsageError, VerificationError
@@ -75,8 +76,8 @@ def graft_folder(
 def _prove_written(folder: Path, proven: ProvenGraft) -> None:
     """Prove that the files of a grafted folder, read back, are the base, its replicas, and what goes with them."""
     base, replicas = proven.grafted.base, proven.grafted.replicas
-    prove_file(folder / "model.safetensors", proven.manifest.base["content_hash"], layout_of(base))
-    prove_file(folder / "temporary.safetensors", content_hash(state_of(replicas)), layout_of(replicas))
+    prove_file(folder / WEIGHTS, proven.manifest.base["content_hash"], layout_of(base))
+    prove_file(folder / TEMPORARY, content_hash(state_of(replicas)), layout_of(replicas))
     try:
         read_grafted_folder(folder)
     except SurgeonError as error:

@@ -16,6 +16,7 @@ from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.reporting.gallery import drawings_of
 from spgsurgeon.reporting.page import render_page
 from spgsurgeon.reporting.thumbnails import with_pictures
+from spgsurgeon.runs.layout import RECIPE
 from spgsurgeon.runs.reading import check_is_run, read_run
 from spgsurgeon.runs.records import RunRecord
 from spgsurgeon.training.run import inputs_of
@@ -37,7 +38,7 @@ def report(folders: Sequence[Path], output: Path = Path("report"), *, force: boo
     runs = [path for path in folders if path not in compared]
     for path in runs:
         check_is_run(path)
-    data = [path for run in runs for path in inputs_of(read_recipe(run / "recipe.yaml"), None)]
+    data = [path for run in runs for path in inputs_of(read_recipe(run / RECIPE), None)]
     refuse_overwriting_input(output, [*folders, *data])
     refuse_existing(output, force=force)
     names = dict(zip(folders, _names(folders), strict=True))

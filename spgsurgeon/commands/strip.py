@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from spgsurgeon import __version__
 from spgsurgeon.checkpoint.folders import GraftManifest, kind_of, read_manifest
 from spgsurgeon.checkpoint.hashing import content_hash, layout_hash
+from spgsurgeon.checkpoint.layout import CONFIG, TEMPORARY
 from spgsurgeon.checkpoint.tensors import read_checkpoint, read_safetensors
 from spgsurgeon.checkpoint.writing import (
     atomic_file,
@@ -28,6 +29,7 @@ from spgsurgeon.commands.measured import control_of, evaluation_of, scores_of
 from spgsurgeon.commands.modules import FORMATS, SUFFIXES, format_of
 from spgsurgeon.errors import SurgeonError, UsageError, VerificationError, did_you_mean
 from spgsurgeon.exporting.card import model_card
+from spgsurgeon.exporting.layout import CARD, FILES
 from spgsurgeon.exporting.onnx_file import check_outputs, export_onnx
 from spgsurgeon.loading.locating import resolve_folder
 from spgsurgeon.loading.opening import OpenedModel, open_model, state_of
@@ -41,12 +43,11 @@ from spgsurgeon.replicas.grafted import detach, layout_of
 from spgsurgeon.replicas.kinds import replicas_from
 from spgsurgeon.replicas.outputs import outputs_of
 from spgsurgeon.runs.folder import recipe_of
+from spgsurgeon.runs.layout import RECIPE
 from spgsurgeon.surgery.grafting import regraft
 from spgsurgeon.surgery.proof import Layout, example_images, prove_file, prove_strip
 from spgsurgeon.tasks.task import Task
 from spgsurgeon.training.run import inputs_of
-
-_FILES = {"safetensors": "model.safetensors", "pt": "model.pt", "onnx": "model.onnx"}
 
 
 @dataclass(frozen=True)
@@ -119,18 +120,18 @@ def strip_folder(
     if document is not None:
         beside = atomic_file(document, force=force)
     with beside as proof_file, target as temporary:
-        paths = {kind: temporary if single else temporary / _FILES[kind] for kind in formats}
+        paths = {kind: temporary if single else temporary / FILES[kind] for kind in formats}
         reports = {kind: _write(kind, path, module, patient, onnx) for kind, path in paths.items()}
         del module  # so that a large model is not in memory twice when the written files are read back
         outputs = []
         for kind, path in paths.items():
             report = reports[kind] or _prove(path, patient)
             proof |= report.pop("proof")
-            outputs.append({"path": str(output if single else output / _FILES[kind]), "format": kind, **report})
+            outputs.append({"path": str(output if single else output / FILES[kind]), "format": kind, **report})
         if not single:
-            write_json(temporary / "config.json", patient.config)
+            write_json(temporary / CONFIG, patient.config)
             card = _card(patient, source, proof, formats)
-            (temporary / "README.md").write_text(card, encoding="utf-8")
+            (temporary / CARD).write_text(card, encoding="utf-8")
         if proof_file is not None:
             write_json(proof_file, {**outputs[0], "proof": proof, "package_version": __version__})
     return {
@@ -147,7 +148,7 @@ def _behind(source: Path) -> list[Path]:
     with suppress(SurgeonError):  # what is wrong with the source is said when it is opened
         found.append(Path(read_manifest(resolve_folder(source)).base["source"]))
         if kind_of(source) == "run":
-            found += inputs_of(read_recipe(source / "recipe.yaml"), None)
+            found += inputs_of(read_recipe(source / RECIPE), None)
     return [path for path in found if path.exists()]
 
 
@@ -185,7 +186,7 @@ def _take_down(source: Path, weights: str | None) -> tuple[nn.Module, _Patient]:
     folder = resolve_folder(source)
     opened = open_model(ModelRequest(str(folder), weights=weights))
     assert opened.manifest is not None
-    grafted = regraft(opened, read_safetensors(folder / "temporary.safetensors")[0])
+    grafted = regraft(opened, read_safetensors(folder / TEMPORARY)[0])
     largest = opened.task.largest_side
     images = example_images(opened.module, opened.preprocessing.input_size, largest_side=largest)
     outputs = outputs_of(run_in_eval(grafted, images))

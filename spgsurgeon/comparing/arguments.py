@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from spgsurgeon.comparing.arms import PLAIN, Lineup
-from spgsurgeon.comparing.plan import BUDGETS, FIRST_GRID, RECIPE, Grid, Plan, versions
+from spgsurgeon.comparing.layout import RECIPE
+from spgsurgeon.comparing.plan import BUDGETS, FIRST_GRID, Grid, Plan, versions
 from spgsurgeon.comparing.runs import folder_of
 from spgsurgeon.errors import UsageError
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from spgsurgeon.checkpoint.folders import read_manifest, read_state
 from spgsurgeon.checkpoint.hashing import content_hash
+from spgsurgeon.checkpoint.layout import CONFIG, STATE, WEIGHTS
 from spgsurgeon.checkpoint.writing import write_json, write_safetensors
 from spgsurgeon.data.classes import check_classes
 from spgsurgeon.data.sources.forms import samples_of
@@ -25,10 +26,9 @@ from spgsurgeon.recipe.data_section import HOLDOUT, DataSection
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.replicas.grafted import layout_of
+from spgsurgeon.runs.layout import RECIPE
 from spgsurgeon.surgery.proof import prove_file
 from spgsurgeon.training.data import open_data, open_training
-
-WEIGHTS = "model.safetensors"
 
 
 def open_base(request: ModelRequest, recipe: Recipe) -> OpenedModel:
@@ -54,7 +54,7 @@ def write_base(folder: Path, opened: OpenedModel) -> None:
     state = state_of(opened.module)
     write_safetensors(folder / WEIGHTS, state)
     prove_file(folder / WEIGHTS, content_hash(state), layout_of(opened.module))
-    write_json(folder / "config.json", opened.config())
+    write_json(folder / CONFIG, opened.config())
 
 
 # What it has seen
@@ -107,8 +107,8 @@ def _recipes_behind(opened: OpenedModel) -> Iterator[Recipe]:
     with suppress(SurgeonError, OSError):
         while folder is not None and manifest is not None:
             run = folder.resolve().parent.parent
-            if (run / "recipe.yaml").is_file():
-                yield read_recipe(run / "recipe.yaml")
+            if (run / RECIPE).is_file():
+                yield read_recipe(run / RECIPE)
             folder = resolve_folder(Path(manifest.base["source"]))
             expected, manifest = manifest.base["content_hash"], read_manifest(folder)
             if expected not in _hashes(folder, manifest.weights_hash):
@@ -117,5 +117,5 @@ def _recipes_behind(opened: OpenedModel) -> Iterator[Recipe]:
 
 def _hashes(folder: Path, weights_hash: str) -> set[str | None]:
     """Return the content hashes of the weights in a grafted folder or a checkpoint, the moving average's among them."""
-    average = read_state(folder)["hashes"].get("ema") if (folder / "state.json").is_file() else None
+    average = read_state(folder)["hashes"].get("ema") if (folder / STATE).is_file() else None
     return {weights_hash, average}

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from spgsurgeon.comparing.arms import PLAIN, Lineup
-from spgsurgeon.comparing.plan import BASE, RESULTS, Plan
+from spgsurgeon.comparing.layout import BASE, RESULTS
+from spgsurgeon.comparing.plan import Plan
 from spgsurgeon.comparing.pool import Crew
 from spgsurgeon.comparing.runs import (
     Assignment,

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from spgsurgeon import __version__
 from spgsurgeon.checkpoint.folders import read_json_object
 from spgsurgeon.comparing.arms import PLAIN, Arm, Lineup
+from spgsurgeon.comparing.layout import PLAN
 from spgsurgeon.comparing.pool import one_thread
 from spgsurgeon.comparing.runs import folder_of
 from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
@@ -27,10 +28,6 @@ from spgsurgeon.runs.resuming import FREE_KEYS
 from spgsurgeon.training.data import open_data
 from spgsurgeon.training.run import time_steps, train
 
-PLAN, DOCUMENT, COSTS, RESULTS = "compare-plan.json", "compare.json", "costs.json", "results.jsonl"
-"""Files of a comparison's folder: how it was started, what it found, what it cost, and a line a run that is done."""
-RECIPE, BASE = "compare-recipe.yaml", "base"
-"""What it was started with, beside the plan: the recipe as it was written, and the model that all arms start from."""
 BUDGETS = ("epochs", "seconds")
 Grid = Sequence[float] | Literal["auto"]
 FIRST_GRID = (0.3, 1.0, 3.0)

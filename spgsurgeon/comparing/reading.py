@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from spgsurgeon.checkpoint.folders import read_json_object
-from spgsurgeon.comparing.plan import COSTS, DOCUMENT, PLAN, RESULTS, Plan, read_plan
+from spgsurgeon.comparing.layout import COSTS, DOCUMENT, PLAN, RESULTS
+from spgsurgeon.comparing.plan import Plan, read_plan
 from spgsurgeon.comparing.records import ComparisonCosts, ComparisonDocument, ComparisonRecord, Trial
 from spgsurgeon.comparing.runs import Result, Run, mean_validation, read_results, results_of
 from spgsurgeon.errors import DamagedFileError

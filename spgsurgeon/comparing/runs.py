@@ -12,10 +12,12 @@ from pathlib import Path
 
 from spgsurgeon.checkpoint.folders import read_state
 from spgsurgeon.comparing.arms import SEARCH
+from spgsurgeon.comparing.layout import RUNS
 from spgsurgeon.comparing.search import search
 from spgsurgeon.errors import SurgeonError
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.runs.folder import last_of
+from spgsurgeon.runs.layout import METRICS
 from spgsurgeon.runs.records import read_epochs
 from spgsurgeon.runs.resuming import FREE_KEYS
 from spgsurgeon.tasks.metrics import LOSS, Metric
@@ -35,7 +37,7 @@ class Run:
     @property
     def folder(self) -> Path:
         """Where it lies in the comparison's folder."""
-        return Path("runs", self.arm, folder_of(self.multiple), f"seed-{self.seed}")
+        return Path(RUNS, self.arm, folder_of(self.multiple), f"seed-{self.seed}")
 
 
 def folder_of(multiple: float) -> str:
@@ -112,7 +114,7 @@ def cost(folder: Path) -> tuple[int, float]:
     """Return how many steps a run had done at its last checkpoint, and the seconds of its whole epochs."""
     last = last_of(folder) if folder.exists() else None
     steps = read_state(last)["counters"]["step"] if last else 0
-    return steps, sum(epoch.seconds for epoch in read_epochs(folder / "metrics.jsonl")[0])
+    return steps, sum(epoch.seconds for epoch in read_epochs(folder / METRICS)[0])
 
 
 # What is kept
@@ -167,5 +169,5 @@ def _mean(results: Iterable[Result], name: str) -> float | None:
 
 def valid_share(folder: Path) -> list[float]:
     """Return the share of units still valid at each step in a run's last epoch; empty where it recorded none."""
-    epochs = read_epochs(folder / "metrics.jsonl")[0]
+    epochs = read_epochs(folder / METRICS)[0]
     return epochs[-1].valid_share if epochs else []

@@ -12,6 +12,7 @@ from typing import Any
 from spgsurgeon.checkpoint.folders import read_state
 from spgsurgeon.errors import UsageError
 from spgsurgeon.runs.folder import last_of
+from spgsurgeon.runs.layout import METRICS
 from spgsurgeon.runs.records import read_epochs
 from spgsurgeon.runtime.seeds import derive_seed
 from spgsurgeon.tasks.metrics import LOSS
@@ -123,7 +124,7 @@ def _train(run: Path, base: str, recipe: str, overrides: list[str], halving: _Ha
         return
     counters = _counters(run)
     done = counters.get("epoch", 0) - counters.get("cold_epochs", 0)
-    for epoch in read_epochs(run / "metrics.jsonl")[0]:
+    for epoch in read_epochs(run / METRICS)[0]:
         if epoch.epoch <= done and epoch.evaluation is not None:
             halving.add(_key(epoch.evaluation)[0])
     if halving.epochs < planned:

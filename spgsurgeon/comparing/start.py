@@ -12,6 +12,7 @@ from typing import Any
 
 from spgsurgeon.checkpoint.folders import check_weights
 from spgsurgeon.checkpoint.hashing import content_hash
+from spgsurgeon.checkpoint.layout import WEIGHTS
 from spgsurgeon.checkpoint.writing import (
     atomic_file,
     atomic_folder,
@@ -21,18 +22,9 @@ from spgsurgeon.checkpoint.writing import (
 )
 from spgsurgeon.comparing.arguments import Arguments
 from spgsurgeon.comparing.arms import Lineup
-from spgsurgeon.comparing.base import WEIGHTS, open_base, seen_by, write_base
-from spgsurgeon.comparing.plan import (
-    BASE,
-    COSTS,
-    DOCUMENT,
-    PLAN,
-    RECIPE,
-    RESULTS,
-    Plan,
-    complete,
-    started_plan,
-)
+from spgsurgeon.comparing.base import open_base, seen_by, write_base
+from spgsurgeon.comparing.layout import BASE, COSTS, DECODED, DOCUMENT, FIGURES, PLAN, RECIPE, RESULTS, RUNS, TABLE
+from spgsurgeon.comparing.plan import Plan, complete, started_plan
 from spgsurgeon.comparing.reading import is_comparison
 from spgsurgeon.comparing.runs import Run, rate_of, read_results
 from spgsurgeon.comparing.table import of_the_base
@@ -40,19 +32,18 @@ from spgsurgeon.errors import UsageError
 from spgsurgeon.loading.opening import OpenedModel, state_of
 from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.recipe.shipped import find_recipe
-from spgsurgeon.runs.data_records import DATA_FILES, write_files
+from spgsurgeon.runs.data_records import write_files
+from spgsurgeon.runs.layout import DATA_FILES
 from spgsurgeon.runs.resuming import check_data, records_of, summaries
 from spgsurgeon.runtime.locking import FolderLock
 from spgsurgeon.training.data import decoded_pictures_in, open_data
 from spgsurgeon.training.run import inputs_of
 
-DECODED = "decoded"
-"""Where runs of a comparison keep decoded pictures for each other, while it lasts."""
 OF_DECODED = ("*.lock", "*/")
-"""What lies there, as patterns; see `ownership`."""
+"""What lies in `DECODED`, as patterns; see `ownership`."""
 _LATER = (
-    *(RESULTS, DOCUMENT, COSTS, DATA_FILES, "compare.md", "figures/*.png"),
-    *("runs/*/*/*/", "runs/*/*/*/*/"),  # a search has one for each trial
+    *(RESULTS, DOCUMENT, COSTS, DATA_FILES, TABLE, f"{FIGURES}/*.png"),
+    *(f"{RUNS}/*/*/*/", f"{RUNS}/*/*/*/*/"),  # a search has one for each trial
     *(f"{DECODED}/{pattern}" for pattern in OF_DECODED),
 )
 """What comes into the folder of a comparison after it was made."""

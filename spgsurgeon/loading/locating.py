@@ -15,10 +15,10 @@ from spgsurgeon.checkpoint.folders import (
     read_manifest,
     weights_file_of,
 )
+from spgsurgeon.checkpoint.layout import AVERAGE, CONFIG, WEIGHTS
 from spgsurgeon.checkpoint.reading import Outline, read_outline
 from spgsurgeon.errors import UsageError
 
-_AVERAGE = "ema.safetensors"
 _BESIDE_THE_DESCRIPTION = ("architecture", "library", "model_args", "num_features", "labels")  # in a flat config.json
 
 
@@ -67,7 +67,7 @@ def locate(path: Path, weights: str | None = None, *, check: bool = True) -> Loc
     if kind in ("grafted", "run"):
         return _locate_grafted(path, kind, weights, check)
     outline = read_outline(weights_file_of(path), weights)
-    config = _hub_config(path / "config.json") if kind == "hub" else None
+    config = _hub_config(path / CONFIG) if kind == "hub" else None
     return _with_note(Located(str(path), kind, outline, path, config), weights)
 
 
@@ -91,13 +91,13 @@ def _locate_grafted(path: Path, kind: Literal["grafted", "run"], weights: str | 
         raise UsageError(f"{path} holds ema or raw weights, not {weights!r}", hint="leave --weights out")
     folder = resolve_folder(path)
     manifest = read_grafted_folder(folder).manifest if check else read_manifest(folder)
-    average = folder / _AVERAGE
+    average = folder / AVERAGE
     if weights == "ema" and not average.exists():
         raise UsageError(f"{folder} holds no moving average", hint="leave --weights out, or say --weights raw")
     use_average = average.exists() and weights != "raw"
-    outline = read_outline(average if use_average else folder / "model.safetensors")
+    outline = read_outline(average if use_average else folder / WEIGHTS)
     outline = replace(outline, has_ema=average.exists(), weights="ema" if use_average else "raw")
-    config = read_json_object(folder / "config.json")
+    config = read_json_object(folder / CONFIG)
     return _with_note(Located(str(path), kind, outline, folder, config, manifest), weights)
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from spgsurgeon.checkpoint.folders import GraftManifest
+from spgsurgeon.checkpoint.layout import CONFIG
 from spgsurgeon.checkpoint.tensors import load_tensors
 from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
 from spgsurgeon.loading.locating import Located, locate
@@ -260,7 +261,7 @@ def _label_names(located: Located, identity: Identity) -> list[str] | None:
 def _ignored(located: Located) -> tuple[int, ...]:
     values = (located.config or {}).get(_IGNORED, [])
     if not isinstance(values, list) or not all(type(value) is int and value >= 0 for value in values):
-        raise DamagedFileError(f"the config.json of {located.source} is damaged: {_IGNORED} is no list of numbers")
+        raise DamagedFileError(f"the {CONFIG} of {located.source} is damaged: {_IGNORED} is no list of numbers")
     return tuple(values)
 
 
@@ -269,7 +270,7 @@ def _said_of_data(located: Located, key: str, known: Callable[[Any], Read | None
     try:
         return known((located.config or {}).get(key))
     except ValueError as error:
-        raise DamagedFileError(f"the config.json of {located.source} is damaged: {key}: {error}") from error
+        raise DamagedFileError(f"the {CONFIG} of {located.source} is damaged: {key}: {error}") from error
 
 
 def _left_out(match: Match | None) -> list[str]:

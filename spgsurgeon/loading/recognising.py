@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from spgsurgeon.checkpoint.layout import CONFIG, MANIFEST
 from spgsurgeon.checkpoint.state_dict.specs import TensorSpec
 from spgsurgeon.errors import ArchitectureError, UsageError
 from spgsurgeon.loading.locating import Located
@@ -51,7 +52,7 @@ def recognize(located: Located, arch: str | None = None) -> Recognition:
     if located.config is not None:
         _check_config(located.config)
         if arch is not None:
-            raise UsageError(f"--arch is for weights that don't say what they are; {located.source} has a config.json")
+            raise UsageError(f"--arch is for weights that don't say what they are; {located.source} has a {CONFIG}")
     said, by = _said(located, arch)
     library, architecture = _parts(said)
     fits, entries, prefixes = _identify(located, library, architecture)
@@ -140,7 +141,7 @@ def _said(located: Located, arch: str | None) -> tuple[str | None, str | None]:
         name = _text(located.config, "architecture") or _text(
             located.config.get("pretrained_cfg") or {}, "architecture"
         )
-        return (f"{located.config.get('library', 'timm')}/{name}" if name else None), "config.json"
+        return (f"{located.config.get('library', 'timm')}/{name}" if name else None), CONFIG
     outline = located.outline
     if outline.architecture is None:
         return None, None
@@ -165,9 +166,9 @@ def _check_arguments(located: Located) -> None:
 
     if located.config is not None:
         largest = max((side for spec in outline.entries.values() for side in spec.shape), default=0)
-        check_config(located.config, largest, f"{folder}/config.json")
+        check_config(located.config, largest, f"{folder}/{CONFIG}")
     if located.manifest is not None:
-        check_manifest(located.manifest.base, f"{folder}/graft.json")
+        check_manifest(located.manifest.base, f"{folder}/{MANIFEST}")
     check_training_arguments(outline.model_args, str(outline.path))
 
 
@@ -176,7 +177,7 @@ def _check_config(config: Mapping[str, Any]) -> None:
     kind, owner = config.get("model_type", "timm_wrapper"), config.get("library", "timm")
     if kind != "timm_wrapper" or owner not in LIBRARIES:
         found = f"model type {kind!r}" if kind != "timm_wrapper" else f"library {owner!r}"
-        raise ArchitectureError(f"config.json is of the {found}; models of timm and torchvision are supported")
+        raise ArchitectureError(f"{CONFIG} is of the {found}; models of timm and torchvision are supported")
 
 
 def _parts(said: str | None) -> tuple[str | None, str | None]:

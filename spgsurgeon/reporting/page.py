@@ -15,6 +15,7 @@ from spgsurgeon.comparing.records import ComparisonRecord
 from spgsurgeon.reporting.comparison_page import comparison_section
 from spgsurgeon.reporting.figures import accent
 from spgsurgeon.reporting.gallery import Drawing
+from spgsurgeon.runs.layout import METRICS
 from spgsurgeon.runs.records import EpochRecord, RunRecord, in_words
 
 _ENVIRONMENT = Environment(
@@ -102,7 +103,7 @@ def _incidents(run: RunRecord) -> list[str]:
     if run.damaged_lines:
         numbers = ", ".join(map(str, run.damaged_lines))
         lines = f"line {numbers} is" if len(run.damaged_lines) == 1 else f"lines {numbers} are"
-        found.append(f"metrics.jsonl is damaged: {lines} left out here.")
+        found.append(f"{METRICS} is damaged: {lines} left out here.")
     if not run.original:
         found.append("The run has no score yet: its first evaluation has not ended.")
     elif not run.epochs and not run.damaged_lines:

@@ -10,6 +10,7 @@ from typing import Any
 from spgsurgeon.data.sources.source import Source
 from spgsurgeon.errors import SurgeonError
 from spgsurgeon.recipe.reading import read_recipe
+from spgsurgeon.runs.layout import RECIPE
 from spgsurgeon.runs.records import RunRecord, ShownPicture
 from spgsurgeon.training.data import open_training
 
@@ -28,7 +29,7 @@ def with_pictures(record: RunRecord, run: Path) -> RunRecord:
         return record
     shown = [ShownPicture(picture, shortest=True) for picture in recorded.shortest]
     shown += [ShownPicture(picture, shortest=False) for picture in recorded.longest]
-    data = read_recipe(run / "recipe.yaml").data
+    data = read_recipe(run / RECIPE).data
     try:
         source = open_training(data)
     except SurgeonError as error:

@@ -19,12 +19,11 @@ from typing import Any
 
 from spgsurgeon.checkpoint.writing import atomic_file
 from spgsurgeon.data.sources.source import Source, listing
+from spgsurgeon.runs.layout import DATA_FILES
 
 State = tuple[int, int]
 """Of a file: its size in bytes and its time of change in nanoseconds, both -1 where there is no such file."""
 Files = Mapping[str, State]
-DATA_FILES = "data-files.json.gz"
-"""The file in a run's or a comparison's folder with the states of all files of its data, by split."""
 _NAMED = 3
 
 

@@ -27,6 +27,7 @@ from spgsurgeon.checkpoint.folders import (
     write_grafted_folder,
 )
 from spgsurgeon.checkpoint.hashing import content_hash
+from spgsurgeon.checkpoint.layout import AVERAGE, CONFIG, MANIFEST, OPTIMIZER, STATE, TEMPORARY, WEIGHTS
 from spgsurgeon.checkpoint.ownership import RECORD, has_own_record, remove_ours, strangers, temporary_of
 from spgsurgeon.checkpoint.sealing import sealed
 from spgsurgeon.checkpoint.tensors import read_safetensors
@@ -40,23 +41,19 @@ from spgsurgeon.checkpoint.writing import (
     write_safetensors,
 )
 from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
-from spgsurgeon.runs.data_records import DATA_FILES
+from spgsurgeon.runs.layout import BEST, CHECKPOINTS, DATA_FILES, ENVIRONMENT, EVENTS, LAST, METRICS, RECIPE, UNREADABLE
 from spgsurgeon.runs.metrics_log import MetricsLog
 from spgsurgeon.runtime.locking import FolderLock
 
-_RECIPE, _STATE = "recipe.yaml", "state.json"
-_ENVIRONMENT, _UNREADABLE = "environment.json", "unreadable.json"
-_EXTRAS = ("optimizer", "ema")
-_CHECKPOINTS = "checkpoints"
+_EXTRAS = {"optimizer": OPTIMIZER, "ema": AVERAGE}
+_POINTERS = (BEST, LAST)
+_NEW_POINTERS = tuple(f".{pointer}.tmp" for pointer in _POINTERS)
 _LATER = (
-    *("metrics.jsonl", _ENVIRONMENT, _UNREADABLE, DATA_FILES, "best", "last", ".best.tmp", ".last.tmp"),
-    *("tensorboard/events.out.tfevents.*", f"{_CHECKPOINTS}/*/"),
+    *(METRICS, ENVIRONMENT, UNREADABLE, DATA_FILES, *_POINTERS, *_NEW_POINTERS),
+    *(f"{EVENTS}/events.out.tfevents.*", f"{CHECKPOINTS}/*/"),
 )
 """What a run writes into its folder after that was made, as patterns; see `ownership`."""
-_BEFORE_RECORDS = (
-    *("model.safetensors", "temporary.safetensors", "config.json", "graft.json", _STATE),
-    *(f"{extra}.safetensors" for extra in _EXTRAS),
-)
+_BEFORE_RECORDS = (WEIGHTS, TEMPORARY, CONFIG, MANIFEST, STATE, *_EXTRAS.values())
 """All that lies in a checkpoint, for those of earlier versions, which left no record of it."""
 _STEP = re.compile(r"(\d+)(-again|-anew)?")
 
@@ -93,7 +90,7 @@ class RunFolder:
         Raises UsageError where the folder exists. `force` replaces one that is all ours and that nobody writes to.
         """
         with atomic_folder(self.path, force=force, later=_LATER) as folder:
-            (folder / _RECIPE).write_text(recipe, encoding="utf-8")
+            (folder / RECIPE).write_text(recipe, encoding="utf-8")
             owned = FolderLock(folder)
         owned.moved_to(self.path)
         return owned
@@ -107,7 +104,7 @@ class RunFolder:
     def save(self, name: str, checkpoint: Checkpoint, *, best: bool) -> None:
         """Write the checkpoint as `checkpoints/NAME`, point `last` (and `best`) to it, drop the oldest."""
         name = self._unpointed(name)
-        with atomic_folder(self.path / _CHECKPOINTS / name, force=True) as folder:
+        with atomic_folder(self.path / CHECKPOINTS / name, force=True) as folder:
             write_grafted_folder(
                 folder,
                 base=checkpoint.base,
@@ -116,14 +113,14 @@ class RunFolder:
                 manifest=self._manifest,
             )
             hashes = {}
-            for extra in _EXTRAS:
+            for extra, name_of_extra in _EXTRAS.items():
                 if tensors := getattr(checkpoint, extra):
-                    write_safetensors(folder / f"{extra}.safetensors", tensors)
+                    write_safetensors(folder / name_of_extra, tensors)
                     hashes[extra] = content_hash(tensors)
-            write_json(folder / _STATE, sealed({**checkpoint.state, "hashes": hashes}))
+            write_json(folder / STATE, sealed({**checkpoint.state, "hashes": hashes}))
         # `best` first: killed in between, a run resumes from the older `last` and comes to the same best once more.
-        for pointer in ("best", "last") if best else ("last",):
-            _point(self.path / pointer, Path(_CHECKPOINTS) / name)
+        for pointer in _POINTERS if best else (LAST,):
+            _point(self.path / pointer, Path(CHECKPOINTS) / name)
         if checkpoint.unreadable:
             self._write_unreadable(checkpoint.unreadable)
         self._drop_oldest()
@@ -140,7 +137,7 @@ class RunFolder:
             temporary=read_safetensors(grafted.temporary_weights)[0],
             optimizer=self._read_optimizer(folder, state["hashes"].get("optimizer")),
             state=state,
-            ema=read_safetensors(folder / "ema.safetensors")[0] if "ema" in state["hashes"] else {},
+            ema=read_safetensors(folder / AVERAGE)[0] if "ema" in state["hashes"] else {},
         )
 
     def best_content_hash(self) -> str:
@@ -154,9 +151,9 @@ class RunFolder:
         self._metrics.add(metrics)
 
     def add_start(self, environment: Mapping[str, Any]) -> None:
-        """Add to environment.json what a start of the run, or its resumption, stands on; drop what a kill left."""
+        """Add to `ENVIRONMENT` what a start of the run, or its resumption, stands on; drop what a kill left."""
         self._drop_unfinished()
-        path = self.path / _ENVIRONMENT
+        path = self.path / ENVIRONMENT
         starts = []
         if path.is_file():
             with suppress(DamagedFileError):  # it is for people; nothing goes by it
@@ -173,9 +170,9 @@ class RunFolder:
 
         A kill may also have left one too many.
         """
-        _point(self.path / "last", Path(_CHECKPOINTS) / folder.name)
+        _point(self.path / LAST, Path(CHECKPOINTS) / folder.name)
         for entry in self._own_checkpoints():
-            if _step_of(entry) > _step_of(folder) and entry.resolve() != (self.path / "best").resolve():
+            if _step_of(entry) > _step_of(folder) and entry.resolve() != (self.path / BEST).resolve():
                 _remove_checkpoint(entry)
         self._drop_unfinished()
         self._drop_oldest()
@@ -192,7 +189,7 @@ class RunFolder:
         """Return the optimizer's tensors after comparing them with their hash; None is for an optimizer without."""
         if expected is None:
             return {}
-        path = folder / "optimizer.safetensors"
+        path = folder / OPTIMIZER
         if not path.is_file():
             raise DamagedFileError(f"{folder} is damaged: {path.name} is missing")
         tensors = read_safetensors(path)[0]
@@ -201,7 +198,7 @@ class RunFolder:
         return tensors
 
     def _write_unreadable(self, found: Mapping[str, str]) -> None:
-        with atomic_file(self.path / _UNREADABLE, force=True) as temporary:
+        with atomic_file(self.path / UNREADABLE, force=True) as temporary:
             write_json(temporary, dict(sorted(found.items())))
 
     def _unpointed(self, name: str) -> str:
@@ -209,9 +206,9 @@ class RunFolder:
 
         What `last` names is there at every moment.
         """
-        pointed = {(self.path / pointer).resolve().name for pointer in ("last", "best")}
+        pointed = {(self.path / pointer).resolve().name for pointer in _POINTERS}
         names = (name, f"{name}-again", f"{name}-anew")
-        free = [n for n in names if n not in pointed and _is_replaceable(self.path / _CHECKPOINTS / n)]
+        free = [n for n in names if n not in pointed and _is_replaceable(self.path / CHECKPOINTS / n)]
         return free[0] if free else name  # which is refused, and said
 
     def _own_checkpoints(self) -> list[Path]:
@@ -219,29 +216,28 @@ class RunFolder:
 
         None where `checkpoints` is a link: what lies elsewhere is not for a run to tidy.
         """
-        folder = self.path / _CHECKPOINTS
+        folder = self.path / CHECKPOINTS
         return [] if folder.is_symlink() else [entry for entry in folder.iterdir() if _is_own(entry)]
 
     def _drop_unfinished(self) -> None:
         """Remove what a kill left half written, beside the folder too, if it came while that was made."""
-        path, files = self.path.resolve(), (_ENVIRONMENT, _UNREADABLE, DATA_FILES, "metrics.jsonl")
+        path, files = self.path.resolve(), (ENVIRONMENT, UNREADABLE, DATA_FILES, METRICS)
         sweep(path.parent, path.name.__eq__)
         sweep(path, files.__contains__)
-        pointers = (".best.tmp", ".last.tmp")
         for left in path.glob(".*.tmp"):
-            if left.name in pointers or temporary_of(left.name) in files:  # which earlier versions left as files
+            if left.name in _NEW_POINTERS or temporary_of(left.name) in files:  # which earlier versions left as files
                 with suppress(OSError):
                     left.unlink()
         self._drop_unfinished_checkpoints()
 
     def _drop_unfinished_checkpoints(self) -> None:
-        folder = self.path / _CHECKPOINTS
+        folder = self.path / CHECKPOINTS
         if folder.is_dir() and not folder.is_symlink():
             sweep(folder, lambda name: _STEP.fullmatch(name) is not None)
 
     def _drop_oldest(self) -> None:
         self._drop_unfinished_checkpoints()
-        pointed = {(self.path / pointer).resolve() for pointer in ("last", "best")}
+        pointed = {(self.path / pointer).resolve() for pointer in _POINTERS}
         others = [entry for entry in self._own_checkpoints() if entry.resolve() not in pointed]
         others.sort(key=_step_of, reverse=True)
         for entry in others[self._keep - 1 :]:
@@ -251,15 +247,15 @@ class RunFolder:
 def own_run(run: Path, warn: Callable[[str], None]) -> FolderLock:
     """Return the lock on a run's folder; see `own_folder`. `warn` is told too if nothing can be cleaned up there."""
     owned = own_folder(run, warn)
-    if (run / _CHECKPOINTS).is_symlink():
-        warn(f"{run / _CHECKPOINTS} is a link, so nothing is removed there: older checkpoints stay")
+    if (run / CHECKPOINTS).is_symlink():
+        warn(f"{run / CHECKPOINTS} is a link, so nothing is removed there: older checkpoints stay")
     return owned
 
 
 def unreadable_of(run: Path) -> dict[str, str]:
     """Return why pictures could not be read, by their path, as far as a run notes it."""
     try:
-        return read_json_object(run / _UNREADABLE)
+        return read_json_object(run / UNREADABLE)
     except SurgeonError:  # nothing was noted
         return {}
 
@@ -269,8 +265,8 @@ def newest_intact(run: Path, warn: Callable[[str], None]) -> Path | None:
 
     `warn` is told of each that is not. Raises DamagedFileError, for the newest, where none is intact.
     """
-    last = (run / "last").resolve()
-    folders = [folder for folder in (run / _CHECKPOINTS).glob("*") if folder.resolve() == last or _is_own(folder)]
+    last = (run / LAST).resolve()
+    folders = [folder for folder in (run / CHECKPOINTS).glob("*") if folder.resolve() == last or _is_own(folder)]
     candidates = sorted(folders, key=lambda folder: (folder.resolve() == last, _step_of(folder)), reverse=True)
     failures: list[SurgeonError] = []
     for folder in candidates:
@@ -293,7 +289,7 @@ def check_checkpoint(folder: Path) -> None:
     read_grafted_folder(folder)
     optimizer = read_state(folder)["hashes"].get("optimizer")
     if optimizer is not None:
-        check_weights(folder / "optimizer.safetensors", optimizer, _STATE)
+        check_weights(folder / OPTIMIZER, optimizer, STATE)
 
 
 def last_of(run: Path) -> Path | None:
@@ -301,7 +297,7 @@ def last_of(run: Path) -> Path | None:
 
     Raises DamagedFileError where there was one.
     """
-    last = run / "last"
+    last = run / LAST
     if last.is_dir():
         return last.resolve()
     if last.is_symlink():
@@ -313,14 +309,14 @@ def run_of(checkpoint: Path) -> Path | None:
     """Return the run whose checkpoint a folder, or a link to one, is; None for a folder of another kind."""
     folder = checkpoint.resolve()
     run = folder.parent.parent
-    return run if folder.parent.name == "checkpoints" and (run / _RECIPE).is_file() else None
+    return run if folder.parent.name == CHECKPOINTS and (run / RECIPE).is_file() else None
 
 
 def recipe_of(run: Path) -> str:
     """Return the resolved recipe of a run. Raises UsageError where there is none, DamagedFileError if it is no text."""
-    path = run / _RECIPE
+    path = run / RECIPE
     if not path.is_file():
-        raise UsageError(f"{run} is no run folder: it has no {_RECIPE}", hint="start one without --resume")
+        raise UsageError(f"{run} is no run folder: it has no {RECIPE}", hint="start one without --resume")
     try:
         return path.read_text(encoding="utf-8")
     except ValueError as error:
@@ -343,7 +339,7 @@ def _is_own(folder: Path) -> bool:
     if (folder / RECORD).exists():
         return has_own_record(folder)
     names = {entry.name for entry in folder.iterdir()}
-    return _STATE in names and names <= {*_BEFORE_RECORDS}
+    return STATE in names and names <= {*_BEFORE_RECORDS}
 
 
 def _is_replaceable(folder: Path) -> bool:

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from spgsurgeon.checkpoint.writing import atomic_file, write_failures
+from spgsurgeon.runs.layout import EVENTS, METRICS
 
 
 class MetricsLog:
     """The metrics.jsonl of a run `folder`, and the events in `tensorboard` beside it."""
 
     def __init__(self, folder: Path) -> None:
-        self._path, self._events_folder = folder / "metrics.jsonl", folder / "tensorboard"
+        self._path, self._events_folder = folder / METRICS, folder / EVENTS
         self._board: Any = None
         self._hook_before: Any = None
 

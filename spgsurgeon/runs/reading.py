@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from spgsurgeon.checkpoint.folders import kind_of, read_json_object, read_manifest, read_state
+from spgsurgeon.checkpoint.layout import CONFIG
 from spgsurgeon.errors import DamagedFileError, UsageError
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.replicas.kinds import replicas_from
 from spgsurgeon.replicas.kinds.kind import ReplicaKind
 from spgsurgeon.runs.folder import last_of
+from spgsurgeon.runs.layout import ENVIRONMENT, METRICS, RECIPE
 from spgsurgeon.runs.records import RunRecord, read_epochs
 
 
@@ -29,12 +31,12 @@ class _Checkpoint:
 
 def check_is_run(path: Path) -> None:
     """Raise UsageError where `path` is no run folder, with the runs that lie in it."""
-    if (path / "recipe.yaml").is_file() and kind_of(path) == "run":
+    if (path / RECIPE).is_file() and kind_of(path) == "run":
         return
     if not path.is_dir():
         found = "is a file" if path.exists() else "does not exist"
         raise UsageError(f"{path} {found}", hint="give run folders, as `spgsurgeon train` writes them")
-    inside = sorted(str(recipe.parent) for recipe in path.glob("*/recipe.yaml"))
+    inside = sorted(str(recipe.parent) for recipe in path.glob(f"*/{RECIPE}"))
     hint = f"it holds runs: {' '.join(inside[:5])}" if inside else "give a folder that `spgsurgeon train` wrote"
     raise UsageError(f"{path} is no run folder", hint=hint)
 
@@ -44,10 +46,10 @@ def read_run(path: Path, name: str, number: int) -> RunRecord:
 
     Raises RecipeError where its recipe does not validate.
     """
-    recipe = read_recipe(path / "recipe.yaml")
+    recipe = read_recipe(path / RECIPE)
     notes: list[str] = []
-    checkpoint, starts = _read_checkpoint(path, notes), _read_starts(path / "environment.json", notes)
-    epochs, damaged = read_epochs(path / "metrics.jsonl")
+    checkpoint, starts = _read_checkpoint(path, notes), _read_starts(path / ENVIRONMENT, notes)
+    epochs, damaged = read_epochs(path / METRICS)
     counters = checkpoint.counters
     # Without a checkpoint that can be read, the lines tell how far it came.
     cold_epochs = counters.get("cold_epochs", sum(epoch.phase == "cold" for epoch in epochs))
@@ -80,7 +82,7 @@ def _read_checkpoint(path: Path, notes: list[str]) -> _Checkpoint:
         folder = last_of(path)
         if folder is None:
             return _Checkpoint()
-        names = read_json_object(folder / "config.json").get("label_names")
+        names = read_json_object(folder / CONFIG).get("label_names")
         return _Checkpoint(
             counters=read_state(folder)["counters"],
             trp=read_manifest(folder).trp,

@@ -10,6 +10,7 @@ import torch
 
 from spgsurgeon.checkpoint.folders import GraftManifest
 from spgsurgeon.checkpoint.hashing import layout_hash
+from spgsurgeon.checkpoint.layout import TEMPORARY
 from spgsurgeon.checkpoint.tensors import read_safetensors
 from spgsurgeon.data.classes import check_classes, classes_said_by, differing_names
 from spgsurgeon.data.sources.forms import samples_of
@@ -78,7 +79,7 @@ def prepare(
         assert opened.manifest is not None
         assert opened.folder is not None
         _check_agreement(recipe, opened.manifest, model)
-        temporary = read_safetensors(opened.folder / "temporary.safetensors")[0]
+        temporary = read_safetensors(opened.folder / TEMPORARY)[0]
         grafted = regraft(opened, temporary, head_batch=head_batch)
         manifest = opened.manifest
     manifest = replace(manifest, base=manifest.base | {"layout": layout_hash(state_of(grafted.base))})

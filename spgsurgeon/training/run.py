@@ -17,8 +17,9 @@ from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.recipe.shipped import find_recipe
 from spgsurgeon.recipe.writing import dump_recipe
-from spgsurgeon.runs.data_records import DATA_FILES, write_files
+from spgsurgeon.runs.data_records import write_files
 from spgsurgeon.runs.folder import RunFolder, last_of, newest_intact, own_run, recipe_of
+from spgsurgeon.runs.layout import DATA_FILES, RECIPE
 from spgsurgeon.runs.resuming import FREE_KEYS, check_run, differing, records_of, stands_on
 from spgsurgeon.runtime.distributed import Processes, choose_precision, join_processes, known_to_torchrun, tell_torchrun
 from spgsurgeon.runtime.environment import environment
@@ -207,7 +208,7 @@ def _settle_recipe(model: str | None, recipe: str | Path | None, overrides: Sequ
 def _recipe_of_run(output: Path, model: str | None, recipe: str | Path | None, overrides: Sequence[str]) -> Recipe:
     recipe_of(output)  # says so where it is no run folder
     free = [override for override in overrides if override.partition("=")[0] in FREE_KEYS]
-    own = read_recipe(output / "recipe.yaml", free)
+    own = read_recipe(output / RECIPE, free)
     if recipe is not None:
         given = read_recipe(recipe, overrides)
         given = given.model_copy(update={"model": model or given.model})

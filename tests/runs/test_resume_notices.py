@@ -18,7 +18,8 @@ from spgsurgeon.data.sources.opening import open_source
 from spgsurgeon.data.subsets import hold_out, limit_classes
 from spgsurgeon.errors import DataError
 from spgsurgeon.runs import data_records
-from spgsurgeon.runs.data_records import DATA_FILES, compare, record_of
+from spgsurgeon.runs.data_records import compare, record_of
+from spgsurgeon.runs.layout import DATA_FILES
 from spgsurgeon.training import run as training
 
 RECIPE = ("--recipe", "digits-dropout", "trp.kind=none", "training.batch_size=3", "data.workers=0")

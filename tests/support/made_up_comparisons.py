@@ -12,7 +12,8 @@ import numpy as np
 
 from spgsurgeon.comparing.arms import line_up
 from spgsurgeon.comparing.choice import Comparison
-from spgsurgeon.comparing.plan import COSTS, DOCUMENT, PLAN, Plan, versions
+from spgsurgeon.comparing.layout import COSTS, DOCUMENT, PLAN
+from spgsurgeon.comparing.plan import Plan, versions
 from spgsurgeon.comparing.runs import Assignment, Result, perform
 from spgsurgeon.comparing.scores import Scored
 from spgsurgeon.comparing.table import markdown

@@ -17,6 +17,7 @@ from timm.models import PretrainedCfg, get_pretrained_cfg, load_model_config_fro
 from timm.models._hub import save_config_for_hf
 from torch import Tensor, nn
 
+from spgsurgeon.checkpoint.layout import CONFIG
 from spgsurgeon.errors import ArchitectureError, SurgeonError, did_you_mean
 from spgsurgeon.models.libraries.arguments import checked_arguments, checked_description
 from spgsurgeon.models.libraries.identity import Identity
@@ -150,7 +151,7 @@ class TimmLibrary:
         is true of its default weights.
         """
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "config.json"
+            path = Path(folder) / CONFIG
             extra = {"label_names": label_names} if label_names else None
             save: Any = save_config_for_hf  # annotated as taking a str, but timm 1.0.22 opens it as a Path
             save(module, path, model_config=extra, model_args=identity.model_args)
@@ -264,7 +265,7 @@ def _from_the_hub(name: str) -> tuple[str, dict[str, Any]]:
     repository = name.removeprefix(_HUB)
     cfg, architecture, args = load_model_config_from_hf(repository)
     _check_name(architecture)
-    place = f"the config.json of {name}"
+    place = f"the {CONFIG} of {name}"
     cfg = checked_description(cfg, place) | {"hf_hub_id": repository, "source": "hf-hub"}
     return architecture, checked_arguments("timm", args, f"{place}: model_args") | {"pretrained_cfg": cfg}
 

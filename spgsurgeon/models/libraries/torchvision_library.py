@@ -13,6 +13,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.transforms.functional import InterpolationMode
 
+from spgsurgeon.checkpoint.layout import CONFIG
 from spgsurgeon.errors import ArchitectureError, SurgeonError, UsageError, did_you_mean
 from spgsurgeon.models.libraries.identity import Identity
 from spgsurgeon.models.preprocessing import Preprocessing
@@ -168,7 +169,7 @@ class TorchvisionLibrary:
         architecture = str(config.get("architecture"))
         if architecture not in self.architectures():
             raise ArchitectureError(
-                f"config.json names the architecture {architecture!r}, which torchvision "
+                f"{CONFIG} names the architecture {architecture!r}, which torchvision "
                 f"{torchvision.__version__} does not have",
                 hint=did_you_mean(architecture, self.architectures()),
             )
