@@ -13,6 +13,7 @@ from spgsurgeon.cli.terminal.options import Arch, Model, NumClasses, Weights, ch
 from spgsurgeon.data.sources.forms import spelled
 from spgsurgeon.errors import UsageError
 from spgsurgeon.replicas.kinds import replicas_from
+from spgsurgeon.runtime.devices import DEVICES
 
 _Overrides = Annotated[
     list[str] | None,
@@ -44,7 +45,7 @@ _Precision = Annotated[
     str | None, typer.Option("--precision", help="auto, float32, bfloat16, float16 (training.precision).")
 ]
 _Compiles = Annotated[bool, typer.Option("--compile", help="By torch.compile (training.compile).")]
-_Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N, mps.")]
+_Device = Annotated[str | None, typer.Option("--device", help=f"{DEVICES}.")]
 _Blocks = Annotated[int, typer.Option("--blocks", help="How many each arm has, 20 at least.")]
 _Steps = Annotated[
     int | None, typer.Option("--steps", min=1, help="Steps a block; as many as last a quarter of a second.")

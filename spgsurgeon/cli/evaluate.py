@@ -10,6 +10,7 @@ import typer
 from spgsurgeon.cli.terminal.console import columns, emit, image_size, pairs
 from spgsurgeon.cli.terminal.options import Arch, Model, Weights, check_weights, height_and_width
 from spgsurgeon.data.sources.forms import SOURCES, described
+from spgsurgeon.runtime.devices import DEVICES
 
 
 def command(
@@ -88,7 +89,7 @@ def command(
     ] = "auto",
     batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 64,
     workers: Annotated[int | None, typer.Option("--workers", min=0, help="Loader processes; by the machine.")] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N, mps.")] = "auto",
+    device: Annotated[str, typer.Option("--device", help=f"{DEVICES}.")] = "auto",
     precision: Annotated[str, typer.Option("--precision", help="auto, float32, bfloat16, float16.")] = "auto",
     arch: Arch = None,
     weights: Weights = None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -28,6 +27,7 @@ from spgsurgeon.recipe.data_section import known_range
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.runs.folder import run_of
 from spgsurgeon.runs.layout import RECIPE
+from spgsurgeon.runtime.devices import known_device
 from spgsurgeon.runtime.distributed import Processes, choose_precision, join_processes
 from spgsurgeon.tasks.task import Tally
 from spgsurgeon.training.evaluation import evaluate, evaluation_batches
@@ -309,7 +309,9 @@ def _check_reading(value_range: tuple[float, float] | None, unreadable: str | No
 
 
 def _check_computation(device: str, precision: str) -> None:
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
-        raise UsageError(f"{device!r} is not a device", hint="there are auto, cpu, cuda, cuda:N and mps")
+    try:
+        known_device(device)
+    except ValueError as error:
+        raise UsageError(f"--device: {error}") from error
     if precision not in PRECISIONS:
         raise UsageError(f"{precision!r} is not a precision", hint=f"there are {', '.join(PRECISIONS)}")

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from spgsurgeon.runtime.devices import known_device
 from spgsurgeon.sections import BelowOne, Count, Decay, NonNegative, NonNegativeInt, Positive, Section, fault_at
-
-
-def _known_device(device: str) -> str:
-    if re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", device):
-        return device
-    raise ValueError(f"{device!r} is not a device; it must be auto, cpu, cuda, cuda:N or mps")
 
 
 class OptimizerSection(Section):
@@ -94,7 +88,7 @@ class TrainingSection(Section):
     """Whether cuDNN tries its convolutions and takes the fastest, on CUDA devices; a repeated run may take another."""
     memory_format: Literal["auto", "contiguous", "channels-last"] = "auto"
     """How pictures and the weights of convolutions lie in memory; auto is channels-last where that is safe and fast."""
-    device: Annotated[str, AfterValidator(_known_device)] = "auto"
+    device: Annotated[str, AfterValidator(known_device)] = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     compile: bool = False
     """Whether the model goes through torch.compile."""
