@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from spgsurgeon.comparing.pool import one_thread
 from spgsurgeon.comparing.runs import folder_of
 from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
 from spgsurgeon.recipe.data_section import HOLDOUT
+from spgsurgeon.recipe.differences import differing
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.runs.resuming import FREE_KEYS
 from spgsurgeon.training.data import open_data
@@ -167,13 +168,13 @@ def started_plan(asked: Plan, earlier: Plan, output: Path) -> Plan:
     """
     one, other = ({key: asdict(each)[key] for key in _ASKED} for each in (asked, earlier))
     other["recipe"] = _as_written_now(earlier.recipe)
-    differing = [key for key in _differing(one, other) if key.removeprefix("recipe.") not in FREE_KEYS]
+    changed = [key for key in differing(one, other) if key.removeprefix("recipe.") not in FREE_KEYS]
     grid, before = asked.learning_rates, earlier.learning_rates
     if grid != "auto" and (before == "auto" or not set(grid) >= set(before)):
-        differing.append("learning_rates")
-    if differing:
+        changed.append("learning_rates")
+    if changed:
         raise UsageError(
-            f"{output} was started otherwise: {', '.join(differing)} differ",
+            f"{output} was started otherwise: {', '.join(changed)} differ",
             hint="leave out what it was started with, or start another comparison with -o",
         )
     if grid == before:
@@ -187,11 +188,3 @@ def _as_written_now(recipe: dict[str, Any]) -> dict[str, Any]:
         return Recipe.model_validate(recipe).model_dump(mode="json")
     except ValidationError:
         return recipe
-
-
-def _differing(one: Any, other: Any, path: str = "") -> list[str]:
-    """Return the dotted keys that two documents have other values of."""
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        keys = dict.fromkeys([*one, *other])
-        return [name for key in keys for name in _differing(one.get(key), other.get(key), f"{path}.{key}")]
-    return [] if one == other else [path.removeprefix(".")]

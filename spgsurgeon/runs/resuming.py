@@ -12,6 +12,7 @@ from spgsurgeon.data.sources.forms import form_of
 from spgsurgeon.data.sources.source import Data
 from spgsurgeon.errors import UsageError
 from spgsurgeon.recipe.data_section import DataSection
+from spgsurgeon.recipe.differences import differing
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.runs.data_records import DataRecord, compare, name_within, read_files, record_of
 from spgsurgeon.runs.folder import unreadable_of
@@ -88,30 +89,17 @@ def _check_recipe(run: Path, before: Any, recipe: Recipe, warn: Callable[[str], 
     except ValidationError:
         warn(f"{run} records its recipe as this version does not read it: whether it is the same could not be checked")
         return
-    keys = [key for key in differing(own, recipe) if key not in FREE_KEYS]
-    if keys:
-        was, found = dotted(own), dotted(recipe)
-        said = [f"{key} was {was.get(key)}, is {found.get(key)}" for key in keys]
+    found = differences(own, recipe)
+    if found:
+        said = [f"{key} was {was}, is {now}" for key, (was, now) in found.items()]
         raise UsageError(
             f"the recipe in {run} is not the one that it was begun with: {'; '.join(said)}",
             hint="put it back as it was, or start another run with -o",
-            differences=keys,
+            differences=list(found),
         )
 
 
-def differing(given: Recipe, own: Recipe) -> list[str]:
-    """Return the dotted keys that two recipes have other values of."""
-    one, other = dotted(given), dotted(own)
-    return [key for key in {**one, **other} if one.get(key) != other.get(key)]
-
-
-def dotted(recipe: Recipe) -> dict[str, Any]:
-    """Return a recipe's values by dotted key, without what only comparisons go by."""
-
-    def values(section: dict[str, Any], path: str = "") -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key, value in section.items():
-            found |= values(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}": value}
-        return found
-
-    return values(recipe.model_dump(exclude={"compare"}))
+def differences(given: Recipe, own: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Return what two recipes have otherwise, by dotted key, but for `FREE_KEYS` and what only `compare` reads."""
+    found = differing(given.model_dump(exclude={"compare"}), own.model_dump(exclude={"compare"}))
+    return {key: values for key, values in found.items() if key not in FREE_KEYS}

@@ -20,7 +20,7 @@ from spgsurgeon.recipe.writing import dump_recipe
 from spgsurgeon.runs.data_records import write_files
 from spgsurgeon.runs.folder import RunFolder, last_of, newest_intact, own_run, recipe_of
 from spgsurgeon.runs.layout import DATA_FILES, RECIPE
-from spgsurgeon.runs.resuming import FREE_KEYS, check_run, differing, records_of, stands_on
+from spgsurgeon.runs.resuming import FREE_KEYS, check_run, differences, records_of, stands_on
 from spgsurgeon.runtime.distributed import Processes, choose_precision, join_processes, known_to_torchrun, tell_torchrun
 from spgsurgeon.runtime.environment import environment
 from spgsurgeon.runtime.resources import default_workers
@@ -212,10 +212,10 @@ def _recipe_of_run(output: Path, model: str | None, recipe: str | Path | None, o
     if recipe is not None:
         given = read_recipe(recipe, overrides)
         given = given.model_copy(update={"model": model or given.model})
-        keys = [key for key in differing(given, own) if key not in FREE_KEYS]
-        if keys:
+        found = differences(given, own)
+        if found:
             raise UsageError(
-                f"the recipe differs from the one that {output} was started with, in {', '.join(keys)}",
+                f"the recipe differs from the one that {output} was started with, in {', '.join(found)}",
                 hint="leave it out to resume, or start another run with -o",
             )
         return given
