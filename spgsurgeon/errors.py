@@ -85,6 +85,11 @@ class ArchitectureError(SurgeonError):
     exit_code = 5
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error of a library says; its type if it says nothing."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 def closest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
     """Return up to `count` of the `known` names that look most like `name`, best first."""
     return difflib.get_close_matches(name, list(known), n=count, cutoff=0.5)

@@ -35,6 +35,7 @@ from spgsurgeon.cli import (
 from spgsurgeon.cli.terminal.console import ClosedOutputError, fail, is_one_of_several, verbosity
 from spgsurgeon.cli.terminal.options import with_common_options
 from spgsurgeon.errors import SurgeonError, UsageError
+from spgsurgeon.runtime.checks import in_a_line
 
 app = typer.Typer(
     name="spgsurgeon",
@@ -206,7 +207,6 @@ def _unexpected(error: Exception) -> SurgeonError:
     elif type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
         wrapped = SurgeonError("out of memory", hint="lower training.batch_size, or raise training.accumulate with it")
     else:
-        first_line = str(error).strip().partition("\n")[0]
-        wrapped = SurgeonError(f"unexpected {type(error).__name__}: {first_line}", hint="-vv shows where it came from")
+        wrapped = SurgeonError(f"unexpected {in_a_line(error)}", hint="-vv shows where it came from")
     wrapped.__cause__ = error
     return wrapped

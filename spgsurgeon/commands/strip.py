@@ -37,7 +37,7 @@ from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.models.libraries.building import build_for_loading, load_weights
 from spgsurgeon.models.libraries.identity import Identity
 from spgsurgeon.models.libraries.registry import library
-from spgsurgeon.models.sites.search import run_in_eval
+from spgsurgeon.models.modes import run_in_eval
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.replicas.grafted import detach, layout_of
 from spgsurgeon.replicas.kinds import replicas_from

@@ -12,6 +12,8 @@ from typing import Any
 import yaml
 from yaml.composer import ComposerError
 
+from spgsurgeon.errors import first_line
+
 LONGEST = 64 * 1024  # characters; the longest shipped recipe has about 3,000
 DEEPEST = 16
 
@@ -32,7 +34,7 @@ def compose(text: str) -> yaml.Node | None:
 def syntax_fault(error: yaml.YAMLError) -> tuple[int, str]:
     """Return the line (from 1) and the reason of a YAML error."""
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
-        return 1, f"not YAML: {str(error).splitlines()[0]}"
+        return 1, f"not YAML: {first_line(error)}"
     mark = error.problem_mark
     context = f" ({error.context})" if error.context else ""
     return mark.line + 1, f"column {mark.column + 1}: {error.problem}{context}"

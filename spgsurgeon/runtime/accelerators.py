@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from spgsurgeon.runtime.checks import Check, first_line
+from spgsurgeon.runtime.checks import Check, in_a_line
 
 
 def thread_check(usable: int) -> Check:
@@ -66,7 +66,7 @@ def _cuda_devices() -> tuple[list[dict[str, Any]], list[Check]]:
                 devices.append(_description(index, name))
         except RuntimeError as error:  # out of memory is one of them
             hint = "see what else runs on it (nvidia-smi); a torch for another CUDA version may be needed"
-            checks.append(Check(f"cuda:{index}", "problem", f"{name} does not compute: {first_line(error)}", hint))
+            checks.append(Check(f"cuda:{index}", "problem", f"{name} does not compute: {in_a_line(error)}", hint))
             continue
         checks.append(Check(f"cuda:{index}", "ok", f"{name} computes"))
     return devices, checks

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from spgsurgeon.errors import first_line
+
 Status = Literal["ok", "warning", "problem"]
 
 
@@ -22,6 +24,7 @@ class Check:
         return asdict(self)
 
 
-def first_line(error: BaseException) -> str:
-    """Return what an error of a library says, as one line."""
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}".removesuffix(": ")
+def in_a_line(error: BaseException) -> str:
+    """Return an error's type and the first line of what it says."""
+    kind, said = type(error).__name__, first_line(error)
+    return kind if said == kind else f"{kind}: {said}"

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
-from spgsurgeon.errors import SurgeonError, UsageError
+from spgsurgeon.errors import SurgeonError, UsageError, first_line
 from spgsurgeon.runtime.signals import InterruptedRunError
 
 MEETING_TIME = timedelta(minutes=5)
@@ -165,7 +165,7 @@ def _meet(world_size: int, backend: str) -> dist.ProcessGroup:
 
 def _lost(message: str, error: BaseException) -> LostProcessError:
     """Return the error with what torch said to it: gloo puts a line of its source before that and advice behind."""
-    said = re.sub(r"^(.*)\[/\S+:\d+\] ", r"\1", str(error).strip().partition("\n")[0]).partition(". This is")[0]
+    said = re.sub(r"^(.*)\[/\S+:\d+\] ", r"\1", first_line(error)).partition(". This is")[0]
     return LostProcessError(message, hint=f"what torch.distributed says: {said}")
 
 

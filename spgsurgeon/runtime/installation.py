@@ -12,7 +12,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
 from typing import TYPE_CHECKING, Any
 
-from spgsurgeon.runtime.checks import Check, Status, first_line
+from spgsurgeon.runtime.checks import Check, Status, in_a_line
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -105,7 +105,7 @@ def import_checks() -> Iterator[Check]:
                 import_module(module)
         except Exception as error:  # torchvision, for one, fails with RuntimeError where its operators do not load
             hint = f"without it there is no: {stands_still}; {_reinstall(name)}"
-            yield Check(f"import {module}", "problem", first_line(error), hint)
+            yield Check(f"import {module}", "problem", in_a_line(error), hint)
         else:
             yield Check(f"import {module}", "ok", "imports")
 

@@ -6,7 +6,6 @@ Each check returns the laws that hold, by name, and raises VerificationError on 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +17,8 @@ from spgsurgeon.checkpoint.containers.documents import read_document
 from spgsurgeon.checkpoint.hashing import DTYPE_NAMES, content_hash, same_bits
 from spgsurgeon.checkpoint.state_dict.specs import TensorSpec
 from spgsurgeon.checkpoint.values import content_hash_of
-from spgsurgeon.errors import ArchitectureError, SurgeonError, UsageError, VerificationError
+from spgsurgeon.errors import ArchitectureError, SurgeonError, UsageError, VerificationError, first_line
+from spgsurgeon.models.modes import modes_kept
 from spgsurgeon.replicas.grafted import GraftedModel, layout_of
 from spgsurgeon.replicas.outputs import outputs_of
 from spgsurgeon.replicas.stacking import ReplicaChain
@@ -138,14 +138,14 @@ def _equal(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> bool:
 @torch.no_grad()
 def _eval_outputs(module: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
     try:
-        with _modes_kept(module):
+        with modes_kept(module):
             output: Any = module.eval()(images)
     except (AssertionError, RuntimeError, ValueError) as error:
         hint = (
             None if images.dtype == torch.float32 else f"its weights are {images.dtype}: convert them to float32 first"
         )
         raise UsageError(
-            f"the model can't take pictures of {list(images.shape[1:])}: {_first_line(error)}", hint=hint
+            f"the model can't take pictures of {list(images.shape[1:])}: {first_line(error)}", hint=hint
         ) from error
     try:
         return outputs_of(output)
@@ -161,14 +161,14 @@ def _training_states(grafted: GraftedModel, images: Tensor) -> dict[str, Tensor]
     """
     buffers = {name: buffer.clone() for name, buffer in grafted.named_buffers()}
     try:
-        with _modes_kept(grafted), torch.random.fork_rng(devices=[]):
+        with modes_kept(grafted), torch.random.fork_rng(devices=[]):
             grafted.train()
             for perturbation in _perturbations(grafted.replicas):
                 perturbation.eval()
             states, logits = grafted.hidden_states(images)
     except (RuntimeError, TypeError, ValueError) as error:
         raise ArchitectureError(
-            f"in train mode the model grafted at {', '.join(grafted.sites)} fails: {_first_line(error)}",
+            f"in train mode the model grafted at {', '.join(grafted.sites)} fails: {first_line(error)}",
             hint="are these all of the layers that make its logits? are the pictures large enough in train mode?",
         ) from error
     finally:
@@ -203,17 +203,3 @@ def _hooked_modules(module: nn.Module) -> list[str]:
         for name, part in module.named_modules()
         if part._forward_pre_hooks or part._forward_hooks or part._backward_hooks
     ]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
-
-
-@contextmanager
-def _modes_kept(module: nn.Module) -> Iterator[None]:
-    modes = {part: part.training for part in module.modules()}
-    try:
-        yield
-    finally:
-        for part, training in modes.items():
-            part.training = training

@@ -19,7 +19,7 @@ from spgsurgeon.exporting.onnx_file import export_onnx
 from spgsurgeon.models.libraries.building import build, build_for_loading, load_weights
 from spgsurgeon.models.libraries.identity import Identity
 from spgsurgeon.models.libraries.registry import library
-from spgsurgeon.models.sites.search import run_in_eval
+from spgsurgeon.models.modes import run_in_eval
 from spgsurgeon.objective.loss import spg_loss
 from spgsurgeon.replicas.grafted import GraftedModel, detach, layout_of
 from spgsurgeon.replicas.outputs import outputs_of

@@ -11,7 +11,7 @@ from spgsurgeon.commands.modules import graft
 from spgsurgeon.errors import ArchitectureError, UsageError, VerificationError
 from spgsurgeon.models.libraries.building import build
 from spgsurgeon.models.libraries.identity import Identity
-from spgsurgeon.models.sites.search import run_in_eval
+from spgsurgeon.models.modes import run_in_eval
 from spgsurgeon.replicas.grafted import GraftedModel, detach, layout_of
 from spgsurgeon.replicas.places import Place
 from spgsurgeon.surgery.proof import Fingerprint, example_images, fingerprint, prove_graft, prove_strip

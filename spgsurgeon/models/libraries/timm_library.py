@@ -18,7 +18,7 @@ from timm.models._hub import save_config_for_hf
 from torch import Tensor, nn
 
 from spgsurgeon.checkpoint.layout import CONFIG
-from spgsurgeon.errors import ArchitectureError, SurgeonError, did_you_mean
+from spgsurgeon.errors import ArchitectureError, SurgeonError, did_you_mean, first_line
 from spgsurgeon.models.libraries.arguments import checked_arguments, checked_description
 from spgsurgeon.models.libraries.identity import Identity
 from spgsurgeon.models.preprocessing import Preprocessing
@@ -64,7 +64,7 @@ class TimmLibrary:
         except ArchitectureError:  # what is built may be limited
             raise
         except Exception as error:  # the arguments may come from a file, and trip whatever is in their way
-            reason = _first_line(error) or type(error).__name__
+            reason = first_line(error)
             raise ArchitectureError(f"timm can't build {identity.architecture}: {reason}") from error
         return module
 
@@ -284,12 +284,8 @@ def _explain_missing_weights(name: str, error: Exception) -> SurgeonError:
         return ArchitectureError(f"timm has no weights {name!r}; it has {', '.join(tags) or 'none for this model'}")
     if isinstance(error, OSError):
         return SurgeonError(
-            f"the weights of timm/{name} are not in the cache and could not be downloaded: {_first_line(error)}",
+            f"the weights of timm/{name} are not in the cache and could not be downloaded: {first_line(error)}",
             hint="check the network (HF_HUB_OFFLINE=1 asks the cache only, without retrying), give a file, or use "
             "--random-weights where training starts from nothing",
         )
-    return SurgeonError(f"timm could not load the weights of {name}: {_first_line(error)}")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+    return SurgeonError(f"timm could not load the weights of {name}: {first_line(error)}")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import InterpolationMode
 
 from spgsurgeon.checkpoint.layout import CONFIG
-from spgsurgeon.errors import ArchitectureError, SurgeonError, UsageError, did_you_mean
+from spgsurgeon.errors import ArchitectureError, SurgeonError, UsageError, did_you_mean, first_line
 from spgsurgeon.models.libraries.identity import Identity
 from spgsurgeon.models.preprocessing import Preprocessing
 
@@ -61,7 +61,7 @@ class TorchvisionLibrary:
         except ArchitectureError:  # what is built may be limited
             raise
         except Exception as error:  # the arguments may come from a file, and trip whatever is in their way
-            reason = str(error).partition("\n")[0] or type(error).__name__
+            reason = first_line(error)
             raise ArchitectureError(f"torchvision can't build {identity.architecture}: {reason}") from error
         return module
 

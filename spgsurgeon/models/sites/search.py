@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
@@ -103,17 +102,6 @@ def _site(path: str, head: nn.Module, classes: int) -> Site:
             f"the layer at {path!r} makes {site.classes} numbers, not the logits of {classes} classes"
         )
     return site
-
-
-@torch.no_grad()
-def run_in_eval(model: nn.Module, example: Tensor) -> Any:
-    """Return `model(example)` in eval mode; every submodule's own mode is restored."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        return model.eval()(example)
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 def _describe_output(output: object) -> str:

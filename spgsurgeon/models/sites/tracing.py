@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spgsurgeon.errors import ArchitectureError
+from spgsurgeon.errors import ArchitectureError, first_line
 
 
 def meta_twin(model: nn.Module) -> nn.Module:
@@ -30,7 +30,7 @@ def run_twin(twin: nn.Module, example: Tensor) -> Any:
         with torch.inference_mode(False), torch.enable_grad():
             return twin(images)
     except Exception as error:  # a stranger's model, on a device that it may not have met
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        reason = first_line(error)
         raise ArchitectureError(
             f"the sites can't be found: on pictures of {list(example.shape[1:])} the model fails: {reason}",
             hint="in Python, give pictures that it takes, example=..., or name them, site=...",
