@@ -73,5 +73,5 @@ def test_trials_are_ordered_by_merit_and_strip_says_what_helped(monkeypatch: pyt
     assert searching._key(low) > searching._key(high)
     for original, best, said in ((high, low, []), (low, high, ["worse than the original"]), (low, low, ["no gain"])):
         scores = {"original": original, "best": best}
-        monkeypatch.setattr(strip, "_scores", lambda source, task, scores=scores: scores)
+        monkeypatch.setattr(strip, "scores_of", lambda source, task, scores=scores: scores)
         assert [note.partition(":")[0] for note in strip._no_gain(Path("run"), SIGNS)] == said
