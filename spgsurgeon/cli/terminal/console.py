@@ -195,7 +195,7 @@ def note(text: str) -> None:
     """Say something that is not data, unless --quiet."""
     if speaks() and not verbosity.quiet and not verbosity.json:
         verbosity.noted.add(text)
-        _say("note", text, style="dim")
+        _say("note", _in_one_line(text), style="dim")
 
 
 def fail(error: SurgeonError) -> None:
@@ -244,7 +244,7 @@ def pairs(rows: Iterable[tuple[str, object]]) -> Table:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(name, escape(printable(str(value))))
+        table.add_row(name, escape(_in_one_line(str(value))))
     return table
 
 
@@ -257,13 +257,18 @@ def columns(head: Iterable[str], rows: Iterable[Iterable[object]]) -> Table:
     for name in head:
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*(escape(printable(str(value))) for value in row))
+        table.add_row(*(escape(_in_one_line(str(value))) for value in row))
     return table
 
 
 def printable(text: str) -> str:
     """Return the text with what could steer a terminal spelt out: names in a stranger's file may hold anything."""
     return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
+
+
+def _in_one_line(text: str) -> str:
+    """Return the text as `printable` does, line breaks too: a key of a file can't pretend to be a row, or a note."""
+    return printable(text).replace("\n", "\\n")
 
 
 def millions(count: int) -> str:
