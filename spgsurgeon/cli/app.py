@@ -203,7 +203,13 @@ def _usage(error: Exception) -> UsageError | None:
 def _unexpected(error: Exception) -> SurgeonError:
     """Return the message for an error nobody raised on purpose."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        wrapped = SurgeonError(f"the disk is full: {error.filename or ''}".rstrip(": "))
+        wrapped: SurgeonError = SurgeonError(f"the disk is full: {error.filename or ''}".rstrip(": "))
+    elif isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        wrapped = UsageError(
+            f"the name of a file or folder is too long: {str(error.filename)[:80]}...",
+            hint="most file systems take 255 bytes a name, and 4,096 a path",
+            code="name-too-long",
+        )
     elif type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
         wrapped = SurgeonError("out of memory", hint="lower training.batch_size, or raise training.accumulate with it")
     else:

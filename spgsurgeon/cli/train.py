@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,7 +69,7 @@ def command(
 
 def split_arguments(arguments: list[str]) -> tuple[str | None, list[str]]:
     """Return MODEL, if there is one, and the overrides. Raises for two models."""
-    overrides = [a for a in arguments if "=" in a and not Path(a).exists()]
+    overrides = [a for a in arguments if "=" in a and not os.path.exists(a)]  # False for a name too long, too
     models = [a for a in arguments if a not in overrides]
     if len(models) > 1:
         raise typer.BadParameter(f"one MODEL at most, not {' and '.join(models)}; overrides are KEY=VALUE")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from spgsurgeon.errors import UsageError, did_you_mean
@@ -34,6 +35,6 @@ def find_shipped(name: str) -> Path:
 def find_recipe(source: str | Path) -> Path:
     """Return the file that `source` means: a path, else a shipped recipe's name."""
     path = Path(source)
-    if path.is_dir():
+    if os.path.isdir(path):  # False for a name too long, too, where Path.is_dir raises
         raise UsageError(f"{path} is a folder, not a recipe", hint="name a .yaml file or a shipped recipe")
-    return path if path.exists() else find_shipped(str(source))
+    return path if os.path.exists(path) else find_shipped(str(source))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,16 +12,21 @@ from torch import Tensor, nn
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.optimization import learning_rate
 
+_MOST_RATES = 1000
+
 
 def plan(retraining: Retraining) -> dict[str, Any]:
     """Return steps, the learning rate at each epoch's start, parameter counts and estimated memory (bytes).
+
+    Of very many epochs, the rates are those of some at even distances.
 
     One batch goes forward to see what a step keeps for its backward pass; the model, its gradients and the optimizer's
     usual two moments are counted from the parameters. Nothing is written.
     """
     recipe, grafted = retraining.recipe, retraining.grafted
     rates = []
-    for epoch in range(recipe.training.epochs):
+    every = math.ceil(recipe.training.epochs / _MOST_RATES)
+    for epoch in range(0, recipe.training.epochs, every):
         retraining.schedule.step_update(epoch * retraining.steps_per_epoch)
         rates.append(learning_rate(retraining.optimizer))
     weights = sum(p.numel() * p.element_size() for p in grafted.parameters())
@@ -30,6 +36,7 @@ def plan(retraining: Retraining) -> dict[str, Any]:
         "cold_start_steps": recipe.cold_start.most_epochs * retraining.steps_per_epoch,
         "steps": retraining.updates + recipe.cold_start.most_epochs * retraining.steps_per_epoch,
         "learning_rates": rates,
+        "epochs_between_learning_rates": every,
         "parameters": sum(p.numel() for p in grafted.base.parameters()),
         "temporary_parameters": sum(p.numel() for p in grafted.replicas.parameters()),
         "estimated_memory_bytes": {

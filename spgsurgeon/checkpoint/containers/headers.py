@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from spgsurgeon.checkpoint.refusals import MalformedError, UnreadableError
+from spgsurgeon.checkpoint.refusals import MalformedError, UnreadableError, UnsafeError
 from spgsurgeon.checkpoint.state_dict.specs import DTYPE_SIZES, TensorSpec, is_possible
 
 HEADER_LIMIT = 100_000_000  # bytes; the format's own
+
+MOST_TENSORS = 80_000  # as many as the pickle of a file may have; a file of a hundred megabytes could name a million
 
 _KNOWN_DTYPES = DTYPE_SIZES.keys() - {"C128"}
 _PACKED_DTYPES = ("F4", "F6_E2M3", "F6_E3M2")  # several elements a byte
@@ -39,16 +41,29 @@ def read_header(file: BinaryIO) -> SafetensorsHeader:
     length = int.from_bytes(file.read(8), "little")
     if length > min(HEADER_LIMIT, size - 8):
         raise MalformedError(f"its header claims {length} bytes, the file has {size}")
+    raw = file.read(length)
+    if raw.count(b'"data_offsets"') > MOST_TENSORS:  # before time is spent on reading it
+        raise _too_many()
     try:
-        document = _strict_json(file.read(length).decode("utf-8"))
+        document = _strict_json(raw.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise MalformedError(f"its header is not JSON ({error!s:.120})") from error
     if not isinstance(document, dict):
         raise MalformedError("its header is no JSON object")
+    if len(document) > MOST_TENSORS + 1:
+        raise _too_many()
     metadata = {} if (said := document.pop("__metadata__", None)) is None else said
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise MalformedError("its metadata is no table of strings")
     return SafetensorsHeader(_entries(file, document, 8 + length, size), metadata)
+
+
+def _too_many() -> UnsafeError:
+    return UnsafeError(
+        f"its header names more than {MOST_TENSORS:,} tensors; models have thousands",
+        hint="save model.state_dict() alone",
+        code="too-many-tensors",
+    )
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -78,7 +79,7 @@ def resolve_architecture(text: str) -> tuple[str, str]:
 
 def _existing(text: str) -> Path:
     path = Path(text).expanduser()
-    if path.exists():
+    if os.path.exists(path):  # False for a name too long, too, where Path.exists raises
         return path
     hint = "MODEL is timm/NAME[.TAG], torchvision/NAME[.WEIGHTS], hf-hub:OWNER/NAME, a weights file or a folder"
     if "/" not in text:
