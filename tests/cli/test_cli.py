@@ -342,6 +342,7 @@ def test_a_plan_says_what_would_happen(folder: Path) -> None:
 
 
 def test_only_the_first_process_of_a_run_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert spgsurgeon("recipes", "ls") == Outcome(0, "", "")
