@@ -20,7 +20,7 @@ from spgsurgeon.data.sources.opening import open_source
 from spgsurgeon.data.sources.shards import with_classes
 from spgsurgeon.data.sources.source import ImageSource, Source, check_several_classes
 from spgsurgeon.errors import SurgeonError, UsageError
-from spgsurgeon.loading.opening import OpenedModel, open_model, refuse_unsound, state_of
+from spgsurgeon.loading.opening import OpenedModel, in_float32, open_model, refuse_unsound, state_of
 from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.recipe.data_section import known_range
@@ -83,7 +83,8 @@ def evaluate_model(
     _check_reading(value_range, unreadable)
     form, root = _find_data(data, path)
     shorter, built_for = (image_size, None) if isinstance(image_size, int) else (None, image_size)
-    opened = open_model(ModelRequest(model, weights=weights, arch=arch, image_size=built_for))
+    request = ModelRequest(model, weights=weights, arch=arch, image_size=built_for)
+    opened = in_float32(open_model(request), "scored")
     refuse_unsound(state_of(opened.module))
     form = form or _form_of(root, split, opened)
     decoding = Decoding(value_range or opened.value_range, max_pixels)

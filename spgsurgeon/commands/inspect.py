@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from spgsurgeon.models.recognition.identification import Match
 
 _T = TypeVar("_T")
+_DEQUANTIZE = (
+    "quantized weights can't be grafted, trained or scored; dequantize them to float32 with what quantized them"
+)
 _NEW_HEAD = "`spgsurgeon graft` with --num-classes gives it a new, untrained one"
 _READ_UNASKED = 64_000_000  # bytes of weights: as many as are read and hashed in the blink of an eye
 
@@ -54,7 +57,10 @@ def inspect(
         document = _inspect_located(named, request, values) or _inspect_opened(request)
     options = {"--arch": arch, "--weights": weights, "--random-weights": "" if random_seed is not None else None}
     options["--image-size"] = "{}x{}".format(*image_size) if image_size is not None else None
-    document["next"] = _next_command(document, options)
+    quantized = _quantized(document["tensor_list"])
+    document["next"] = _next_command(document, options) if not quantized else f"nothing: {_DEQUANTIZE}"
+    if quantized:
+        document["notes"] = [*document["notes"], f"weights are {', '.join(quantized)}: {_DEQUANTIZE}"]
     if not tensors:
         del document["tensor_list"]
     return document
@@ -280,6 +286,12 @@ def _check_folder(located: Located) -> None:
     """Compare the weights of a grafted folder or a run with their hashes, as whoever goes on from here will."""
     if located.manifest is not None and located.folder is not None:
         read_grafted_folder(located.folder)
+
+
+def _quantized(tensors: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the dtypes of weights that are no floating-point numbers of 16 bits or more."""
+    weights = (tensor["dtype"] for tensor in tensors if tensor["key"].endswith(".weight"))
+    return sorted({dtype for dtype in weights if dtype not in ("F16", "BF16", "F32", "F64")})
 
 
 def _next_command(document: dict[str, Any], options: dict[str, str | None]) -> str:

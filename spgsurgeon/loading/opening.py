@@ -282,6 +282,17 @@ def _left_out(match: Match | None) -> list[str]:
     return [f"left out, as they lie outside the model {match.prefix!r}: {listed}{more}"]
 
 
+def in_float32(opened: OpenedModel, done: str) -> OpenedModel:
+    """Return the model with float32 weights, which images are too; a note says what is `done` so.
+
+    Updates of half-precision weights would round to nothing.
+    """
+    kinds = {str(p.dtype).removeprefix("torch.") for p in opened.module.parameters()} - {"float32"}
+    opened.module.float()
+    note = f"{', '.join(sorted(kinds))} weights: {done} as float32"
+    return replace(opened, notes=[*opened.notes, note]) if kinds else opened
+
+
 def state_of(module: nn.Module) -> dict[str, Tensor]:
     """Return the state dict, detached: what is written and hashed."""
     return {key: value.detach() for key, value in module.state_dict().items()}

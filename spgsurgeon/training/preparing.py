@@ -16,7 +16,7 @@ from spgsurgeon.data.classes import check_classes, classes_said_by, differing_na
 from spgsurgeon.data.sources.forms import samples_of
 from spgsurgeon.data.sources.source import Data, check_same_classes
 from spgsurgeon.errors import ArchitectureError, UsageError
-from spgsurgeon.loading.opening import OpenedModel, open_model, state_of
+from spgsurgeon.loading.opening import OpenedModel, in_float32, open_model, state_of
 from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.models.sites.tracing import meta_twin, run_twin
 from spgsurgeon.recipe.data_section import DataSection
@@ -53,7 +53,8 @@ def prepare(
     data = data or open_data(section)
     check_same_classes(data.train, data.evaluation)
     model, classes = request.model, len(data.train.classes)
-    opened = _in_float32(open_model(request.for_data_of(classes)))
+    opened = in_float32(open_model(request.for_data_of(classes)), "trained, and written,")
+    _move_out_of_the_file(opened.module)
     opened.task.check_samples(samples_of(section.source), model)
     said_by = classes_said_by(section.source, section.path, section.classes)
     check_classes(data.train, opened.identity.num_classes, model, _new_head(opened, classes), said_by=said_by)
@@ -120,15 +121,6 @@ def _check_sizes(section: DataSection, opened: OpenedModel) -> None:
                 f"data.{key}: the model can't take pictures of {size} x {size} pixels: {reason}",
                 hint=f"leave it out for the model's own {own[0]} x {own[1]}",
             ) from error
-
-
-def _in_float32(opened: OpenedModel) -> OpenedModel:
-    """Return the model with float32 weights: updates of half-precision ones would round to nothing."""
-    kinds = {str(p.dtype).removeprefix("torch.") for p in opened.module.parameters()} - {"float32"}
-    opened.module.float()
-    _move_out_of_the_file(opened.module)
-    note = f"{', '.join(sorted(kinds))} weights: trained, and written, as float32"
-    return replace(opened, notes=[*opened.notes, note]) if kinds else opened
 
 
 def _move_out_of_the_file(module: torch.nn.Module) -> None:

@@ -22,6 +22,7 @@ from spgsurgeon.models.sites.heads import DepthSite, Site
 from spgsurgeon.models.sites.search import find_sites
 
 _SHOWN = 5
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _CLASSES = 1000, 13  # two numbers that have nothing in common, to see what follows the number of classes
 
 
@@ -149,9 +150,24 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], name: str) ->
             hint="is the architecture right? --arch says which",
             faults=faults,
         )
+    _check_dtypes({key: tensors[key] for key, _ in module.named_parameters() if key in tensors}, name)
     own.update({key: torch.empty(own[key].shape) for key in absent if key not in counters} | dict(tensors))
     module.load_state_dict(own, assign=True)  # with the module's own versions: torchvision's MNASNet insists on one
     return [f"{len(counters)} counters of batch norms are absent and start at 0"] if counters else []
+
+
+def _check_dtypes(parameters: Mapping[str, Tensor], name: str) -> None:
+    """Raise ArchitectureError for parameters in 8 bits or as integers, which are weights only with their scales."""
+    odd = {
+        key: str(value.dtype).removeprefix("torch.") for key, value in parameters.items() if value.dtype not in _FLOATS
+    }
+    if odd:
+        raise ArchitectureError(
+            f"{name}: {len(odd)} weights are {', '.join(sorted(set(odd.values())))}, such as {next(iter(odd))}",
+            hint="they are quantized: give the weights as they were before, or dequantize them to float32 with what "
+            "quantized them",
+            code="quantized-weights",
+        )
 
 
 def with_classes(module: nn.Module, identity: Identity, num_classes: int) -> tuple[nn.Module, Identity]:
