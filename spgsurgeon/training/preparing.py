@@ -23,6 +23,7 @@ from spgsurgeon.recipe.data_section import DataSection
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.replicas.grafted import GraftedModel
 from spgsurgeon.surgery.grafting import graft_proven, regraft
+from spgsurgeon.training.batch_norms import check_batch_norms
 from spgsurgeon.training.data import open_data
 
 
@@ -59,6 +60,8 @@ def prepare(
     said_by = classes_said_by(section.source, section.path, section.classes)
     check_classes(data.train, opened.identity.num_classes, model, _new_head(opened, classes), said_by=said_by)
     _check_sizes(section, opened)
+    input_size = opened.preprocessing.at(section.image_size).input_size
+    check_batch_norms(opened.module, input_size, recipe.training.batch_size)
     opened = replace(
         opened,
         label_names=list(data.train.classes),
