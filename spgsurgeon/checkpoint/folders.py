@@ -204,12 +204,23 @@ def _refuse_sharded(folder: Path) -> None:
 
 def best_of(run: Path) -> Path:
     """Return the grafted folder of a run's best checkpoint, which the link `best` points to."""
-    best = run / RUN_BEST
-    if best.is_dir():
-        return best.resolve()
-    if best.is_symlink():
-        raise DamagedFileError(f"{run} is damaged: its best checkpoint {best.readlink()} is missing")
-    raise UsageError(f"{run} has no best checkpoint yet", hint="let the training reach its first evaluation")
+    best = checkpoint_at(run / RUN_BEST)
+    if best is None:
+        raise UsageError(f"{run} has no best checkpoint yet", hint="let the training reach its first evaluation")
+    return best
+
+
+def checkpoint_at(pointer: Path) -> Path | None:
+    """Return the folder that a run's link to a checkpoint points to, None if there is no link yet.
+
+    Raises DamagedFileError if what it points to is gone.
+    """
+    if pointer.is_dir():
+        return pointer.resolve()
+    if pointer.is_symlink():
+        missing = f"its {pointer.name} checkpoint {pointer.readlink()} is missing"
+        raise DamagedFileError(f"{pointer.parent} is damaged: {missing}")
+    return None
 
 
 def _check_version(document: Mapping[str, Any]) -> None:

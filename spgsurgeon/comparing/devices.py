@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from spgsurgeon.runtime.distributed import choose_device
+from spgsurgeon.runtime.resources import processors
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -29,7 +30,8 @@ def place(device: str, jobs: int | None = None) -> Placement:
     """Return how runs by a recipe with `training.device` are placed; `jobs` is how many at a time, if that was asked.
 
     By default there is a run for each CUDA device, one on an Apple GPU or a device with a number, and one for each core
-    of the CPU. More jobs than devices share them in turn. Raises UsageError if the device is not there.
+    of the CPU that this process may use. More jobs than devices share them in turn. Raises UsageError if the device is
+    not there.
 
     A process sees its own device alone. So it is "cuda:0" to every run, and neither seeds nor checkpoints nor scores
     tell which process did a run. Only devices of one kind take part, as others round otherwise.
@@ -37,7 +39,7 @@ def place(device: str, jobs: int | None = None) -> Placement:
     chosen = choose_device(device)
     if chosen == torch.device("cuda"):  # no number names one of them
         return _on_cuda(jobs)
-    return Placement(jobs or (_cores() if chosen.type == "cpu" else 1), [str(chosen)])
+    return Placement(jobs or (processors()["count"] if chosen.type == "cpu" else 1), [str(chosen)])
 
 
 def _on_cuda(jobs: int | None) -> Placement:
@@ -68,7 +70,3 @@ def _names(count: int) -> list[str]:
     """Return what CUDA_VISIBLE_DEVICES calls each of the `count` devices that this process sees."""
     given = os.environ.get(VISIBLE)
     return [name.strip() for name in given.split(",")][:count] if given else [str(index) for index in range(count)]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

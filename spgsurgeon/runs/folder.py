@@ -20,6 +20,7 @@ from spgsurgeon.checkpoint.folders import (
     GraftManifest,
     best_of,
     check_weights,
+    checkpoint_at,
     read_grafted_folder,
     read_json_object,
     read_manifest,
@@ -297,12 +298,7 @@ def last_of(run: Path) -> Path | None:
 
     Raises DamagedFileError where there was one.
     """
-    last = run / LAST
-    if last.is_dir():
-        return last.resolve()
-    if last.is_symlink():
-        raise DamagedFileError(f"{run} is damaged: its last checkpoint {last.readlink()} is missing")
-    return None
+    return checkpoint_at(run / LAST)
 
 
 def run_of(checkpoint: Path) -> Path | None:

@@ -361,7 +361,8 @@ def test_a_dry_run_says_what_would_be_done_and_leaves_nothing(recipe: Path, tmp_
     assert {n: (arm["overrides"], arm["steps"]) for n, arm in document["arms"].items()} == PLANNED
     assert all(arm["estimated_memory_bytes"] > 10**6 for arm in document["arms"].values())
     assert (document["runs"], document["done"], document["learning_rates"]) == (18, 0, [0.006, 0.02, 0.06])
-    assert (document["cache"], document["jobs"], document["output_is"]) == ("none", 1, "new")
+    assert (document["cache"], document["jobs"], document["devices"]) == ("none", 1, ["cpu"])
+    assert document["output_is"] == "new"
     said = " ".join(succeed(*asked).out.split())
     for words in ("0.006, 0.02, 0.06 and more", "plain 2, spg 2, twin 2", "18, of which 0 are done", "which is new"):
         assert words in said
@@ -377,7 +378,7 @@ def test_a_dry_run_says_what_becomes_of_a_folder_that_is_there(compared: Path, r
     assert (document["runs"], document["done"], document["output_is"]) == (18, 6, "resumed")
     assert {arm["steps"] for arm in document["arms"].values()} == {None}
     said = " ".join(succeed(*alone, *wider).out.split())
-    assert "18, of which 6 are done, 1 at a time chosen by" in said
+    assert "18, of which 6 are done, 1 at a time on cpu chosen by" in said
     assert "memory: pictures stay decoded" in said
     assert "seeds differ" in spgsurgeon(*alone, "--seeds", 3).err
     (tmp_path / "mine").mkdir()

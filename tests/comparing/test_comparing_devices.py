@@ -1,7 +1,6 @@
 """Where the runs of a comparison are placed, on devices that are pretended."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -9,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import TINY, succeed
+from command_line import TINY
 
+from spgsurgeon.commands import compare as command
+from spgsurgeon.comparing import devices
 from spgsurgeon.comparing.devices import VISIBLE, place
 from spgsurgeon.errors import UsageError
 
@@ -80,10 +81,7 @@ def test_a_numbered_device_has_one_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_cpu_has_a_run_for_each_core(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, ALIKE)
-    if hasattr(os, "sched_getaffinity"):
-        monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 4})
-    else:
-        monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(devices, "processors", lambda: {"count": 3, "total": 64})
     placed = place("cpu")
     assert (placed.jobs, placed.devices, placed.visible) == (3, ["cpu"], [])
 
@@ -96,12 +94,23 @@ def test_an_apple_gpu_has_one_run(device: str, monkeypatch: pytest.MonkeyPatch) 
     assert (placed.jobs, placed.devices, placed.visible) == (1, ["mps"], [])
 
 
-def test_a_dry_run_says_jobs_and_devices(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    asked = ("compare", *TINY, "--recipe", "digits-dropout", "data.limit=5", "training.device=cpu", "data.workers=0")
-    more = ("data.eval=val", "--jobs", 2, "--dry-run", "-o", tmp_path / "c")
-    document = succeed(*asked, *more, "--json").document
-    assert (document["jobs"], document["devices"]) == (2, ["cpu"])
-    assert "2 at a time on cpu" in " ".join(succeed(*asked, *more).out.split())
+class Hired(Exception):  # noqa: N818 - no error: what is asked for has been seen
+    pass
+
+
+def test_compare_hires_as_runs_are_placed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked, said = [], []
+
+    def hire(*arguments: object) -> None:
+        asked.append(arguments)
+        raise Hired
+
+    pretend(monkeypatch, ("H200", "H200", "T4"))
+    monkeypatch.setattr(command, "hire", hire)
+    with pytest.raises(Hired):
+        command.compare(TINY[0], recipe="digits-dropout", output=tmp_path / "c", say=said.append)
+    assert asked == [(2, ["0", "1"])]
+    assert ["T4" in text for text in said] == [True]
 
 
 # In processes. They import the program again, and with it the devices that are not there.
