@@ -1,6 +1,7 @@
 """Where the runs of a comparison are placed, on devices that are pretended."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ import torch
 from command_line import TINY
 
 from spgsurgeon.commands import compare as command
-from spgsurgeon.comparing import devices
+from spgsurgeon.comparing import devices, pool
 from spgsurgeon.comparing.devices import VISIBLE, place
 from spgsurgeon.errors import UsageError
 
@@ -169,3 +170,12 @@ def test_each_process_sees_its_own_device_alone(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_process_that_used_cuda_before_does_no_run(tmp_path: Path) -> None:
     assert run_program(tmp_path, "used") == "device-not-alone"
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_the_word_to_leave_ends_calls_only(busy: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    raised: list[int] = []
+    monkeypatch.setattr(pool, "_busy", busy)
+    monkeypatch.setattr(signal, "raise_signal", raised.append)
+    pool._leave(signal.SIGUSR1, None)
+    assert raised == [signal.SIGTERM] * busy, "a process that waits may hold the lock that the others wait for"
