@@ -9,6 +9,8 @@ import typer
 from spgsurgeon.cli.terminal.console import columns, emit, leave_with_error, millions, pairs, several
 from spgsurgeon.cli.terminal.options import Arch, Model, RandomWeights, Weights, check_weights
 
+_SHOWN = 8
+
 
 def command(
     model: Model,
@@ -63,6 +65,9 @@ def _rows(document: dict[str, Any]) -> list[tuple[str, str | None]]:
         ("task", document["task"]),
         ("evidence", document.get("evidence")),
         ("head", _head(document)),
+        ("labels", _labels(document.get("labels"))),
+        ("shared weights", "the head's are those of the words" if document.get("tied") else None),
+        ("tokenizer", _tokenizer(document)),
         ("parameters", _size(document)),
         ("dtypes", ", ".join(f"{count} {dtype}" for dtype, count in document["dtypes"].items())),
         ("beside it", ", ".join(document.get("unexpected", []))),
@@ -107,6 +112,20 @@ def _head(document: dict[str, Any]) -> str | None:
         return None if "error" in document else "none"
     module, kind, width = (_each_once(head[key]) for key in ("module", "type", "width"))
     return f"{module} ({kind}, {width} -> {head['classes']} classes)"
+
+
+def _labels(labels: list[str] | None) -> str | None:
+    if not labels:
+        return None
+    more = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
+    return ", ".join(labels[:_SHOWN]) + more
+
+
+def _tokenizer(document: dict[str, Any]) -> str | None:
+    """Return whether the files of a tokenizer are there; nothing for models that need none."""
+    if "tokenizer" not in document:
+        return None
+    return "its files are there" if document["tokenizer"] else "none beside it"
 
 
 def _each_once(value: Any) -> str:

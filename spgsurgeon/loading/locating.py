@@ -17,6 +17,7 @@ from spgsurgeon.checkpoint.folders import (
 )
 from spgsurgeon.checkpoint.reading import Outline, read_outline
 from spgsurgeon.errors import UsageError
+from spgsurgeon.models.libraries.transformers_config import is_transformers_config, refuse_adapter
 
 _AVERAGE = "ema.safetensors"
 
@@ -44,9 +45,14 @@ class Located:
         """Who wrote it, as far as it shows: this package, transformers, Accelerate, a training script."""
         if self.manifest is not None:
             return "spgsurgeon"
-        if self.config is not None and self.config.get("model_type") == "timm_wrapper":
+        if self.config is not None and self.config.get("model_type") is not None:
             return "transformers"
         return "accelerate" if self.kind == "weights" else self.outline.producer
+
+    @property
+    def of_transformers(self) -> bool:
+        """Whether these are the weights of one of transformers' own models, by the config.json beside them."""
+        return is_transformers_config(self.config)
 
     def paths(self) -> list[Path]:
         """Return the input files and folders, which nothing may be written to."""
@@ -62,6 +68,7 @@ def locate(path: Path, weights: str | None = None, *, check: bool = True) -> Loc
     """
     if not path.is_dir():
         return _with_note(Located(str(path), "file", read_outline(path, weights)), weights)
+    refuse_adapter({file.name for file in path.iterdir()}, str(path))
     kind = kind_of(path)
     if kind in ("grafted", "run"):
         return _locate_grafted(path, kind, weights, check)

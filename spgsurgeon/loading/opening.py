@@ -16,6 +16,7 @@ from spgsurgeon.checkpoint.tensors import load_tensors
 from spgsurgeon.errors import DamagedFileError, UsageError
 from spgsurgeon.loading.locating import Located, locate
 from spgsurgeon.loading.recognising import Recognition, recognize, refusal
+from spgsurgeon.loading.transformers_folder import open_folder, read_folder
 from spgsurgeon.models.libraries.building import (
     build,
     build_for_loading,
@@ -29,6 +30,7 @@ from spgsurgeon.models.libraries.identity import Identity, Task
 from spgsurgeon.models.libraries.registry import NamedModel, library, parse_model, resolve_architecture
 from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.models.recognition.identification import Match
+from spgsurgeon.models.shared_weights import saved_state
 from spgsurgeon.models.sites.heads import DepthSite, Site
 
 _LISTED = 8
@@ -49,6 +51,10 @@ class OpenedModel:
     """Mask values that it was trained without, and that are not scored."""
     notes: list[str] = field(default_factory=list)
     """Choices made on the user's behalf, to be said aloud."""
+    config_document: dict[str, Any] | None = None
+    """The `config.json` that belongs beside these weights, where it is the library's own and not made here."""
+    companions: tuple[Path, ...] = ()
+    """Files that go with the weights unchanged, such as a tokenizer's."""
 
     @property
     def manifest(self) -> GraftManifest | None:
@@ -87,6 +93,8 @@ class OpenedModel:
 
     def config(self) -> dict[str, Any]:
         """Return the `config.json` that belongs beside these weights."""
+        if self.config_document is not None:
+            return self.config_document
         config = library(self.identity.library).config(self.identity, self.module, self.label_names)
         return config | ({_IGNORED: list(self.ignored)} if self.ignored else {})
 
@@ -102,12 +110,14 @@ def open_model(
     arch: str | None = None,
     num_classes: int | None = None,
     random_seed: int | None = None,
+    task: str | None = None,
 ) -> OpenedModel:
     """Return the model that `model` names (contract: "Naming a model").
 
     `weights` picks `ema` or `raw` where a file holds both (None: ema, said in the notes); `arch` says the architecture
     of weights that don't, where keys and shapes leave a choice; `num_classes` other than the model's gives it a new,
-    untrained head; `random_seed` asks for random weights instead of a named model's pretrained ones.
+    untrained head; `random_seed` asks for random weights instead of a named model's pretrained ones. `task` is what a
+    model of transformers is for, if its config.json says another or none: it then gets a new head, too.
     """
     named = parse_model(model)
     if isinstance(named, NamedModel):
@@ -115,14 +125,18 @@ def open_model(
     elif random_seed is not None:
         raise UsageError(f"random weights are for models by name; {model} has weights of its own")
     else:
-        opened = _open_located(locate(named, weights), arch)
+        located = locate(named, weights)
+        if located.of_transformers:
+            return _open_transformers(located, arch, task, num_classes)
+        opened = _open_located(located, arch)
+    if task not in (None, opened.task):
+        raise UsageError(
+            f"{model} is for {opened.task}, not for {task}", hint="--task chooses the head of a transformers model"
+        )
     if num_classes is None or num_classes == opened.identity.num_classes:
         return opened
     if opened.has_replicas:
-        raise UsageError(
-            f"{model} is grafted with {opened.identity.num_classes} classes; its head can't be replaced now",
-            hint="give --num-classes when grafting",
-        )
+        raise _too_late(opened.source, opened.identity.num_classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random_seed or 0)
         module, identity = with_classes(opened.module, opened.identity, num_classes)
@@ -150,6 +164,34 @@ def _open_named(model: str, named: NamedModel, num_classes: int | None, random_s
         torch.manual_seed(random_seed)
         module = build(identity)
     return OpenedModel(module, identity, model, "name", notes=[f"random weights (seed {random_seed})"])
+
+
+def _too_late(source: str, classes: int) -> UsageError:
+    return UsageError(
+        f"{source} is grafted with {classes} classes; its head can't be replaced now",
+        hint="give --num-classes when grafting",
+    )
+
+
+def _open_transformers(located: Located, arch: str | None, task: str | None, num_classes: int | None) -> OpenedModel:
+    if arch is not None:
+        raise UsageError(f"--arch is for weights that don't say what they are; {located.source} has a config.json")
+    folder = read_folder(located)
+    made = open_folder(located, folder, task, num_classes, seed=0)
+    opened = OpenedModel(
+        module=made.module,
+        identity=made.identity,
+        source=located.source,
+        format=located.format,
+        located=located,
+        label_names=made.labels,
+        notes=[*located.notes, *made.notes],
+        config_document=made.config,
+        companions=folder.companions,
+    )
+    if opened.has_replicas and made.is_new:
+        raise _too_late(located.source, folder.site.classes if folder.site else 0)
+    return opened
 
 
 def _open_located(located: Located, arch: str | None) -> OpenedModel:
@@ -204,8 +246,8 @@ def _left_out(match: Match | None) -> list[str]:
 
 
 def state_of(module: nn.Module) -> dict[str, Tensor]:
-    """Return the state dict, detached: what is written and hashed."""
-    return {key: value.detach() for key, value in module.state_dict().items()}
+    """Return the state dict, detached: what is written and hashed. See `saved_state`."""
+    return saved_state(module)
 
 
 def non_finite(state: Mapping[str, Tensor]) -> list[str]:

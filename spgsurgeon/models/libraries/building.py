@@ -20,6 +20,7 @@ from spgsurgeon.models.recognition.varying_shapes import number_at, places_betwe
 from spgsurgeon.models.sites.depth import find_depth_site
 from spgsurgeon.models.sites.heads import DepthSite, Site
 from spgsurgeon.models.sites.search import find_sites
+from spgsurgeon.models.sites.transformers_sites import find_transformers_sites, is_of_transformers
 
 _SHOWN = 5
 _CLASSES = 1000, 13  # two numbers that have nothing in common, to see what follows the number of classes
@@ -80,8 +81,11 @@ def _parameters_on_meta() -> Iterator[None]:
 def sites_of(identity: Identity, module: nn.Module) -> tuple[Site, ...]:
     """Return where dropout replicas attach (see `find_sites`), traced at the model's own input size.
 
-    Raises ArchitectureError where there is no classifier, or none that can be grafted.
+    Those of transformers are known by their class. Raises ArchitectureError where there is no classifier, or none that
+    can be grafted.
     """
+    if is_of_transformers(module):
+        return find_transformers_sites(module)
     return find_sites(module, _example(identity, module))
 
 
@@ -90,6 +94,8 @@ def depth_site_of(identity: Identity, module: nn.Module) -> DepthSite:
 
     Raises ArchitectureError where there is no classifier, or where the family of the model has no such replicas.
     """
+    if is_of_transformers(module):
+        raise ArchitectureError(f"{identity.name} has no replicas of depth: they are known for image models only")
     return find_depth_site(module, _example(identity, module))
 
 

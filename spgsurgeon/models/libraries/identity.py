@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from spgsurgeon.models.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Task = Literal["classification", "segmentation"]
-"""What a model predicts: a class for an image, or one for each of its pixels."""
+Task = str
+"""What a model predicts: "classification", a class for an image, "segmentation", one for each of its pixels, or one of
+the tasks in `transformers_heads`."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,73 @@
+"""Tiny models of transformers with random weights, one of each class that can be grafted, and folders of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from spgsurgeon.models.sites.transformers_heads import HEADS, LABELLED
+
+CLASSES, WORDS, WIDTH = 3, 40, 16
+
+_TEXT = {
+    "vocab_size": WORDS,
+    "hidden_size": WIDTH,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "max_position_embeddings": 40,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+# What the config of a model type has, other than all of them.
+FIELDS: dict[str, dict[str, Any]] = {
+    "distilbert": {"vocab_size": WORDS, "dim": WIDTH, "n_layers": 2, "n_heads": 2, "hidden_dim": 24}
+    | {"max_position_embeddings": 40, "pad_token_id": 0},
+    "albert": _TEXT | {"embedding_size": 8},
+    "electra": _TEXT | {"embedding_size": 8},
+    "deberta-v2": _TEXT | {"relative_attention": True, "position_buckets": 4, "pos_att_type": ["p2c", "c2p"]},
+    "roberta": _TEXT | {"pad_token_id": 1, "bos_token_id": 0},
+    "xlm-roberta": _TEXT | {"pad_token_id": 1, "bos_token_id": 0},
+    "mpnet": _TEXT | {"pad_token_id": 1, "bos_token_id": 0},
+    "modernbert": _TEXT | {"cls_token_id": 1, "sep_token_id": 2, "local_attention": 4},
+}
+
+
+def tiny(name: str, **fields: Any) -> Any:
+    """Return a model of the class `name` in eval mode; skip the test if transformers is not installed."""
+    transformers = pytest.importorskip("transformers", minversion="5")
+    head = HEADS[name]
+    kind = getattr(transformers, name)
+    labels = {"num_labels": CLASSES} if head.task in LABELLED else {}
+    config = kind.config_class(**{**FIELDS.get(head.family.model_type, _TEXT), **labels, **fields})
+    torch.manual_seed(0)
+    module = kind(config)
+    for parameter in module.parameters():  # biases that start at zero would hide what is left out
+        nn.init.normal_(parameter, std=0.2)
+    return module.eval()
+
+
+def saved(module: Any, folder: Path, **fields: Any) -> Path:
+    """Write a model with `save_pretrained`, beside it the files of a tokenizer; `fields` go into config.json."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    module.save_pretrained(folder)
+    (folder / "tokenizer.json").write_bytes(b'{"version": "1.0",\r\n "model": null}')
+    (folder / "vocab.txt").write_text("[PAD]\nword\n")
+    if fields:
+        rewrite(folder, **fields)
+    return folder
+
+
+def rewrite(folder: Path, **fields: Any) -> None:
+    """Put `fields` into config.json; those that are ... are taken out."""
+    document = json.loads((folder / "config.json").read_text()) | fields
+    document = {name: value for name, value in document.items() if value is not ...}
+    (folder / "config.json").write_text(json.dumps(document))
