@@ -18,7 +18,7 @@ from spgsurgeon.errors import SurgeonError, UsageError
 from spgsurgeon.loading.opening import OpenedModel, non_finite, open_model, state_of
 from spgsurgeon.replicas.grafted import GraftedModel
 from spgsurgeon.surgery.attaching import DROPOUT, Replicas, attach_replicas, replicas_from, site_document
-from spgsurgeon.surgery.proof import example_images, fingerprint, prove_graft
+from spgsurgeon.surgery.proof import example_inputs, fingerprint, prove_graft
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,12 @@ def graft_proven(opened: OpenedModel, replicas: Replicas, *, head_batch: str = "
             hint="such weights can't be retrained; was the checkpoint written by a run that diverged?",
         )
     replicas = replicas.settled(opened)
-    images = example_images(opened.module, opened.preprocessing.input_size, task=opened.task)
-    before = fingerprint(opened.module, images)
+    inputs = example_inputs(opened)
+    before = fingerprint(opened.module, inputs)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         grafted = attach_replicas(opened.module, opened, replicas, head_batch).eval()
-    proof = prove_graft(grafted, before, images)
+    proof = prove_graft(grafted, before, inputs)
     identity, state = opened.identity, state_of(opened.module)
     manifest = GraftManifest(
         package_version=__version__,

@@ -37,7 +37,7 @@ from spgsurgeon.replicas.grafted import detach, layout_of
 from spgsurgeon.replicas.outputs import outputs_of
 from spgsurgeon.runs.folder import recipe_of
 from spgsurgeon.surgery.attaching import replicas_from, step_labels
-from spgsurgeon.surgery.proof import Layout, example_images, prove_strip
+from spgsurgeon.surgery.proof import Inputs, Layout, example_inputs, prove_strip
 
 METRICS = ("top1", "top5", "mean_iou", "pixel_accuracy")  # percentages that a card shows
 _FILES = {"safetensors": "model.safetensors", "pt": "model.pt", "onnx": "model.onnx"}
@@ -65,7 +65,7 @@ class _Patient:
     notes: list[str]
     content_hash: str
     grafted_outputs: tuple[Tensor, ...]
-    images: Tensor
+    inputs: Inputs
     layout: Layout
 
 
@@ -103,7 +103,7 @@ def strip_folder(
     module, patient = _take_down(source, weights)
     proof = {"layout_is_the_originals": True}
     if formats == ["onnx"]:  # the others are proven on the file read back
-        proof |= prove_strip(patient.grafted_outputs, module, patient.layout, patient.images)
+        proof |= prove_strip(patient.grafted_outputs, module, patient.layout, patient.inputs)
     if reference is not None:
         _compare_layout(patient, reference, output)
         proof["layout_is_the_references"] = True
@@ -165,8 +165,8 @@ def _take_down(source: Path, weights: str | None) -> tuple[nn.Module, _Patient]:
     opened = open_model(str(folder), weights=weights)
     assert opened.manifest is not None
     grafted = regraft(opened, read_safetensors(folder / "temporary.safetensors")[0])
-    images = example_images(opened.module, opened.preprocessing.input_size, task=opened.task)
-    outputs = outputs_of(run_in_eval(grafted, images))
+    inputs = example_inputs(opened)
+    outputs = outputs_of(run_in_eval(grafted, inputs))
     base = detach(grafted)
     state = state_of(base)
     if layout_hash(state) != opened.manifest.base["layout"]:
@@ -181,7 +181,7 @@ def _take_down(source: Path, weights: str | None) -> tuple[nn.Module, _Patient]:
         notes=opened.notes,
         content_hash=content_hash(state),
         grafted_outputs=outputs,
-        images=images,
+        inputs=inputs,
         layout=layout_of(base),
     )
 
@@ -228,8 +228,8 @@ def _write(kind: str, path: Path, module: nn.Module, patient: _Patient, onnx: _O
 def _prove(path: Path, patient: _Patient) -> dict[str, Any]:
     """Read a written file back and prove it; return its report."""
     stripped = _read_back(path, patient)
-    proof = prove_strip(patient.grafted_outputs, stripped, patient.layout, patient.images)
-    outputs = zip(outputs_of(run_in_eval(stripped, patient.images)), patient.grafted_outputs, strict=True)
+    proof = prove_strip(patient.grafted_outputs, stripped, patient.layout, patient.inputs)
+    outputs = zip(outputs_of(run_in_eval(stripped, patient.inputs)), patient.grafted_outputs, strict=True)
     return {"largest_difference": max((a - b).abs().max().item() for a, b in outputs), "proof": proof}
 
 

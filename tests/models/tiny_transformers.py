@@ -35,6 +35,9 @@ FIELDS: dict[str, dict[str, Any]] = {
     "roberta": _TEXT | {"pad_token_id": 1, "bos_token_id": 0},
     "xlm-roberta": _TEXT | {"pad_token_id": 1, "bos_token_id": 0},
     "mpnet": _TEXT | {"pad_token_id": 1, "bos_token_id": 0},
+    "gpt2": {"vocab_size": WORDS, "n_embd": WIDTH, "n_layer": 2, "n_head": 2, "n_positions": 40}
+    | {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
+    "qwen2": _TEXT | {"num_key_value_heads": 2},
     "modernbert": _TEXT | {"cls_token_id": 1, "sep_token_id": 2, "local_attention": 4},
 }
 

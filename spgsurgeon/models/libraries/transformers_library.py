@@ -20,7 +20,7 @@ from spgsurgeon.errors import ArchitectureError, SurgeonError, UnsafeInputError,
 from spgsurgeon.models.libraries.identity import Identity, Task
 from spgsurgeon.models.libraries.transformers_config import made_up_labels
 from spgsurgeon.models.preprocessing import Preprocessing
-from spgsurgeon.models.sites.transformers_heads import CHOICE, HEADS, LABELLED, Head
+from spgsurgeon.models.sites.transformers_heads import HEADS, LABELLED, Head
 
 _SHOWN = 5
 _OLDEST = 5  # the first major version that takes tensors and no file, and whose fields are typed
@@ -119,20 +119,6 @@ class TransformersLibrary:
     def identity_from_checkpoint(self, architecture: str, model_args: Mapping[str, Any]) -> Identity:
         """Raise ArchitectureError: training scripts record no models of transformers."""
         raise ArchitectureError(f"{architecture} needs a folder with its config.json", hint="give the folder")
-
-    def example(self, identity: Identity, module: nn.Module, *, seed: int = 0) -> dict[str, Tensor]:
-        """Return inputs by name for proofs, the same on every call: two samples, the second padded if it can be.
-
-        They are where the module's weights are. Raises ArchitectureError if two texts need a padding token and there
-        is none.
-        """
-        generator = torch.Generator().manual_seed(seed)
-        head, parameter = _head(identity.architecture), next(module.parameters())
-        made = _EXAMPLES[head.family.modality](head, module.config, generator)
-        return {
-            name: value.to(parameter.device, parameter.dtype if value.is_floating_point() else None)
-            for name, value in made.items()
-        }
 
 
 def refuse_unlisted(architecture: str, document: Mapping[str, Any], listed: Mapping[str, Any], place: str) -> None:
@@ -240,23 +226,3 @@ def _explained(name: str) -> Iterator[None]:
     except Exception as error:
         reason = str(error).strip().replace("\n", " ") or type(error).__name__
         raise ArchitectureError(f"transformers can't build {name.partition('/')[2]}: {reason[:300]}") from error
-
-
-def _text_example(head: Head, config: Any, generator: torch.Generator) -> dict[str, Tensor]:
-    words, pad = config.vocab_size, config.pad_token_id
-    if pad is None and head.tiled:
-        raise ArchitectureError(
-            f"config.json gives no padding token, and without one a {head.name} takes a single text at a time",
-            hint="set pad_token_id in config.json to the number of the tokenizer's padding token",
-            code="no-padding-token",
-        )
-    shape = (2, *((_CHOICES,) if head.task == CHOICE else ()), min(_LENGTH, config.max_position_embeddings // 2))
-    ids = torch.randint(words - 1, shape, generator=generator)
-    ids += ids >= (0 if pad is None else pad)  # every word but the padding
-    mask = torch.ones(shape, dtype=torch.int64)
-    mask[1, ..., shape[-1] // 2 :] = 0
-    return {"input_ids": torch.where(mask == 1, ids, 0 if pad is None else pad), "attention_mask": mask}
-
-
-_CHOICES, _LENGTH = 3, 16
-_EXAMPLES = {"text": _text_example}

@@ -5,7 +5,7 @@ Shapes: N pictures; C = number of classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from spgsurgeon.errors import ArchitectureError
+from spgsurgeon.models.inputs import call
 from spgsurgeon.models.sites.heads import Site
 from spgsurgeon.models.sites.segmentation import find_segmentation_sites, is_segmentation_model
 from spgsurgeon.models.sites.tracing import meta_twin, run_twin
@@ -110,11 +111,12 @@ def _site(path: str, head: nn.Module, classes: int) -> Site:
 
 
 @torch.no_grad()
-def run_in_eval(model: nn.Module, example: Tensor) -> Any:
-    """Return `model(example)` in eval mode; every submodule's own mode is restored."""
+def run_in_eval(model: nn.Module, example: Tensor | Mapping[str, Tensor]) -> Any:
+    """Return `model(example)` in eval mode, or what it gives on inputs by name; each submodule's mode is restored."""
     modes = {module: module.training for module in model.modules()}
     try:
-        return model.eval()(example)
+        model.eval()
+        return model(example) if isinstance(example, Tensor) else call(model, example)
     finally:
         for module, training in modes.items():
             module.training = training

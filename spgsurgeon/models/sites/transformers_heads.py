@@ -67,6 +67,9 @@ _FAMILIES = {family.model_type: family for family in (
     Family("deberta-v2", "DebertaV2", "deberta", "embeddings.word_embeddings"),
     Family("mpnet", "MPNet", "mpnet", "embeddings.word_embeddings"),
     Family("modernbert", "ModernBert", "model", "embeddings.tok_embeddings"),
+    Family("gpt2", "GPT2", "transformer", "wte"),
+    Family("llama", "Llama", "model", "embed_tokens"),
+    Family("qwen2", "Qwen2", "model", "embed_tokens"),
 )}
 # fmt: on
 
@@ -90,11 +93,29 @@ def _heads(
         yield Head(name, family, task, module, logits or module, words, alone, tiled, remembers)
 
 
+_SEQUENCE = "ForSequenceClassification"
+_ENCODERS = "bert roberta xlm-roberta distilbert albert electra deberta-v2 mpnet modernbert"
+
 HEADS: dict[str, Head] = {
     head.name: head
     for heads in (
-        _heads(TEXT, "ForSequenceClassification", "classifier", "bert distilbert albert deberta-v2 modernbert"),
-        _heads(TEXT, "ForSequenceClassification", "classifier.out_proj", "roberta xlm-roberta electra mpnet"),
+        _heads(TEXT, _SEQUENCE, "classifier", "bert distilbert albert deberta-v2 modernbert"),
+        _heads(TEXT, _SEQUENCE, "classifier.out_proj", "roberta xlm-roberta electra mpnet"),
+        _heads(TEXT, _SEQUENCE, "score", "gpt2 llama qwen2", tiled=True, remembers=True),
+        _heads(TOKENS, "ForTokenClassification", "classifier", _ENCODERS),
+        _heads(TOKENS, "ForTokenClassification", "score", "llama qwen2", remembers=True),
+        _heads(QUESTION, "ForQuestionAnswering", "qa_outputs", _ENCODERS.removesuffix(" modernbert")),
+        _heads(QUESTION, "ForQuestionAnswering", "classifier", "modernbert"),
+        _heads(CHOICE, "ForMultipleChoice", "classifier", _ENCODERS),
+        _heads(MASKED, "ForMaskedLM", "cls.predictions.decoder", "bert", tied=True),
+        _heads(MASKED, "ForMaskedLM", "lm_head.decoder", "roberta xlm-roberta mpnet", tied=True),
+        _heads(MASKED, "ForMaskedLM", "vocab_projector", "distilbert", tied=True),
+        _heads(MASKED, "ForMaskedLM", "predictions.decoder", "albert", tied=True),
+        _heads(MASKED, "ForMaskedLM", "generator_lm_head", "electra", tied=True),
+        _heads(MASKED, "ForMaskedLM", "cls.predictions.decoder", "deberta-v2", tied=True),
+        _heads(MASKED, "ForMaskedLM", "decoder", "modernbert", tied=True),
+        _heads(CAUSAL, "LMHeadModel", "lm_head", "gpt2", tied=True, remembers=True),
+        _heads(CAUSAL, "ForCausalLM", "lm_head", "llama qwen2", tied=True, untied="llama qwen2", remembers=True),
     )
     for head in heads
 }
