@@ -44,6 +44,14 @@ def command(
         str | None, typer.Option("--init", help="Depth: how blocks start: identity, all-zero.  [default: identity]")
     ] = None,
     num_classes: NumClasses = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "--task",
+            help="Models of transformers: what for, where the model has another head or none: text-classification, "
+            "token-classification, question-answering, ...",
+        ),
+    ] = None,
     arch: Arch = None,
     weights: Weights = None,
     random_weights: RandomWeights = False,
@@ -71,6 +79,7 @@ def command(
             weights=weights,
             arch=arch,
             random_seed=0 if random_weights else None,
+            task=task,
             force=force,
         )
     emit(document, _render)

@@ -39,6 +39,7 @@ def graft_folder(
     weights: str | None = None,
     arch: str | None = None,
     random_seed: int | None = None,
+    task: str | None = None,
     force: bool = False,
 ) -> dict[str, Any]:
     """Graft the base that `model` names, prove laws 1 and 2 on it, and write a grafted folder to `output`.
@@ -46,7 +47,7 @@ def graft_folder(
     Returns the document of `graft --json`. Raises VerificationError, and writes nothing, where a law does not hold.
     """
     refuse_existing(output, force=force)
-    opened = open_model(model, weights=weights, arch=arch, num_classes=num_classes, random_seed=random_seed)
+    opened = open_model(model, weights=weights, arch=arch, num_classes=num_classes, random_seed=random_seed, task=task)
     if opened.has_replicas:
         raise UsageError(f"{model} is grafted already", hint="strip it first, or give its base")
     refuse_overwriting_input(output, opened.paths())
@@ -58,6 +59,7 @@ def graft_folder(
             temporary=state_of(proven.grafted.replicas),
             config=opened.config(),
             manifest=proven.manifest,
+            companions=opened.beside(),
         )
     return {
         "output": str(output),
@@ -99,12 +101,18 @@ def graft_proven(opened: OpenedModel, replicas: Replicas, *, head_batch: str = "
             "tensors": len(state),
             "layout": layout_hash(state),
             "notes": opened.notes,
+            **_original_keys(opened),
         },
         trp=replicas.document(),
         site=site_document(opened, replicas),
         temporary_parameters=sum(p.numel() for p in grafted.replicas.parameters()),
     )
     return ProvenGraft(grafted, manifest, proof)
+
+
+def _original_keys(opened: OpenedModel) -> dict[str, list[str]]:
+    """Return what the original file called its weights, for transformers, which leaves out shared ones and renames."""
+    return {"keys": list(opened.located.outline.entries)} if opened.located and opened.located.of_transformers else {}
 
 
 def regraft(opened: OpenedModel, temporary: dict[str, Tensor] | None, *, head_batch: str = "stacked") -> GraftedModel:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from spgsurgeon import __version__
@@ -30,9 +31,10 @@ from spgsurgeon.exporting.card import model_card
 from spgsurgeon.exporting.onnx_file import check_outputs, export_onnx
 from spgsurgeon.loading.locating import resolve_folder
 from spgsurgeon.loading.opening import OpenedModel, open_model, state_of
-from spgsurgeon.models.libraries.building import build_for_loading, load_weights
+from spgsurgeon.models.libraries.building import load_model
 from spgsurgeon.models.libraries.identity import Identity
 from spgsurgeon.models.sites.search import run_in_eval
+from spgsurgeon.models.sites.transformers_sites import is_of_transformers
 from spgsurgeon.replicas.grafted import detach, layout_of
 from spgsurgeon.replicas.outputs import outputs_of
 from spgsurgeon.runs.folder import recipe_of
@@ -61,12 +63,17 @@ class _Patient:
     manifest: GraftManifest
     trp: dict[str, Any]
     config: dict[str, Any]
-    input_size: tuple[int, int, int]
+    input_size: tuple[int, int, int] | None
+    companions: dict[str, bytes]
     notes: list[str]
     content_hash: str
     grafted_outputs: tuple[Tensor, ...]
     inputs: Inputs
     layout: Layout
+
+    @property
+    def of_transformers(self) -> bool:
+        return self.identity.library == "transformers"
 
 
 def strip_folder(
@@ -123,6 +130,10 @@ def strip_folder(
             outputs.append({**named, "content_hash": patient.content_hash, **report})
         if not single:
             write_json(temporary / "config.json", patient.config)
+            if patient.of_transformers and "safetensors" in formats:
+                proof |= _prove_from_pretrained(temporary, patient)
+            for name, content in patient.companions.items():
+                (temporary / name).write_bytes(content)
             card = _card(patient, source, proof, formats)
             (temporary / "README.md").write_text(card, encoding="utf-8")
         if proof_file is not None:
@@ -177,7 +188,8 @@ def _take_down(source: Path, weights: str | None) -> tuple[nn.Module, _Patient]:
         manifest=opened.manifest,
         trp=_replicas(opened, opened.manifest.trp),
         config=opened.config(),
-        input_size=opened.preprocessing.input_size,
+        input_size=None if is_of_transformers(base) else opened.preprocessing.input_size,
+        companions=opened.beside(),
         notes=opened.notes,
         content_hash=content_hash(state),
         grafted_outputs=outputs,
@@ -209,6 +221,11 @@ def _compare_layout(patient: _Patient, reference: str, output: Path) -> None:
 def _write(kind: str, path: Path, module: nn.Module, patient: _Patient, onnx: _OnnxOptions) -> dict[str, Any] | None:
     """Write one format; return its report if writing proved it, as it does for ONNX."""
     if kind == "onnx":
+        if patient.input_size is None:
+            raise UsageError(
+                f"ONNX files are written of models that take images only, and {patient.identity.name} does not",
+                hint="strip to a folder; optimum-cli exports what from_pretrained reads",
+            )
         channels, height, width = patient.input_size
         size = (channels, *(onnx.image_size or (height, width)))
         report = export_onnx(module, path, size, outputs=onnx.outputs or "main", opset=onnx.opset)
@@ -235,9 +252,18 @@ def _prove(path: Path, patient: _Patient) -> dict[str, Any]:
 
 def _read_back(path: Path, patient: _Patient) -> nn.Module:
     """Return the architecture, built anew, with the weights of the written file."""
-    module = build_for_loading(patient.identity)
-    load_weights(module, read_checkpoint(path).tensors, patient.identity.name)
-    return module
+    return load_model(patient.identity, read_checkpoint(path).tensors)
+
+
+def _prove_from_pretrained(folder: Path, patient: _Patient) -> dict[str, bool]:
+    """Prove that transformers itself reads the written folder to the same outputs, bit for bit."""
+    from spgsurgeon.models.libraries.transformers_library import from_folder
+
+    dtype = patient.config.get("dtype") or patient.config.get("torch_dtype")
+    outputs = outputs_of(run_in_eval(from_folder(patient.identity, folder, dtype), patient.inputs))
+    if not all(map(torch.equal, outputs, patient.grafted_outputs)):
+        raise VerificationError("what from_pretrained makes of the written folder gives other outputs")
+    return {"from_pretrained_equal": True}
 
 
 def _public_name(source: str) -> str:

@@ -47,6 +47,8 @@ def write_base(folder: Path, opened: OpenedModel) -> None:
     folder.mkdir()
     write_safetensors(folder / WEIGHTS, state_of(opened.module))
     write_json(folder / "config.json", opened.config())
+    for name, content in opened.beside().items():
+        (folder / name).write_bytes(content)
 
 
 # What it has seen

@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from spgsurgeon.models.sites.transformers_heads import CHOICE, PIPELINES
+
 PRIMARY_METRICS = ("top1", "mean_iou")  # the one that decides whether there is a gain; both are better when larger
 DECIMALS = 3
 
@@ -51,6 +53,12 @@ print(session.get_inputs()[0].shape)  # of `images`: float32, normalised as pret
 (logits,) = session.run(["logits"], {"images": images})
 """
 
+_TRANSFORMERS_USAGE = """\
+from transformers import {architecture}, pipeline
+
+model = {architecture}.from_pretrained(".").eval()
+"""
+
 _SEGMENTATION_USAGE = """\
 # model(images)["out"] is [N, classes, height, width]
 """
@@ -83,7 +91,7 @@ def model_card(
     and their settings, `task` classification or segmentation, `formats` what was written. What is None is named as
     missing; nothing else is claimed.
     """
-    pipeline_tag = f"image-{task}"
+    pipeline_tag = PIPELINES[task] if library == "transformers" else f"image-{task}"
     method = "none" if recipe is None else _method(recipe)
     sections = [
         _front_matter(library, pipeline_tag),
@@ -158,6 +166,8 @@ def _replicas(trp: Mapping[str, Any]) -> str:
 def _usage(architecture: str, library: str, num_classes: int, model_args: Mapping[str, Any] | None, task: str) -> str:
     if library == "timm":
         return _TIMM_USAGE
+    if library == "transformers":
+        return _transformers_usage(architecture, task)
     keywords: dict[str, Any] = {"weights": None, "num_classes": num_classes}
     if task == "segmentation":
         keywords["weights_backbone"] = None  # left out, torchvision downloads those of the classifier
@@ -165,6 +175,13 @@ def _usage(architecture: str, library: str, num_classes: int, model_args: Mappin
     arguments = ", ".join([f'"{architecture}"', *(f"{name}={value!r}" for name, value in keywords.items())])
     usage = _TORCHVISION_USAGE.format(arguments=arguments)
     return usage + _SEGMENTATION_USAGE if task == "segmentation" else usage
+
+
+def _transformers_usage(architecture: str, task: str) -> str:
+    usage = _TRANSFORMERS_USAGE.format(architecture=architecture)
+    if task == CHOICE:  # transformers has no pipeline for it
+        return usage.replace(", pipeline", "")
+    return usage + f'predict = pipeline("{PIPELINES[task]}", model=".")\n'
 
 
 def _scores(scores: Mapping[str, Mapping[str, float]] | None) -> str:

@@ -28,6 +28,7 @@ from spgsurgeon.models.libraries.building import (
 )
 from spgsurgeon.models.libraries.identity import Identity, Task
 from spgsurgeon.models.libraries.registry import NamedModel, library, parse_model, resolve_architecture
+from spgsurgeon.models.libraries.transformers_config import with_dtype, with_labels
 from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.models.recognition.identification import Match
 from spgsurgeon.models.shared_weights import saved_state
@@ -94,9 +95,14 @@ class OpenedModel:
     def config(self) -> dict[str, Any]:
         """Return the `config.json` that belongs beside these weights."""
         if self.config_document is not None:
-            return self.config_document
+            dtype = str(next(self.module.parameters()).dtype).removeprefix("torch.")
+            return with_dtype(with_labels(self.config_document, self.label_names), dtype)
         config = library(self.identity.library).config(self.identity, self.module, self.label_names)
         return config | ({_IGNORED: list(self.ignored)} if self.ignored else {})
+
+    def beside(self) -> dict[str, bytes]:
+        """Return the companions by their names, as they are."""
+        return {path.name: path.read_bytes() for path in self.companions}
 
     def paths(self) -> list[Path]:
         """Return the input files and folders, which nothing may be written to."""

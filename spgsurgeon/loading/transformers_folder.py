@@ -6,7 +6,7 @@ What is read for `inspect` needs neither torch nor transformers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from spgsurgeon.models.libraries.transformers_config import (
     classes_of,
     made_up_labels,
     read_transformers_config,
+    with_labels,
 )
 from spgsurgeon.models.sites.heads import Site
 from spgsurgeon.models.sites.transformers_heads import LABELLED, Head, default_head
@@ -111,6 +112,7 @@ def open_folder(
     from spgsurgeon.models.libraries.limits import limited_to
     from spgsurgeon.models.libraries.registry import library
     from spgsurgeon.models.libraries.transformers_library import TransformersLibrary, refuse_unlisted
+    from spgsurgeon.models.sites.transformers_sites import find_transformers_sites
 
     head, is_new = _head(folder, task, num_classes)
     identity, document = _identity(folder, head, num_classes if is_new else None)
@@ -120,6 +122,7 @@ def open_folder(
     with torch.random.fork_rng(devices=[]), limited_to(tensors, identity.name):
         torch.manual_seed(seed)
         module, notes = known.load(identity, tensors, new_head=is_new)
+    identity = replace(identity, num_classes=find_transformers_sites(module)[0].classes)
     if is_new:
         notes = [_said(folder, head, identity), *notes]
     return TransformersModel(module, identity, document, _names(identity), notes, is_new)
@@ -191,8 +194,8 @@ def _identity(folder: TransformersFolder, head: Head, new_classes: int | None) -
     classes = new_classes or (folder.site.classes if folder.site and head is config.head else 0)
     if head.task in LABELLED:
         labels = labels or made_up_labels(classes)
-        document |= {"id2label": {str(i): name for i, name in enumerate(labels)}}
-        document |= {"label2id": {name: i for i, name in enumerate(labels)}}
+        document |= {"id2label": dict.fromkeys(map(str, range(classes)))}
+        document = with_labels(document, labels)
     cfg = {"label_names": labels} if labels and head.task in LABELLED else None
     return Identity("transformers", head.name, classes, config.arguments, cfg), document
 

@@ -160,6 +160,18 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], name: str) ->
     return [f"{len(counters)} counters of batch norms are absent and start at 0"] if counters else []
 
 
+def load_model(identity: Identity, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Return the module of `identity` with `tensors`, all of them, in eval mode. See `load_weights`."""
+    if identity.library == "transformers":
+        from spgsurgeon.models.libraries.transformers_library import TransformersLibrary
+
+        with torch.random.fork_rng(devices=[]):
+            return TransformersLibrary().load(identity, tensors)[0]
+    module = build_for_loading(identity)
+    load_weights(module, tensors, identity.name)
+    return module
+
+
 def with_classes(module: nn.Module, identity: Identity, num_classes: int) -> tuple[nn.Module, Identity]:
     """Return the model for another number of classes: every weight kept but those of its heads, which are untrained.
 

@@ -6,7 +6,7 @@ transformers run, fetch or convert something.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +89,22 @@ class TransformersConfig:
 def made_up_labels(classes: int) -> list[str]:
     """Return the names that transformers gives classes without any."""
     return [f"LABEL_{number}" for number in range(classes)]
+
+
+def with_dtype(document: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """Return a config.json that says of which type the weights are, such as "float32", if it says it at all.
+
+    By what it says `from_pretrained` reads them, whatever they are.
+    """
+    return document | {name: dtype for name in ("dtype", "torch_dtype") if name in document}
+
+
+def with_labels(document: dict[str, Any], names: Sequence[str] | None) -> dict[str, Any]:
+    """Return a config.json whose classes have these names; without any, or for no classes, it stays as it is."""
+    if not names or len(document.get("id2label") or {}) != len(names):
+        return document
+    id2label = {str(number): name for number, name in enumerate(names)}
+    return document | {"id2label": id2label, "label2id": {name: number for number, name in enumerate(names)}}
 
 
 def is_transformers_config(document: Mapping[str, Any] | None) -> bool:

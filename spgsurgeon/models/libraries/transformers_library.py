@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import reduce
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -90,7 +91,7 @@ class TransformersLibrary:
         left = sorted(found["unexpected_keys"])
         notes += [f"new and untrained: {', '.join(missing)}"] if missing else []
         notes += [f"left out, as {identity.architecture} has no use for them: {_few(left)}"] if left else []
-        return module.eval(), notes
+        return _out_of_the_file(module).eval(), notes
 
     def pretrained(self, architecture: str, tag: str | None) -> tuple[nn.Module, Identity]:
         """Raise UsageError: its models come as folders."""
@@ -119,6 +120,33 @@ class TransformersLibrary:
     def identity_from_checkpoint(self, architecture: str, model_args: Mapping[str, Any]) -> Identity:
         """Raise ArchitectureError: training scripts record no models of transformers."""
         raise ArchitectureError(f"{architecture} needs a folder with its config.json", hint="give the folder")
+
+
+def from_folder(identity: Identity, folder: Path, dtype: str | None) -> nn.Module:
+    """Return what the library's own `from_pretrained` reads from a `folder` that this package wrote, in eval mode.
+
+    `dtype` is the type of weights that its config.json says, if it says one.
+    """
+    kind = _class_of(identity.architecture)
+    with _quiet(), _explained(identity.name):
+        module: nn.Module = kind.from_pretrained(
+            str(folder),
+            config=_config_of(kind, identity),
+            dtype=dtype or "auto",
+            local_files_only=True,
+            use_safetensors=True,
+        )
+    return _out_of_the_file(module).eval()
+
+
+def _out_of_the_file(module: nn.Module) -> nn.Module:
+    """Give each tensor memory of its own, shared ones a common one: where a file has them, products are rounded by it.
+
+    A layer of one row is summed up otherwise where its memory is aligned otherwise, and proofs compare bits.
+    """
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor.data = tensor.detach().clone()
+    return module
 
 
 def refuse_unlisted(architecture: str, document: Mapping[str, Any], listed: Mapping[str, Any], place: str) -> None:

@@ -15,6 +15,13 @@ TEXT, TOKENS, QUESTION, CHOICE = "text-classification", "token-classification", 
 MASKED, CAUSAL, AUDIO, IMAGE = "masked-lm", "causal-lm", "audio-classification", "classification"
 LABELLED = (TEXT, TOKENS, AUDIO, IMAGE)
 """Tasks whose classes have names, and can be others: a new head can be of any number of them."""
+PIPELINES = {
+    **{task: task for task in (TEXT, TOKENS, QUESTION, CHOICE, AUDIO)},
+    MASKED: "fill-mask",
+    CAUSAL: "text-generation",
+    IMAGE: "image-classification",
+}
+"""What the Hub and transformers' `pipeline` call these tasks."""
 
 
 @dataclass(frozen=True)
