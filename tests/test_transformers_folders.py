@@ -30,6 +30,9 @@ NAMES = (
     "LlamaForCausalLM",
     "BertForQuestionAnswering",
     "BertForMultipleChoice",
+    "Wav2Vec2ForSequenceClassification",
+    "ASTForAudioClassification",
+    "ViTForImageClassification",
 )
 NAMED = {"id2label": {"0": "a", "1": "b", "2": "c"}, "label2id": {"a": 0, "b": 1, "c": 2}}
 TIED = ("BertForMaskedLM", "GPT2LMHeadModel")

@@ -1,10 +1,12 @@
-"""Weights that a model uses in two places, and its library writes once."""
+"""The state dict as a model's own library writes it: transformers leaves out shared weights and keeps older names."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from torch import Tensor, nn
+
+from spgsurgeon.models.sites.transformers_sites import is_of_transformers
 
 
 def shared_weights(module: nn.Module) -> dict[str, str]:
@@ -18,11 +20,28 @@ def shared_weights(module: nn.Module) -> dict[str, str]:
 
 def saved_state(module: nn.Module) -> dict[str, Tensor]:
     """Return the state dict, detached, as the module's own library writes it."""
-    left_out = shared_weights(module)
-    return {key: value.detach() for key, value in module.state_dict().items() if key not in left_out}
+    state, names = module.state_dict(), _names_in_files(module)
+    return {name: state[key].detach() for key, name in names.items()}
 
 
 def load_saved_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Copy into a module what `saved_state` gave of one like it. Raises RuntimeError naming keys that don't fit."""
-    tied = shared_weights(module)
-    module.load_state_dict({**state, **{key: state[source] for key, source in tied.items() if key not in state}})
+    keys = {name: key for key, name in _names_in_files(module).items()}
+    own = {keys.get(name, name): value for name, value in state.items()}
+    tied = {key: own[source] for key, source in shared_weights(module).items() if source in own}
+    module.load_state_dict(tied | own)
+
+
+def _names_in_files(module: nn.Module) -> dict[str, str]:
+    """Return what each key of the state dict is called in a file, in its order, without those that are left out.
+
+    Where transformers gave parts of a model other names than older files have, it goes on writing the older ones.
+    """
+    left_out = shared_weights(module)
+    own = {key: value for key, value in module.state_dict(keep_vars=True).items() if key not in left_out}
+    if not is_of_transformers(module):
+        return {key: key for key in own}
+    from transformers.core_model_loading import revert_weight_conversion
+
+    written = {id(value): name for name, value in revert_weight_conversion(module, own).items()}
+    return {key: written.get(id(value), key) for key, value in own.items()}

@@ -15,6 +15,7 @@ from spgsurgeon.models.sites.transformers_heads import CHOICE, Head, head_of_cla
 
 _CHOICES = 3
 _LENGTH = 16  # tokens
+_SAMPLES = 8000  # half a second at the usual rate: masks in train mode need some frames
 
 
 def example_of(module: nn.Module) -> dict[str, Tensor]:
@@ -51,4 +52,23 @@ def _text(head: Head, config: Any, generator: torch.Generator) -> dict[str, Tens
     return {"input_ids": torch.where(mask == 1, ids, 0 if pad is None else pad), "attention_mask": mask}
 
 
-_MAKERS = {"text": _text}
+def _waves(head: Head, config: Any, generator: torch.Generator) -> dict[str, Tensor]:
+    """Return sound [2, samples] and its mask, whose second half is padding in the second one."""
+    mask = torch.ones((2, _SAMPLES), dtype=torch.int64)
+    mask[1, _SAMPLES // 2 :] = 0
+    return {"input_values": torch.randn(mask.shape, generator=generator) * mask, "attention_mask": mask}
+
+
+def _spectrogram(head: Head, config: Any, generator: torch.Generator) -> dict[str, Tensor]:
+    """Return spectrograms [2, frames, mel bins], which are all of one length."""
+    return {"input_values": torch.randn((2, config.max_length, config.num_mel_bins), generator=generator)}
+
+
+def _images(head: Head, config: Any, generator: torch.Generator) -> dict[str, Tensor]:
+    """Return images [2, channels, H, W]."""
+    size = config.image_size
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    return {"pixel_values": torch.randn((2, config.num_channels, *sides), generator=generator)}
+
+
+_MAKERS = {"text": _text, "waves": _waves, "spectrogram": _spectrogram, "images": _images}

@@ -185,8 +185,17 @@ def _hooked_modules(module: nn.Module) -> list[str]:
     return [
         name or "the model itself"
         for name, part in module.named_modules()
-        if part._forward_pre_hooks or part._forward_hooks or part._backward_hooks
+        if any(not _is_the_librarys(hook) for hook in _hooks_of(part))
     ]
+
+
+def _hooks_of(part: nn.Module) -> list[Any]:
+    return [*part._forward_pre_hooks.values(), *part._forward_hooks.values(), *part._backward_hooks.values()]
+
+
+def _is_the_librarys(hook: Any) -> bool:
+    """Return whether it is one of those by which transformers collects hidden states, put there by any forward pass."""
+    return str(getattr(hook, "__module__", "")).startswith("transformers.")
 
 
 def _first_line(error: Exception) -> str:

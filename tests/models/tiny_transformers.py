@@ -25,6 +25,27 @@ _TEXT = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+_WAVES = {
+    "hidden_size": WIDTH,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "conv_dim": [8, 8, 8],
+    "conv_kernel": [10, 8, 4],
+    "conv_stride": [10, 8, 4],
+    "num_conv_pos_embeddings": 4,
+    "num_conv_pos_embedding_groups": 2,
+    "classifier_proj_size": 12,
+    "mask_time_length": 3,
+}
+_IMAGES = {
+    "hidden_size": WIDTH,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "image_size": 32,
+    "patch_size": 8,
+}
 # What the config of a model type has, other than all of them.
 FIELDS: dict[str, dict[str, Any]] = {
     "distilbert": {"vocab_size": WORDS, "dim": WIDTH, "n_layers": 2, "n_heads": 2, "hidden_dim": 24}
@@ -37,6 +58,18 @@ FIELDS: dict[str, dict[str, Any]] = {
     "mpnet": _TEXT | {"pad_token_id": 1, "bos_token_id": 0},
     "gpt2": {"vocab_size": WORDS, "n_embd": WIDTH, "n_layer": 2, "n_head": 2, "n_positions": 40}
     | {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2},
+    "wav2vec2": _WAVES,
+    "hubert": _WAVES,
+    "wavlm": _WAVES | {"num_buckets": 8, "max_bucket_distance": 16},
+    "audio-spectrogram-transformer": {k: v for k, v in _IMAGES.items() if k != "image_size"}
+    | {"max_length": 40, "num_mel_bins": 32},
+    "vit": _IMAGES,
+    "deit": _IMAGES,
+    "beit": _IMAGES | {"use_relative_position_bias": True},
+    "dinov2": _IMAGES,
+    "swin": {"embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4}
+    | {"image_size": 32, "patch_size": 4},
+    "convnext": {"hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2, "image_size": 32},
     "qwen2": _TEXT | {"num_key_value_heads": 2},
     "modernbert": _TEXT | {"cls_token_id": 1, "sep_token_id": 2, "local_attention": 4},
 }

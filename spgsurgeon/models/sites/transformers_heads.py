@@ -29,7 +29,8 @@ class Family:
     """Models of one `model_type` of a config.json. `prefix` begins the names of its classes.
 
     `body` is the submodule of a model with a head that the others have too (transformers' `base_model_prefix`), `words`
-    the path in it of the embeddings that heads may share. `modality` says what the body reads: text, audio or images.
+    the path in it of the embeddings that heads may share. `modality` says what the body reads: text, waves or a
+    spectrogram of sound, or images.
     """
 
     model_type: str
@@ -77,6 +78,16 @@ _FAMILIES = {family.model_type: family for family in (
     Family("gpt2", "GPT2", "transformer", "wte"),
     Family("llama", "Llama", "model", "embed_tokens"),
     Family("qwen2", "Qwen2", "model", "embed_tokens"),
+    Family("wav2vec2", "Wav2Vec2", "wav2vec2", modality="waves"),
+    Family("hubert", "Hubert", "hubert", modality="waves"),
+    Family("wavlm", "WavLM", "wavlm", modality="waves"),
+    Family("audio-spectrogram-transformer", "AST", "audio_spectrogram_transformer", modality="spectrogram"),
+    Family("vit", "ViT", "vit", modality="images"),
+    Family("deit", "DeiT", "deit", modality="images"),
+    Family("beit", "Beit", "beit", modality="images"),
+    Family("swin", "Swin", "swin", modality="images"),
+    Family("convnext", "ConvNext", "convnext", modality="images"),
+    Family("dinov2", "Dinov2", "dinov2", modality="images"),
 )}
 # fmt: on
 
@@ -122,6 +133,9 @@ HEADS: dict[str, Head] = {
         _heads(MASKED, "ForMaskedLM", "cls.predictions.decoder", "deberta-v2", tied=True),
         _heads(MASKED, "ForMaskedLM", "decoder", "modernbert", tied=True),
         _heads(CAUSAL, "LMHeadModel", "lm_head", "gpt2", tied=True, remembers=True),
+        _heads(AUDIO, _SEQUENCE, "projector", "wav2vec2 hubert wavlm", logits="classifier", tiled=True),
+        _heads(AUDIO, "ForAudioClassification", "classifier.dense", "audio-spectrogram-transformer"),
+        _heads(IMAGE, "ForImageClassification", "classifier", "vit deit beit swin convnext dinov2"),
         _heads(CAUSAL, "ForCausalLM", "lm_head", "llama qwen2", tied=True, untied="llama qwen2", remembers=True),
     )
     for head in heads
