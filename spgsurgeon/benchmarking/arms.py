@@ -16,26 +16,31 @@ from torch import Tensor, nn
 from spgsurgeon.benchmarking.blocks import Seconds
 from spgsurgeon.data.loading.samples import Batch
 from spgsurgeon.errors import SurgeonError, UsageError, did_you_mean
+from spgsurgeon.models.inputs import call
+from spgsurgeon.recipe.data_section import LABELLED
 from spgsurgeon.recipe.schema import Recipe
+from spgsurgeon.recipe.training_section import OptimizerSection
+from spgsurgeon.replicas import kinds
 from spgsurgeon.replicas.grafted import detach
 from spgsurgeon.runtime.distributed import Processes, autocast, choose_precision
 from spgsurgeon.runtime.environment import deterministic_algorithms
-from spgsurgeon.runtime.memory_format import choose_memory_format
+from spgsurgeon.runtime.memory_format import choose_memory_format, laid_out
+from spgsurgeon.tasks.task import Task
 from spgsurgeon.training.loop import Retraining
-from spgsurgeon.training.loop_settings import settings_of
 from spgsurgeon.training.optimization import make_schedule
 from spgsurgeon.training.preparing import Case
-from spgsurgeon.training.settings import Optimizer
 from spgsurgeon.training.statistics import EpisodeStatistics
 
-PLAIN, GRAFTED, TIMM = "plain", "grafted", "timm"
+PLAIN: str = "plain"
+GRAFTED: str = "grafted"
+TIMM: str = "timm"
 CHANGES: dict[str, tuple[str, ...]] = {
-    PLAIN: ("trp={kind: none}",),
+    PLAIN: (f"trp={{kind: {kinds.PLAIN}}}",),
     GRAFTED: (),
     "sequential": ("trp.head_batch=sequential",),
     "rollouts": ("trp.rollouts=true",),
     "deterministic": ("training.deterministic=true", "training.cudnn_benchmark=false"),
-    TIMM: ("trp={kind: none}",),
+    TIMM: (f"trp={{kind: {kinds.PLAIN}}}",),
 }
 """The arms, each with what it changes in the recipe; `timm` is the plain step as timm's training script takes it."""
 
@@ -102,13 +107,15 @@ def settle_arms(names: Sequence[str]) -> list[str]:
     return [name for name in CHANGES if name in (PLAIN, GRAFTED, *names)]
 
 
-def check_arm(name: str, recipe: Recipe, task: str) -> None:
+def check_arm(name: str, recipe: Recipe, task: Task) -> None:
     """Raise UsageError for timm's step where it has no counterpart of what the recipe or the model needs."""
     augment = recipe.data.augment
     if name != TIMM:
         return
-    if task == "segmentation":
-        raise UsageError(f"arm {TIMM} is for classifiers", hint="leave it out of --arms")
+    if task.samples != LABELLED:
+        raise UsageError(
+            f"arm {TIMM} is for {LABELLED}, and the model predicts {task.predicts}", hint="leave it out of --arms"
+        )
     if augment.mixup or augment.cutmix:
         raise UsageError(f"arm {TIMM} mixes no pictures here", hint="data.augment.mixup=0 data.augment.cutmix=0")
 
@@ -158,22 +165,21 @@ def timm_arm(case: Case, processes: Processes, parts: list[Batch]) -> Arm:
     `case` is of a model without replicas, and can't be trained otherwise after that.
     """
     device, training = processes.device, case.recipe.training
-    settings = settings_of(case.recipe, 0)
-    smoothing = settings.objective.label_smoothing
-    layout = choose_memory_format(settings.memory_format, device, case.grafted)
+    smoothing = case.recipe.objective.label_smoothing
+    layout = choose_memory_format(training.memory_format, device, case.grafted)
     base = detach(case.grafted).to(device).train().to(memory_format=layout)  # as with its --channels-last
-    optimizer = _timm_optimizer(base, settings.optimizer)
-    schedule = make_schedule(optimizer, settings.schedule, settings.epochs, len(case.data.train) // training.batch_size)
+    optimizer = _timm_optimizer(base, training.optimizer)
+    schedule = make_schedule(optimizer, training.schedule, training.epochs, len(case.data.train) // training.batch_size)
     precision = choose_precision(training.precision, device)
     scaler = NativeScaler(device.type) if precision == torch.float16 else None
-    average = ModelEmaV3(base, decay=settings.ema) if settings.ema else None
+    average = ModelEmaV3(base, decay=training.ema) if training.ema else None
     criterion = LabelSmoothingCrossEntropy(smoothing) if smoothing else nn.CrossEntropyLoss()
     model: Any = torch.compile(base) if training.compile else base
     updates = 0
 
     def loss_of(part: Batch) -> Any:
         with autocast(device, precision):
-            output = model(part.images.contiguous(memory_format=layout))
+            output = call(model, laid_out(part.inputs, layout))
             if not isinstance(output, Tensor):
                 raise UsageError(f"arm {TIMM} is for models with one output in train mode")
             return criterion(output, part.targets) / len(parts)
@@ -210,7 +216,7 @@ def timm_arm(case: Case, processes: Processes, parts: list[Batch]) -> Arm:
     )
 
 
-def _timm_optimizer(base: nn.Module, wanted: Optimizer) -> torch.optim.Optimizer:
+def _timm_optimizer(base: nn.Module, wanted: OptimizerSection) -> torch.optim.Optimizer:
     """Return the optimizer that timm makes of these settings; it has two names for SGD."""
     sgd = "nesterov" if wanted.nesterov else "momentum"
     return create_optimizer_v2(

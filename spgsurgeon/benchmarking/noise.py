@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ class Noise:
     size: tuple[int, int]
     masks: bool
     name: str = "noise"
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return 1_281_167
@@ -33,3 +36,11 @@ class Noise:
     def describe(self, index: int) -> str:
         """Return what to call a picture."""
         return f"noise {index}"
+
+    def file_paths(self) -> Iterable[str | Path]:
+        """Return none: it is made."""
+        return ()
+
+    def marks(self) -> Iterable[str]:
+        """Return none: it is always the same."""
+        return ()

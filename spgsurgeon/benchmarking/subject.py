@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from spgsurgeon.benchmarking.arms import CHANGES, check_arm
 from spgsurgeon.benchmarking.noise import Noise
 from spgsurgeon.data.opening import Data, open_training
 from spgsurgeon.errors import RecipeError, UsageError
 from spgsurgeon.loading.opening import OpenedModel, open_model
-from spgsurgeon.models.libraries.identity import Task
+from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.models.libraries.registry import NamedModel, parse_model
-from spgsurgeon.recipe.data_section import READABLE
+from spgsurgeon.recipe.data_section import MASKED, READABLE
 from spgsurgeon.recipe.reading import read_recipe
-from spgsurgeon.recipe.schema import CONTROLS, Recipe
+from spgsurgeon.recipe.schema import Recipe
+from spgsurgeon.replicas.kinds import REPLICAS
 from spgsurgeon.runtime.resources import default_workers
+from spgsurgeon.tasks.task import Task
 from spgsurgeon.training.preparing import Case, prepare
 
 OWN_DATA = "recipe"
@@ -30,15 +31,14 @@ _KEPT_WEIGHTS = "training.optimizer.lr=1.0e-6"  # so small that all arms keep, i
 
 @dataclass(frozen=True)
 class Subject:
-    """What all arms have in common; `options` are those of opening the model."""
+    """What all arms have in common."""
 
-    model: str
+    request: ModelRequest
     task: Task
     source: str | Path | None
     overrides: tuple[str, ...]
     recipe: Recipe
     data: Data
-    options: dict[str, Any]
 
     @property
     def workers(self) -> int:
@@ -56,40 +56,31 @@ class Subject:
 
     def case(self, recipe: Recipe) -> Case:
         """Return what is trained by an arm's recipe, always from the same weights."""
-        return prepare(recipe, self.model, data=self.data, **self.options)
+        return prepare(recipe, self.request, data=self.data)
 
 
 def settle_subject(
-    model: str,
+    request: ModelRequest,
     source: str | Path | None,
     overrides: Sequence[str],
     data: str | None,
-    *,
-    weights: str | None,
-    arch: str | None,
-    num_classes: int | None,
 ) -> Subject:
     """Return the subject of these arguments of `bench`. A model by name is built with random weights."""
-    named = parse_model(model)
+    named = parse_model(request.model)
     random_seed = 0 if isinstance(named, NamedModel) and not named.architecture.startswith("hf-hub:") else None
-    options: dict[str, Any] = {
-        "weights": weights,
-        "arch": arch,
-        "num_classes": num_classes,
-        "random_seed": random_seed,
-    }
-    opened = open_model(model, **options)
+    request = replace(request, random_seed=random_seed)
+    opened = open_model(request)
     settled = (*_data_overrides(source, overrides, data, opened.task), *overrides, _KEPT_WEIGHTS)
     if data is None:
         settled = (*settled, _noise_section(read_recipe(source, settled), opened.task))
     recipe = read_recipe(source, settled)
-    if recipe.trp.kind in CONTROLS:
+    if recipe.trp.control:
         raise UsageError(
             f"the recipe has no replicas (trp.kind is {recipe.trp.kind}), so there is nothing to compare",
-            hint="trp.kind=dropout or depth; plain steps are measured beside them",
+            hint=f"trp.kind={' or '.join(REPLICAS)}; plain steps are measured beside them",
         )
     train = _noise(recipe, opened) if data is None else open_training(recipe.data)
-    return Subject(model, opened.task, source, settled, recipe, Data(train, train), options)
+    return Subject(request, opened.task, source, settled, recipe, Data(train, train))
 
 
 def unused_without_data(overrides: Sequence[str]) -> list[str]:
@@ -100,7 +91,7 @@ def unused_without_data(overrides: Sequence[str]) -> list[str]:
 
 
 def _data_overrides(
-    source: str | Path | None, overrides: Sequence[str], data: str | None, task: str
+    source: str | Path | None, overrides: Sequence[str], data: str | None, task: Task
 ) -> tuple[str, ...]:
     """Return what `data` says of the recipe's data section; without data and recipe, something that is valid."""
     if data == OWN_DATA:
@@ -108,9 +99,8 @@ def _data_overrides(
     if data is None:
         says = source is not None or any(override.startswith(("data.source=", "data=")) for override in overrides)
         return () if says else _any_data(task)
-    form = "masks" if task == "segmentation" else "folder"
     if Path(data).expanduser().is_dir():
-        return (f"data.source={form}", f"data.path={json.dumps(data)}")
+        return (f"data.source={task.source}", f"data.path={json.dumps(data)}")
     if os.sep in data and not data.startswith(READABLE):
         raise UsageError(
             f"there is no folder {data}",
@@ -119,11 +109,11 @@ def _data_overrides(
     return (f"data.source={json.dumps(data)}",)
 
 
-def _any_data(task: str) -> tuple[str, ...]:
-    return ("data.source=masks", "data.path=.") if task == "segmentation" else ("data.source=digits",)
+def _any_data(task: Task) -> tuple[str, ...]:
+    return (f"data.source={task.source}", "data.path=.")
 
 
-def _noise_section(recipe: Recipe, task: str) -> str:
+def _noise_section(recipe: Recipe, task: Task) -> str:
     """Return a data section for noise, which has the recipe's size and what the recipe does on the device."""
     size, augment = recipe.data.image_size, recipe.data.augment
     mixing = {"mixup": augment.mixup, "cutmix": augment.cutmix}
@@ -134,4 +124,4 @@ def _noise_section(recipe: Recipe, task: str) -> str:
 def _noise(recipe: Recipe, opened: OpenedModel) -> Noise:
     classes = tuple(str(label) for label in range(opened.identity.num_classes))
     _, height, width = opened.preprocessing.at(recipe.data.image_size).input_size
-    return Noise(classes, (height, width), masks=opened.task == "segmentation")
+    return Noise(classes, (height, width), masks=opened.task.samples == MASKED)

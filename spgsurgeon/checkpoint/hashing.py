@@ -35,6 +35,14 @@ def content_hash(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    """Return whether two dense tensors have the same dtype, shape and bits: 0 is not -0 here, and a NaN equals itself.
+
+    They are on the same device.
+    """
+    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(_bytes(a), _bytes(b))
+
+
 def layout_hash(tensors: Mapping[str, Tensor]) -> str:
     """Return the hex SHA-256 over the headers alone (key, dtype, shape), in the mapping's own order."""
     digest = hashlib.sha256()
@@ -53,10 +61,16 @@ def _header(key: str, tensor: Tensor) -> bytes:
 
 
 def _little_endian(tensor: Tensor) -> memoryview:
-    flat = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
+    raw = _bytes(tensor.cpu())
+    if sys.byteorder == "big":
+        size = tensor.element_size() // (2 if tensor.is_complex() else 1)
+        raw = raw.reshape(-1, size).flip(-1).reshape(-1)
+    return raw.numpy().data
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    """Return the values in row-major order, uint8 [bytes], as this machine has them."""
+    flat = tensor.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)
     if flat.is_complex():
         flat = torch.view_as_real(flat).reshape(-1)
-    raw = flat.view(torch.uint8)
-    if sys.byteorder == "big":
-        raw = raw.reshape(-1, flat.element_size()).flip(-1).reshape(-1)
-    return raw.numpy().data
+    return flat.view(torch.uint8)

@@ -15,8 +15,8 @@ import secrets
 import shutil
 import sys
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +25,16 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from spgsurgeon.checkpoint.ownership import check_ours, grows, record, temporary_of
 from spgsurgeon.errors import SurgeonError, UsageError
-
-# A folder with one of these is a model, grafted, run, report or comparison folder, so --force may replace it.
-_OWN_FILES = ("config.json", "graft.json", "model.safetensors", "recipe.yaml", "report.json", "compare-plan.json")
+from spgsurgeon.runtime.locking import LOCK, FolderLock, HeldError, check_unowned, lock, unlock
 
 _HERE, _RENAME_EXCHANGE = -100, 2  # of Linux' renameat2: AT_FDCWD, and its flag
 
 
 @contextmanager
 def atomic_file(path: Path, *, force: bool = False) -> Iterator[Path]:
-    """Yield a temporary path to write to, in the folder of `path`; leaving the block renames it to `path`.
+    """Yield a temporary path to write to, on the disk of `path`; leaving the block renames it to `path`.
 
     Whatever fails, `path` keeps its older content and the temporary file is gone. Missing parent folders are made.
     Raises UsageError where `path` exists and `force` is not given, SurgeonError where the disk is full or refuses.
@@ -45,45 +44,78 @@ def atomic_file(path: Path, *, force: bool = False) -> Iterator[Path]:
         raise UsageError(f"{path} is a folder, but a file is to be written", hint="give a file name")
     with write_failures(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _temporary_beside(target)
-        try:
+        with _temporary_beside(target) as folder:
+            temporary = folder / target.name
             yield temporary
             _sync(temporary)
             os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
         _sync(target.parent)
 
 
 def refuse_existing(path: Path, *, force: bool) -> None:
-    """Raise UsageError where `path` exists and `force` is not given: at once, and not only when the work is done."""
-    _target(path, force)
+    """Raise what the writing would end with where `path` exists: at once, and not only when the work is done.
+
+    That is UsageError without `force`, and with it for a folder that holds what others put there or that is in use.
+    """
+    target = _target(path, force)
+    if target.is_dir():
+        _check_replaceable(target)
+        check_unowned(target)
 
 
 @contextmanager
-def atomic_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
+def atomic_folder(path: Path, *, force: bool = False, later: Iterable[str] = ()) -> Iterator[Path]:
     """Yield a temporary folder to fill, beside `path`; leaving the block syncs every file in it and renames it.
 
     Whatever fails, `path` keeps its older content and the temporary folder is gone. `force` replaces an older folder
-    if it is empty or looks like a model, grafted, run, report or comparison folder; anything else is refused with
-    UsageError.
+    whose record (see `ownership`) names all that is in it; any other is refused with UsageError, unless it is empty,
+    and so is one that another process has locked. `later` are patterns of what will come into the folder.
     """
     target = _target(path, force)
+    replaces = target.exists()
     _check_replaceable(target)
     with write_failures(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _temporary_beside(target)
-        temporary.mkdir()
-        try:
+        with _temporary_beside(target) as temporary:
             yield temporary
+            record(temporary, target.name, later)
             _sync_tree(temporary)
-            _swap(temporary, target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            if replaces and target.exists():
+                with _locked(target):
+                    _check_replaceable(target)
+                    _swap(temporary, target)
+            else:
+                _rename_new(temporary, target)
+
+
+def own_folder(folder: Path, warn: Callable[[str], None]) -> FolderLock:
+    """Return the lock on a folder, which is held as long as that is kept; `warn` is told of what is odd about it.
+
+    Raises UsageError naming the process that has it.
+    """
+    with write_failures(folder / LOCK):
+        owned = FolderLock(folder)
+    if owned.left_behind:
+        warn(f"{owned.left_behind} ended without leaving {folder} in order; its lock is taken over")
+    if not owned.works:
+        warn(f"the file system of {folder} knows no locks: take care that no other process writes there")
+    return owned
+
+
+def sweep(folder: Path, outputs: Callable[[str], bool]) -> None:
+    """Remove temporaries of such outputs in a folder, by their names, that killed processes left there."""
+    with os.scandir(folder) as entries:
+        found = [Path(entry.path) for entry in entries if outputs(temporary_of(entry.name) or "")]
+    for path in found:
+        if path.is_dir() and not path.is_symlink():
+            _sweep(path)
 
 
 def refuse_overwriting_input(output: Path, inputs: Iterable[Path]) -> None:
-    """Raise UsageError where `output` is one of the inputs, lies inside one, or contains one (all links resolved)."""
+    """Raise UsageError where `output` is one of the inputs, lies inside one, or contains one (all links resolved).
+
+    Inputs are what a command reads: models, recipes and data.
+    """
     target = output.resolve()
     for given in inputs:
         source = given.resolve()
@@ -144,23 +176,73 @@ def _check_replaceable(target: Path) -> None:
         return
     if not target.is_dir():
         raise UsageError(f"{target} is a file, but a folder is to be written", hint="give another output")
-    if any(target.iterdir()) and not any((target / name).exists() for name in _OWN_FILES):
-        raise UsageError(
-            f"{target} is not replaced, even with --force: it has none of {', '.join(_OWN_FILES)}",
-            hint="give another output, or remove that folder yourself",
-            code="not-replaceable",
-        )
+    check_ours(target)
 
 
-def _temporary_beside(target: Path) -> Path:
-    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+@contextmanager
+def _temporary_beside(target: Path) -> Iterator[Path]:
+    """Yield a new folder beside `target`, gone after the block, after sweeping what killed processes left of such.
+
+    It is locked, so that nobody sweeps it: a lock goes with its process.
+    """
+    sweep(target.parent, target.name.__eq__)
+    temporary, descriptor = _new_locked_folder(target)
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        unlock(descriptor)
+
+
+def _new_locked_folder(target: Path) -> tuple[Path, int]:
+    while True:
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+        temporary.mkdir()
+        descriptor = os.open(temporary, os.O_RDONLY)
+        with suppress(HeldError):  # by another process, which took it for left behind before it was locked
+            lock(descriptor)
+            if temporary.exists():
+                return temporary, descriptor
+        unlock(descriptor)
+
+
+def _sweep(temporary: Path) -> None:
+    """Remove a temporary folder unless its process lives."""
+    try:
+        descriptor = os.open(temporary, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        if lock(descriptor):
+            shutil.rmtree(temporary, ignore_errors=True)
+    except HeldError:
+        pass
+    finally:
+        unlock(descriptor)
+
+
+@contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """Own a folder while it is replaced, if it can have an owner. Raises UsageError where another process is that."""
+    check_unowned(target)
+    with FolderLock(target) if grows(target) else nullcontext():
+        yield
+
+
+def _rename_new(new: Path, target: Path) -> None:
+    """Rename `new` to `target`. Raises UsageError where something came there meanwhile."""
+    try:
+        os.rename(new, target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        raise UsageError(f"{target} came to be meanwhile, by another process", hint="give another output") from error
+    _sync(target.parent)
 
 
 def _swap(new: Path, target: Path) -> None:
-    """Rename `new` to `target`; an older `target` is at `new` afterwards, or gone."""
-    if not target.exists():
-        os.rename(new, target)
-    elif not _exchange(new, target):
+    """Let `new` take the place of `target`, which is at `new` afterwards, or gone."""
+    if not _exchange(new, target):
         _swap_in_two_steps(new, target)
     _sync(target.parent)
 
@@ -181,9 +263,9 @@ def _exchange(first: Path, second: Path) -> bool:
 def _swap_in_two_steps(new: Path, target: Path) -> None:
     """Put the older `target` aside first, and back where the renaming of `new` fails.
 
-    Killed in between, the older folder is left under a temporary name beside the target.
+    Killed in between, the older folder is left beside the target, under a name that nobody sweeps.
     """
-    old = _temporary_beside(target)
+    old = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
     os.rename(target, old)
     try:
         os.rename(new, target)

@@ -131,6 +131,7 @@ def _imports(frame: FrameType | None) -> bool:
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; nothing but exit codes leaves here."""
     verbosity.json, verbosity.quiet, verbosity.verbose = "--json" in arguments, False, 0
+    verbosity.noted.clear()
     if not {"-v", "-vv", "--verbose"} & set(arguments):
         warnings.simplefilter("ignore")
     try:

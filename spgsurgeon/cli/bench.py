@@ -11,10 +11,11 @@ import typer
 from spgsurgeon.cli.terminal.console import columns, emit, gigabytes, millions, pairs, working
 from spgsurgeon.cli.terminal.options import Arch, Model, NumClasses, Weights, check_weights
 from spgsurgeon.errors import UsageError
+from spgsurgeon.replicas.kinds import replicas_from
 
 _Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Overrides of the recipe: trp.kind=depth.", show_default=False),
+    typer.Argument(metavar="KEY=VALUE", help="Overrides of the recipe: trp.replicas=2.", show_default=False),
 ]
 _Recipe = Annotated[
     str | None, typer.Option("--recipe", help="A recipe file, or a shipped recipe's name (else the defaults).")
@@ -167,7 +168,7 @@ def _circumstances(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
     )
     yield "", "in brackets their 95 % intervals"
     yield "model", document["model"]
-    yield "replicas", ", ".join(f"{key} {value}" for key, value in document["trp"].items())
+    yield "replicas", replicas_from(document["trp"]).words()
     own = gigabytes(grafted["replica_bytes"])
     yield "", f"{millions(document['temporary_parameters'])} temporary parameters, {own} with gradients and moments"
     yield (

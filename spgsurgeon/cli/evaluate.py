@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from spgsurgeon.cli.terminal.console import columns, emit, pairs
+from spgsurgeon.cli.terminal.console import columns, emit, image_size, pairs
 from spgsurgeon.cli.terminal.options import Arch, Model, Weights, check_weights
 
 
@@ -17,8 +17,8 @@ def command(
         str,
         typer.Option(
             "--data",
-            help="An image-folder tree, wds (tar files), digits, torch/NAME or hfds/NAME; for segmentation a folder "
-            "with SPLIT/images and SPLIT/masks, voc or coco.",
+            help="An image-folder tree, wds (tar files), digits, torch/NAME or hfds/NAME; with masks, a folder with "
+            "SPLIT/images and SPLIT/masks, voc or coco.",
         ),
     ],
     data_path: Annotated[Path | None, typer.Option("--data-path", help="Where data given by name lies.")] = None,
@@ -33,6 +33,36 @@ def command(
             min=0,
             help="A mask value that is not scored, besides 255.",
             show_default="those that the model was trained without",
+        ),
+    ] = None,
+    mask_value: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--mask-value",
+            metavar="VALUE=CLASS",
+            help="The class number that a mask value stands for, such as 255=1.",
+            show_default="as in training",
+        ),
+    ] = None,
+    value_range: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            "--value-range",
+            metavar="BLACK WHITE",
+            help="Values that are black and white in images with more than 8 bits of grey.",
+            show_default="as in training",
+        ),
+    ] = None,
+    max_pixels: Annotated[
+        int | None, typer.Option("--max-pixels", min=1, help="The most pixels of an image; what Pillow allows.")
+    ] = None,
+    unreadable: Annotated[
+        str | None,
+        typer.Option(
+            "--unreadable",
+            metavar="stop|skip",
+            help="At an image that can't be used: stop, or leave it out and list it.",
+            show_default="as in training",
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 64,
@@ -60,6 +90,10 @@ def command(
         arch=arch,
         image_size=image_size,
         ignore=ignore or None,
+        mask_values=_mask_values(mask_value),
+        value_range=value_range,
+        max_pixels=max_pixels,
+        unreadable=unreadable,
         batch_size=batch_size,
         workers=workers,
         device=device,
@@ -68,40 +102,34 @@ def command(
     emit(document, _render)
 
 
+def _mask_values(given: list[str] | None) -> dict[int, int] | None:
+    pairs = [text.partition("=")[::2] for text in given or []]
+    if any(not (value.isdecimal() and label.isdecimal()) for value, label in pairs):
+        raise typer.BadParameter("it says VALUE=CLASS, two whole numbers, as 255=1", param_hint="'--mask-value'")
+    values = {int(value): int(label) for value, label in pairs}
+    if len(values) < len(pairs):
+        raise typer.BadParameter("a mask value is given twice", param_hint="'--mask-value'")
+    return values or None
+
+
 def _render(document: dict[str, Any]) -> Any:
-    return _render_segmentation(document) if "mean_iou" in document else _render_classification(document)
-
-
-def _render_classification(document: dict[str, Any]) -> Any:
-    height, width = document["image_size"]
-    return pairs(
-        [
-            ("data", f"{document['data']}, {document['samples']} pictures at {height} x {width} pixels"),
-            ("top-1", f"{document['top1']:.3f} %"),
-            ("top-5", f"{document['top5']:.3f} %"),
-            *_loss_and_speed(document),
-        ]
-    )
-
-
-def _render_segmentation(document: dict[str, Any]) -> Any:
     from rich.console import Group
 
-    edge = document["shorter_edge"]
-    summary = pairs(
-        [
-            ("data", f"{document['data']}, {document['samples']} pictures, shorter edge {edge} pixels"),
-            ("mean IoU", f"{document['mean_iou']:.3f} %"),
-            ("pixels right", f"{document['pixel_accuracy']:.3f} %"),
-            *_loss_and_speed(document),
-        ]
-    )
-    rows = [(name, "not there" if iou is None else f"{iou:.3f}") for name, iou in document["class_iou"].items()]
-    return Group(summary, columns(("class", "IoU %"), rows))
+    from spgsurgeon.tasks.registry import task_of
 
-
-def _loss_and_speed(document: dict[str, Any]) -> list[tuple[str, str]]:
-    return [
-        ("loss", f"{document['loss']:.4f}"),
-        ("speed", f"{document['images_per_second']:.0f} images/s, loading included"),
+    task = task_of(document)
+    assert task is not None, "an evaluation has the scores of its task"
+    parts: list[Any] = [
+        pairs(
+            [
+                ("data", f"{document['data']}, {document['samples']} {task.samples}{image_size(document)}"),
+                *((metric.label, metric.written(document[metric.name])) for metric in task.metrics),
+                ("speed", f"{document['images_per_second']:.0f} images/s, loading included"),
+            ]
+        )
     ]
+    for metric in task.by_class:
+        scores = document[metric.name].items()
+        rows = [(name, "not there" if score is None else metric.number(score)) for name, score in scores]
+        parts.append(columns(("class", metric.title), rows))
+    return Group(*parts)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from spgsurgeon.cli.terminal.console import emit, millions, pairs, proof_lines, several, working
+from spgsurgeon.cli.terminal.console import emit, millions, pairs, proof_lines, working
 from spgsurgeon.cli.terminal.options import (
     Arch,
     Force,
@@ -18,30 +18,34 @@ from spgsurgeon.cli.terminal.options import (
     Weights,
     check_weights,
 )
-from spgsurgeon.errors import did_you_mean
-
-_KINDS: dict[str, tuple[str, ...]] = {"dropout": ("rate",), "depth": ("blocks", "block", "init")}
+from spgsurgeon.replicas.kinds import DEFAULT, REPLICAS, replicas_from
 
 
 def command(
     model: Model,
     output: Output,
-    trp: Annotated[str, typer.Option("--trp", help="Kind of replica: dropout (at the head), depth.")] = "dropout",
-    replicas: Annotated[int, typer.Option("--replicas", help="How many, T; an episode has T + 1 steps.")] = 3,
+    trp: Annotated[str, typer.Option("--trp", help=f"Kind of replicas: {', '.join(REPLICAS)}.")] = DEFAULT,
+    replicas: Annotated[
+        int | None, typer.Option("--replicas", help="How many, T; an episode has T + 1 steps.  [default: 3]")
+    ] = None,
     rate: Annotated[
-        float | None, typer.Option("--rate", help="Dropout: rate of each replica, 0 <= rate < 1.  [default: 0.2]")
+        float | None, typer.Option("--rate", help="Dropout rate of each step, 0 <= rate < 1.  [default: 0.2]")
     ] = None,
     blocks: Annotated[
-        int | None, typer.Option("--blocks", help="Depth: blocks of each replica; by the architecture if left out.")
+        int | None, typer.Option("--blocks", help="Blocks of each replica that adds some; left out, by architecture.")
     ] = None,
     block: Annotated[
         str | None,
         typer.Option(
-            "--block", help="Depth: bottleneck or inverted-residual, for maps; by the architecture if left out."
+            "--block", help="What blocks: bottleneck or inverted-residual, for maps; left out, by architecture."
         ),
     ] = None,
     init: Annotated[
-        str | None, typer.Option("--init", help="Depth: how blocks start: identity, all-zero.  [default: identity]")
+        str | None, typer.Option("--init", help="How blocks start: identity, all-zero.  [default: identity]")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any setting of the kind, by its key in a recipe: rate=0.1."),
     ] = None,
     num_classes: NumClasses = None,
     task: Annotated[
@@ -66,15 +70,16 @@ def command(
     Deeper: `spgsurgeon graft torchvision/resnet18 --trp depth -o grafted/`
     """
     from spgsurgeon.commands.graft import graft_folder
-    from spgsurgeon.surgery.attaching import Replicas
+    from spgsurgeon.recipe.reading import read_settings, replicas_of
 
     check_weights(weights)
-    settings = _settings(trp, replicas, rate=rate, blocks=blocks, block=block, init=init)
+    given = {"replicas": replicas, "rate": rate, "blocks": blocks, "block": block, "init": init}
+    asked = replicas_of(trp, given | read_settings("trp", settings or []))
     with working("grafting, proving, writing"):
         document = graft_folder(
             model,
             output,
-            replicas=Replicas(trp, replicas, **settings),
+            replicas=asked,
             num_classes=num_classes,
             weights=weights,
             arch=arch,
@@ -83,24 +88,6 @@ def command(
             force=force,
         )
     emit(document, _render)
-
-
-def _settings(trp: str, replicas: int, **given: Any) -> dict[str, Any]:
-    """Return the settings of the replicas that are given. Raises for those of another kind, or out of range."""
-    if trp not in _KINDS:
-        near = did_you_mean(trp, _KINDS) or f"there are {' and '.join(_KINDS)}"
-        raise typer.BadParameter(f"{trp!r} is not a kind of replica; {near}", param_hint="'--trp'")
-    settings = {key: value for key, value in given.items() if value is not None}
-    if foreign := [f"--{key}" for key in settings if key not in _KINDS[trp]]:
-        raise typer.BadParameter(f"not a setting of {trp} replicas", param_hint=f"'{foreign[0]}'")
-    rate, blocks = settings.get("rate", 0), settings.get("blocks", 1)
-    if not 0 <= rate < 1:
-        raise typer.BadParameter(f"rate {rate} is outside [0, 1)", param_hint="'--rate'")
-    if replicas < 1:
-        raise typer.BadParameter(f"{replicas} replicas: at least one is needed", param_hint="'--replicas'")
-    if blocks < 1:
-        raise typer.BadParameter(f"{blocks} blocks: a replica has at least one", param_hint="'--blocks'")
-    return settings
 
 
 def _render(document: dict[str, Any]) -> Any:
@@ -118,11 +105,5 @@ def _render(document: dict[str, Any]) -> Any:
 
 
 def _replicas(document: dict[str, Any]) -> str:
-    trp, base = document["trp"], document["base"]
-    if trp["kind"] == "dropout":
-        modules = base["head"]["module"]
-        head = several(list(dict.fromkeys(modules)) if isinstance(modules, list) else modules)
-        return f"{trp['replicas']} dropout replicas, rate {trp['rate']}, before {head}"
-    site = base["sites"]["depth"]
-    blocks = f"{trp['blocks']} {trp['block']} block{'s' if trp['blocks'] > 1 else ''}"
-    return f"{trp['replicas']} depth replicas, {blocks} each, after {site['module']}"
+    replicas = replicas_from(document["trp"])
+    return f"{replicas.words()}, {replicas.site_in_words(document['site'])}"

@@ -8,6 +8,7 @@ import typer
 
 from spgsurgeon.cli.terminal.console import columns, emit, leave_with_error, millions, pairs, several
 from spgsurgeon.cli.terminal.options import Arch, Model, RandomWeights, Weights, check_weights
+from spgsurgeon.replicas.kinds import kind_named, replicas_from
 
 _SHOWN = 8
 
@@ -73,8 +74,7 @@ def _rows(document: dict[str, Any]) -> list[tuple[str, str | None]]:
         ("beside it", ", ".join(document.get("unexpected", []))),
         ("grafted", _grafted(document["grafted"])),
         ("content hash", "the weights were not read (--values)" if unread else document["content_hash"]),
-        ("dropout-TRP", _dropout(document["sites"].get("dropout"))),
-        ("depth-TRP", _depth(document["sites"].get("depth"))),
+        *((f"{kind}-TRP", _site(kind, site)) for kind, site in document["sites"].items()),
         ("NaN or infinity", ", ".join(bad or [])),
         ("next", document["next"]),
     ]
@@ -82,10 +82,7 @@ def _rows(document: dict[str, Any]) -> list[tuple[str, str | None]]:
 
 def _grafted(trp: dict[str, Any] | None) -> str | None:
     """Return the kind of the replicas that are there, and their settings."""
-    if trp is None:
-        return None
-    settings = ", ".join(f"{key} {value}" for key, value in trp.items() if key not in ("kind", "replicas"))
-    return f"{trp['replicas']} {trp['kind']} replicas, {settings}"
+    return None if trp is None else replicas_from(trp).words()
 
 
 def _format(document: dict[str, Any]) -> str:
@@ -132,17 +129,6 @@ def _each_once(value: Any) -> str:
     return several(list(dict.fromkeys(value)) if isinstance(value, list) else value)
 
 
-def _dropout(site: dict[str, Any] | None) -> str | None:
-    if site is None:
-        return None
-    places = _each_once(site["module"])
-    if "key" in site:
-        places = f"{several(site['key'])} of {places}"
-    return f"at the input of {places}: {millions(site['temporary_parameters'])} temporary"
-
-
-def _depth(site: dict[str, Any] | None) -> str | None:
-    if site is None:
-        return None
-    depths = f"depth {site['depth']} -> {several(site['depths'])} {site['unit']}"
-    return f"{depths}: at the output of {site['module']}, {millions(site['temporary_parameters'])} temporary"
+def _site(kind: str, site: dict[str, Any]) -> str:
+    """Return where replicas of a kind would attach, and at what cost."""
+    return f"{kind_named(kind).site_in_words(site)}, {millions(site['temporary_parameters'])} temporary"

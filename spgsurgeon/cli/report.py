@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from spgsurgeon.cli.terminal.console import METRICS, columns, emit, main_metric, pairs, working
+from spgsurgeon.cli.terminal.console import columns, emit, pairs, score_line, working
 from spgsurgeon.cli.terminal.options import Force
 
 
@@ -51,7 +51,4 @@ def _render(document: dict[str, Any]) -> Any:
 
 
 def _score(scores: dict[str, Any] | None) -> str:
-    if scores is None:
-        return "none yet"
-    metric = main_metric(scores)
-    return f"{METRICS[metric]} {scores[metric]:.2f} %"
+    return "none yet" if scores is None else score_line(scores)

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from spgsurgeon.cli.terminal.console import METRICS, columns, emit, gigabytes, main_metric, millions, pairs
+from spgsurgeon.cli.terminal.console import columns, emit, gigabytes, image_size, millions, pairs
 from spgsurgeon.cli.terminal.options import Arch, Force, RandomWeights, Weights, check_weights
+from spgsurgeon.replicas.kinds import CONTROLS, PLAIN, replicas_from
 
 
 def command(
@@ -74,53 +75,56 @@ def split_arguments(arguments: list[str]) -> tuple[str | None, list[str]]:
     return (models[0] if models else None), overrides
 
 
-_OTHERS = {"top1": {"top5": "top-5"}, "mean_iou": {"pixel_accuracy": "pixel accuracy"}}
-
-
 def _render(document: dict[str, Any]) -> Any:
     from rich.console import Group
 
-    metric = main_metric(document["original"])
-    names = {metric: METRICS[metric], **_OTHERS[metric]}
+    from spgsurgeon.tasks.registry import task_of
+
+    task = task_of(document["original"])
+    assert task is not None, "a run has the scores of its task"
     rows = [
-        (when, *(f"{scores[key]:.3f}" for key in names), f"{scores['loss']:.4f}")
+        (when, *(metric.number(scores[metric.name]) for metric in task.metrics))
         for when in ("original", "best", "last")
         if (scores := document[when])
     ]
-    gain = document["best"][metric] - document["original"][metric]
-    points = f"points of {METRICS[metric]}"
-    if gain < 0:
-        verdict = f"worse than the original by {-gain:.3f} {points}: keep the original, or try another learning rate"
+    metric = task.primary
+    best, original = (document[when][metric.name] for when in ("best", "original"))
+    change = f"{metric.number(abs(best - original))} {metric.difference}"
+    if metric.better(original, best):
+        verdict = f"worse than the original by {change}: keep the original, or try another learning rate"
+    elif metric.better(best, original):
+        verdict = f"better than the original by {change}"
     else:
-        verdict = f"{gain:+.3f} {points} over the original" if gain > 0 else "no gain over the original"
+        verdict = "no gain over the original"
     caution = "one run; the best checkpoint was chosen by these scores."
-    if "replicas" in document["trp"]:
-        caution += " The control: the same command with trp.kind=none and another -o"
+    if document["trp"]["kind"] not in CONTROLS:
+        caution += f" The control: the same command with trp.kind={PLAIN} and another -o"
     summary = pairs([("result", verdict), ("", caution), ("run", document["run"])])
-    return Group(columns(("", *(f"{name} %" for name in names.values()), "loss"), rows), summary)
+    return Group(columns(("", *(metric.title for metric in task.metrics)), rows), summary)
 
 
-def _replicas(trp: dict[str, Any]) -> str:
-    if trp["kind"] == "fixed-dropout":
-        return f"none: plain retraining with dropout of rate {trp['rate']} before the head"
-    return "none: plain retraining" if trp["kind"] == "none" else ", ".join(f"{k} {v}" for k, v in trp.items())
+def _replicas(trp: dict[str, Any], passes: int) -> str:
+    return replicas_from(trp).words() + (f", {passes} passes of the model a step" if passes > 1 else "")
 
 
-def _split(data: dict[str, Any]) -> str:
-    size = f"shorter edge {data['shorter_edge']}" if "shorter_edge" in data else "{} x {}".format(*data["image_size"])
-    return f"{data['samples']} pictures of {data['name']}, {size} pixels"
+def _split(data: dict[str, Any], samples: str) -> str:
+    return f"{data['samples']} {samples} of {data['name']}{image_size(data)}"
 
 
 def _render_plan(document: dict[str, Any]) -> Any:
+    from spgsurgeon.tasks.registry import task_scored_by
+
+    samples = task_scored_by(document["metric"]).samples
     rates = document["learning_rates"]
     shown = [f"{rate:.3g}" for rate in rates]
     curve = " ".join(shown if len(shown) <= 12 else [*shown[:6], "...", *shown[-5:]])
-    memory, data, passes = document["estimated_memory_bytes"], document["data"], document["passes"]
+    memory, data = document["estimated_memory_bytes"], document["data"]
+    train, scored = (_split(data[part], samples) for part in ("train", "eval"))
     return pairs(
         [
             ("model", document["model"]),
-            ("replicas", _replicas(document["trp"]) + (f", {passes} passes of the model a step" * (passes > 1))),
-            ("data", f"{_split(data['train'])}; scored on {_split(data['eval'])}; {data['classes']} classes"),
+            ("replicas", _replicas(document["trp"], document["passes"])),
+            ("data", f"{train}; scored on {scored}; {data['classes']} classes"),
             ("on", f"{document['device']}, {document['precision']}, into {document['output']}"),
             ("steps", f"{document['steps']}, {document['steps_per_epoch']} an epoch"),
             (

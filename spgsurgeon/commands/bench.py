@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map
 
 from spgsurgeon.benchmarking.arms import (
     GRAFTED,
@@ -35,6 +36,8 @@ from spgsurgeon.benchmarking.profile import measure
 from spgsurgeon.benchmarking.subject import Subject, settle_subject, unused_without_data
 from spgsurgeon.data.loading.samples import Batch
 from spgsurgeon.errors import UsageError
+from spgsurgeon.loading.request import ModelRequest
+from spgsurgeon.models.inputs import IMAGES
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.recipe.training_section import TrainingSection
 from spgsurgeon.runtime.distributed import Processes, choose_device, choose_precision, current_device
@@ -86,7 +89,7 @@ def bench(
         raise UsageError(f"{blocks} blocks are too few for an interval", hint=f"--blocks {FEWEST_BLOCKS} or more")
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UsageError("bench measures one process", hint="start it without torchrun")
-    subject = settle_subject(model, recipe, overrides, data, weights=weights, arch=arch, num_classes=num_classes)
+    subject = settle_subject(ModelRequest(model, weights, arch, num_classes), recipe, overrides, data)
     training = subject.recipe.training
     images = training.batch_size * training.accumulate
     processes = Processes(0, 1, choose_device(training.device))
@@ -123,7 +126,7 @@ def _resident_parts(retraining: Retraining) -> list[Batch]:
     batches, device = retraining.batches, retraining.processes.device
     try:
         read = islice(batches.epoch(0), retraining.settings.accumulate)
-        return [Batch(*(tensor.to(device) for tensor in batch)) for batch in read]
+        return [tree_map(lambda tensor: tensor.to(device), batch) for batch in read]
     finally:
         batches.close()
 
@@ -165,13 +168,13 @@ def _describe(subject: Subject, case: Case, processes: Processes, parts: list[Ba
     training = subject.recipe.training
     precision = choose_precision(training.precision, processes.device)
     return {
-        "model": subject.model,
+        "model": subject.request.model,
         "trp": case.manifest.trp,
         "temporary_parameters": case.manifest.temporary_parameters,
         "settings": {
             "data": subject.data.train.name,
             "batch_size": training.batch_size,
-            "image_size": list(parts[0].images.shape[2:]),
+            "image_size": list(parts[0].inputs[IMAGES].shape[2:]),
             "accumulate": training.accumulate,
             "optimizer": training.optimizer.name,
             "precision": str(precision).removeprefix("torch."),

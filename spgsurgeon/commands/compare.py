@@ -9,15 +9,16 @@ on data.eval.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
 import torch
 
-from spgsurgeon.checkpoint.writing import atomic_file, write_json
+from spgsurgeon.checkpoint.ownership import remove_ours
+from spgsurgeon.checkpoint.writing import atomic_file, own_folder, write_json
 from spgsurgeon.comparing.arguments import Arguments, arguments_of, check_start
 from spgsurgeon.comparing.arms import SEARCH, Lineup, line_up
 from spgsurgeon.comparing.choice import Comparison
@@ -25,10 +26,11 @@ from spgsurgeon.comparing.plan import COSTS, DOCUMENT, Grid, read_plan
 from spgsurgeon.comparing.pool import hire
 from spgsurgeon.comparing.reading import is_comparison
 from spgsurgeon.comparing.search import check_search
-from spgsurgeon.comparing.start import DECODED, go_on, preview, start
+from spgsurgeon.comparing.start import DECODED, OF_DECODED, go_on, preview, start
 from spgsurgeon.comparing.table import markdown
 from spgsurgeon.data.opening import decoded_pictures_in
 from spgsurgeon.errors import UsageError
+from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.reporting.comparison_figures import comparison_figures
 
@@ -64,7 +66,8 @@ def compare(
     0.3, 1, 3, and more on either side until the best of each arm has neighbours. `budget` is what arms have as much of:
     "epochs" (the default) or "seconds" on this machine. With one seed instead of five the interval is over the pictures
     of data.eval instead of over seeds. `jobs` is the number of processes, by default one for a GPU, else one a core.
-    `force` replaces an older comparison. `say` is told how it goes.
+    `force` replaces an older comparison. `say` is told how it goes. Both `force` and `resume` are refused while another
+    process writes into the folder.
 
     `resume` goes on with a comparison, or starts it. What is left out is as it was started; what is given must agree
     with that, but for a wider grid or "auto", which goes on from the grid before. `dry_run` writes nothing: after the
@@ -77,18 +80,23 @@ def compare(
     asked = started.or_rather(model=model, recipe=recipe, overrides=overrides, **given)
     asked.check()
     lineup = _line_up(asked, output, resume=resume, started=earlier is not None)
-    options = {"random_weights": random_weights, "num_classes": num_classes, "weights": weights, "arch": arch}
+    base = asked.model or lineup.recipe.model
+    if base is None:
+        raise UsageError("neither the command nor the recipe names a model", hint="spgsurgeon compare MODEL --recipe …")
+    request = ModelRequest(base, weights, arch, num_classes, lineup.recipe.training.seed if random_weights else None)
     jobs = jobs or _default_jobs(lineup.recipe)
     if dry_run:
-        return preview(asked, lineup, earlier, output, options, force=force) | {"jobs": jobs}, {}
-    with decoded_pictures_in(output / DECODED), hire(jobs) as crew:
+        return preview(asked, lineup, earlier, output, request, force=force) | {"jobs": jobs}, {}
+    with decoded_pictures_in(output / DECODED), hire(jobs) as crew, ExitStack() as owned:
         if earlier is None:
-            plan = start(asked, lineup, output, options, force=force, say=say)
+            plan, lock = start(asked, lineup, output, request, force=force, say=say)
+            owned.enter_context(lock)
         else:
-            plan = go_on(asked, lineup, earlier, output, options)
+            owned.enter_context(own_folder(output, say))
+            plan = go_on(asked, lineup, read_plan(output), output, request, say)
         document, costs = Comparison(output, lineup, plan, crew, say).run()
-    _write(output, document, costs)
-    shutil.rmtree(output / DECODED, ignore_errors=True)
+        _write(output, document, costs)
+        remove_ours(output / DECODED, OF_DECODED)
     return document, costs
 
 

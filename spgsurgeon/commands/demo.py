@@ -6,21 +6,24 @@ stripped, proven and exported.
 
 from __future__ import annotations
 
+import os
 import shlex
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from spgsurgeon.checkpoint.writing import atomic_file, write_json
+from spgsurgeon.checkpoint.writing import atomic_file, atomic_folder, refuse_existing, write_json
 from spgsurgeon.commands.compare import compare
 from spgsurgeon.commands.strip import strip_folder
 from spgsurgeon.comparing.arms import PLAIN
 from spgsurgeon.comparing.plan import RESULTS
 from spgsurgeon.comparing.pool import one_thread
-from spgsurgeon.comparing.runs import mean_validation, read_results, results_of
+from spgsurgeon.comparing.runs import merit, read_results, results_of
 from spgsurgeon.errors import UsageError
+from spgsurgeon.replicas import kinds
+from spgsurgeon.runtime.locking import FolderLock
 from spgsurgeon.runtime.signals import InterruptedRunError
+from spgsurgeon.tasks.registry import task_scored_by
 from spgsurgeon.training.run import train
 
 MODEL = "timm/test_resnet"
@@ -28,9 +31,10 @@ RECIPE = "digits-dropout"
 ARMS = (PLAIN, "spg")
 SEEDS = 5
 SHARED = ("data.holdout=0.2", "training.device=cpu")  # nor does the base see what learning rates are chosen on
-BASE = (*SHARED, "trp.kind=none", "data.eval=holdout", "training.epochs=10", "training.optimizer.lr=0.1")
+BASE = (*SHARED, f"trp.kind={kinds.PLAIN}", "data.eval=holdout", "training.epochs=10", "training.optimizer.lr=0.1")
 RETRAINING = (*SHARED, "data.eval=test", "training.epochs=6")
 _RESULT = "demo.json"
+_LATER = ("base/", "comparison/", "stripped/")  # see `ownership`
 
 Say = Callable[[str], None]
 
@@ -41,14 +45,14 @@ def demo(output: Path, *, force: bool = False, say: Say = lambda text: None) -> 
     `say` is told each stage. Scores are top-1 in percent on the test part; `comparison` is the document of `compare`,
     and `command` does that part by itself. `force` replaces an earlier demo, also one that was stopped.
     """
-    _make_folder(output, force)
-    try:
-        document = _run(output, say)
-    except InterruptedRunError as error:
-        error.hint = "the same command with --force starts it again"
-        raise
-    with atomic_file(output / _RESULT, force=True) as temporary:
-        write_json(temporary, document)
+    with _make_folder(output, force):
+        try:
+            document = _run(output, say)
+        except InterruptedRunError as error:
+            error.hint = "the same command with --force starts it again"
+            raise
+        with atomic_file(output / _RESULT, force=True) as temporary:
+            write_json(temporary, document)
     return document
 
 
@@ -71,7 +75,8 @@ def _run(output: Path, say: Say) -> dict[str, Any]:
     )[0]
     arms = compared["arms"]
     results = results_of(read_results(comparison / RESULTS), "spg", arms["spg"]["multiple"])
-    best = max(results, key=lambda result: mean_validation([result], compared["metric"]))
+    metric = task_scored_by(compared["metric"]).primary
+    best = max(results, key=lambda result: merit([result], metric))
     say(f"strip the SPG model of seed {best.run.seed}, prove it, export it")
     stripped = strip_folder(
         comparison / best.folder, output / "stripped", exports=["safetensors", "onnx"], reference=str(base)
@@ -90,12 +95,16 @@ def _run(output: Path, say: Say) -> dict[str, Any]:
     }
 
 
-def _make_folder(output: Path, force: bool) -> None:
-    if output.exists():
-        if not force:
-            raise UsageError(f"{output} exists", hint="give another output, or --force to replace an earlier demo")
-        if not (output / _RESULT).is_file():
-            raise UsageError(f"{output} is not replaced, even with --force: it is no demo (no {_RESULT})")
-        shutil.rmtree(output)
-    output.mkdir(parents=True)
-    write_json(output / _RESULT, {})  # says that it is a demo, if it comes no further
+def _make_folder(output: Path, force: bool) -> FolderLock:
+    """Make the folder, with what says that it is a demo's if it comes no further, and return the lock on it.
+
+    Raises UsageError where it exists. `force` replaces one that is all ours and that nobody writes to.
+    """
+    if os.path.lexists(output) and not force:
+        raise UsageError(f"{output} exists", hint="give another output, or --force to replace an earlier demo")
+    refuse_existing(output, force=force)
+    with atomic_folder(output, force=force, later=_LATER) as folder:
+        write_json(folder / _RESULT, {})
+        owned = FolderLock(folder)
+    owned.moved_to(output)
+    return owned

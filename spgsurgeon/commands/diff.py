@@ -14,6 +14,7 @@ from spgsurgeon.checkpoint.tensors import load_tensors
 from spgsurgeon.checkpoint.values import content_hash_of
 from spgsurgeon.loading.locating import Located, locate
 from spgsurgeon.loading.opening import open_model, state_of
+from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.models.libraries.registry import NamedModel, parse_model
 from spgsurgeon.models.recognition.catalogue import catalogue
 from spgsurgeon.models.recognition.parts import main_parts
@@ -98,7 +99,7 @@ def _open(model: str, weights: str | None) -> _Side:
 
 def _open_named(model: str) -> _Side:
     """Return the weights of a model by name, which its library holds in memory all at once."""
-    opened = open_model(model)
+    opened = open_model(ModelRequest(model))
     state = state_of(opened.module)
     layout = {key: (DTYPE_NAMES[value.dtype], tuple(value.shape)) for key, value in state.items()}
     head = _known_head(layout)

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from spgsurgeon.data.cache.caching import Cache
+from spgsurgeon.data.classes import check_classes, classes_said_by
 from spgsurgeon.data.loading.loader import EvaluationBatches
+from spgsurgeon.data.loading.seen import check_drawn, over_processes, said_of_masks, said_of_traits
 from spgsurgeon.data.sources.class_names import CLASS_NAMES
+from spgsurgeon.data.sources.image_decoding import Decoding
 from spgsurgeon.data.sources.images import open_source
 from spgsurgeon.data.sources.masks import MASK_SOURCES, holds_masks, open_mask_source
 from spgsurgeon.data.sources.shards import with_classes
-from spgsurgeon.data.sources.source import Source
-from spgsurgeon.data.transforms.augmentation import evaluation_transform
-from spgsurgeon.data.transforms.joint import joint_evaluation_transform
+from spgsurgeon.data.sources.source import Source, check_several_classes
 from spgsurgeon.errors import UsageError
 from spgsurgeon.loading.opening import OpenedModel, open_model
-from spgsurgeon.models.preprocessing import Preprocessing
+from spgsurgeon.loading.request import ModelRequest
+from spgsurgeon.recipe.data_section import MASKED, known_range, samples_of
+from spgsurgeon.recipe.reading import read_recipe
+from spgsurgeon.runs.folder import run_of
 from spgsurgeon.runtime.distributed import Processes, choose_precision, join_processes
-from spgsurgeon.runtime.resources import default_workers
-from spgsurgeon.training.evaluation import evaluate
+from spgsurgeon.tasks.task import Tally
+from spgsurgeon.training.evaluation import evaluate, evaluation_batches
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
@@ -36,6 +39,10 @@ def evaluate_model(
     arch: str | None = None,
     image_size: int | None = None,
     ignore: Sequence[int] | None = None,
+    mask_values: Mapping[int, int] | None = None,
+    value_range: tuple[float, float] | None = None,
+    max_pixels: int | None = None,
+    unreadable: str | None = None,
     batch_size: int = 64,
     workers: int | None = None,
     device: str = "auto",
@@ -43,38 +50,104 @@ def evaluate_model(
 ) -> dict[str, Any]:
     """Return the document of `eval --json`: scores, loss, samples, images_per_second.
 
-    The scores are top1 and top5; of a segmentation model mean_iou, pixel_accuracy and class_iou by name (all percent).
+    The scores are the metrics of the model's task (see `tasks`), those of classes by name.
 
     `data` is an image-folder tree, `digits`, `wds` or a data-set name that timm reads (then `path` is where it lies);
-    for a segmentation model a folder of images and masks, `voc` or `coco`. `image_size` in pixels (None: the model's
-    own) is what the shorter edge is resized to there. Mask values in `ignore` are not scored (None: those that the
-    model was trained without, which the notes then say). Raises UsageError where data and model have other classes, or
-    the one has masks and the other has no use for them.
+    of images with masks a folder of both, `voc` or `coco`. `image_size` in pixels (None: the model's
+    own) is what the shorter edge is resized to there. Mask values in `ignore` are not scored, `mask_values` says which
+    class others stand for, and `value_range` which values are black and white in grey of more than 8 bits (None: as in
+    the model's training, which the notes then say). `max_pixels` is the most pixels of an image. `unreadable` is "stop"
+    at images that can't be used, or "skip", which leaves them out and lists them under `unreadable` (None: what the
+    run of the model did, else stop).
+
+    Raises UsageError where data and model have other classes, or the one has masks and the other has no use for them;
+    DataError for masks of one class and 255, which nobody said to ignore.
     """
     _check_computation(device, precision)
+    _check_reading(value_range, unreadable)
     form, root = _find_data(data, path)
-    opened = open_model(model, weights=weights, arch=arch)
+    opened = open_model(ModelRequest(model, weights=weights, arch=arch))
     form = form or _form_of(root, split, opened)
-    source = _open_data(form, root, split, opened, ignore)
+    decoding = Decoding(value_range or opened.value_range, max_pixels)
+    source = _open_data(form, root, split, opened, ignore, mask_values, decoding)
+    if opened.identity.num_classes == 1:
+        check_several_classes(source)
+    left_out = unreadable or _unreadable_in_training(opened)
     hint = "score it on data with the classes it was made for"
     check_classes(source, opened.identity.num_classes, model, hint, said_by=classes_said_by(form, root))
     preprocessing = opened.preprocessing.at(image_size)
     with join_processes(device) as processes:
-        batches = evaluation_batches(source, preprocessing, batch_size, workers, processes, task=opened.task)
+        batches = evaluation_batches(
+            source, preprocessing, batch_size, workers, processes, task=opened.task, unreadable=left_out
+        )
+        tally = opened.task.tally(processes)
         try:
             module = opened.module.to(processes.device)
-            scores = evaluate(module, batches, processes, choose_precision(precision, processes.device), opened.task)
+            chosen = choose_precision(precision, processes.device)
+            scores = evaluate(module, batches, processes, chosen, opened.task, tally=tally)
+            seen = _said_of_seen(batches, tally, processes)
+            passed_over = processes.joined(batches.unusable)
         finally:
             batches.close()
-    if "class_iou" in scores:
-        scores["class_iou"] = dict(zip(source.classes, scores["class_iou"], strict=True))
+    for metric in opened.task.by_class:
+        scores[metric.name] = dict(zip(source.classes, scores[metric.name], strict=True))
     return {
         **scores,
-        **size_document(preprocessing, opened.task),
+        **opened.task.size(preprocessing),
         "model": model,
         "data": source.name,
-        "notes": [*opened.notes, *_ignored_as_trained(opened, ignore)],
+        **({"unreadable": dict(sorted(passed_over.items()))} if left_out == "skip" else {}),
+        "notes": [
+            *opened.notes,
+            *_ignored_as_trained(opened, ignore),
+            *_read_as_trained(opened, mask_values, value_range),
+            *source.notes,
+            *seen,
+            *_said_of_unreadable(passed_over, chosen_here=unreadable is not None),
+        ],
     }
+
+
+def _said_of_seen(batches: EvaluationBatches, tally: Tally, processes: Processes) -> list[str]:
+    """Return what the images and masks that were scored give reason to say."""
+    said = said_of_traits(over_processes(batches.traits, processes), batches.source)
+    if (drawn := tally.drawn()) is not None:
+        check_drawn(drawn, batches.source)
+        said += said_of_masks(drawn, batches.source)
+    return said
+
+
+def _unreadable_in_training(opened: OpenedModel) -> str:
+    """Return what the run that the weights come from did with images that can't be used; "stop" if there is none."""
+    run = run_of(opened.folder) if opened.manifest is not None and opened.folder is not None else None
+    if run is None:
+        return "stop"
+    try:
+        return read_recipe(run / "recipe.yaml").data.unreadable
+    except UsageError:  # a recipe that somebody damaged is nothing to scoring
+        return "stop"
+
+
+def _said_of_unreadable(passed_over: Mapping[str, str], *, chosen_here: bool) -> list[str]:
+    if not passed_over:
+        return []
+    first = min(passed_over)
+    why = "" if chosen_here else " as in training (--unreadable stop ends at them)"
+    return [f"{len(passed_over)} images can't be used and were left out{why}; {first}: {passed_over[first]}"]
+
+
+def _read_as_trained(
+    opened: OpenedModel, mask_values: Mapping[int, int] | None, value_range: tuple[float, float] | None
+) -> list[str]:
+    """Return the notes on how masks and images are read where nobody said it here."""
+    said = []
+    if mask_values is None and opened.mask_values:
+        stand = ", ".join(f"{value} for class {label}" for value, label in opened.mask_values.items())
+        said.append(f"mask values stand for classes as in training: {stand} (--mask-value says others)")
+    if value_range is None and opened.value_range:
+        low, high = opened.value_range
+        said.append(f"images of more than 8 bits are scaled from {low:g} to {high:g}, as in training (--value-range)")
+    return said
 
 
 def _find_data(data: str, path: Path | None) -> tuple[str | None, Path | None]:
@@ -84,7 +157,7 @@ def _find_data(data: str, path: Path | None) -> tuple[str | None, Path | None]:
     if path is None and data != "digits" and "/" in data and not data.startswith(("torch/", "hfds/")):
         raise UsageError(
             f"there is no folder {data}",
-            hint="--data is a folder, wds, digits, torch/NAME or hfds/NAME; voc or coco for segmentation",
+            hint="--data is a folder, wds, digits, torch/NAME or hfds/NAME; voc or coco, which have masks",
         )
     if path is None and (data.startswith("torch/") or data in ("wds", *MASK_SOURCES)):
         raise UsageError(f"--data {data} needs the folder it lies in", hint="--data-path FOLDER")
@@ -94,24 +167,33 @@ def _find_data(data: str, path: Path | None) -> tuple[str | None, Path | None]:
 def _form_of(root: Path | None, split: str, opened: OpenedModel) -> str:
     """Return the form of the data in a folder: what the model's task calls for."""
     assert root is not None
-    if opened.task == "classification" and holds_masks(root, split):
-        check_task(opened.task, True, opened.source)
-    return "masks" if opened.task == "segmentation" else "folder"
+    opened.task.check_samples(MASKED if holds_masks(root, split) else opened.task.samples, opened.source)
+    return opened.task.source
 
 
 def _open_data(
-    form: str, root: Path | None, split: str, opened: OpenedModel, ignore: Sequence[int] | None
+    form: str,
+    root: Path | None,
+    split: str,
+    opened: OpenedModel,
+    ignore: Sequence[int] | None,
+    mask_values: Mapping[int, int] | None,
+    decoding: Decoding,
 ) -> Source[Any]:
     """Open the data where it fits the model's task."""
-    check_task(opened.task, form in MASK_SOURCES, opened.source)
+    opened.task.check_samples(samples_of(form), opened.source)
     if form not in MASK_SOURCES:
         if ignore:
-            raise UsageError("mask values are ignored in segmentation only", hint="leave --ignore out")
-        return with_classes(open_source(form, root, split), opened.identity.num_classes)
+            raise UsageError(f"--ignore is for masks, and the data has {samples_of(form)}", hint="leave --ignore out")
+        if mask_values:
+            raise UsageError(f"--mask-value is for masks, and the data has {samples_of(form)}", hint="leave it out")
+        return with_classes(open_source(form, root, split, decoding=decoding), opened.identity.num_classes)
     classes = None
     if form == "masks" and root is not None and not (root.expanduser() / CLASS_NAMES).is_file():
         classes = opened.config().get("label_names") or opened.identity.num_classes
-    return open_mask_source(form, root, split, classes=classes, ignore=opened.ignored if ignore is None else ignore)
+    values = opened.mask_values if mask_values is None and form == "masks" else mask_values or {}
+    unscored = [value for value in opened.ignored if value not in values] if ignore is None else ignore
+    return open_mask_source(form, root, split, classes=classes, ignore=unscored, values=values, decoding=decoding)
 
 
 def _ignored_as_trained(opened: OpenedModel, ignore: Sequence[int] | None) -> list[str]:
@@ -123,73 +205,16 @@ def _ignored_as_trained(opened: OpenedModel, ignore: Sequence[int] | None) -> li
     return [f"{what} not scored, as in training (--ignore says others, --ignore 255 none)"]
 
 
-def evaluation_batches(
-    source: Source[Any],
-    preprocessing: Preprocessing,
-    batch_size: int,
-    workers: int | None,
-    processes: Processes,
-    *,
-    task: str,
-    unreadable: str = "stop",
-    cache: Cache | None = None,
-) -> EvaluationBatches:
-    """Return the batches of one evaluation, this process's share of them."""
-    transform = joint_evaluation_transform if task == "segmentation" else evaluation_transform
-    return EvaluationBatches(
-        source,
-        transform(preprocessing),
-        batch_size=batch_size,
-        workers=default_workers() if workers is None else workers,
-        rank=processes.rank,
-        world_size=processes.world_size,
-        pin_memory=processes.device.type == "cuda",
-        unreadable=unreadable,
-        cache=cache,
-    )
-
-
-def check_task(task: str, has_masks: bool, model: str) -> None:
-    """Raise UsageError where a segmentation model is given data without masks, or another model data with them."""
-    if task == "segmentation" and not has_masks:
+def _check_reading(value_range: tuple[float, float] | None, unreadable: str | None) -> None:
+    if value_range is not None:
+        try:
+            known_range(value_range)
+        except ValueError as error:
+            raise UsageError(f"--value-range: {error}", hint="such as --value-range 0 4095") from error
+    if unreadable not in (None, "stop", "skip"):
         raise UsageError(
-            f"{model} predicts a class for each pixel, and the data has one for each picture",
-            hint="give pictures with masks: a folder with SPLIT/images and SPLIT/masks, voc or coco",
+            f"--unreadable is stop or skip (got {unreadable!r})", hint="skip leaves images out, and lists them"
         )
-    if task != "segmentation" and has_masks:
-        raise UsageError(
-            f"{model} predicts a class for each picture, and the data has masks",
-            hint="give labelled pictures, such as a folder SPLIT/CLASS/PICTURE, or a segmentation model",
-        )
-
-
-def classes_said_by(form: str, root: str | Path | None, classes: Sequence[str] | int | None = None) -> str | None:
-    """Return what says which classes the data has, by name: the recipe's `classes`, or a file; None: the data does."""
-    if classes is not None:
-        return "data.classes"
-    if form not in ("masks", "wds") or root is None:
-        return None
-    file = Path(root).expanduser() / CLASS_NAMES
-    return str(file) if file.is_file() else None
-
-
-def check_classes(source: Source[Any], num_classes: int, model: str, hint: str, *, said_by: str | None = None) -> None:
-    """Raise UsageError, with this hint, where the data has other classes than the model; see `classes_said_by`."""
-    classes = len(source.classes)
-    if classes == num_classes:
-        return
-    if said_by is None:
-        raise UsageError(f"{source.name} has {classes} classes, {model} has {num_classes}", hint=hint)
-    raise UsageError(
-        f"{said_by} says {classes} classes, {model} has {num_classes}",
-        hint=f"correct {said_by} if the data has {num_classes} classes; else {hint}",
-    )
-
-
-def size_document(preprocessing: Preprocessing, task: str) -> dict[str, Any]:
-    """Return the size, in pixels, that pictures are scored at: of maps only the shorter edge is given."""
-    _, height, width = preprocessing.input_size
-    return {"shorter_edge": height} if task == "segmentation" else {"image_size": [height, width]}
 
 
 def _check_computation(device: str, precision: str) -> None:

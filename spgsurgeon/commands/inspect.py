@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,18 +15,17 @@ from spgsurgeon.checkpoint.values import content_hash_of, non_finite_of
 from spgsurgeon.errors import ArchitectureError, SurgeonError
 from spgsurgeon.loading.locating import Located, locate
 from spgsurgeon.loading.recognising import Recognition, recognize, refusal
+from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.loading.transformers_folder import read_folder
 from spgsurgeon.models.libraries.registry import NamedModel, parse_model
-from spgsurgeon.models.sites.heads import DepthSite, Site, sites_document, temporary_parameters
+from spgsurgeon.models.sites.heads import DepthSite, Site, sites_document
+from spgsurgeon.replicas.kinds import CONTROLS, kinds
 
 if TYPE_CHECKING:
     from spgsurgeon.loading.opening import OpenedModel
     from spgsurgeon.models.recognition.identification import Match
 
 _T = TypeVar("_T")
-DEFAULT_REPLICAS = 3
-
-_DEPTH_FIELDS = ("module", "width", "side", "family", "block", "blocks", "depth", "unit")
 _NEW_HEAD = "`spgsurgeon graft` with --num-classes gives it a new, untrained one"
 _READ_UNASKED = 64_000_000  # bytes of weights: as many as are read and hashed in the blink of an eye
 
@@ -45,12 +46,12 @@ def inspect(
     told, or a head that can't be grafted, is no exception here: the document then has an `error`. Of weights that come
     without a head the `notes` say so.
     """
-    model = str(model)
-    named = parse_model(model)
+    request = ModelRequest(str(model), weights, arch, random_seed=random_seed)
+    named = parse_model(request.model)
     if isinstance(named, NamedModel) or random_seed is not None:
-        document = _inspect_opened(model, weights, arch, random_seed)
+        document = _inspect_opened(request)
     else:
-        document = _inspect_located(named, weights, arch, values) or _inspect_opened(model, weights, arch, None)
+        document = _inspect_located(named, request, values) or _inspect_opened(request)
     options = {"--arch": arch, "--weights": weights, "--random-weights": "" if random_seed is not None else None}
     document["next"] = _next_command(document, options)
     if not tensors:
@@ -74,7 +75,7 @@ def describe(opened: OpenedModel, known_hash: str | None = None) -> dict[str, An
         library=opened.identity.library,
         architecture=opened.identity.architecture,
         candidates=[opened.identity.name],
-        task=opened.task,
+        task=opened.task_name,
         sites=opened.sites if opened.identity.num_classes else (),
         depth=_depth_site(opened),
         parameters=sum(p.numel() for p in opened.module.parameters()),
@@ -94,24 +95,24 @@ def _depth_site(opened: OpenedModel) -> DepthSite | None:
         return None
 
 
-def _inspect_opened(model: str, weights: str | None, arch: str | None, random_seed: int | None) -> dict[str, Any]:
+def _inspect_opened(request: ModelRequest) -> dict[str, Any]:
     """Return the document of a model that has to be built to be known."""
     from spgsurgeon.checkpoint.hashing import DTYPE_NAMES
     from spgsurgeon.loading.opening import open_model, state_of
 
-    opened = open_model(model, weights=weights, arch=arch, random_seed=random_seed)
+    opened = open_model(request)
     listed = [(key, DTYPE_NAMES[value.dtype], tuple(value.shape)) for key, value in state_of(opened.module).items()]
     headless = [] if opened.identity.num_classes else [_nothing_to_graft_at(opened.identity.name)]
     return describe(opened) | {"tensor_list": _tensor_list(listed), "notes": [*opened.notes, *headless]}
 
 
-def _inspect_located(path: Path, weights: str | None, arch: str | None, values: bool | None) -> dict[str, Any] | None:
+def _inspect_located(path: Path, request: ModelRequest, values: bool | None) -> dict[str, Any] | None:
     """Return the document of weights in a file or folder; None where only building the model can tell what it is."""
-    located = locate(path, weights, check=False)
-    if located.of_transformers and arch is None:
+    located = locate(path, request.weights, check=False)
+    if located.of_transformers and request.arch is None:
         document, entries = _folder_of_transformers(located), located.outline.entries
     else:
-        recognition = recognize(located, arch)
+        recognition = recognize(located, request.arch)
         if recognition.said is not None and not recognition.fits.matches:
             return None
         document, entries = _recognized(located, recognition), recognition.entries
@@ -135,7 +136,7 @@ def _recognized(located: Located, recognition: Recognition) -> dict[str, Any]:
         candidates=list(dict.fromkeys(match.entry.name for match in matches or recognition.fits.nearest)),
         task=_common(match.entry.task for match in matches),
         sites=_common(_sites(match) for match in matches) or (),
-        depth=_common(match.entry.depth if match.classes else None for match in matches),
+        depth=_common(match.entry.last_stage if match.classes else None for match in matches),
         parameters=matches[0].entry.parameters(shapes) if matches else None,
         tensors=[(key, spec.dtype, spec.shape) for key, spec in entries.items()],
         located=located,
@@ -217,8 +218,8 @@ def _document(
         "content_hash": None,
         "unsafe": [],
         "non_finite": None,
-        "sites": _replica_sites(sites, depth),
-        "grafted": trp if trp and "replicas" in trp else None,
+        "sites": _replica_sites(_Known(sites, depth)),
+        "grafted": trp if trp and trp["kind"] not in CONTROLS else None,
         "notes": list(located.notes) if located else [],
         "tensor_list": listed,
     }
@@ -228,22 +229,34 @@ def _head(sites: Sequence[Site]) -> dict[str, Any]:
     return sites_document(sites, "module", "type", "width") | {"classes": sites[0].classes}
 
 
-def _replica_sites(sites: Sequence[Site], depth: DepthSite | None) -> dict[str, Any]:
-    """Return where each kind of replica attaches and what it would cost, by its kind."""
+@dataclass(frozen=True)
+class _Known:
+    """Where replicas can attach, as far as it is known."""
+
+    heads: Sequence[Site]
+    last_stage: DepthSite | None
+
+    @property
+    def sites(self) -> Sequence[Site]:
+        if not self.heads:
+            raise ArchitectureError("no head that can be grafted is known")
+        return self.heads
+
+    @property
+    def depth_site(self) -> DepthSite:
+        if self.last_stage is None:
+            raise ArchitectureError("no last stage is known")
+        return self.last_stage
+
+
+def _replica_sites(known: _Known) -> dict[str, Any]:
+    """Return where each kind of replica attaches and what it would cost by its defaults, by the kind's name."""
     found: dict[str, Any] = {}
-    if sites:
-        by_name = ("key",) if any(site.key for site in sites) else ()
-        found["dropout"] = {
-            **sites_document(sites, "module", "width", *by_name),
-            "side": sites[0].side,
-            "temporary_parameters": temporary_parameters(sites, DEFAULT_REPLICAS),
-        }
-    if depth:
-        found["depth"] = {
-            **{field: getattr(depth, field) for field in _DEPTH_FIELDS},
-            "depths": depth.depths(DEFAULT_REPLICAS),
-            "temporary_parameters": depth.temporary_parameters(DEFAULT_REPLICAS),
-        }
+    for name, kind in kinds().items():
+        if not kind.control:
+            with suppress(ArchitectureError):
+                # By `model_construct`, as what checks settings takes longer to make than all sites to be described.
+                found[name] = kind.model_construct().site_summary(known)
     return found
 
 

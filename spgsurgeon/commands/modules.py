@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spgsurgeon.checkpoint.hashing import content_hash
 from spgsurgeon.checkpoint.writing import atomic_file, write_safetensors, write_torch
 from spgsurgeon.errors import UsageError, did_you_mean
 from spgsurgeon.exporting.onnx_file import export_onnx
 from spgsurgeon.models.sites.depth import find_depth_site
 from spgsurgeon.models.sites.heads import DepthSite, Site
 from spgsurgeon.models.sites.search import find_sites
-from spgsurgeon.replicas.grafted import GraftedModel, attach, detach
+from spgsurgeon.recipe.reading import replicas_of
+from spgsurgeon.replicas.grafted import GraftedModel, detach, layout_of
+from spgsurgeon.replicas.kinds import DEFAULT
 from spgsurgeon.replicas.places import Place
-from spgsurgeon.surgery.attaching import SETTINGS, Replicas, attach_replicas
+from spgsurgeon.surgery.proof import prove_file
 
 FORMATS = ("safetensors", "pt", "onnx")
 SUFFIXES = {".safetensors": "safetensors", ".pt": "pt", ".pth": "pt", ".onnx": "onnx"}
@@ -26,23 +29,20 @@ SUFFIXES = {".safetensors": "safetensors", ".pt": "pt", ".pth": "pt", ".onnx": "
 
 def graft(
     model: nn.Module,
-    trp: str = "dropout",
+    trp: str = DEFAULT,
     *,
-    replicas: int = 3,
-    rate: float | None = None,
-    blocks: int | None = None,
-    block: str | None = None,
-    init: str | None = None,
     head_batch: str = "stacked",
     site: str | Place | Sequence[str | Place] | None = None,
     example: Tensor | None = None,
+    **settings: Any,
 ) -> GraftedModel:
-    """Return `model` with temporary replicas: at the input of its heads (dropout) or after its last stage (depth).
+    """Return `model` with temporary replicas of the kind `trp`: at its heads (dropout), after its last stage (depth).
 
     In train mode the grafted model gives (T+1)*N rows of logits, step-major, for `spg_loss`; in eval mode it is the
-    base, bit for bit. The base is held, not copied. `rate` (default 0.2) is dropout's; `blocks`, `block` and `init` are
-    depth's, see `Replicas`. `head_batch` "sequential" takes the steps through a segmentation model's heads one after
-    the other, "rollouts" each through the whole model. Two controls have no replicas, and T = 0: `trp` "none", and
+    base, bit for bit. The base is held, not copied. `settings` are those of the kind, with the names, ranges and
+    defaults of a recipe's trp section: `replicas` (3), dropout's `rate` (0.2), depth's `blocks`, `block` and `init`;
+    None is the default too. `head_batch` "sequential" takes the steps through a segmentation model's heads one after
+    the other, "rollouts" each through the whole model. Two controls have no replicas, and T = 0: "none", and
     "fixed-dropout", whose dropout of `rate` falls on the base's own step.
 
     `site` is the path of the layer that makes the logits, or a list of paths where there are several; a head of several
@@ -55,25 +55,12 @@ def graft(
     """
     if not isinstance(model, nn.Module):
         raise UsageError(f"graft takes a module, not a {type(model).__name__}", hint="spgsurgeon.load(path) gives one")
-    asked = _asked(trp, replicas, {"rate": rate, "blocks": blocks, "block": block, "init": init})
-    if site is not None and trp != "depth":
-        return attach(model, site, trp, head_batch=head_batch, **asked.settings())
+    asked = replicas_of(trp, settings)
     if site is not None:
-        raise UsageError("replicas of depth attach after the last stage, which is found", hint="leave site out")
+        return asked.attach_to(model, asked.places_at(site), head_batch)
     images = torch.empty(1, 3, 224, 224, device="meta") if example is None else example
     found = _FoundSites(model, images.to(next(model.parameters()).dtype))
-    return attach_replicas(model, found, asked.settled(found), head_batch)
-
-
-def _asked(trp: str, replicas: int, settings: Mapping[str, Any]) -> Replicas:
-    """Return the replicas with the settings that are given. Raises UsageError for those of another kind."""
-    given = {key: value for key, value in settings.items() if value is not None}
-    foreign = [key for key in given if trp != "none" and trp in SETTINGS and key not in SETTINGS[trp]]
-    if foreign:
-        raise UsageError(
-            f"{foreign[0]} is not a setting of {trp} replicas", hint=f"these are {', '.join(SETTINGS[trp])}"
-        )
-    return Replicas(trp, replicas, **given)
+    return asked.settled(found).attach_to(model, asked.places(found), head_batch)
 
 
 class _FoundSites:
@@ -113,9 +100,9 @@ def export(
     """Write `model` to `path`, atomically, in the format its suffix names: .safetensors, .pt, .onnx.
 
     An ONNX file has a dynamic batch of pictures of `input_size` (channels, height, width) and is compared with the
-    model in onnxruntime first; a miss raises VerificationError and leaves no file. Of a segmentation model,
-    `onnx_outputs` "all" also writes the auxiliary output. Returns path, format and, for ONNX, the largest difference of
-    the logits.
+    model in onnxruntime first, any other is read back and must hold the same bits; a miss raises VerificationError and
+    leaves no file. Of a segmentation model, `onnx_outputs` "all" also writes the auxiliary output. Returns path, format
+    and, for ONNX, the largest difference of the logits, else the content hash of the file.
     """
     if isinstance(model, GraftedModel):
         raise UsageError("the model is grafted", hint="export strip(grafted)")
@@ -130,6 +117,8 @@ def export(
             write_torch(temporary, model.state_dict())
         else:
             write_safetensors(temporary, model.state_dict())
+        if kind != "onnx":
+            document["content_hash"] = prove_file(temporary, content_hash(model.state_dict()), layout_of(model))
     return document
 
 

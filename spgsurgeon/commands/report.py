@@ -12,11 +12,13 @@ from spgsurgeon.checkpoint.writing import atomic_folder, refuse_existing, refuse
 from spgsurgeon.comparing.reading import is_comparison, read_comparison
 from spgsurgeon.comparing.records import ComparisonRecord
 from spgsurgeon.errors import UsageError
+from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.reporting.gallery import drawings_of
 from spgsurgeon.reporting.page import render_page
 from spgsurgeon.reporting.thumbnails import with_pictures
 from spgsurgeon.runs.reading import check_is_run, read_run
 from spgsurgeon.runs.records import RunRecord
+from spgsurgeon.training.run import inputs_of
 
 _PAGE, _FIGURES, _DOCUMENT = "index.html", "figures", "report.json"
 
@@ -35,8 +37,9 @@ def report(folders: Sequence[Path], output: Path = Path("report"), *, force: boo
     runs = [path for path in folders if path not in compared]
     for path in runs:
         check_is_run(path)
+    data = [path for run in runs for path in inputs_of(read_recipe(run / "recipe.yaml"), None)]
+    refuse_overwriting_input(output, [*folders, *data])
     refuse_existing(output, force=force)
-    refuse_overwriting_input(output, folders)
     names = dict(zip(folders, _names(folders), strict=True))
     records = [with_pictures(read_run(path, names[path], number), path) for number, path in enumerate(runs)]
     comparisons = [read_comparison(path, names[path], number) for number, path in enumerate(compared)]

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from spgsurgeon import __version__
-from spgsurgeon.checkpoint.folders import GraftManifest, kind_of, read_state
-from spgsurgeon.checkpoint.hashing import content_hash, layout_hash
+from spgsurgeon.checkpoint.folders import GraftManifest, kind_of, read_manifest, read_state
+from spgsurgeon.checkpoint.hashing import content_hash, layout_hash, same_bits
 from spgsurgeon.checkpoint.tensors import read_checkpoint, read_safetensors
 from spgsurgeon.checkpoint.writing import (
     atomic_file,
@@ -24,24 +24,31 @@ from spgsurgeon.checkpoint.writing import (
     write_safetensors,
     write_torch,
 )
-from spgsurgeon.commands.graft import regraft
 from spgsurgeon.commands.modules import FORMATS, SUFFIXES, format_of
-from spgsurgeon.errors import UsageError, VerificationError, did_you_mean
+from spgsurgeon.errors import SurgeonError, UsageError, VerificationError, did_you_mean
 from spgsurgeon.exporting.card import model_card
 from spgsurgeon.exporting.onnx_file import check_outputs, export_onnx
 from spgsurgeon.loading.locating import resolve_folder
 from spgsurgeon.loading.opening import OpenedModel, open_model, state_of
+from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.models.libraries.building import load_model
 from spgsurgeon.models.libraries.identity import Identity
+from spgsurgeon.models.libraries.registry import library
 from spgsurgeon.models.sites.search import run_in_eval
+from spgsurgeon.models.sites.transformers_heads import CHOICE, PIPELINES
 from spgsurgeon.models.sites.transformers_sites import is_of_transformers
-from spgsurgeon.replicas.grafted import detach, layout_of
+from spgsurgeon.recipe.reading import read_recipe
+from spgsurgeon.replicas.grafted import detach, layout_of, layout_of_state
+from spgsurgeon.replicas.kinds import replicas_from
 from spgsurgeon.replicas.outputs import outputs_of
 from spgsurgeon.runs.folder import recipe_of
-from spgsurgeon.surgery.attaching import replicas_from, step_labels
-from spgsurgeon.surgery.proof import Inputs, Layout, example_inputs, prove_strip
+from spgsurgeon.surgery.grafting import regraft
+from spgsurgeon.surgery.proof import Inputs, Layout, example_inputs, prove_file, prove_strip
+from spgsurgeon.tasks.metrics import LOSS
+from spgsurgeon.tasks.registry import TASKS
+from spgsurgeon.tasks.task import Task
+from spgsurgeon.training.run import inputs_of
 
-METRICS = ("top1", "top5", "mean_iou", "pixel_accuracy")  # percentages that a card shows
 _FILES = {"safetensors": "model.safetensors", "pt": "model.pt", "onnx": "model.onnx"}
 
 
@@ -56,12 +63,16 @@ class _OnnxOptions:
 
 @dataclass(frozen=True)
 class _Patient:
-    """What is known of a base whose replicas were taken down, apart from its weights."""
+    """What is known of a base whose replicas were taken down, apart from its weights.
+
+    `written` is the layout of its files, which is not that of the module if the library leaves out shared weights.
+    `task` is None if the package has none for it.
+    """
 
     identity: Identity
-    task: str
+    task: Task | None
     manifest: GraftManifest
-    trp: dict[str, Any]
+    replicas: str | None
     config: dict[str, Any]
     input_size: tuple[int, int, int] | None
     companions: dict[str, bytes]
@@ -70,6 +81,7 @@ class _Patient:
     grafted_outputs: tuple[Tensor, ...]
     inputs: Inputs
     layout: Layout
+    written: Layout
 
     @property
     def of_transformers(self) -> bool:
@@ -93,10 +105,10 @@ def strip_folder(
     `output` is a folder, or a single file where it ends in .safetensors, .pt or .onnx; `exports` names the formats
     (default: safetensors, or the file's own). Of an ONNX file, `opset`, the `image_size` (height, width) of its
     pictures in pixels (default: the model's own) and its outputs, "main" or "all", can be chosen. The proof: the layout
-    is the original's (and that of the model `reference`, if given), nothing of the graft is left, and the model read
-    back from the written file gives the grafted model's outputs bit for bit; an ONNX file agrees with it to float
-    rounding. Returns the document of `strip --json`; raises VerificationError, and writes nothing, where any of it
-    fails.
+    is the original's (and that of the model `reference`, if given), nothing of the graft is left, the written file has
+    the same bits when it is read back, and the model read from it gives the grafted model's outputs bit for bit; an
+    ONNX file agrees with it to float rounding. Returns the document of `strip --json`; raises VerificationError, and
+    writes nothing, where any of it fails.
     """
     formats, single = _formats(output, exports)
     onnx = _OnnxOptions(opset, image_size, onnx_outputs)
@@ -104,8 +116,9 @@ def strip_folder(
         _refuse_options(onnx)
     check_outputs(onnx.outputs or "main")
     document = output.with_name(output.name + ".json") if single and formats == ["onnx"] else None
-    for written in (output, document) if document else (output,):
-        refuse_overwriting_input(written, [source])
+    written = (output, document) if document else (output,)
+    for path in written:
+        refuse_overwriting_input(path, [source, *_behind(source)])
     refuse_existing(output, force=force)
     module, patient = _take_down(source, weights)
     proof = {"layout_is_the_originals": True}
@@ -126,8 +139,7 @@ def strip_folder(
         for kind, path in paths.items():
             report = reports[kind] or _prove(path, patient)
             proof |= report.pop("proof")
-            named = {"path": str(output if single else output / _FILES[kind]), "format": kind}
-            outputs.append({**named, "content_hash": patient.content_hash, **report})
+            outputs.append({"path": str(output if single else output / _FILES[kind]), "format": kind, **report})
         if not single:
             write_json(temporary / "config.json", patient.config)
             if patient.of_transformers and "safetensors" in formats:
@@ -138,7 +150,22 @@ def strip_folder(
             (temporary / "README.md").write_text(card, encoding="utf-8")
         if proof_file is not None:
             write_json(proof_file, {**outputs[0], "proof": proof, "package_version": __version__})
-    return {"outputs": outputs, "proof": proof, "proven": True, "notes": [*patient.notes, *_no_gain(source)]}
+    return {
+        "outputs": outputs,
+        "proof": proof,
+        "proven": True,
+        "notes": [*patient.notes, *_no_gain(source, patient.task)],
+    }
+
+
+def _behind(source: Path) -> list[Path]:
+    """Return the files and folders that a grafted folder or a run came from, as far as they are known and there."""
+    found: list[Path] = []
+    with suppress(SurgeonError):  # what is wrong with the source is said when it is opened
+        found.append(Path(read_manifest(resolve_folder(source)).base["source"]))
+        if kind_of(source) == "run":
+            found += inputs_of(read_recipe(source / "recipe.yaml"), None)
+    return [path for path in found if path.exists()]
 
 
 def _formats(output: Path, exports: Sequence[str]) -> tuple[list[str], bool]:
@@ -173,7 +200,7 @@ def _take_down(source: Path, weights: str | None) -> tuple[nn.Module, _Patient]:
             hint="give a run, or what `spgsurgeon graft` wrote",
         )
     folder = resolve_folder(source)
-    opened = open_model(str(folder), weights=weights)
+    opened = open_model(ModelRequest(str(folder), weights=weights))
     assert opened.manifest is not None
     grafted = regraft(opened, read_safetensors(folder / "temporary.safetensors")[0])
     inputs = example_inputs(opened)
@@ -184,9 +211,9 @@ def _take_down(source: Path, weights: str | None) -> tuple[nn.Module, _Patient]:
         raise VerificationError("keys, order, shapes or dtypes are not those of the model that was grafted (law 3)")
     return base, _Patient(
         identity=opened.identity,
-        task=opened.task,
+        task=TASKS.get(opened.task_name),
         manifest=opened.manifest,
-        trp=_replicas(opened, opened.manifest.trp),
+        replicas=_replicas(opened),
         config=opened.config(),
         input_size=None if is_of_transformers(base) else opened.preprocessing.input_size,
         companions=opened.beside(),
@@ -195,18 +222,19 @@ def _take_down(source: Path, weights: str | None) -> tuple[nn.Module, _Patient]:
         grafted_outputs=outputs,
         inputs=inputs,
         layout=layout_of(base),
+        written=layout_of_state(state),
     )
 
 
-def _replicas(opened: OpenedModel, trp: dict[str, Any]) -> dict[str, Any]:
-    """Return what the replicas were, and for those of depth also how deep the base and each of them is."""
-    if trp["kind"] != "depth":
-        return trp
-    return trp | {f"depth in {opened.depth_site.unit}": step_labels(opened, replicas_from(trp))}
+def _replicas(opened: OpenedModel) -> str | None:
+    """Return what the replicas were, in words; None for a control, which had none."""
+    assert opened.manifest is not None
+    replicas = replicas_from(opened.manifest.trp)
+    return None if replicas.control else replicas.words_on(opened)
 
 
 def _compare_layout(patient: _Patient, reference: str, output: Path) -> None:
-    opened = open_model(reference)
+    opened = open_model(ModelRequest(reference))
     refuse_overwriting_input(output, opened.paths())
     layout = layout_of(opened.module)
     if layout == patient.layout:
@@ -219,7 +247,11 @@ def _compare_layout(patient: _Patient, reference: str, output: Path) -> None:
 
 
 def _write(kind: str, path: Path, module: nn.Module, patient: _Patient, onnx: _OnnxOptions) -> dict[str, Any] | None:
-    """Write one format; return its report if writing proved it, as it does for ONNX."""
+    """Write one format; return its report if writing proved it, as it does for ONNX.
+
+    The content hash of an ONNX file is that of the weights it was made from: it need not hold them as they are. Its
+    bytes have a hash as well.
+    """
     if kind == "onnx":
         if patient.input_size is None:
             raise UsageError(
@@ -230,6 +262,8 @@ def _write(kind: str, path: Path, module: nn.Module, patient: _Patient, onnx: _O
         size = (channels, *(onnx.image_size or (height, width)))
         report = export_onnx(module, path, size, outputs=onnx.outputs or "main", opset=onnx.opset)
         return {
+            "content_hash": patient.content_hash,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
             "largest_difference": report.largest_difference,
             "logits_scale": report.logits_scale,
             "opset": report.opset,
@@ -244,10 +278,16 @@ def _write(kind: str, path: Path, module: nn.Module, patient: _Patient, onnx: _O
 
 def _prove(path: Path, patient: _Patient) -> dict[str, Any]:
     """Read a written file back and prove it; return its report."""
+    content_hash = prove_file(path, patient.content_hash, patient.written)
     stripped = _read_back(path, patient)
     proof = prove_strip(patient.grafted_outputs, stripped, patient.layout, patient.inputs)
     outputs = zip(outputs_of(run_in_eval(stripped, patient.inputs)), patient.grafted_outputs, strict=True)
-    return {"largest_difference": max((a - b).abs().max().item() for a, b in outputs), "proof": proof}
+    difference = max((a - b).abs().max().item() for a, b in outputs)
+    return {
+        "content_hash": content_hash,
+        "largest_difference": difference,
+        "proof": proof | {"file_read_back_equal": True},
+    }
 
 
 def _read_back(path: Path, patient: _Patient) -> nn.Module:
@@ -261,7 +301,7 @@ def _prove_from_pretrained(folder: Path, patient: _Patient) -> dict[str, bool]:
 
     dtype = patient.config.get("dtype") or patient.config.get("torch_dtype")
     outputs = outputs_of(run_in_eval(from_folder(patient.identity, folder, dtype), patient.inputs))
-    if not all(map(torch.equal, outputs, patient.grafted_outputs)):
+    if not all(map(same_bits, outputs, patient.grafted_outputs)):
         raise VerificationError("what from_pretrained makes of the written folder gives other outputs")
     return {"from_pretrained_equal": True}
 
@@ -271,47 +311,51 @@ def _public_name(source: str) -> str:
     return Path(source).name if Path(source).is_absolute() else source
 
 
-def _percentages(scores: dict[str, Any]) -> dict[str, float]:
-    return {metric: scores[metric] for metric in METRICS if metric in scores}
-
-
-def _scores(source: Path) -> dict[str, dict[str, float]] | None:
-    """Return a run's percentages, original and best; None for a folder that was grafted only."""
-    if kind_of(source) != "run":
+def _scores(source: Path, task: Task | None) -> dict[str, dict[str, float]] | None:
+    """Return the scores that a card shows, original and best; None for a folder that was grafted only."""
+    if task is None or kind_of(source) != "run":
         return None
     counters = read_state(resolve_folder(source))["counters"]
-    return {when: _percentages(counters[when]) for when in ("original", "best")}
+    shown = [metric.name for metric in task.metrics if metric != LOSS and metric.name in counters["best"]]
+    return {when: {name: counters[when][name] for name in shown} for when in ("original", "best")}
 
 
-def _no_gain(source: Path) -> list[str]:
+def _no_gain(source: Path, task: Task | None) -> list[str]:
     """Return the note that the retraining has not helped by its own scores, where it has not."""
-    scores = _scores(source)
-    if scores is None:
+    scores = _scores(source, task)
+    if task is None or scores is None:
         return []
-    metric = next(iter(scores["best"]))
-    original, best = scores["original"][metric], scores["best"][metric]
-    said = "worse than the original" if best < original else "no gain"
-    return [] if best > original else [f"{said}: the run's best {metric} is {best:.3f}, the original's {original:.3f}"]
+    metric = task.primary
+    original, best = (scores[when][metric.name] for when in ("original", "best"))
+    if metric.better(best, original):
+        return []
+    said = "worse than the original" if metric.better(original, best) else "no gain"
+    return [f"{said}: the run's best {metric.name} is {best:.3f}, the original's {original:.3f}"]
 
 
-def _builder_arguments(patient: _Patient) -> dict[str, Any]:
-    """Return what the library's own builder needs to be told, where its defaults are others than ours."""
-    auxiliary = patient.task == "segmentation" and len(patient.grafted_outputs) > 1
-    return ({"aux_loss": True} if auxiliary else {}) | patient.identity.model_args
+def _in_the_hub(patient: _Patient) -> dict[str, Any]:
+    """Return what a card says of the task in the Hub's words, and how the model is used."""
+    if patient.of_transformers:
+        name = library("transformers").task(patient.identity.architecture)
+        pipeline = "" if name == CHOICE else f'predict = transformers.pipeline("{PIPELINES[name]}", model=".")\n'
+        return {"pipeline_tag": PIPELINES[name], "usage": pipeline}  # there is no pipeline that chooses
+    assert patient.task is not None
+    return {"pipeline_tag": patient.task.pipeline_tag, "usage": patient.task.usage}
 
 
 def _card(patient: _Patient, source: Path, proof: dict[str, bool], formats: Sequence[str]) -> str:
     manifest, identity = patient.manifest, patient.identity
-    recipe, scores = (recipe_of(source) if kind_of(source) == "run" else None), _scores(source)
+    recipe, scores = (recipe_of(source) if kind_of(source) == "run" else None), _scores(source, patient.task)
     return model_card(
         architecture=identity.architecture,
         library=identity.library,
         num_classes=identity.num_classes,
-        model_args=_builder_arguments(patient),
-        trp=patient.trp,
-        task=patient.task,
+        builder_arguments=library(identity.library).builder_arguments(identity, len(patient.grafted_outputs)),
+        replicas=patient.replicas,
+        **_in_the_hub(patient),
         recipe=recipe,
         scores=scores,
+        higher_is_better=patient.task is None or patient.task.primary.higher_is_better,
         proof=dict(proof),
         content_hash=patient.content_hash,
         base_source=_public_name(manifest.base["source"]),

@@ -11,20 +11,29 @@ from typing import Any
 from spgsurgeon.errors import RecipeError, UsageError, did_you_mean
 from spgsurgeon.recipe.data_section import HOLDOUT
 from spgsurgeon.recipe.reading import read_recipe
-from spgsurgeon.recipe.schema import CONTROLS, Recipe, TrpSection
+from spgsurgeon.recipe.schema import Recipe
+from spgsurgeon.replicas import kinds
+from spgsurgeon.replicas.kinds.kind import ReplicaKind
 
 PLAIN, SEARCH = "plain", "search"
 
-BUILT_IN: dict[str, Callable[[TrpSection], dict[str, Any]]] = {
-    PLAIN: lambda trp: {"trp.kind": "none"},
+
+def _kept(replicas: ReplicaKind, kind: str, *keys: str) -> dict[str, Any]:
+    """Return a trp section of another kind with the settings `keys` of these replicas, or else its own defaults."""
+    own = kinds.kind_named(kind).model_fields
+    return {"trp": {"kind": kind} | {key: getattr(replicas, key, own[key].default) for key in keys}}
+
+
+BUILT_IN: dict[str, Callable[[ReplicaKind], dict[str, Any]]] = {
+    PLAIN: lambda trp: {"trp.kind": kinds.PLAIN},
     "spg": lambda trp: {},
     "spg-step": lambda trp: {"objective.form": "step"},
     "spg-episode": lambda trp: {"objective.form": "episode"},
     "spg-episode-mean": lambda trp: {"objective.form": "episode-mean"},
-    "dropout": lambda trp: {"trp": {"kind": "fixed-dropout", "rate": trp.rate}},
-    SEARCH: lambda trp: {"trp": {"kind": "fixed-dropout"}},  # and the rate that it finds
+    "dropout": lambda trp: _kept(trp, "fixed-dropout", "rate"),
+    SEARCH: lambda trp: _kept(trp, "fixed-dropout"),  # and the rate that it finds
     "rollouts": lambda trp: {"trp.rollouts": True},
-    "depth": lambda trp: {"trp": {"kind": "depth", "replicas": trp.replicas}},
+    "depth": lambda trp: _kept(trp, "depth", "replicas"),
 }
 """What each arm changes in a recipe with these replicas. `plain` is what the others are measured against."""
 
@@ -95,7 +104,7 @@ def _settle_arms(names: Sequence[str], source: str | Path, overrides: Sequence[s
             raise UsageError(f"there is no arm {name!r}", hint=near or f"there are {known}; compare.arms adds others")
         if names.count(name) > 1:
             raise UsageError(f"arm {name} is given twice")
-        if recipe.trp.kind in CONTROLS and name in _NEED_REPLICAS:
+        if recipe.trp.control and name in _NEED_REPLICAS:
             raise UsageError(
                 f"arm {name} would have no replicas, as the recipe has none (trp.kind is {recipe.trp.kind})",
                 hint="give a recipe with replicas; the other arms leave them out by themselves",

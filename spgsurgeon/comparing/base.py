@@ -11,41 +11,48 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spgsurgeon.checkpoint.folders import read_manifest, read_state
+from spgsurgeon.checkpoint.hashing import content_hash
 from spgsurgeon.checkpoint.writing import write_json, write_safetensors
-from spgsurgeon.commands.evaluate import check_classes, check_task
+from spgsurgeon.data.classes import check_classes
 from spgsurgeon.data.opening import open_data, open_training
 from spgsurgeon.data.sources.source import Source
 from spgsurgeon.data.subsets import Subset
 from spgsurgeon.errors import SurgeonError
 from spgsurgeon.loading.locating import resolve_folder
 from spgsurgeon.loading.opening import OpenedModel, open_model, state_of
-from spgsurgeon.recipe.data_section import HOLDOUT, MASKS, DataSection
+from spgsurgeon.loading.request import ModelRequest
+from spgsurgeon.recipe.data_section import HOLDOUT, DataSection, samples_of
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.recipe.schema import Recipe
+from spgsurgeon.replicas.grafted import layout_of_state
+from spgsurgeon.surgery.proof import prove_file
 
 WEIGHTS = "model.safetensors"
 
 
-def open_base(model: str, recipe: Recipe, *, random_weights: bool, **options: Any) -> OpenedModel:
+def open_base(request: ModelRequest, recipe: Recipe) -> OpenedModel:
     """Return the model that all arms start from; a random one has as many classes as the data.
 
     Raises UsageError where it has other classes or another task than the data.
     """
     train = open_data(recipe.data).train
     classes = len(train.classes)
-    if random_weights and options.get("num_classes") is None:
-        options["num_classes"] = classes
-    opened = open_model(model, random_seed=recipe.training.seed if random_weights else None, **options)
-    check_task(opened.task, recipe.data.source in MASKS, model)
+    opened = open_model(request.for_data_of(classes))
+    opened.task.check_samples(samples_of(recipe.data.source), request.model)
     hint = f"the same command with --num-classes {classes} gives it a new, untrained head"
-    check_classes(train, opened.identity.num_classes, model, hint=hint)
+    check_classes(train, opened.identity.num_classes, request.model, hint=hint)
     return opened
 
 
 def write_base(folder: Path, opened: OpenedModel) -> None:
-    """Write the base as a folder of the Hub's layout, which every run of the comparison reads."""
+    """Write the base as a folder of the Hub's layout, which every run of the comparison reads.
+
+    Raises VerificationError where the weights, read back, are others.
+    """
     folder.mkdir()
-    write_safetensors(folder / WEIGHTS, state_of(opened.module))
+    state = state_of(opened.module)
+    write_safetensors(folder / WEIGHTS, state)
+    prove_file(folder / WEIGHTS, content_hash(state), layout_of_state(state))
     write_json(folder / "config.json", opened.config())
     for name, content in opened.beside().items():
         (folder / name).write_bytes(content)

@@ -10,11 +10,12 @@ from spgsurgeon.comparing.arms import PLAIN, Lineup
 from spgsurgeon.comparing.plan import BASE, RESULTS, Plan
 from spgsurgeon.comparing.pool import Crew
 from spgsurgeon.comparing.runs import (
+    Assignment,
     Result,
     Run,
-    Task,
     add_result,
     mean_validation,
+    merit,
     perform,
     rate_of,
     read_results,
@@ -25,9 +26,9 @@ from spgsurgeon.comparing.scores import Scored, against_plain, score
 from spgsurgeon.errors import SurgeonError
 from spgsurgeon.recipe.data_section import HOLDOUT
 from spgsurgeon.recipe.schema import Recipe
+from spgsurgeon.tasks.registry import task_scored_by
 
 _GROWTH, _MOST_GROWTH = 3.0, 4  # of an `auto` one: the next value is so many times the last, so many times a side
-_BROKEN_OFF = float("-inf")
 _NO_DIFFERENCE: dict[str, Any] = {"difference": None, "verdict": None}
 
 Say = Callable[[str], None]
@@ -38,6 +39,7 @@ class Comparison:
 
     def __init__(self, output: Path, lineup: Lineup, plan: Plan, crew: Crew, say: Say) -> None:
         self.output, self.plan = output, plan
+        self._metric = task_scored_by(plan.metric).primary
         self._lineup, self._recipe = lineup, lineup.recipe
         self._arms = {arm.name: arm for arm in lineup.arms}
         self._crew, self._say = crew, say
@@ -62,7 +64,9 @@ class Comparison:
         missing = [run for run in runs if not self._is_done(run)]
         if len(missing) < len(runs):
             self._say(f"{len(runs) - len(missing)} of {len(runs)} runs are done")
-        for number, result in enumerate(self._crew.call(perform, [(self._task(run),) for run in missing]), start=1):
+        for number, result in enumerate(
+            self._crew.call(perform, [(self._assignment(run),) for run in missing]), start=1
+        ):
             add_result(self.output / RESULTS, result)
             self.results[result.run] = result
             self._say(f"{len(runs) - len(missing) + number} of {len(runs)} runs: {self._outcome(result)}")
@@ -71,27 +75,30 @@ class Comparison:
         result = self.results.get(run)
         return result is not None and (result.validation is None or (self.output / result.folder).is_dir())
 
-    def _task(self, run: Run) -> Task:
+    def _assignment(self, run: Run) -> Assignment:
         own = [f"data.eval={HOLDOUT}", f"training.optimizer.lr={self._rate(run.multiple)}", f"training.seed={run.seed}"]
         epochs = self.plan.epochs[run.arm]
         overrides = (*self._lineup.overrides, *self._arms[run.arm].overrides, *own, f"training.epochs={epochs}")
-        return Task(run, self.output, self.output / BASE, self._lineup.source, overrides, epochs)
+        return Assignment(run, self.output, self.output / BASE, self._lineup.source, overrides, epochs)
 
     def _rate(self, multiple: float) -> float:
         return rate_of(self._recipe, multiple)
 
     def _outcome(self, result: Result) -> str:
-        run = result.run
-        found = f"{result.validation[self.plan.metric]:.2f} %" if result.validation else f"none, {result.trouble}"
+        run, scores, metric = result.run, result.validation, self._metric
+        found = metric.written(scores[metric.name], 2) if scores else f"none, {result.trouble}"
         return f"{run.arm}, learning rate {self._rate(run.multiple):g}, seed {run.seed}: {found}"
 
-    def _validation(self, arm: str, multiple: float) -> tuple[float, float]:
-        return mean_validation(results_of(self.results, arm, multiple), self.plan.metric)
+    def _validation(self, arm: str, multiple: float) -> float | None:
+        return mean_validation(results_of(self.results, arm, multiple), self._metric)
+
+    def _most_merit(self, arm: str, multiples: Sequence[float]) -> float:
+        return max(multiples, key=lambda multiple: merit(results_of(self.results, arm, multiple), self._metric))
 
     def _best(self, arm: str, multiples: Sequence[float]) -> float:
         """Return the learning rate that an arm is scored with, by the mean over all seeds."""
-        best = max(multiples, key=lambda multiple: self._validation(arm, multiple))
-        if self._validation(arm, best)[0] == _BROKEN_OFF:
+        best = self._most_merit(arm, multiples)
+        if self._validation(arm, best) is None:
             trouble = next(result.trouble for result in results_of(self.results, arm) if result.trouble)
             raise SurgeonError(
                 f"arm {arm} met NaN or infinity at every learning rate: {trouble}",
@@ -101,7 +108,7 @@ class Comparison:
 
     def _beyond_the_edges(self, multiples: Sequence[float]) -> list[float]:
         """Return the learning rates to try next, for all arms, as the best of one has none on one side."""
-        best = {max(multiples, key=lambda multiple: self._validation(arm, multiple)) for arm in self._arms}
+        best = {self._most_merit(arm, multiples) for arm in self._arms}
         low, high, first = min(multiples), max(multiples), self.plan.first_multiples
         below = sum(multiple < first[0] for multiple in multiples)
         above = sum(multiple > first[-1] for multiple in multiples)
@@ -120,11 +127,10 @@ class Comparison:
         return found["", 0], {name: [found[name, seed] for seed in self.plan.seeds] for name in self._arms}
 
     def _document(self, original: Scored, scored: dict[str, list[Scored]]) -> dict[str, Any]:
-        metric = self.plan.metric
-        arms = {}
+        metric, task, arms = self.plan.metric, task_scored_by(self.plan.metric), {}
         for name in self._arms:
             scores = [one.scores[metric] for one in scored[name]]
-            means = {m: self._validation(name, m)[0] for m in self.multiples}
+            means = {m: self._validation(name, m) for m in self.multiples}
             results = [result for m in self.multiples for result in results_of(self.results, name, m)]
             arms[name] = {
                 "overrides": self._arms[name].changes,
@@ -133,17 +139,14 @@ class Comparison:
                 "validation": means[self.chosen[name]],
                 "scores": scores,
                 "mean": sum(scores) / len(scores),
-                **(_NO_DIFFERENCE if name == PLAIN else against_plain(scored[PLAIN], scored[name], metric)),
+                **(_NO_DIFFERENCE if name == PLAIN else against_plain(scored[PLAIN], scored[name], task)),
                 "at_edge": self.chosen[name] in (self.multiples[0], self.multiples[-1]),
                 "runs": len(results),
                 "steps": sum(result.steps for result in results),
                 "epochs": self.plan.epochs[name],
                 "share_of_plains_time": self.plan.share_of_plains_time(name),
                 "broken_off": sum(result.validation is None for result in results),
-                "learning_rates": [
-                    {"learning_rate": self._rate(m), "validation": None if mean == _BROKEN_OFF else mean}
-                    for m, mean in means.items()
-                ],
+                "learning_rates": [{"learning_rate": self._rate(m), "validation": mean} for m, mean in means.items()],
                 "valid_share": self._valid_share(name),
             }
         return {

@@ -22,9 +22,10 @@ from spgsurgeon.comparing.pool import one_thread
 from spgsurgeon.comparing.runs import folder_of
 from spgsurgeon.data.opening import open_data
 from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
-from spgsurgeon.recipe.data_section import HOLDOUT, MASKS
-from spgsurgeon.tasks.scoring import METRIC
-from spgsurgeon.training.run import FREE_KEYS, time_steps, train
+from spgsurgeon.recipe.data_section import HOLDOUT
+from spgsurgeon.recipe.schema import Recipe
+from spgsurgeon.runs.resuming import FREE_KEYS
+from spgsurgeon.training.run import time_steps, train
 
 PLAN, DOCUMENT, COSTS, RESULTS = "compare-plan.json", "compare.json", "costs.json", "results.jsonl"
 """Files of a comparison's folder: how it was started, what it found, what it cost, and a line a run that is done."""
@@ -62,6 +63,8 @@ class Plan:
     step_seconds: dict[str, float] | None = None
     taken_over: list[float] = field(default_factory=list)
     base_seen: dict[str, int] | None = None
+    data: dict[str, Any] | None = None
+    """Summaries of what is trained and scored on, by split; None where an earlier version began it."""
 
     @property
     def first_multiples(self) -> list[float]:
@@ -94,7 +97,6 @@ def complete(plan: Plan, base: Path, lineup: Lineup) -> dict[str, dict[str, Any]
     With a budget of seconds an arm has as many epochs as cost the same, by steps measured here, as plain's.
     """
     recipe = lineup.recipe
-    plan.metric = METRIC["segmentation" if recipe.data.source in MASKS else "classification"]
     scored_on = open_data(recipe.data).evaluation
     plan.scored_on = scored_on.name
     if len(plan.seeds) == 1 and len(scored_on) < 2:
@@ -108,6 +110,7 @@ def complete(plan: Plan, base: Path, lineup: Lineup) -> dict[str, dict[str, Any]
         with _about(arm, base, plan.model):
             overrides, trial = _overrides(lineup, arm), base.parent / "trial"
             trials[arm.name] = train(str(base), recipe=lineup.source, overrides=overrides, output=trial, dry_run=True)
+    plan.metric = trials[PLAIN]["metric"]
     epochs = recipe.training.epochs
     plan.epochs = {arm.name: epochs for arm in lineup.arms}
     if plan.budget == "seconds":
@@ -166,6 +169,7 @@ def started_plan(asked: Plan, earlier: Plan, output: Path) -> Plan:
     "auto", which goes on from it: the runs are the same ones, and more.
     """
     one, other = ({key: asdict(each)[key] for key in _ASKED} for each in (asked, earlier))
+    other["recipe"] = _as_written_now(earlier.recipe)
     differing = [key for key in _differing(one, other) if key.removeprefix("recipe.") not in FREE_KEYS]
     grid, before = asked.learning_rates, earlier.learning_rates
     if grid != "auto" and (before == "auto" or not set(grid) >= set(before)):
@@ -178,6 +182,14 @@ def started_plan(asked: Plan, earlier: Plan, output: Path) -> Plan:
     if grid == before:
         return earlier
     return replace(earlier, learning_rates=grid, taken_over=earlier.first_multiples if grid == "auto" else [])
+
+
+def _as_written_now(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe with the keys that are written out now, which were others when the comparison was started."""
+    try:
+        return Recipe.model_validate(recipe).model_dump(mode="json")
+    except ValidationError:
+        return recipe
 
 
 def _differing(one: Any, other: Any, path: str = "") -> list[str]:

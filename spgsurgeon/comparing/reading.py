@@ -12,6 +12,7 @@ from spgsurgeon.comparing.plan import COSTS, DOCUMENT, PLAN, RESULTS, Plan, read
 from spgsurgeon.comparing.records import ComparisonCosts, ComparisonDocument, ComparisonRecord, Trial
 from spgsurgeon.comparing.runs import Result, Run, mean_validation, read_results, results_of
 from spgsurgeon.errors import DamagedFileError
+from spgsurgeon.tasks.registry import task_scored_by
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -88,7 +89,7 @@ def _trials(plan: Plan, results: dict[Run, Result], arm: str) -> list[Trial]:
     for multiple in sorted({run.multiple for run in results if run.arm == arm}):
         done = results_of(results, arm, multiple)
         whole = [result for result in done if result.validation is not None]
-        mean = mean_validation(whole, plan.metric)[0] if whole else None
+        mean = mean_validation(whole, task_scored_by(plan.metric).primary)
         trials.append(Trial(float(f"{_rate(plan) * multiple:.6g}"), len(done), mean, len(done) - len(whole)))
     return trials
 

@@ -6,9 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, FiniteFloat, model_validator
+from pydantic import AfterValidator, BaseModel, Field, FiniteFloat, model_validator
 
+from spgsurgeon.errors import UsageError
 from spgsurgeon.runs.records import Count
+from spgsurgeon.tasks.registry import task_scored_by
+
+
+def _known_metric(name: str) -> str:
+    try:
+        return task_scored_by(name).primary.name
+    except UsageError as error:
+        raise ValueError(error.message) from error
 
 
 class Difference(BaseModel):
@@ -63,7 +72,7 @@ class ComparisonDocument(BaseModel):
     original: FiniteFloat
     base_seen: SeenPictures | None = None
     seeds: Annotated[list[int], Field(min_length=1)]
-    metric: Literal["top1", "mean_iou"]
+    metric: Annotated[str, AfterValidator(_known_metric)]
     chosen_on: str
     scored_on: str
     samples: Count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -16,9 +17,11 @@ from spgsurgeon.errors import SurgeonError
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.runs.folder import last_of
 from spgsurgeon.runs.records import read_epochs
-from spgsurgeon.tasks.scoring import Scores
+from spgsurgeon.runs.resuming import FREE_KEYS
+from spgsurgeon.tasks.metrics import LOSS, Metric
+from spgsurgeon.tasks.task import Scores
 from spgsurgeon.training.number_guard import NonFiniteError
-from spgsurgeon.training.run import FREE_KEYS, train
+from spgsurgeon.training.run import train
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ def rate_of(recipe: Recipe, multiple: float) -> float:
 
 
 @dataclass(frozen=True)
-class Task:
+class Assignment:
     """A run and all that it takes; `overrides` are complete, learning rate and seed included."""
 
     run: Run
@@ -73,36 +76,36 @@ class Result:
     trouble: str | None = None
 
 
-def perform(task: Task) -> Result:
+def perform(given: Assignment) -> Result:
     """Do the run, or what is left of it: one that has begun goes on from its last checkpoint."""
     try:
-        return _search(task) if task.run.arm == SEARCH else _train(task)
+        return _search(given) if given.run.arm == SEARCH else _train(given)
     except SurgeonError as error:
-        error.message = f"arm {task.run.arm}, seed {task.run.seed}: {error.message}"
+        error.message = f"arm {given.run.arm}, seed {given.run.seed}: {error.message}"
         raise
 
 
-def _search(task: Task) -> Result:
-    folder = task.output / task.run.folder
-    found = search(folder, str(task.base), task.recipe, task.overrides, task.epochs, task.run.seed)
+def _search(given: Assignment) -> Result:
+    folder = given.output / given.run.folder
+    found = search(folder, str(given.base), given.recipe, given.overrides, given.epochs, given.run.seed)
     trials = [cost(trial) for trial in found.trials]
     steps, seconds = sum(steps for steps, _ in trials), sum(seconds for _, seconds in trials)
-    return Result(task.run, found.best, str(found.folder.relative_to(task.output)), steps, seconds, found.trouble)
+    return Result(given.run, found.best, str(found.folder.relative_to(given.output)), steps, seconds, found.trouble)
 
 
-def _train(task: Task) -> Result:
-    folder = task.output / task.run.folder
+def _train(given: Assignment) -> Result:
+    folder = given.output / given.run.folder
     best, trouble = None, None
     try:
         if folder.exists() and last_of(folder) is not None:
-            free = [override for override in task.overrides if override.partition("=")[0] in FREE_KEYS]
+            free = [override for override in given.overrides if override.partition("=")[0] in FREE_KEYS]
             best = train(output=folder, overrides=free, resume=True)["best"]
         else:  # also where it was killed before its first checkpoint
-            base, overrides = str(task.base), task.overrides
-            best = train(base, recipe=task.recipe, overrides=overrides, output=folder, force=True)["best"]
+            base, overrides = str(given.base), given.overrides
+            best = train(base, recipe=given.recipe, overrides=overrides, output=folder, force=True)["best"]
     except NonFiniteError as error:
         trouble = error.message
-    return Result(task.run, best, str(task.run.folder), *cost(folder), trouble)
+    return Result(given.run, best, str(given.run.folder), *cost(folder), trouble)
 
 
 def cost(folder: Path) -> tuple[int, float]:
@@ -144,13 +147,22 @@ def results_of(results: dict[Run, Result], arm: str, multiple: float | None = No
     return sorted(found, key=lambda result: (result.run.multiple, result.run.seed))
 
 
-def mean_validation(results: Iterable[Result], metric: str) -> tuple[float, float]:
-    """Return the mean score and, to tell ties apart, minus the mean loss; minus infinity where a run broke off."""
+def mean_validation(results: Iterable[Result], metric: Metric) -> float | None:
+    """Return the mean score; None where a run broke off."""
+    return _mean(results, metric.name)
+
+
+def merit(results: Iterable[Result], metric: Metric) -> tuple[float, float]:
+    """Return what learning rates are chosen by, larger for better ones: the mean score and, in a tie, the loss."""
+    found = list(results)
+    score, loss = _mean(found, metric.name), _mean(found, LOSS.name)
+    return (-math.inf, -math.inf) if score is None or loss is None else (metric.merit(score), LOSS.merit(loss))
+
+
+def _mean(results: Iterable[Result], name: str) -> float | None:
     scores = [result.validation for result in results]
-    whole = [scored for scored in scores if scored is not None]
-    if len(whole) < len(scores) or not whole:
-        return float("-inf"), float("-inf")
-    return sum(s[metric] for s in whole) / len(whole), -sum(s["loss"] for s in whole) / len(whole)
+    whole = [scored[name] for scored in scores if scored is not None]
+    return sum(whole) / len(whole) if whole and len(whole) == len(scores) else None
 
 
 def valid_share(folder: Path) -> list[float]:

@@ -14,7 +14,9 @@ from spgsurgeon.errors import UsageError
 from spgsurgeon.runs.folder import last_of
 from spgsurgeon.runs.records import read_epochs
 from spgsurgeon.runtime.seeds import derive_seed
-from spgsurgeon.tasks.scoring import METRIC, Scores
+from spgsurgeon.tasks.metrics import LOSS
+from spgsurgeon.tasks.registry import task_of
+from spgsurgeon.tasks.task import Scores
 from spgsurgeon.training.number_guard import NonFiniteError
 from spgsurgeon.training.run import train
 
@@ -94,7 +96,7 @@ class _Halving:
             self.add(_key(metrics["evaluation"])[0])
 
     def add(self, score: float) -> None:
-        """Count a training epoch of this score."""
+        """Count a training epoch by its score, larger for a better one."""
         self.epochs += 1
         self.score = max(self.score, score)
         self._trial.report(score, self.epochs)
@@ -123,7 +125,7 @@ def _train(run: Path, base: str, recipe: str, overrides: list[str], halving: _Ha
     done = counters.get("epoch", 0) - counters.get("cold_epochs", 0)
     for epoch in read_epochs(run / "metrics.jsonl")[0]:
         if epoch.epoch <= done and epoch.evaluation is not None:
-            halving.add(_key(dict(epoch.evaluation))[0])
+            halving.add(_key(epoch.evaluation)[0])
     if halving.epochs < planned:
         train(output=run, resume=True, progress=halving)
 
@@ -134,5 +136,7 @@ def _counters(run: Path) -> dict[str, Any]:
 
 
 def _key(scores: Scores) -> tuple[float, float]:
-    """Return what trials are ordered by: the score, and of equal ones the loss."""
-    return next(scores[m] for m in METRIC.values() if scores.get(m) is not None), -scores.get("loss", 0.0)
+    """Return what trials are ordered by, larger for a better one: the score, and of equal ones the loss."""
+    task = task_of(scores)
+    assert task is not None, "a trial has the scores of its task"
+    return task.primary.merit(scores[task.primary.name]), LOSS.merit(scores.get(LOSS.name, 0.0))

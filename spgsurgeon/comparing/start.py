@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,50 +22,91 @@ from spgsurgeon.checkpoint.writing import (
 from spgsurgeon.comparing.arguments import Arguments
 from spgsurgeon.comparing.arms import Lineup
 from spgsurgeon.comparing.base import WEIGHTS, open_base, seen_by, write_base
-from spgsurgeon.comparing.plan import BASE, PLAN, RECIPE, RESULTS, Plan, complete, started_plan
+from spgsurgeon.comparing.plan import (
+    BASE,
+    COSTS,
+    DOCUMENT,
+    PLAN,
+    RECIPE,
+    RESULTS,
+    Plan,
+    complete,
+    started_plan,
+)
 from spgsurgeon.comparing.reading import is_comparison
 from spgsurgeon.comparing.runs import Run, rate_of, read_results
 from spgsurgeon.comparing.table import of_the_base
-from spgsurgeon.data.opening import decoded_pictures_in
+from spgsurgeon.data.opening import decoded_pictures_in, open_data
 from spgsurgeon.errors import UsageError
 from spgsurgeon.loading.opening import OpenedModel, state_of
+from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.recipe.shipped import find_recipe
+from spgsurgeon.runs.data_records import DATA_FILES, write_files
+from spgsurgeon.runs.resuming import check_data, records_of, summaries
+from spgsurgeon.runtime.locking import FolderLock
+from spgsurgeon.training.run import inputs_of
 
-Options = Mapping[str, Any]  # of opening the base
 DECODED = "decoded"
 """Where runs of a comparison keep decoded pictures for each other, while it lasts."""
+OF_DECODED = ("*.lock", "*/")
+"""What lies there, as patterns; see `ownership`."""
+_LATER = (
+    *(RESULTS, DOCUMENT, COSTS, DATA_FILES, "compare.md", "figures/*.png"),
+    *("runs/*/*/*/", "runs/*/*/*/*/"),  # a search has one for each trial
+    *(f"{DECODED}/{pattern}" for pattern in OF_DECODED),
+)
+"""What comes into the folder of a comparison after it was made."""
 
 
 def start(
     asked: Arguments,
     lineup: Lineup,
     output: Path,
-    options: Options,
+    request: ModelRequest,
     *,
     force: bool,
     say: Callable[[str], None],
-) -> Plan:
-    """Make the folder of a comparison in which every arm can be trained, and return its plan."""
+) -> tuple[Plan, FolderLock]:
+    """Make the folder of a comparison in which every arm can be trained, and return its plan and the lock on it."""
     if is_comparison(output) and not force:
         hint = "--resume goes on with it; --force starts it again, without what is done; or give another output"
         raise UsageError(f"there is a comparison {output} already", hint=hint)
+    refuse_overwriting_input(output, inputs_of(lineup.recipe, lineup.source))
     refuse_existing(output, force=force)
-    plan, opened = _opened_plan(asked, lineup, output, options)
+    plan, opened = _opened_plan(asked, lineup, output, request)
     for text in opened.notes:
         say(text)
     say(f"check that {', '.join(plan.arms)} can be trained on the data")
-    with atomic_folder(output, force=force) as folder:
+    with atomic_folder(output, force=force, later=_LATER) as folder:
         shutil.copyfile(find_recipe(lineup.source), folder / RECIPE)
         _settle(plan, folder, opened, lineup)
+        records = records_of(open_data(lineup.recipe.data), lineup.recipe.data)
+        plan.data = summaries(records)
+        write_files(folder, records)
         write_json(folder / PLAN, asdict(plan))
+        owned = FolderLock(folder)
+    owned.moved_to(output)
     for text in of_the_base(plan.base_seen):
         say(f"the base was {text}")
-    return plan
+    return plan, owned
 
 
-def go_on(asked: Arguments, lineup: Lineup, earlier: Plan, output: Path, options: Options) -> Plan:
-    """Return the plan of a comparison that was started before, with a wider grid where that is asked for."""
-    plan = _plan_again(asked, lineup, earlier, output, options)
+def go_on(
+    asked: Arguments, lineup: Lineup, earlier: Plan, output: Path, request: ModelRequest, say: Callable[[str], None]
+) -> Plan:
+    """Return the plan of a comparison that was started before, with a wider grid where that is asked for.
+
+    Raises UsageError where its data is no longer what it was started on; `say` is told if that can't be known.
+    """
+    plan = _plan_again(asked, lineup, earlier, output, request)
+    records = records_of(open_data(lineup.recipe.data), lineup.recipe.data)
+    if earlier.data is None:
+        say(f"{output} was begun by an earlier version, which kept no record of its data: it could not be checked")
+    else:
+        check_data(output, earlier.data, records, say)
+    if earlier.data != summaries(records):
+        write_files(output, records)
+    plan = replace(plan, data=summaries(records))
     if plan != earlier:
         with atomic_file(output / PLAN, force=True) as temporary:
             write_json(temporary, asdict(plan))
@@ -73,7 +114,7 @@ def go_on(asked: Arguments, lineup: Lineup, earlier: Plan, output: Path, options
 
 
 def preview(
-    asked: Arguments, lineup: Lineup, earlier: Plan | None, output: Path, options: Options, *, force: bool
+    asked: Arguments, lineup: Lineup, earlier: Plan | None, output: Path, request: ModelRequest, *, force: bool
 ) -> dict[str, Any]:
     """Return what a comparison would be, after the same checks, of which nothing is left.
 
@@ -82,11 +123,12 @@ def preview(
     """
     trials: dict[str, dict[str, Any]] = {}
     if earlier is None:
-        plan, opened = _opened_plan(asked, lineup, output, options)
+        refuse_overwriting_input(output, inputs_of(lineup.recipe, lineup.source))
+        plan, opened = _opened_plan(asked, lineup, output, request)
         with TemporaryDirectory() as folder:
             trials = _settle(plan, Path(folder), opened, lineup)
     else:
-        plan = _plan_again(asked, lineup, earlier, output, options)
+        plan = _plan_again(asked, lineup, earlier, output, request)
     runs = [Run(arm, m, seed) for arm in plan.arms for m in plan.first_multiples for seed in plan.seeds]
     done = read_results(output / RESULTS) if earlier else {}
     return {
@@ -124,14 +166,11 @@ def _state(output: Path, force: bool) -> str:
     return "replaced" if force and is_comparison(output) else "in the way"
 
 
-def _opened_plan(asked: Arguments, lineup: Lineup, output: Path, options: Options) -> tuple[Plan, OpenedModel]:
-    """Return the plan as it is asked for, and the base. Raises UsageError where none is named, or lies in `output`."""
-    model = asked.model or lineup.recipe.model
-    if model is None:
-        raise UsageError("neither the command nor the recipe names a model", hint="spgsurgeon compare MODEL --recipe …")
-    opened = open_base(model, lineup.recipe, **options)
+def _opened_plan(asked: Arguments, lineup: Lineup, output: Path, request: ModelRequest) -> tuple[Plan, OpenedModel]:
+    """Return the plan as it is asked for, and the base. Raises UsageError if that lies in `output`."""
+    opened = open_base(request, lineup.recipe)
     refuse_overwriting_input(output, [*opened.paths(), find_recipe(lineup.source)])
-    return asked.plan(lineup, model, content_hash(state_of(opened.module))), opened
+    return asked.plan(lineup, request.model, content_hash(state_of(opened.module))), opened
 
 
 def _settle(plan: Plan, folder: Path, opened: OpenedModel, lineup: Lineup) -> dict[str, dict[str, Any]]:
@@ -146,15 +185,15 @@ def _settle(plan: Plan, folder: Path, opened: OpenedModel, lineup: Lineup) -> di
     return trials
 
 
-def _plan_again(asked: Arguments, lineup: Lineup, earlier: Plan, output: Path, options: Options) -> Plan:
+def _plan_again(asked: Arguments, lineup: Lineup, earlier: Plan, output: Path, request: ModelRequest) -> Plan:
     """Return the plan of a comparison that was started before, as it is asked for now.
 
     Its base is that in the folder or, where it is asked for again, a model that must be the same.
     """
     assert asked.model is not None
     base_hash = earlier.base_hash
-    if asked.names_the_base or any(options.values()):
-        base_hash = content_hash(state_of(open_base(asked.model, lineup.recipe, **options).module))
+    if asked.names_the_base or request != ModelRequest(request.model):
+        base_hash = content_hash(state_of(open_base(request, lineup.recipe).module))
     else:
         check_weights(output / BASE / WEIGHTS, base_hash, PLAN)
     return started_plan(asked.plan(lineup, asked.model, base_hash), earlier, output)

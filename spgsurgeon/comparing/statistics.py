@@ -37,12 +37,11 @@ class PairedDifference:
     bootstrap_high: float
     detectable: float
 
-    @property
-    def verdict(self) -> Verdict:
-        """What Student's interval shows: a difference only where it leaves zero out."""
-        if self.low > 0:
-            return "gain"
-        return "loss" if self.high < 0 else "no difference shown"
+    def verdict(self, *, higher_is_better: bool = True) -> Verdict:
+        """Return what Student's interval shows: a difference only where it leaves zero out."""
+        if self.low > 0 or self.high < 0:
+            return "gain" if (self.low > 0) is higher_is_better else "loss"
+        return "no difference shown"
 
 
 def paired_difference(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from spgsurgeon.runs.records import METRICS
+from spgsurgeon.tasks.metrics import Metric
+from spgsurgeon.tasks.registry import task_scored_by
 
 HEAD = ("arm", "learning rate", "chosen by", "score", "against plain", "95 % interval", "bootstrap", "agree", "verdict")
 _ENOUGH_FOR_BOOTSTRAP = 20  # seeds
@@ -27,13 +28,13 @@ def cost_rows(costs: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 def remarks(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return what else is to be known of the comparison, each under a word or two."""
-    metric, seeds = METRICS[document["metric"]], document["seeds"]
+    metric, seeds = metric_of(document), document["seeds"]
     over = f"mean of {len(seeds)} seeds" if len(seeds) > 1 else "one seed, intervals over pictures"
     chosen = "learning rates and epochs were chosen on"
     said = [
-        ("score", f"{metric} %, {over}, on {document['samples']} pictures of {document['scored_on']}"),
+        ("score", f"{metric.title}, {over}, on {document['samples']} pictures of {document['scored_on']}"),
         ("chosen by", f"{chosen} {document['chosen_on']}; a learning rate by the mean over seeds"),
-        ("original", f"{document['original']:.2f} %, before any training"),
+        ("original", f"{metric.written(document['original'], 2)}, before any training"),
         *(("base", text) for text in of_the_base(document.get("base_seen"))),
     ]
     if 1 < len(seeds) < _ENOUGH_FOR_BOOTSTRAP:
@@ -53,14 +54,19 @@ def remarks(document: Mapping[str, Any]) -> list[tuple[str, str]]:
         for name, arm in document["arms"].items()
         if arm["difference"]
     ]
-    if all(arm["mean"] < document["original"] for arm in document["arms"].values()):
-        said.append(("worse", "every arm ends below the original: leave it alone, or try lower learning rates"))
+    if all(metric.better(document["original"], arm["mean"]) for arm in document["arms"].values()):
+        said.append(("worse", "every arm ends worse than the original: leave it alone, or try lower learning rates"))
     if edges := [f"{name} ({arm['learning_rate']:g})" for name, arm in document["arms"].items() if arm["at_edge"]]:
         said.append(("grid", f"the best learning rate is at the grid's edge: {', '.join(edges)}; {_beyond(document)}"))
     broken = [f"{name} {arm['broken_off']}" for name, arm in document["arms"].items() if arm["broken_off"]]
     if broken:
         said.append(("broken off", f"runs that met NaN or infinity, which count as worst: {', '.join(broken)}"))
     return said
+
+
+def metric_of(document: Mapping[str, Any]) -> Metric:
+    """Return what a comparison's arms are compared by."""
+    return task_scored_by(document["metric"]).primary
 
 
 def of_the_base(seen: Mapping[str, int] | None) -> list[str]:
@@ -78,7 +84,7 @@ def of_the_base(seen: Mapping[str, int] | None) -> list[str]:
 
 def _detectable(arm: Mapping[str, Any], document: Mapping[str, Any]) -> str:
     """Return which difference to plain could have been shown."""
-    points, room = arm["difference"]["detectable"], 100 - document["arms"]["plain"]["mean"]
+    points, room = arm["difference"]["detectable"], metric_of(document).room(document["arms"]["plain"]["mean"])
     if not points:
         return "unknown, as all differences are the same"
     if points > room:

@@ -14,10 +14,11 @@ import torch
 from spgsurgeon.data.cache.caching import Cache
 from spgsurgeon.data.cache.decoded_images import estimate
 from spgsurgeon.data.loading.device_feed import several_sizes
+from spgsurgeon.data.sources.image_decoding import Decoding
 from spgsurgeon.data.sources.images import open_source
 from spgsurgeon.data.sources.masks import open_mask_source
 from spgsurgeon.data.sources.shards import with_classes
-from spgsurgeon.data.sources.source import ImageSource, Source
+from spgsurgeon.data.sources.source import ImageSource, Source, check_several_classes
 from spgsurgeon.data.subsets import hold_out, hold_out_masks, limit_classes
 from spgsurgeon.data.transforms.augmentation import StagedTransform
 from spgsurgeon.data.transforms.batched import check_batched
@@ -27,6 +28,14 @@ from spgsurgeon.runtime.resources import free_memory, processes_here
 
 DECODED_PICTURES = "SPGSURGEON_DECODED_PICTURES"
 """The environment variable with the folder in which runs keep decoded pictures for each other; without it none does."""
+
+
+_PARTS = {
+    "masks": ("images", "masks"),
+    "voc": ("VOCdevkit",),
+    "coco": ("annotations", "train2017", "val2017"),
+}
+"""Folders of data sets that are not called like a split."""
 
 
 @contextmanager
@@ -54,9 +63,25 @@ class Data:
     evaluation: Source[Any]
 
 
+def data_folders(section: DataSection) -> list[Path]:
+    """Return the folders that are read: those of the splits where there are such, else the whole data's.
+
+    What lies beside the splits, as runs may, is not read.
+    """
+    if section.path is None or section.source == "digits":
+        return []
+    root = Path(section.path).expanduser()
+    found = (root / name for name in (section.train, section.eval, *_PARTS.get(section.source, ())))
+    return [path for path in found if path.is_dir()] or [root]
+
+
 def open_data(section: DataSection) -> Data:
-    """Open what the section describes; classes that are counted off labels are counted over both splits."""
+    """Open what the section describes; classes that are counted off labels are counted over both splits.
+
+    Raises UsageError for a single class, and what the sources raise.
+    """
     train = _open_split(section, section.train)
+    check_several_classes(train)
     if section.eval == HOLDOUT:
         return Data(*_parted(section, train))
     evaluation = _open_split(section, section.eval)
@@ -70,9 +95,18 @@ def open_training(section: DataSection) -> Source[Any]:
 
 
 def _open_split(section: DataSection, split: str) -> Source[Any]:
+    decoding = Decoding(section.value_range, section.max_pixels)
     if section.source in MASKS:
-        return open_mask_source(section.source, section.path, split, classes=section.classes, ignore=section.ignore)
-    return open_source(section.source, section.path, split, classes=section.classes)
+        return open_mask_source(
+            section.source,
+            section.path,
+            split,
+            classes=section.classes,
+            ignore=section.ignore,
+            values=section.mask_values or {},
+            decoding=decoding,
+        )
+    return open_source(section.source, section.path, split, classes=section.classes, decoding=decoding)
 
 
 def _parted(section: DataSection, train: Source[Any]) -> tuple[Source[Any], Source[Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from spgsurgeon.data.sources.masks import MaskSource
-from spgsurgeon.data.sources.source import ImageSource, Source
+from spgsurgeon.data.sources.source import ImageSource, Source, short_hash
 from spgsurgeon.data.strata import shuffled_classes, stratified_order
 from spgsurgeon.errors import UsageError
 
@@ -45,6 +46,16 @@ class Subset(Generic[Whole]):
         """All classes of the data set."""
         return self.whole.classes
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The data set's."""
+        return self.whole.notes
+
+    @property
+    def border_assumed(self) -> bool:
+        """The data set's, of one with masks."""
+        return getattr(self.whole, "border_assumed", False)
+
     def __len__(self) -> int:
         return len(self.indices)
 
@@ -55,6 +66,14 @@ class Subset(Generic[Whole]):
     def describe(self, index: int) -> str:
         """See `Source`; a number in it is that in the whole data set."""
         return self.whole.describe(int(self.indices[index]))
+
+    def file_paths(self) -> Iterable[str | Path]:
+        """See `Source`; all of the data set, since which samples are chosen goes by all."""
+        return self.whole.file_paths()
+
+    def marks(self) -> Iterable[str]:
+        """See `Source`."""
+        return [*self.whole.marks(), short_hash(self.indices.astype("<i8").tobytes())]
 
 
 class LabelledSubset(Subset[ImageSource]):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from spgsurgeon.errors import VerificationError
+from spgsurgeon.models.inputs import IMAGES
 
 HINT = "try another opset, or export safetensors instead"
 
@@ -54,7 +55,7 @@ def run_both(
         images = torch.randn(size, *input_size, generator=generator)
         expected = reference(images)
         try:
-            actual = session.run(list(names), {"images": images.numpy()})
+            actual = session.run(list(names), {IMAGES: images.numpy()})
         except Exception as error:
             raise _miss(f"at batch size {size} ONNX Runtime fails: {reason(error)}") from error
         for name, ours, theirs in zip(names, expected, actual, strict=True):

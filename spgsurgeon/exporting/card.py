@@ -7,26 +7,11 @@ from typing import Any
 
 import yaml
 
-from spgsurgeon.models.sites.transformers_heads import CHOICE, PIPELINES
+from spgsurgeon.replicas.kinds import DEFAULT, kind_named
 
-PRIMARY_METRICS = ("top1", "mean_iou")  # the one that decides whether there is a gain; both are better when larger
 DECIMALS = 3
 
-# By how the weights were made: what follows the name in the title, and one sentence or two.
-_RETRAINED = {
-    "spg": (
-        ", retrained with SPG",
-        "Only values changed: it was retrained with Sequential Policy Gradient (arXiv 2506.15051) by spgsurgeon, whose "
-        "temporary modules are gone",
-    ),
-    "plain": (", retrained plainly", "Only values changed: it was retrained by spgsurgeon without its method"),
-    "dropout": (
-        ", retrained with dropout",
-        "Only values changed: it was retrained by spgsurgeon without its method, with dropout of a fixed rate on what "
-        "its head reads",
-    ),
-    "none": ("", "It was **not retrained**: spgsurgeon added its temporary modules and took them away again"),
-}
+_NOT_RETRAINED = "It was **not retrained**: spgsurgeon added its temporary modules and took them away again"
 
 _TIMM_USAGE = """\
 import timm
@@ -53,14 +38,11 @@ print(session.get_inputs()[0].shape)  # of `images`: float32, normalised as pret
 (logits,) = session.run(["logits"], {"images": images})
 """
 
+
 _TRANSFORMERS_USAGE = """\
-from transformers import {architecture}, pipeline
+import transformers
 
-model = {architecture}.from_pretrained(".").eval()
-"""
-
-_SEGMENTATION_USAGE = """\
-# model(images)["out"] is [N, classes, height, width]
+model = transformers.{architecture}.from_pretrained(".").eval()
 """
 
 
@@ -76,34 +58,39 @@ def model_card(
     base_notes: Sequence[str] = (),
     recipe: str | None = None,
     scores: Mapping[str, Mapping[str, float]] | None = None,
+    higher_is_better: bool = True,
     proof: Mapping[str, bool | str] | None = None,
-    model_args: Mapping[str, Any] | None = None,
-    trp: Mapping[str, Any] | None = None,
-    task: str = "classification",
+    builder_arguments: Mapping[str, Any] | None = None,
+    replicas: str | None = None,
+    pipeline_tag: str | None = None,
+    usage: str = "",
     formats: Sequence[str] = ("safetensors",),
 ) -> str:
     """Return the README.md of a Hub folder: YAML front matter, then Markdown. The same arguments give the same text.
 
-    `library` is timm or torchvision; `model_args` are what its builder needs beyond the number of classes. `recipe` is
-    the resolved recipe as YAML; without one the weights were not retrained. `base_notes` say what was done to the base
-    before it was grafted, such as a new head. `scores` holds `original` (before retraining) and `best`, each
-    {metric: value}. `proof` says of each law whether it holds, or how far. `trp` is the `kind` of the temporary modules
-    and their settings, `task` classification or segmentation, `formats` what was written. What is None is named as
-    missing; nothing else is claimed.
+    `library` is timm, torchvision or transformers; `builder_arguments` are what its builder needs beyond the number of
+    classes, and `usage` what is to be known of the model that it makes. `recipe` is the resolved recipe as YAML;
+    without one the weights were not retrained. `base_notes` say what was done to the base before it was grafted, such
+    as a new head.
+    `scores` holds `original` (before retraining) and `best`, each {metric: value}; the first metric, better when higher
+    or when lower, decides whether there is a gain. `proof` says of each law whether it holds, or how far. `replicas`
+    says what the temporary modules were, `pipeline_tag` what the Hub calls the task, `formats` what was written. What
+    is None is named as missing; nothing else is claimed.
     """
-    pipeline_tag = PIPELINES[task] if library == "transformers" else f"image-{task}"
-    method = "none" if recipe is None else _method(recipe)
+    retrained, method = _retrained(recipe)
     sections = [
         _front_matter(library, pipeline_tag),
-        f"# {architecture}{_RETRAINED[method][0]}\n",
-        _summary(_RETRAINED[method][1], base_notes),
-        _identity_table(architecture, library, num_classes, base_source, base_content_hash, content_hash, trp),
+        f"# {architecture}{retrained}\n",
+        _summary(method, base_notes),
+        _identity_table(architecture, library, num_classes, base_source, base_content_hash, content_hash, replicas),
         "## Use\n\nIn this folder:\n\n"
         + _fenced(
             "python",
-            _ONNX_USAGE if list(formats) == ["onnx"] else _usage(architecture, library, num_classes, model_args, task),
+            _ONNX_USAGE
+            if list(formats) == ["onnx"]
+            else _usage(architecture, library, num_classes, builder_arguments or {}) + usage,
         ),
-        "## Scores\n\n" + _scores(scores),
+        "## Scores\n\n" + _scores(scores, higher_is_better),
         "## Proof\n\n" + _proof(proof),
         "## Recipe\n\n" + (_fenced("yaml", recipe) if recipe else "No recipe was recorded.\n"),
         f"Written by spgsurgeon {package_version}.\n",
@@ -111,12 +98,10 @@ def model_card(
     return "\n".join(sections)
 
 
-def _front_matter(library: str, pipeline_tag: str) -> str:
-    fields = {
-        "library_name": library,
-        "pipeline_tag": pipeline_tag,
-        "tags": [pipeline_tag, library, "spgsurgeon", "sequential-policy-gradient"],
-    }
+def _front_matter(library: str, pipeline_tag: str | None) -> str:
+    tag = [pipeline_tag] if pipeline_tag else []
+    fields: dict[str, Any] = {"library_name": library} | ({"pipeline_tag": pipeline_tag} if tag else {})
+    fields["tags"] = [*tag, library, "spgsurgeon", "sequential-policy-gradient"]
     return f"---\n{yaml.safe_dump(fields, sort_keys=False)}---\n"
 
 
@@ -129,10 +114,12 @@ def _summary(method: str, base_notes: Sequence[str]) -> str:
     return summary + (f"\nOf the base:\n\n{notes}" if notes else "")
 
 
-def _method(recipe: str) -> str:
-    """Return what a recipe retrains with: one of `_RETRAINED`."""
-    kind = str((yaml.safe_load(recipe).get("trp") or {}).get("kind"))
-    return {"none": "plain", "fixed-dropout": "dropout"}.get(kind, "spg")
+def _retrained(recipe: str | None) -> tuple[str, str]:
+    """Return how the weights were made: what follows the name in the title, and a sentence."""
+    if recipe is None:
+        return "", _NOT_RETRAINED
+    kind = kind_named(yaml.safe_load(recipe).get("trp", {}).get("kind", DEFAULT))
+    return f", retrained {kind.retrained}", f"Only values changed: it was retrained {kind.method}"
 
 
 def _identity_table(
@@ -142,7 +129,7 @@ def _identity_table(
     base_source: str,
     base_content_hash: str,
     content_hash: str,
-    trp: Mapping[str, Any] | None,
+    replicas: str | None,
 ) -> str:
     rows = {
         "architecture": f"`{architecture}` ({library})",
@@ -151,40 +138,22 @@ def _identity_table(
         "base": f"`{base_source}`",
         "content hash of the base that was grafted": f"`{base_content_hash}`",
     }
-    if trp is not None and "replicas" in trp:
-        rows["temporary modules, gone"] = _replicas(trp)
+    if replicas is not None:
+        rows["temporary modules, gone"] = replicas
     return _table(("", ""), list(rows.items()))
 
 
-def _replicas(trp: Mapping[str, Any]) -> str:
-    """Return the kind of the replicas and their settings: `3 dropout replicas: rate 0.2`."""
-    settings = {key: value for key, value in trp.items() if key not in ("kind", "replicas")}
-    words = [f"{name} {' '.join(map(str, v)) if isinstance(v, (list, tuple)) else v}" for name, v in settings.items()]
-    return f"{trp['replicas']} {trp['kind']} replicas" + (f": {', '.join(words)}" if words else "")
-
-
-def _usage(architecture: str, library: str, num_classes: int, model_args: Mapping[str, Any] | None, task: str) -> str:
+def _usage(architecture: str, library: str, num_classes: int, builder_arguments: Mapping[str, Any]) -> str:
     if library == "timm":
         return _TIMM_USAGE
     if library == "transformers":
-        return _transformers_usage(architecture, task)
-    keywords: dict[str, Any] = {"weights": None, "num_classes": num_classes}
-    if task == "segmentation":
-        keywords["weights_backbone"] = None  # left out, torchvision downloads those of the classifier
-    keywords |= model_args or {}
+        return _TRANSFORMERS_USAGE.format(architecture=architecture)
+    keywords = {"weights": None, "num_classes": num_classes, **builder_arguments}
     arguments = ", ".join([f'"{architecture}"', *(f"{name}={value!r}" for name, value in keywords.items())])
-    usage = _TORCHVISION_USAGE.format(arguments=arguments)
-    return usage + _SEGMENTATION_USAGE if task == "segmentation" else usage
+    return _TORCHVISION_USAGE.format(arguments=arguments)
 
 
-def _transformers_usage(architecture: str, task: str) -> str:
-    usage = _TRANSFORMERS_USAGE.format(architecture=architecture)
-    if task == CHOICE:  # transformers has no pipeline for it
-        return usage.replace(", pipeline", "")
-    return usage + f'predict = pipeline("{PIPELINES[task]}", model=".")\n'
-
-
-def _scores(scores: Mapping[str, Mapping[str, float]] | None) -> str:
+def _scores(scores: Mapping[str, Mapping[str, float]] | None, higher_is_better: bool) -> str:
     original, best = (scores or {}).get("original", {}), (scores or {}).get("best", {})
     metrics = [metric for metric in best if metric in original]
     if not metrics:
@@ -193,18 +162,17 @@ def _scores(scores: Mapping[str, Mapping[str, float]] | None) -> str:
         (metric, _number(original[metric]), _number(best[metric]), f"{_change(original, best, metric):+.{DECIMALS}f}")
         for metric in metrics
     ]
-    primary = next((metric for metric in PRIMARY_METRICS if metric in metrics), metrics[0])
     return (
         _table(("metric", "original", "best", "change"), rows)
-        + f"\n{_verdict(original, best, primary)} These are the scores of one run, and its best checkpoint was chosen "
-        "by them. They don't tell how much plain retraining would have changed.\n"
+        + f"\n{_verdict(original, best, metrics[0], higher_is_better)} These are the scores of one run, and its best "
+        "checkpoint was chosen by them. They don't tell how much plain retraining would have changed.\n"
     )
 
 
-def _verdict(original: Mapping[str, float], best: Mapping[str, float], metric: str) -> str:
+def _verdict(original: Mapping[str, float], best: Mapping[str, float], metric: str, higher_is_better: bool) -> str:
     change = _change(original, best, metric)
     before_after = f"{metric} was {_number(original[metric])} and is {_number(best[metric])}"
-    if change > 0:  # false for a NaN as well
+    if (change if higher_is_better else -change) > 0:  # false for a NaN as well
         return f"Gain: {before_after} ({change:+.{DECIMALS}f})."
     return f"**No gain**: {before_after} ({change:+.{DECIMALS}f})."
 

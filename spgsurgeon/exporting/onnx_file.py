@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from spgsurgeon.errors import SurgeonError, UsageError, VerificationError
 from spgsurgeon.exporting.agreement import HINT, Agreement, compare, reason, run_both
 from spgsurgeon.exporting.silence import silenced
+from spgsurgeon.models.inputs import IMAGES
 from spgsurgeon.replicas.outputs import outputs_of
 
 # Below 18 the exporter leaves the graph at 18 without an error (torchlib is written for 18); 23 is torch's own maximum.
@@ -168,7 +169,7 @@ def _write_graph(
             reference,
             (torch.zeros(2, *input_size),),  # not 1: torch.export would take a batch of one for a constant
             dynamo=True,
-            input_names=["images"],
+            input_names=[IMAGES],
             output_names=list(names),
             dynamic_shapes=({0: "batch"},),
             opset_version=opset,

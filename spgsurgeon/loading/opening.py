@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from spgsurgeon.checkpoint.tensors import load_tensors
 from spgsurgeon.errors import DamagedFileError, UsageError
 from spgsurgeon.loading.locating import Located, locate
 from spgsurgeon.loading.recognising import Recognition, recognize, refusal
+from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.loading.transformers_folder import open_folder, read_folder
 from spgsurgeon.models.libraries.building import (
     build,
@@ -26,16 +27,21 @@ from spgsurgeon.models.libraries.building import (
     sites_of,
     with_classes,
 )
-from spgsurgeon.models.libraries.identity import Identity, Task
+from spgsurgeon.models.libraries.identity import Identity
 from spgsurgeon.models.libraries.registry import NamedModel, library, parse_model, resolve_architecture
 from spgsurgeon.models.libraries.transformers_config import with_dtype, with_labels
 from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.models.recognition.identification import Match
 from spgsurgeon.models.shared_weights import saved_state
 from spgsurgeon.models.sites.heads import DepthSite, Site
+from spgsurgeon.recipe.data_section import known_mask_values, known_range
+from spgsurgeon.replicas.kinds import CONTROLS
+from spgsurgeon.tasks.registry import task_named
+from spgsurgeon.tasks.task import Task
 
+Read = TypeVar("Read")
 _LISTED = 8
-_IGNORED = "ignored_mask_values"  # in config.json
+_IGNORED, _VALUES, _RANGE = "ignored_mask_values", "mask_values", "value_range"  # in config.json
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,10 @@ class OpenedModel:
     label_names: list[str] | None = None
     ignored: tuple[int, ...] = ()
     """Mask values that it was trained without, and that are not scored."""
+    mask_values: dict[int, int] = field(default_factory=dict)
+    """The class that mask values stood for in training, of those that are not class numbers."""
+    value_range: tuple[float, float] | None = None
+    """The values that were black and white in images with more than 8 bits of grey, where training said them."""
     notes: list[str] = field(default_factory=list)
     """Choices made on the user's behalf, to be said aloud."""
     config_document: dict[str, Any] | None = None
@@ -70,7 +80,7 @@ class OpenedModel:
     @property
     def has_replicas(self) -> bool:
         """Whether these weights come with replicas; those of a control do not."""
-        return self.manifest is not None and "replicas" in self.manifest.trp
+        return self.manifest is not None and self.manifest.trp["kind"] not in CONTROLS
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -88,9 +98,14 @@ class OpenedModel:
         return depth_site_of(self.identity, self.module)
 
     @property
-    def task(self) -> Task:
-        """What the model predicts: "classification" or "segmentation"."""
+    def task_name(self) -> str:
+        """What the model predicts, by its name."""
         return library(self.identity.library).task(self.identity.architecture)
+
+    @property
+    def task(self) -> Task:
+        """What the model predicts. Raises UsageError for what can't be trained or scored here."""
+        return task_named(self.task_name)
 
     def config(self) -> dict[str, Any]:
         """Return the `config.json` that belongs beside these weights."""
@@ -98,7 +113,12 @@ class OpenedModel:
             dtype = str(next(self.module.parameters()).dtype).removeprefix("torch.")
             return with_dtype(with_labels(self.config_document, self.label_names), dtype)
         config = library(self.identity.library).config(self.identity, self.module, self.label_names)
-        return config | ({_IGNORED: list(self.ignored)} if self.ignored else {})
+        said = {
+            _IGNORED: list(self.ignored),
+            _VALUES: {str(value): label for value, label in self.mask_values.items()},
+            _RANGE: list(self.value_range or ()),
+        }
+        return config | {key: value for key, value in said.items() if value}
 
     def beside(self) -> dict[str, bytes]:
         """Return the companions by their names, as they are."""
@@ -109,81 +129,69 @@ class OpenedModel:
         return self.located.paths() if self.located else []
 
 
-def open_model(
-    model: str,
-    *,
-    weights: str | None = None,
-    arch: str | None = None,
-    num_classes: int | None = None,
-    random_seed: int | None = None,
-    task: str | None = None,
-) -> OpenedModel:
-    """Return the model that `model` names (contract: "Naming a model").
-
-    `weights` picks `ema` or `raw` where a file holds both (None: ema, said in the notes); `arch` says the architecture
-    of weights that don't, where keys and shapes leave a choice; `num_classes` other than the model's gives it a new,
-    untrained head; `random_seed` asks for random weights instead of a named model's pretrained ones. `task` is what a
-    model of transformers is for, if its config.json says another or none: it then gets a new head, too.
-    """
-    named = parse_model(model)
+def open_model(request: ModelRequest) -> OpenedModel:
+    """Return the model that is asked for, in eval mode on the CPU; what was chosen on the way is in its notes."""
+    named = parse_model(request.model)
     if isinstance(named, NamedModel):
-        opened = _open_named(model, named, num_classes, random_seed)
-    elif random_seed is not None:
-        raise UsageError(f"random weights are for models by name; {model} has weights of its own")
+        opened = _open_named(request, named)
+    elif request.random_seed is not None:
+        raise UsageError(f"random weights are for models by name; {request.model} has weights of its own")
     else:
-        located = locate(named, weights)
+        located = locate(named, request.weights)
         if located.of_transformers:
-            return _open_transformers(located, arch, task, num_classes)
-        opened = _open_located(located, arch)
-    if task not in (None, opened.task):
+            return _open_transformers(located, request)
+        opened = _open_located(located, request.arch)
+    if request.task not in (None, opened.task_name):
         raise UsageError(
-            f"{model} is for {opened.task}, not for {task}", hint="--task chooses the head of a transformers model"
+            f"{request.model} is for {opened.task_name}, not for {request.task}",
+            hint="--task chooses the head of a model of transformers",
         )
-    if num_classes is None or num_classes == opened.identity.num_classes:
+    if request.num_classes in (None, opened.identity.num_classes):
         return opened
-    if opened.has_replicas:
-        raise _too_late(opened.source, opened.identity.num_classes)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(random_seed or 0)
-        module, identity = with_classes(opened.module, opened.identity, num_classes)
-    older = f"instead of {opened.identity.num_classes}" if opened.identity.num_classes else "where there was none"
-    note = f"new head for {num_classes} classes {older}: untrained"
-    return replace(opened, module=module, identity=identity, label_names=None, ignored=(), notes=[*opened.notes, note])
+    return _with_new_head(opened, request)
 
 
 def load(
     model: str | Path, *, weights: str | None = None, arch: str | None = None, num_classes: int | None = None
 ) -> nn.Module:
-    """Return the base model that `model` names, in eval mode on the CPU; see `open_model` for the arguments."""
-    return open_model(str(model), weights=weights, arch=arch, num_classes=num_classes).module
+    """Return the base model that `model` names, in eval mode on the CPU; see `ModelRequest` for the arguments."""
+    return open_model(ModelRequest(str(model), weights, arch, num_classes)).module
 
 
-def _open_named(model: str, named: NamedModel, num_classes: int | None, random_seed: int | None) -> OpenedModel:
-    known = library(named.library)
-    if random_seed is None:
-        module, identity = known.pretrained(named.architecture, named.tag)
-        return OpenedModel(module.eval(), identity, model, "name")
-    architecture = resolve_architecture(f"{named.library}/{named.architecture}")[1]
-    classes = num_classes or known.default_classes(architecture)
-    identity = Identity(named.library, architecture, classes)
+def _with_new_head(opened: OpenedModel, request: ModelRequest) -> OpenedModel:
+    """Return the model with an untrained head for `num_classes`. Raises UsageError for a grafted one."""
+    assert request.num_classes is not None
+    own = opened.identity.num_classes
+    if opened.has_replicas:
+        raise _too_late(request.model, own)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(random_seed)
-        module = build(identity)
-    return OpenedModel(module, identity, model, "name", notes=[f"random weights (seed {random_seed})"])
+        torch.manual_seed(request.random_seed or 0)
+        module, identity = with_classes(opened.module, opened.identity, request.num_classes)
+    older = f"instead of {own}" if own else "as there was none"
+    note = f"new head for {request.num_classes} classes {older}: untrained"
+    return replace(
+        opened,
+        module=module,
+        identity=identity,
+        label_names=None,
+        ignored=(),
+        mask_values={},
+        notes=[*opened.notes, note],
+    )
 
 
-def _too_late(source: str, classes: int) -> UsageError:
+def _too_late(model: str, classes: int) -> UsageError:
     return UsageError(
-        f"{source} is grafted with {classes} classes; its head can't be replaced now",
+        f"{model} is grafted with {classes} classes; its head can't be replaced now",
         hint="give --num-classes when grafting",
     )
 
 
-def _open_transformers(located: Located, arch: str | None, task: str | None, num_classes: int | None) -> OpenedModel:
-    if arch is not None:
+def _open_transformers(located: Located, request: ModelRequest) -> OpenedModel:
+    if request.arch is not None:
         raise UsageError(f"--arch is for weights that don't say what they are; {located.source} has a config.json")
     folder = read_folder(located)
-    made = open_folder(located, folder, task, num_classes, seed=0)
+    made = open_folder(located, folder, request.task, request.num_classes, seed=0)
     opened = OpenedModel(
         module=made.module,
         identity=made.identity,
@@ -196,8 +204,22 @@ def _open_transformers(located: Located, arch: str | None, task: str | None, num
         companions=folder.companions,
     )
     if opened.has_replicas and made.is_new:
-        raise _too_late(located.source, folder.site.classes if folder.site else 0)
+        raise _too_late(request.model, folder.site.classes if folder.site else 0)
     return opened
+
+
+def _open_named(request: ModelRequest, named: NamedModel) -> OpenedModel:
+    model, known, random_seed = request.model, library(named.library), request.random_seed
+    if random_seed is None:
+        module, identity = known.pretrained(named.architecture, named.tag)
+        return OpenedModel(module.eval(), identity, model, "name")
+    architecture = resolve_architecture(f"{named.library}/{named.architecture}")[1]
+    classes = request.num_classes or known.default_classes(architecture)
+    identity = Identity(named.library, architecture, classes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(random_seed)
+        module = build(identity)
+    return OpenedModel(module, identity, model, "name", notes=[f"random weights (seed {random_seed})"])
 
 
 def _open_located(located: Located, arch: str | None) -> OpenedModel:
@@ -214,6 +236,8 @@ def _open_located(located: Located, arch: str | None) -> OpenedModel:
         located=replace(located, outline=replace(located.outline, prefixes=recognition.prefixes)),
         label_names=(located.config or {}).get("label_names"),
         ignored=_ignored(located),
+        mask_values=_said_of_data(located, _VALUES, known_mask_values) or {},
+        value_range=_said_of_data(located, _RANGE, known_range),
         notes=notes,
     )
 
@@ -240,6 +264,14 @@ def _ignored(located: Located) -> tuple[int, ...]:
     if not isinstance(values, list) or not all(type(value) is int and value >= 0 for value in values):
         raise DamagedFileError(f"the config.json of {located.source} is damaged: {_IGNORED} is no list of numbers")
     return tuple(values)
+
+
+def _said_of_data(located: Located, key: str, known: Callable[[Any], Read | None]) -> Read | None:
+    """Return what the config.json says of the data that the weights were trained on, checked as a recipe's is."""
+    try:
+        return known((located.config or {}).get(key))
+    except ValueError as error:
+        raise DamagedFileError(f"the config.json of {located.source} is damaged: {key}: {error}") from error
 
 
 def _left_out(match: Match | None) -> list[str]:

@@ -76,7 +76,7 @@ def spg_loss(
     logits: Tensor,
     target: Tensor,
     weights: Sequence[float] = (0.4, 0.2, 0.1),
-    form: str = "episode",
+    form: str = "step",
     label_smoothing: float = 0.0,
     ignore_index: int = -100,
     loss_normalization: bool = False,

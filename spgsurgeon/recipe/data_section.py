@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, model_validator
 
-from spgsurgeon.recipe.sections import Count, NonNegative, NonNegativeInt, Probability, Section, fault_at
+from spgsurgeon.sections import Count, NonNegative, NonNegativeInt, Probability, Section, fault_at
 
 READABLE = ("torch/", "hfds/")
 MASKS = ("masks", "voc", "coco")
 STREAMS = ("tfds/", "hfids/")
 HOLDOUT = "holdout"
+LABELLED, MASKED = "labelled images", "images with masks"
+"""What the samples of a source are."""
+
+
+def samples_of(source: str) -> str:
+    """Return what the samples of a data source are."""
+    return MASKED if source in MASKS else LABELLED
 
 
 def _known_source(source: str) -> str:
@@ -40,6 +48,30 @@ def _known_classes(classes: Any) -> tuple[str, ...] | int | None:
     raise ValueError(
         f"{json.dumps(classes)} is refused, it must be a list of names (quoted, where needed) or their number"
     )
+
+
+def known_mask_values(values: Any) -> dict[int, int] | None:
+    """Return the class number that each mask value stands for; documents have text for keys. Raises ValueError."""
+    if values is None:
+        return None
+    pairs = values.items() if isinstance(values, dict) else ()
+    found = {int(key) if isinstance(key, str) and key.isdecimal() else key: label for key, label in pairs}
+    if found and all(type(number) is int and number >= 0 for pair in found.items() for number in pair):
+        return found
+    raise ValueError(
+        f"{json.dumps(values)} is refused, it must say the class number of mask values, such as {{255: 1}} (or null)"
+    )
+
+
+def known_range(values: Any) -> tuple[float, float] | None:
+    """Return the values that are black and white. Raises ValueError for others than two, the second larger."""
+    if values is None:
+        return None
+    if isinstance(values, list | tuple) and len(values) == 2 and all(type(value) in (int, float) for value in values):
+        low, high = (float(value) for value in values)
+        if math.isfinite(high - low) and low < high:
+            return low, high
+    raise ValueError(f"{json.dumps(values)} is refused, it must be two numbers, black and white, such as [0, 4095]")
 
 
 class AugmentSection(Section):
@@ -83,6 +115,15 @@ class DataSection(Section):
     for `wds` without one counts the labels. `masks` and `wds` only."""
     ignore: Annotated[tuple[NonNegativeInt, ...], Strict(False)] = ()
     """Mask values that are not scored and teach nothing, besides 255."""
+    mask_values: Annotated[dict[int, int] | None, BeforeValidator(known_mask_values)] = None
+    """The class number that mask values stand for, of those that are not class numbers themselves, such as {255: 1};
+    `masks` only."""
+    value_range: Annotated[tuple[float, float] | None, BeforeValidator(known_range)] = None
+    """The values that are black and white in images with more than 8 bits of grey; null: 0 to 65535, and images of 32
+    bits or of floating-point numbers are refused."""
+    max_pixels: Count | None = None
+    """The most pixels of an image, height times width; null: what Pillow allows (178,956,970), for a larger one may be
+    made to fill the memory."""
     image_size: Count | None = None
     """Height and width of training pictures, in pixels; null is the model's own."""
     eval_image_size: Count | None = None
@@ -122,6 +163,10 @@ class DataSection(Section):
     def _fits_the_source(self) -> Self:
         if self.source not in ("masks", "wds") and self.classes is not None:
             raise fault_at("classes", f"classes is for source: masks and wds; {self.source} has its own")
+        if self.source != "masks" and self.mask_values:
+            raise fault_at("mask_values", f"mask_values is for source: masks; {self.source} has none, or brings them")
+        if self.mask_values and (both := sorted({*self.ignore} & {*self.mask_values})):
+            raise fault_at("mask_values", f"{both[0]} has a class here, and is in ignore too")
         if self.source not in MASKS and self.ignore:
             raise fault_at("ignore", f"ignore is for pictures with masks; source: {self.source} has none")
         if self.source in MASKS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,13 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from spgsurgeon.errors import RecipeError, UsageError, closest
-from spgsurgeon.recipe.document import Document, KeyPath, apply_override, parse_document
-from spgsurgeon.recipe.schema import Recipe, accepts, recipe_keys, section_at
+from spgsurgeon.recipe.document import Document, KeyPath, apply_override, dotted, parse_document
+from spgsurgeon.recipe.schema import Recipe, accepts, fields_at, recipe_keys, sections_at, union_of
 from spgsurgeon.recipe.shipped import find_recipe
 from spgsurgeon.recipe.syntax import LONGEST
+from spgsurgeon.replicas.kinds import kind_named, settings_of_others
+from spgsurgeon.replicas.kinds.kind import ReplicaKind
+from spgsurgeon.sections import OneOf
 
 # What a value has to be, by pydantic's type of error; the braces are filled from the error's own context.
 _ALLOWED = {
@@ -59,6 +62,34 @@ def read_recipe(source: str | Path | None, overrides: Sequence[str] = ()) -> Rec
     return recipe
 
 
+def replicas_of(kind: str, settings: Mapping[str, Any]) -> ReplicaKind:
+    """Return replicas of a kind with these settings (None: the default), as a call or a command gives them.
+
+    Raises UsageError for what a recipe's trp section would refuse, and for a setting of another kind at its default.
+    """
+    asked = kind_named(kind)
+    idle = [key for key in settings_of_others(asked) if asked.leaves_out(key)]
+    given = {key: value for key, value in settings.items() if value is not None and key not in idle}
+    if foreign := [key for key in given if key not in asked.model_fields]:
+        hint = f"these are {', '.join(key for key in asked.model_fields if key != 'kind')}"
+        raise UsageError(f"{foreign[0]} is not a setting of {kind} replicas", hint=hint)
+    try:
+        return asked(**given)
+    except ValidationError as error:
+        faults = [_fault(details | {"loc": ("trp", kind, *details["loc"])}) for details in error.errors()]
+        raise UsageError("; ".join(f"{path[-1]}: {what}" for path, what in faults)) from error
+
+
+def read_settings(section: str, written: Sequence[str]) -> dict[str, Any]:
+    """Return the values of KEY=VALUE in a section, written as in an override. Raises UsageError for another form."""
+    document = Document(section)
+    for text in written:
+        apply_override(document, f"{section}.{text}")
+    if document.faults:
+        raise UsageError("; ".join(f"{place.name}: {what}" for place, what in document.faults))
+    return dict(document.values.get(section, {}))
+
+
 def _text(path: Path) -> str:
     try:
         with path.open(encoding="utf-8-sig") as file:
@@ -80,18 +111,19 @@ def _recipe_error(document: Document) -> RecipeError:
 
 def _fault(details: ErrorDetails) -> tuple[KeyPath, str]:
     """Return where one pydantic error belongs and what it says in a recipe's words."""
-    path, kind, context, value = details["loc"], details["type"], details.get("ctx", {}), details["input"]
-    path = tuple(key for key in path if key != "[key]")  # pydantic's mark of a mapping's key
+    kind, context, value = details["type"], details.get("ctx", {}), details["input"]
+    path, option = _without_names(tuple(key for key in details["loc"] if key != "[key]"))  # the mark of a mapping's key
     if kind == "extra_forbidden":
-        return path, _unknown_key(path)
+        return path, _unknown_key(path, option)
     if kind == "missing":
         return path, f"missing; it says: {recipe_keys().get('.'.join(map(str, path)), 'what is needed')}"
-    if kind == "model_type":
-        section = section_at(path)
-        return (
-            path,
-            f"{_spelled(value)} is not a section with keys {', '.join(section.model_fields if section else ())}",
-        )
+    if kind == "union_tag_invalid" and (union := _union_at(path)):
+        *names, last = map(repr, union.sections())
+        given = _spelled(value[union.by])
+        return (*path, union.by), f"{given} is refused, it must be {', '.join(names)} or {last}"
+    if kind in ("model_type", "union_tag_not_found"):
+        keys = dict.fromkeys(key for section in sections_at(path) for key in section.model_fields)
+        return path, f"{_spelled(value)} is not a section with keys {', '.join(keys)}"
     if kind == "conflict":
         return (*path, context["key"]), context["reason"]
     if kind == "value_error":
@@ -101,11 +133,32 @@ def _fault(details: ErrorDetails) -> tuple[KeyPath, str]:
     return path, f"{_spelled(value)} is refused: {details['msg']}"
 
 
-def _unknown_key(path: KeyPath) -> str:
+def _without_names(loc: KeyPath) -> tuple[KeyPath, str | None]:
+    """Return a key path, and which section it is in where that is one of several: pydantic puts the name between."""
+    path: KeyPath = ()
+    option, named = None, False
+    for key in loc:
+        if not named and _union_at(path):
+            option, named = str(key), True
+        else:
+            path, named = (*path, key), False
+    return path, option
+
+
+def _union_at(path: KeyPath) -> OneOf | None:
+    return next((union for field in fields_at(path) if (union := union_of(field))), None) if path else None
+
+
+def _unknown_key(path: KeyPath, option: str | None) -> str:
     """Name the sections that do have such a key, else the nearest key of the same section."""
-    section = section_at(path[:-1])
-    elsewhere = [key for key in recipe_keys() if key.rpartition(".")[2] == path[-1]]
-    near = elsewhere or closest(str(path[-1]), section.model_fields if section else (), count=1)
+    *parents, key = path
+    union, sections = _union_at(tuple(parents)), sections_at(tuple(parents))
+    if union and option and (others := [n for n, s in union.sections().items() if key in s.model_fields]):
+        whole = f"to change the {union.by}, replace the section: {dotted(tuple(parents))}={{{union.by}: {option}}}"
+        return f"{key} is not a setting of {option} replicas but of {' and '.join(others)}; {whole}"
+    own = [union.sections()[option]] if union and option else sections
+    elsewhere = [known for known in recipe_keys() if known.rpartition(".")[2] == key]
+    near = elsewhere or closest(str(key), [name for section in own for name in section.model_fields], count=1)
     return f"unknown key, did you mean {' or '.join(map(repr, near))}?" if near else "unknown key"
 
 

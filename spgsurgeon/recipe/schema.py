@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     Strict,
     ValidationInfo,
@@ -17,10 +18,21 @@ from pydantic.fields import FieldInfo
 
 from spgsurgeon.errors import closest
 from spgsurgeon.recipe.data_section import DataSection
-from spgsurgeon.recipe.sections import BelowOne, Count, NonNegative, NonNegativeInt, Positive, Section, fault_at
 from spgsurgeon.recipe.training_section import TrainingSection
+from spgsurgeon.replicas.kinds import DEFAULT, kinds, settings_of_others
+from spgsurgeon.replicas.kinds.kind import ReplicaKind
+from spgsurgeon.sections import (
+    BelowOne,
+    Count,
+    NonNegative,
+    NonNegativeInt,
+    OneOf,
+    Positive,
+    Section,
+    fault_at,
+    meanings,
+)
 
-CONTROLS = ("none", "fixed-dropout")  # kinds without replicas
 SAME_IN_ALL_ARMS = (
     "model",
     "data",
@@ -52,42 +64,21 @@ def _arm_key(key: str) -> str:
     return key
 
 
-class TrpSection(Section):
-    """The temporary replicas."""
+def _without_idle_keys(values: Any) -> Any:
+    """Return a trp section without the keys of other kinds that are at their default, or mean nothing to a control.
 
-    kind: Literal["dropout", "depth", "fixed-dropout", "none"] = "dropout"
-    """Which replicas are grafted. Two controls, by the same loop, graft none: `none` is plain retraining,
-    `fixed-dropout` the same with dropout of `rate` on what the head reads."""
-    replicas: Count = 3
-    """How many replicas, T; an episode has T + 1 steps."""
-    rate: BelowOne = 0.2
-    """Dropout rate of each step; after t steps it has added up to 1 - (1 - rate)^t (eq. 4). Dropout kinds only."""
-    blocks: Count | None = None
-    """How many blocks each replica is deeper than the one before; null goes by the architecture. Depth only."""
-    block: Literal["bottleneck", "inverted-residual", "transformer", "convnext", "swin"] | None = None
-    """What these blocks are; null goes by the architecture. Depth only."""
-    init: Literal["identity", "all-zero"] = "identity"
-    """How blocks start; `all-zero` also zeroes all of their convolutions, which then never learn. Depth only."""
-    head_batch: Literal["stacked", "sequential"] = "stacked"
-    """Whether all steps go through a segmentation model's heads at once, or one by one, in less memory."""
-    rollouts: bool = False
-    """Whether each step has a forward pass of the whole model of its own: the naive way, T + 1 times the cost, for
-    comparison. Dropout only."""
+    So trp.kind=none makes the control of any recipe, and recipes that list the defaults of all kinds, as they were
+    once written out, are read.
+    """
+    kind = kinds().get(_KINDS.name_of(values) or "")
+    if kind is None or not isinstance(values, dict):
+        return values
+    others = settings_of_others(kind)
+    idle = {key for key in values if key in others and (kind.leaves_out(key) or values[key] in others[key])}
+    return {key: value for key, value in values.items() if key not in idle}
 
-    @model_validator(mode="after")
-    def _settings_of_the_kind(self) -> Self:
-        others = {
-            "dropout": ("blocks", "block", "init"),
-            "depth": ("rate", "head_batch", "rollouts"),
-            "fixed-dropout": ("blocks", "block", "init", "rollouts"),
-        }
-        for key in others.get(self.kind, ()):
-            if key in self.model_fields_set and getattr(self, key) != type(self).model_fields[key].default:
-                whole = f"; to change the kind, replace the section: trp={{kind: {self.kind}}}"
-                raise fault_at(key, f"{key} is not a setting of {self.kind} replicas{whole}")
-        if self.rollouts and self.head_batch != "stacked":
-            raise fault_at("rollouts", "rollouts take each step through the heads by itself; leave head_batch out")
-        return self
+
+_KINDS = OneOf(kinds, by="kind", default=DEFAULT)
 
 
 class ObjectiveSection(Section):
@@ -96,7 +87,7 @@ class ObjectiveSection(Section):
     form: Literal["episode", "episode-mean", "step"] = "step"
     """How the loss is summed: over whole episodes (eq. 11), over episodes divided by their length, or step by step.
 
-    Left out, it is `episode` for depth replicas.
+    Left out, it goes by the kind of replicas.
     """
     weights: Annotated[tuple[NonNegative, ...], Strict(False)] = (0.4, 0.2, 0.1)
     """Weight of each replica in the return (lambda 1 to T); the base itself has 1."""
@@ -120,6 +111,11 @@ class ColdStartSection(Section):
     batch_norm: Literal["freeze", "track"] = "freeze"
     """Whether running statistics stay or follow the data meanwhile."""
 
+    @property
+    def most_epochs(self) -> int:
+        """How many epochs it can take."""
+        return self.epochs if self.until is None else self.max_epochs
+
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
         if self.until is not None and self.epochs > 0:
@@ -141,8 +137,8 @@ class Recipe(Section):
 
     model: str | None = None
     """What is retrained: LIBRARY/NAME.WEIGHTS, a file or a folder; null leaves it to the command."""
-    trp: TrpSection = TrpSection()
-    """The temporary replicas."""
+    trp: Annotated[ReplicaKind, _KINDS, BeforeValidator(_without_idle_keys)] = Field(default_factory=kinds()[DEFAULT])
+    """The temporary replicas, of one kind with its own settings."""
     objective: Annotated[ObjectiveSection, Field(validate_default=True)] = ObjectiveSection()
     """The loss."""
     cold_start: ColdStartSection = ColdStartSection()
@@ -158,43 +154,50 @@ class Recipe(Section):
     @field_validator("objective")
     @classmethod
     def _fits_the_replicas(cls, objective: ObjectiveSection, info: ValidationInfo) -> ObjectiveSection:
-        trp = info.data.get("trp")
-        if trp is not None and trp.kind == "depth" and "form" not in objective.model_fields_set:
-            objective = objective.model_copy(update={"form": "episode"})
-        if trp is not None and trp.kind not in CONTROLS and len(objective.weights) != trp.replicas:
-            reason = f"{len(objective.weights)} weights for {trp.replicas} replicas (trp.replicas); each needs one"
+        trp: ReplicaKind | None = info.data.get("trp")
+        if trp is None:
+            return objective
+        if trp.default_form != objective.form and "form" not in objective.model_fields_set:
+            objective = objective.model_copy(update={"form": trp.default_form})
+        if not trp.control and len(objective.weights) != trp.length:
+            reason = f"{len(objective.weights)} weights for {trp.length} replicas (trp.replicas); each needs one"
             raise fault_at("weights", reason)
         return objective
 
 
-def section_at(path: tuple[str | int, ...]) -> type[Section] | None:
-    """Return the section class at `path` (empty: the recipe itself), or None where there is none."""
-    section: type[Section] = Recipe
-    for key in path:
-        field = section.model_fields.get(str(key))
-        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, Section):
-            return None
-        section = field.annotation
-    return section
+def sections_at(path: tuple[str | int, ...]) -> tuple[type[Section], ...]:
+    """Return the section class at `path` (empty: the recipe itself): none, or several where it is one of them."""
+    if not path:
+        return (Recipe,)
+    found: dict[type[Section], None] = {}
+    for field in fields_at(path):
+        union = union_of(field)
+        options = union.sections().values() if union else (field.annotation,)
+        found |= dict.fromkeys(s for s in options if isinstance(s, type) and issubclass(s, Section))
+    return tuple(found)
 
 
-def field_at(path: tuple[str | int, ...]) -> FieldInfo | None:
-    """Return the field at `path`, or None where there is none."""
-    section = section_at(path[:-1])
-    return section.model_fields.get(str(path[-1])) if section else None
+def fields_at(path: tuple[str | int, ...]) -> list[FieldInfo]:
+    """Return the field at `path` in each of the sections that have it."""
+    name = str(path[-1])
+    return [section.model_fields[name] for section in sections_at(path[:-1]) if name in section.model_fields]
+
+
+def union_of(field: FieldInfo) -> OneOf | None:
+    """Return what tells the sections apart that `field` may be one of; None for any other field."""
+    return next((mark for mark in field.metadata if isinstance(mark, OneOf)), None)
 
 
 def accepts(path: tuple[str | int, ...], kind: type) -> bool:
     """Return whether the field at `path` is of this type, or may be."""
-    field = field_at(path)
-    return field is not None and kind in (field.annotation, *get_args(field.annotation))
+    return any(kind in (field.annotation, *get_args(field.annotation)) for field in fields_at(path))
 
 
 def recipe_keys(path: tuple[str, ...] = ()) -> dict[str, str]:
     """Return what each dotted key below `path` means, in schema order, sections before their keys."""
     keys: dict[str, str] = {}
-    section = section_at(path)
-    for name, field in section.model_fields.items() if section else ():
-        keys[".".join((*path, name))] = field.description or ""
+    told = [meanings(section) for section in sections_at(path)]
+    for name in dict.fromkeys(name for section in sections_at(path) for name in section.model_fields):
+        keys[".".join((*path, name))] = " ".join(dict.fromkeys(each[name] for each in told if name in each))
         keys |= recipe_keys((*path, name))
     return keys

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from spgsurgeon.recipe.sections import BelowOne, Count, Decay, NonNegative, NonNegativeInt, Positive, Section, fault_at
+from spgsurgeon.sections import BelowOne, Count, Decay, NonNegative, NonNegativeInt, Positive, Section, fault_at
 
 
 def _known_device(device: str) -> str:

@@ -6,7 +6,7 @@ step-major, so an episode costs one forward pass of the base. K = outputs of a b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, cast
 
@@ -14,8 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from spgsurgeon.errors import UsageError, VerificationError, did_you_mean
-from spgsurgeon.replicas.depth import depth_replicas
-from spgsurgeon.replicas.dropout import dropout_replicas, fixed_dropout
 from spgsurgeon.replicas.outputs import joined
 from spgsurgeon.replicas.places import Place
 from spgsurgeon.replicas.stacking import (
@@ -31,20 +29,6 @@ from spgsurgeon.replicas.stacking import (
 )
 from spgsurgeon.replicas.whole_model import whole_model_hooks
 
-ReplicaMaker = Callable[..., ReplicaChain]
-
-
-def no_replicas(module: nn.Module, place: Place) -> ReplicaChain:
-    """Return an empty chain: plain retraining, the control, by the same loop and the same loss."""
-    return ReplicaChain()
-
-
-REPLICAS: dict[str, ReplicaMaker] = {
-    "dropout": dropout_replicas,
-    "depth": depth_replicas,
-    "fixed-dropout": fixed_dropout,
-    "none": no_replicas,
-}
 HEAD_BATCHES = ("stacked", "sequential", "rollouts")
 _LABELS = frozenset({"labels", "start_positions", "end_positions"})  # as the models of transformers call them
 
@@ -147,22 +131,17 @@ class GraftedModel(nn.Module):
 def attach(
     base: nn.Module,
     places: str | Place | Sequence[str | Place],
-    kind: str = "dropout",
+    make_chain: Callable[[nn.Module, Place], ReplicaChain],
     *,
     head_batch: str = "stacked",
-    **settings: Any,
 ) -> GraftedModel:
-    """Return `base` grafted with the replicas of `kind` at each of the `places` (a path: the input of that submodule).
+    """Return `base` grafted with a chain of replicas at each of the `places` (a path: the input of that submodule).
 
-    `settings` are those of the kind, see `REPLICAS`: `replicas` and `rate` for dropout. `head_batch` "sequential" takes
-    the steps through a head that is entered one after the other, in the memory of one; "rollouts" gives each step a
-    forward pass of the base of its own, the naive way, which costs that much more. The base is held, not copied; its
-    state dict and its outputs in eval mode stay as they are. Raises UsageError for what can't be.
+    `make_chain` gives that of a submodule and a place of it, such as a kind's `chain`; all are as long. `head_batch`
+    "sequential" takes the steps through a head that is entered one after the other, in the memory of one; "rollouts"
+    gives each step a forward pass of the base of its own, the naive way, which costs that much more. The base is held,
+    not copied; its state dict and its outputs in eval mode stay as they are. Raises UsageError for what can't be.
     """
-    if kind not in REPLICAS:
-        raise UsageError(
-            f"unknown kind of replica {kind!r}; there is {', '.join(REPLICAS)}", hint=did_you_mean(kind, REPLICAS)
-        )
     if head_batch not in HEAD_BATCHES:
         raise UsageError(f"head_batch is {' or '.join(HEAD_BATCHES)}, not {head_batch!r}")
     if any(isinstance(m, GraftedModel) for m in base.modules()) or _grafts_of(base):
@@ -173,9 +152,9 @@ def attach(
     if head_batch != "stacked" and any(place.side == "output" for place in settled):
         raise UsageError(
             f"head_batch {head_batch} is for heads that are entered, as those of segmentation models",
-            hint="leave it at stacked for replicas of depth",
+            hint="leave it at stacked for replicas that follow a stage",
         )
-    chains = [REPLICAS[kind](base.get_submodule(place.module), place, **settings) for place in settled]
+    chains = [make_chain(base.get_submodule(place.module), place) for place in settled]
     grafted = GraftedModel(base, chains, settled, head_batch)
     grafted.replicas.train(base.training)
     grafted.training = base.training
@@ -203,7 +182,12 @@ def detach(grafted: GraftedModel) -> nn.Module:
 
 def layout_of(module: nn.Module) -> list[tuple[str, tuple[int, ...], torch.dtype]]:
     """Return (key, shape, dtype) of each entry of the state dict, in its order."""
-    return [(key, tuple(value.shape), value.dtype) for key, value in module.state_dict().items()]
+    return layout_of_state(module.state_dict())
+
+
+def layout_of_state(state: Mapping[str, Tensor]) -> list[tuple[str, tuple[int, ...], torch.dtype]]:
+    """Return (key, shape, dtype) of each tensor, in their order."""
+    return [(key, tuple(value.shape), value.dtype) for key, value in state.items()]
 
 
 def _check_places(base: nn.Module, places: Sequence[Place]) -> None:

@@ -6,7 +6,7 @@ hold their chain, not closures: deepcopy (moving averages) then binds the copy's
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -22,12 +22,19 @@ Inputs = tuple[Any, ...]
 
 
 class ReplicaChain(nn.ModuleList):
-    """The replicas 1..T of one place, each fed by the one before it."""
+    """The replicas 1..T of one place, each fed by the one before it.
+
+    `base_step` is what a control does to the hidden state of step 0, given `training`: a plain function, no module.
+    """
+
+    def __init__(self, replicas: Iterable[nn.Module] = (), *, base_step: Callable[..., Tensor] | None = None) -> None:
+        super().__init__(replicas)
+        self.base_step = base_step
 
     @property
     def alters(self) -> bool:
         """Whether in train mode something else goes on than what comes in."""
-        return len(self) > 0
+        return len(self) > 0 or self.base_step is not None
 
     @property
     def active(self) -> bool:
@@ -39,28 +46,11 @@ class ReplicaChain(nn.ModuleList):
 
         With `recompute` what lies between them is made again, not kept.
         """
-        states = [hidden]
+        states = [hidden if self.base_step is None else self.base_step(hidden, training=self.training)]
         for replica in islice(self, last):
             state = states[-1]
             states.append(checkpoint(replica, state, use_reentrant=False) if recompute else replica(state))
         return tuple(states)
-
-
-class FixedDropout(ReplicaChain):
-    """No replicas: dropout of one rate falls on the base's own step, the classical form of the hyperparameter."""
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-
-    @property
-    def alters(self) -> bool:
-        """See `ReplicaChain`."""
-        return True
-
-    def forward(self, hidden: Tensor, *, last: int | None = None, recompute: bool = False) -> tuple[Tensor, ...]:
-        """Return the hidden state of step 0, the only one."""
-        return (nn.functional.dropout(hidden, self.rate, self.training),)
 
 
 class Hook:

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from spgsurgeon.comparing.table import metric_of
 from spgsurgeon.reporting.figures import ACCENTS, DASHES, HEIGHT, INK, QUIET, WIDTH, draw
-from spgsurgeon.runs.records import METRICS
 
 TITLES = {"scores": "Scores", "learning-rates": "Learning rates", "valid-share": "Still valid"}
 CAPTIONS = {
@@ -35,7 +35,7 @@ def comparison_figures(document: Mapping[str, Any]) -> dict[str, bytes]:
 
 def scores_figure(document: Mapping[str, Any]) -> Figure:
     """Return the chosen runs' scores: a dot a seed, those of a seed joined; a bar is the mean of an arm."""
-    figure, axes = _axes(f"{METRICS[document['metric']]} % on {document['scored_on']}")
+    figure, axes = _axes(f"{metric_of(document).title} on {document['scored_on']}")
     arms = document["arms"]
     for seed in range(len(document["seeds"])):
         axes.plot(
@@ -55,7 +55,7 @@ def learning_rates_figure(document: Mapping[str, Any]) -> Figure:
 
     Where a run broke off there is a gap.
     """
-    figure, axes = _axes(f"{METRICS[document['metric']]} % on {document['chosen_on']}")
+    figure, axes = _axes(f"{metric_of(document).title} on {document['chosen_on']}")
     rates: list[float] = []
     for place, (name, arm) in enumerate(document["arms"].items()):
         points = [(p["learning_rate"], p["validation"]) for p in arm["learning_rates"]]

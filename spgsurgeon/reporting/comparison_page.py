@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from spgsurgeon.comparing.records import ComparisonRecord, Trial
-from spgsurgeon.comparing.table import COST_HEAD, HEAD, cost_rows, remarks, rows
+from spgsurgeon.comparing.table import COST_HEAD, HEAD, cost_rows, metric_of, remarks, rows
 from spgsurgeon.reporting.comparison_figures import arm_color
-from spgsurgeon.runs.records import METRICS
 
 _NAME = 0  # the column that names an arm
 
@@ -25,7 +24,7 @@ def comparison_section(record: ComparisonRecord) -> dict[str, Any]:
         "progress": _progress(record),
         "colors": {name: arm_color(place) for place, name in enumerate(names)},
         "cards": [_card(name, arm, record.seeds) for name, arm in arms.items()],
-        "metric": METRICS[document["metric"]] if document else "",
+        "metric": metric_of(document).title if document else "",
         "head": HEAD,
         "rows": rows(document) if document else [],
         "remarks": remarks(document) if document else [],

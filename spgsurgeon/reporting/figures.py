@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from spgsurgeon.runs.records import METRICS, EpochRecord, RunRecord, step_labels
+from spgsurgeon.runs.records import EpochRecord, RunRecord, step_labels
+from spgsurgeon.tasks.metrics import Metric
 
 _Dash = Literal["-", "--", "-.", ":"]
 
@@ -85,15 +86,15 @@ def shades(run: RunRecord, steps: int) -> list[str]:
 # All runs over each other
 
 
-def score_figure(runs: Sequence[RunRecord], metric: str) -> Figure:
+def score_figure(runs: Sequence[RunRecord], metric: Metric) -> Figure:
     """Return the runs' scores by epoch. A ring is the original's, a filled one the best."""
-    figure, axes = _over_epochs(f"{METRICS[metric]} %", runs)
+    figure, axes = _over_epochs(metric.title, runs)
     for run in runs:
-        scored = [e for e in run.trained if e.evaluation and getattr(e.evaluation, metric) is not None]
-        points = [(run.place(e), float(getattr(e.evaluation, metric))) for e in scored]
-        best = max(points, key=lambda point: point[1], default=None)
-        if run.original and metric in run.original:
-            original = run.original[metric]
+        found = [(run.place(e), e.evaluation.get(metric.name)) for e in run.trained if e.evaluation]
+        points = [(place, score) for place, score in found if score is not None]
+        best = max(points, key=lambda point: metric.merit(point[1]), default=None)
+        if run.original and metric.name in run.original:
+            original = run.original[metric.name]
             points = [(-run.cold_epochs, original), (0, original), *points]  # a cold start moves no weight
             axes.plot(-run.cold_epochs, original, "o", color=accent(run), markerfacecolor="white", zorder=3)
         if best:

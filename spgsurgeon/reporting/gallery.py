@@ -21,7 +21,8 @@ from spgsurgeon.reporting.figures import (
     throughput_figure,
     valid_share_figure,
 )
-from spgsurgeon.runs.records import METRICS, EpochRecord, RunRecord, in_words
+from spgsurgeon.runs.records import EpochRecord, RunRecord, in_words
+from spgsurgeon.tasks.registry import TASKS
 
 Section = Literal["comparison", "curves", "episodes", "speed", "cold"]
 
@@ -54,13 +55,14 @@ def _of_all(runs: Sequence[RunRecord]) -> list[Drawing]:
     def add(section: Section, name: str, title: str, caption: str, make: Callable[..., Figure], *given: object) -> None:
         found.append(Drawing(section, name, title, caption, draw(make, *given)))
 
-    for metric, title in METRICS.items():
+    for metric in (task.primary for task in TASKS.values()):
         if scored := [run for run in runs if run.metric == metric]:
             said = (
-                "Percent on the evaluation split at the end of each epoch. A ring is the original, before any step, a "
-                "dot the best epoch."
+                "On the evaluation split, at the end of each epoch. A ring is the original, before any step, a dot the "
+                "best epoch."
             )
-            add("curves", f"score-{metric.replace('_', '-')}", f"Score, {title}", said, score_figure, scored, metric)
+            name = f"score-{metric.name.replace('_', '-')}"
+            add("curves", name, f"Score, {metric.label}", said, score_figure, scored, metric)
     started = [run for run in runs if run.epochs]
     if started:
         add("curves", "loss", "Training loss", _about_losses(started), loss_figure, started)

@@ -15,7 +15,7 @@ from spgsurgeon.comparing.records import ComparisonRecord
 from spgsurgeon.reporting.comparison_page import comparison_section
 from spgsurgeon.reporting.figures import accent
 from spgsurgeon.reporting.gallery import Drawing
-from spgsurgeon.runs.records import METRICS, EpochRecord, RunRecord, in_words
+from spgsurgeon.runs.records import EpochRecord, RunRecord, in_words
 
 _ENVIRONMENT = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
@@ -65,26 +65,26 @@ def _data_uri(data: bytes, kind: str) -> str:
 def _card(run: RunRecord) -> dict[str, Any]:
     return {
         "run": run,
-        "metric": METRICS[run.metric] if run.metric else None,
-        "scores": _scores(run) if run.metric else [],
+        "metric": run.metric.title if run.metric else None,
+        "scores": _scores(run, run.metric.name) if run.metric else [],
         "progress": f"{run.done} of {run.planned} epochs" + ("" if run.done >= run.planned else ", not finished"),
         "cold": f"{run.cold_epochs} cold" if run.cold_epochs else None,
     }
 
 
-def _scores(run: RunRecord) -> list[tuple[str, str, str | None]]:
+def _scores(run: RunRecord, metric: str) -> list[tuple[str, str, str | None]]:
     """Return name, score and its difference to the original."""
     rows = []
-    original = _number(run.original, run.metric)
+    original = _number(run.original, metric)
     for name, scores in (("original", run.original), ("best", run.best), ("last", run.last)):
-        score = _number(scores, run.metric)
+        score = _number(scores, metric)
         change = None if score is None or original is None or name == "original" else f"{score - original:+.2f}"
         rows.append((name, _MISSING if score is None else f"{score:.2f}", change))
     return rows
 
 
-def _number(scores: Mapping[str, Any] | None, metric: str | None) -> float | None:
-    return None if scores is None or metric is None else scores.get(metric)
+def _number(scores: Mapping[str, Any] | None, metric: str) -> float | None:
+    return None if scores is None else scores.get(metric)
 
 
 def _incidents(run: RunRecord) -> list[str]:

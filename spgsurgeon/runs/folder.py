@@ -7,11 +7,10 @@ counters beside it. No file in it is a pickle.
 from __future__ import annotations
 
 import os
-import shutil
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +27,38 @@ from spgsurgeon.checkpoint.folders import (
     write_grafted_folder,
 )
 from spgsurgeon.checkpoint.hashing import content_hash
+from spgsurgeon.checkpoint.ownership import RECORD, has_own_record, remove_ours, strangers, temporary_of
 from spgsurgeon.checkpoint.sealing import sealed
 from spgsurgeon.checkpoint.tensors import read_safetensors
-from spgsurgeon.checkpoint.writing import atomic_file, atomic_folder, write_failures, write_json, write_safetensors
+from spgsurgeon.checkpoint.writing import (
+    atomic_file,
+    atomic_folder,
+    own_folder,
+    sweep,
+    write_failures,
+    write_json,
+    write_safetensors,
+)
 from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
+from spgsurgeon.runs.data_records import DATA_FILES
 from spgsurgeon.runs.metrics_log import MetricsLog
+from spgsurgeon.runtime.locking import FolderLock
 
 _RECIPE, _STATE = "recipe.yaml", "state.json"
 _ENVIRONMENT, _UNREADABLE = "environment.json", "unreadable.json"
 _EXTRAS = ("optimizer", "ema")
+_CHECKPOINTS = "checkpoints"
+_LATER = (
+    *("metrics.jsonl", _ENVIRONMENT, _UNREADABLE, DATA_FILES, "best", "last", ".best.tmp", ".last.tmp"),
+    *("tensorboard/events.out.tfevents.*", f"{_CHECKPOINTS}/*/"),
+)
+"""What a run writes into its folder after that was made, as patterns; see `ownership`."""
+_BEFORE_RECORDS = (
+    *("model.safetensors", "temporary.safetensors", "config.json", "graft.json", _STATE),
+    *(f"{extra}.safetensors" for extra in _EXTRAS),
+)
+"""All that lies in a checkpoint, for those of earlier versions, which left no record of it."""
+_STEP = re.compile(r"(\d+)(-again|-anew)?")
 
 
 @dataclass
@@ -75,21 +97,27 @@ class RunFolder:
         self._keep = keep
         self._metrics = MetricsLog(path)
 
-    def create(self, recipe: str, *, force: bool = False) -> None:
-        """Make the folder with its resolved recipe. Raises UsageError where it exists."""
-        with atomic_folder(self.path, force=force) as folder:
+    def create(self, recipe: str, *, force: bool = False) -> FolderLock:
+        """Make the folder with its resolved recipe and return the lock on it, held as long as that is kept.
+
+        Raises UsageError where the folder exists. `force` replaces one that is all ours and that nobody writes to.
+        """
+        with atomic_folder(self.path, force=force, later=_LATER) as folder:
             (folder / _RECIPE).write_text(recipe, encoding="utf-8")
+            owned = FolderLock(folder)
+        owned.moved_to(self.path)
+        return owned
 
     def discard_unstarted(self) -> None:
-        """Remove the folder if there is no checkpoint in it yet: it would only be in the way of the next try."""
+        """Remove what is ours if there is no checkpoint yet: the folder would only be in the way of the next try."""
         self.close()
         if self.path.is_dir() and last_of(self.path) is None:
-            shutil.rmtree(self.path)
+            remove_ours(self.path.resolve())
 
     def save(self, name: str, checkpoint: Checkpoint, *, best: bool) -> None:
         """Write the checkpoint as `checkpoints/NAME`, point `last` (and `best`) to it, drop the oldest."""
         name = self._unpointed(name)
-        with atomic_folder(self.path / "checkpoints" / name, force=True) as folder:
+        with atomic_folder(self.path / _CHECKPOINTS / name, force=True) as folder:
             write_grafted_folder(
                 folder,
                 base=checkpoint.base,
@@ -106,10 +134,9 @@ class RunFolder:
             write_json(folder / _STATE, sealed({**checkpoint.state, "hashes": hashes}))
         # `best` first: killed in between, a run resumes from the older `last` and comes to the same best once more.
         for pointer in ("best", "last") if best else ("last",):
-            _point(self.path / pointer, Path("checkpoints") / name)
+            _point(self.path / pointer, Path(_CHECKPOINTS) / name)
         if checkpoint.unreadable:
-            with atomic_file(self.path / _UNREADABLE, force=True) as temporary:
-                write_json(temporary, dict(sorted(checkpoint.unreadable.items())))
+            self._write_unreadable(checkpoint.unreadable)
         self._drop_oldest()
 
     def load(self, folder: Path | None = None) -> Checkpoint | None:
@@ -148,15 +175,19 @@ class RunFolder:
         with atomic_file(path, force=True) as temporary:
             write_json(temporary, {"starts": [*starts, environment]})
 
+    def add_unreadable(self, name: str, reason: str) -> None:
+        """Note what a run ended with, so that it may be repaired; see `unreadable_of`."""
+        self._write_unreadable(unreadable_of(self.path) | {name: reason})
+
     def go_back_to(self, folder: Path) -> None:
         """Make `folder` the last checkpoint; drop those of later steps, but for the best, and what a kill left.
 
         A kill may also have left one too many.
         """
-        _point(self.path / "last", Path("checkpoints") / folder.name)
-        for entry in (self.path / "checkpoints").iterdir():
+        _point(self.path / "last", Path(_CHECKPOINTS) / folder.name)
+        for entry in self._own_checkpoints():
             if _step_of(entry) > _step_of(folder) and entry.resolve() != (self.path / "best").resolve():
-                shutil.rmtree(entry, ignore_errors=True)
+                _remove_checkpoint(entry)
         self._drop_unfinished()
         self._drop_oldest()
 
@@ -180,28 +211,68 @@ class RunFolder:
             raise DamagedFileError(f"{path} is damaged: its content hash is not the recorded one")
         return tensors
 
+    def _write_unreadable(self, found: Mapping[str, str]) -> None:
+        with atomic_file(self.path / _UNREADABLE, force=True) as temporary:
+            write_json(temporary, dict(sorted(found.items())))
+
     def _unpointed(self, name: str) -> str:
-        """Return `name`, or one like it where a pointer leads there: what `last` names is there at every moment."""
-        taken = {(self.path / pointer).resolve().name for pointer in ("last", "best")}
-        return next(n for n in (name, f"{name}-again", f"{name}-anew") if n not in taken)
+        """Return `name`, or one like it where a pointer leads there or somebody put something there.
+
+        What `last` names is there at every moment.
+        """
+        pointed = {(self.path / pointer).resolve().name for pointer in ("last", "best")}
+        names = (name, f"{name}-again", f"{name}-anew")
+        free = [n for n in names if n not in pointed and _is_replaceable(self.path / _CHECKPOINTS / n)]
+        return free[0] if free else name  # which is refused, and said
+
+    def _own_checkpoints(self) -> list[Path]:
+        """Return the folders of the checkpoints that may be removed: those that the run wrote.
+
+        None where `checkpoints` is a link: what lies elsewhere is not for a run to tidy.
+        """
+        folder = self.path / _CHECKPOINTS
+        return [] if folder.is_symlink() else [entry for entry in folder.iterdir() if _is_own(entry)]
 
     def _drop_unfinished(self) -> None:
-        """Remove what a kill left half written; if it came while the folder was made, that is beside it."""
-        path = self.path.resolve()
-        beside = [folder for folder in path.parent.glob(f".{escape(path.name)}.*.tmp") if folder.is_dir()]
-        unmade = [folder for folder in beside if {entry.name for entry in folder.iterdir()} <= {_RECIPE}]
-        for unfinished in (*unmade, *self.path.glob(".*.tmp"), *(self.path / "checkpoints").glob(".*.tmp")):
-            shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink()
+        """Remove what a kill left half written, beside the folder too, if it came while that was made."""
+        path, files = self.path.resolve(), (_ENVIRONMENT, _UNREADABLE, DATA_FILES, "metrics.jsonl")
+        sweep(path.parent, path.name.__eq__)
+        sweep(path, files.__contains__)
+        pointers = (".best.tmp", ".last.tmp")
+        for left in path.glob(".*.tmp"):
+            if left.name in pointers or temporary_of(left.name) in files:  # which earlier versions left as files
+                with suppress(OSError):
+                    left.unlink()
+        self._drop_unfinished_checkpoints()
+
+    def _drop_unfinished_checkpoints(self) -> None:
+        folder = self.path / _CHECKPOINTS
+        if folder.is_dir() and not folder.is_symlink():
+            sweep(folder, lambda name: _STEP.fullmatch(name) is not None)
 
     def _drop_oldest(self) -> None:
+        self._drop_unfinished_checkpoints()
         pointed = {(self.path / pointer).resolve() for pointer in ("last", "best")}
-        entries = list((self.path / "checkpoints").iterdir())
-        others = [entry for entry in entries if _step_of(entry) >= 0 and entry.resolve() not in pointed]
+        others = [entry for entry in self._own_checkpoints() if entry.resolve() not in pointed]
         others.sort(key=_step_of, reverse=True)
-        kept = pointed | {entry.resolve() for entry in others[: self._keep - 1]}
-        for entry in entries:
-            if entry.resolve() not in kept:
-                shutil.rmtree(entry, ignore_errors=True)
+        for entry in others[self._keep - 1 :]:
+            _remove_checkpoint(entry)
+
+
+def own_run(run: Path, warn: Callable[[str], None]) -> FolderLock:
+    """Return the lock on a run's folder; see `own_folder`. `warn` is told too if nothing can be cleaned up there."""
+    owned = own_folder(run, warn)
+    if (run / _CHECKPOINTS).is_symlink():
+        warn(f"{run / _CHECKPOINTS} is a link, so nothing is removed there: older checkpoints stay")
+    return owned
+
+
+def unreadable_of(run: Path) -> dict[str, str]:
+    """Return why pictures could not be read, by their path, as far as a run notes it."""
+    try:
+        return read_json_object(run / _UNREADABLE)
+    except SurgeonError:  # nothing was noted
+        return {}
 
 
 def newest_intact(run: Path, warn: Callable[[str], None]) -> Path | None:
@@ -209,8 +280,8 @@ def newest_intact(run: Path, warn: Callable[[str], None]) -> Path | None:
 
     `warn` is told of each that is not. Raises DamagedFileError, for the newest, where none is intact.
     """
-    folders = [folder for folder in (run / "checkpoints").glob("*") if _step_of(folder) >= 0]
     last = (run / "last").resolve()
+    folders = [folder for folder in (run / _CHECKPOINTS).glob("*") if folder.resolve() == last or _is_own(folder)]
     candidates = sorted(folders, key=lambda folder: (folder.resolve() == last, _step_of(folder)), reverse=True)
     failures: list[SurgeonError] = []
     for folder in candidates:
@@ -249,6 +320,13 @@ def last_of(run: Path) -> Path | None:
     return None
 
 
+def run_of(checkpoint: Path) -> Path | None:
+    """Return the run whose checkpoint a folder, or a link to one, is; None for a folder of another kind."""
+    folder = checkpoint.resolve()
+    run = folder.parent.parent
+    return run if folder.parent.name == "checkpoints" and (run / _RECIPE).is_file() else None
+
+
 def recipe_of(run: Path) -> str:
     """Return the resolved recipe of a run. Raises UsageError where there is none, DamagedFileError if it is no text."""
     path = run / _RECIPE
@@ -262,8 +340,29 @@ def recipe_of(run: Path) -> str:
 
 def _step_of(folder: Path) -> int:
     """Return the step of a checkpoint; -1 for what is none."""
-    step = folder.name.partition("-")[0]
-    return int(step) if step.isdecimal() else -1
+    found = _STEP.fullmatch(folder.name)
+    return int(found[1]) if found else -1
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether a folder is a checkpoint that a run wrote, under this name.
+
+    An earlier version left no record: there it goes by its manifest, and by holding nothing else.
+    """
+    if _step_of(folder) < 0 or not folder.is_dir() or folder.is_symlink():
+        return False
+    if (folder / RECORD).exists():
+        return has_own_record(folder)
+    names = {entry.name for entry in folder.iterdir()}
+    return _STATE in names and names <= {*_BEFORE_RECORDS}
+
+
+def _is_replaceable(folder: Path) -> bool:
+    return not os.path.lexists(folder) or (has_own_record(folder) and not strangers(folder))
+
+
+def _remove_checkpoint(folder: Path) -> None:
+    remove_ours(folder, None if (folder / RECORD).exists() else _BEFORE_RECORDS)
 
 
 def _point(link: Path, target: Path) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ class MetricsLog:
     def __init__(self, folder: Path) -> None:
         self._path, self._events_folder = folder / "metrics.jsonl", folder / "tensorboard"
         self._board: Any = None
+        self._hook_before: Any = None
 
     def add(self, metrics: Mapping[str, Any]) -> None:
         """Append one line and the same numbers to the events; all of it or nothing."""
@@ -49,7 +52,11 @@ class MetricsLog:
     def close(self) -> None:
         """Close the TensorBoard writer."""
         if self._board is not None:
-            self._board.close()
+            with suppress(OSError):  # all that it was given is on the disk, or was said not to be
+                self._board.close()
+            self._board = None
+        if self._hook_before is not None:
+            threading.excepthook, self._hook_before = self._hook_before, None
 
     def _show(self, metrics: Mapping[str, Any]) -> None:
         board = self._events(metrics["step"])
@@ -61,9 +68,22 @@ class MetricsLog:
         if self._board is None:
             from torch.utils.tensorboard import SummaryWriter
 
+            self._keep_its_thread_quiet()
             # TensorBoard then shows nothing that an interrupted run said of this epoch.
             self._board = SummaryWriter(str(self._events_folder), purge_step=step)
         return self._board
+
+    def _keep_its_thread_quiet(self) -> None:
+        """Let no traceback of the writer's thread be printed: what it fails with, `flush` raises in this one."""
+        if self._hook_before is not None:
+            return
+        before = self._hook_before = threading.excepthook
+
+        def others(failed: threading.ExceptHookArgs) -> None:
+            if type(failed.thread).__name__ != "_AsyncWriterThread":
+                before(failed)
+
+        threading.excepthook = others
 
 
 def _is_of(line: str, done: Mapping[str, int]) -> bool:

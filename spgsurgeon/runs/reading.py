@@ -11,11 +11,11 @@ from typing import Any
 from spgsurgeon.checkpoint.folders import kind_of, read_json_object, read_manifest, read_state
 from spgsurgeon.errors import DamagedFileError, UsageError
 from spgsurgeon.recipe.reading import read_recipe
-from spgsurgeon.recipe.schema import CONTROLS, Recipe
+from spgsurgeon.recipe.schema import Recipe
+from spgsurgeon.replicas.kinds import replicas_from
+from spgsurgeon.replicas.kinds.kind import ReplicaKind
 from spgsurgeon.runs.folder import last_of
 from spgsurgeon.runs.records import RunRecord, read_epochs
-
-_ACCEPTS = {"dropout": "dropout rate", "depth": "depth"}
 
 
 @dataclass
@@ -52,7 +52,7 @@ def read_run(path: Path, name: str, number: int) -> RunRecord:
     # Without a checkpoint that can be read, the lines tell how far it came.
     cold_epochs = counters.get("cold_epochs", sum(epoch.phase == "cold" for epoch in epochs))
     # The replicas of a folder that was grafted need not be in the recipe.
-    trp = checkpoint.trp or recipe.trp.model_dump(include={"kind", "replicas", "rate"}, exclude_none=True)
+    replicas = replicas_from(checkpoint.trp) if checkpoint.trp else recipe.trp
     cold = recipe.cold_start
     return RunRecord(
         number=number,
@@ -60,7 +60,7 @@ def read_run(path: Path, name: str, number: int) -> RunRecord:
         planned=recipe.training.epochs,
         done=counters.get("epoch", len(epochs)) - cold_epochs,
         cold_epochs=cold_epochs,
-        accepts=_ACCEPTS.get(trp["kind"]),
+        accepts=replicas.accepts,
         original=counters.get("original"),
         best=counters.get("best"),
         last=counters.get("last"),
@@ -68,7 +68,7 @@ def read_run(path: Path, name: str, number: int) -> RunRecord:
         tolerance=cold.tolerance if cold.until == "converged" else None,
         epochs=epochs,
         damaged_lines=damaged,
-        head=_head(recipe, trp) | _device(starts),
+        head=_head(recipe, replicas) | _device(starts),
         settings=_flat(recipe.model_dump(mode="json")),
         starts=starts,
         notes=notes,
@@ -115,12 +115,13 @@ def _flat(section: Mapping[str, Any], path: str = "") -> dict[str, str]:
     return found
 
 
-def _head(recipe: Recipe, trp: Mapping[str, Any]) -> dict[str, str]:
+def _head(recipe: Recipe, replicas: ReplicaKind) -> dict[str, str]:
     """Return the settings that matter most, in words."""
     training, objective, cold, data = recipe.training, recipe.objective, recipe.cold_start, recipe.data
-    optimizer, plain = training.optimizer, trp["kind"] in CONTROLS
+    optimizer, plain = training.optimizer, replicas.control
     facts = {"model": recipe.model or ""}
-    facts["replicas"] = _replicas(trp) + (", a pass of the whole model for each step" if recipe.trp.rollouts else "")
+    rollouts = recipe.trp.head_mode == "rollouts"
+    facts["replicas"] = replicas.words() + (", a pass of the whole model for each step" if rollouts else "")
     weights = ", ".join(f"{weight:g}" for weight in objective.weights)
     facts["objective"] = "cross entropy" if plain else f"{objective.form}, weights {weights}"
     if objective.loss_normalization and not plain:
@@ -136,15 +137,6 @@ def _head(recipe: Recipe, trp: Mapping[str, Any]) -> dict[str, str]:
     facts["data"] += f", at most {data.limit} pictures of each class" if data.limit else ""
     facts["seed"] = str(training.seed)
     return facts
-
-
-def _replicas(trp: Mapping[str, Any]) -> str:
-    if trp["kind"] == "none":
-        return "none: plain retraining, the control"
-    if trp["kind"] == "fixed-dropout":
-        return f"none: plain retraining with dropout of rate {trp['rate']} before the head, a control"
-    settings = "".join(f", {key} {value}" for key, value in trp.items() if key not in ("kind", "replicas"))
-    return f"{trp.get('replicas', '')} {trp['kind']} replicas{settings}".strip()
 
 
 def _device(starts: list[dict[str, str]]) -> dict[str, str]:

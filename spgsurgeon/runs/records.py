@@ -10,19 +10,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
-METRICS = {"top1": "top-1", "mean_iou": "mean IoU"}
-"""The scores, in percent, that runs are compared by, and how people call them."""
+from spgsurgeon.tasks.metrics import Metric
+from spgsurgeon.tasks.registry import TASKS, task_of
 
 Count = Annotated[int, Field(ge=0)]
 
 
-class Evaluation(BaseModel):
-    """Scores in percent at the end of an epoch; which of them there are goes by the task."""
+def _known_scores(scores: Any) -> Any:
+    """Return the scores that are metrics of a task, of all that an evaluation has."""
+    known = {metric.name for task in TASKS.values() for metric in task.metrics}
+    return {name: scores[name] for name in known & scores.keys()} if isinstance(scores, dict) else scores
 
-    top1: float | None = None
-    mean_iou: float | None = None
+
+Evaluation = Annotated[dict[str, float | None], BeforeValidator(_known_scores)]
+"""Scores at the end of an epoch; which of them there are goes by the task."""
 
 
 class Moments(BaseModel):
@@ -131,11 +134,10 @@ class RunRecord:
     pictures: Sequence[ShownPicture] = ()
 
     @property
-    def metric(self) -> str | None:
-        """Which of `METRICS` the run is scored by, None where it has no score yet."""
-        scored = [dict(epoch.evaluation) for epoch in self.epochs if epoch.evaluation]
-        found = [self.original, *scored]
-        return next((m for m in METRICS for scores in found if scores and scores.get(m) is not None), None)
+    def metric(self) -> Metric | None:
+        """What the run is scored by, None where it has no score yet."""
+        found = (task_of(scores) for scores in (self.original, *(epoch.evaluation for epoch in self.epochs)) if scores)
+        return next((task.primary for task in found if task), None)
 
     @property
     def cold(self) -> list[EpochRecord]:

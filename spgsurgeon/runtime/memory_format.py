@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -35,6 +37,14 @@ def _overflows(part: nn.Module) -> bool:
     if not isinstance(part, nn.Conv2d) or part.groups > 1 or part.in_channels >= _BLOCK:
         return False
     return part.kernel_size == (1, 1) and part.stride != (1, 1)
+
+
+def laid_out(inputs: Mapping[str, Tensor], memory_format: torch.memory_format) -> dict[str, Tensor]:
+    """Return a model's inputs, of which images [B, C, H, W] lie in this format."""
+    return {
+        name: tensor.contiguous(memory_format=memory_format) if tensor.dim() == 4 else tensor
+        for name, tensor in inputs.items()
+    }
 
 
 def lay_out_convolutions(module: nn.Module, memory_format: torch.memory_format) -> None:

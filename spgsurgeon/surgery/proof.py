@@ -8,14 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spgsurgeon.checkpoint.hashing import content_hash
-from spgsurgeon.errors import ArchitectureError, UsageError, VerificationError
+from spgsurgeon.checkpoint.containers.documents import read_document
+from spgsurgeon.checkpoint.hashing import DTYPE_NAMES, content_hash, same_bits
+from spgsurgeon.checkpoint.state_dict.specs import TensorSpec
+from spgsurgeon.checkpoint.values import content_hash_of
+from spgsurgeon.errors import ArchitectureError, SurgeonError, UsageError, VerificationError
 from spgsurgeon.loading.opening import OpenedModel
 from spgsurgeon.models.shared_weights import saved_state
 from spgsurgeon.models.sites.search import run_in_eval
@@ -28,8 +32,6 @@ from spgsurgeon.replicas.stacking import ReplicaChain
 Inputs = Tensor | Mapping[str, Tensor]
 Layout = list[tuple[str, tuple[int, ...], torch.dtype]]
 
-LARGEST_MAP = 128  # pixels
-
 
 @dataclass(frozen=True)
 class Fingerprint:
@@ -40,17 +42,16 @@ class Fingerprint:
 
 
 def example_images(
-    module: nn.Module, input_size: tuple[int, int, int], batch: int = 2, *, task: str = "classification"
+    module: nn.Module, input_size: tuple[int, int, int], batch: int = 2, *, largest_side: int | None = None
 ) -> Tensor:
     """Return normal noise [batch, channels, H, W], the same on every call, where and as the module's weights are.
 
-    For `task` "segmentation" the pictures have at most `LARGEST_MAP` pixels a side: such models take any size, and the
-    laws compare two runs of the same layers, none of whose weights depend on it. At full size a proof would take
-    seconds and gigabytes.
+    The images have at most `largest_side` pixels a side, for a model that takes any size: the laws compare two runs of
+    the same layers, none of whose weights depend on it.
     """
     channels, *sides = input_size
-    if task == "segmentation":
-        sides = [min(side, LARGEST_MAP) for side in sides]
+    if largest_side is not None:
+        sides = [min(side, largest_side) for side in sides]
     generator = torch.Generator().manual_seed(0)
     parameter = next(module.parameters())
     return torch.randn(batch, channels, *sides, generator=generator).to(parameter.device, parameter.dtype)
@@ -60,7 +61,7 @@ def example_inputs(opened: OpenedModel) -> Inputs:
     """Return what the laws are proven on for an opened model: noise for images, else its inputs by name."""
     if is_of_transformers(opened.module):
         return example_of(opened.module)
-    return example_images(opened.module, opened.preprocessing.input_size, task=opened.task)
+    return example_images(opened.module, opened.preprocessing.input_size, largest_side=opened.task.largest_side)
 
 
 def fingerprint(module: nn.Module, inputs: Inputs) -> Fingerprint:
@@ -80,6 +81,8 @@ def fingerprint(module: nn.Module, inputs: Inputs) -> Fingerprint:
 def prove_graft(grafted: GraftedModel, base: Fingerprint, inputs: Inputs) -> dict[str, bool]:
     """Prove laws 1 and 2 on a fresh graft: eval outputs and weights are the base's, each replica starts as identity.
 
+    All of it to the bit; only of hidden states the sign of zeros does not count: what a replica adds is 0, and -0 + 0
+    is 0.
     Raises ArchitectureError where the model fails in train mode or gives something else than a row a step and picture.
     """
     if content_hash(saved_state(grafted.base)) != base.content_hash:
@@ -87,8 +90,9 @@ def prove_graft(grafted: GraftedModel, base: Fingerprint, inputs: Inputs) -> dic
     if not _equal(_eval_outputs(grafted, inputs), base.outputs):
         raise VerificationError("the grafted model's outputs in eval mode differ from the base's (law 1)")
     for site, states in _training_states(grafted, inputs).items():
+        states = states + 0  # -0 becomes 0, as it does when a replica adds zero to it
         for t in range(1, grafted.steps):
-            if not torch.equal(states[t], states[0]):
+            if not same_bits(states[t], states[0]):
                 raise VerificationError(f"replica {t} at {site!r} does not start as the identity (law 2)")
     return {"state_dict_unchanged": True, "eval_outputs_equal": True, "replicas_start_as_identity": True}
 
@@ -96,7 +100,7 @@ def prove_graft(grafted: GraftedModel, base: Fingerprint, inputs: Inputs) -> dic
 def prove_strip(grafted_output: Any, stripped: nn.Module, layout: Layout, inputs: Inputs) -> dict[str, bool]:
     """Prove laws 3 and 4: the stripped module has the original's layout, no hook, and the grafted model's outputs.
 
-    `grafted_output` is what the grafted model gave on `images` in eval mode: a tensor, a mapping or a tuple of them.
+    `grafted_output` is what the grafted model gave on `inputs` in eval mode: a tensor, a mapping or a tuple of them.
     """
     if layout_of(stripped) != layout:
         raise VerificationError("the stripped model's keys, order, shapes or dtypes are not the base's (law 3)")
@@ -107,9 +111,42 @@ def prove_strip(grafted_output: Any, stripped: nn.Module, layout: Layout, inputs
     return {"layout_equal": True, "no_hooks_left": True, "eval_outputs_equal": True}
 
 
+def prove_file(path: Path, content_hash: str, layout: Layout) -> str:
+    """Prove that a weights file, read back, holds keys, shapes and dtypes of `layout`, and values of that hash.
+
+    Returns the content hash of what was read, which is the one given.
+    """
+    entries = _read_back(path)
+    expected = {key: (shape, DTYPE_NAMES[dtype]) for key, shape, dtype in layout}
+    found = {key: (tuple(spec.shape), spec.dtype) for key, spec in entries.items()}
+    if differing := [key for key in {**expected, **found} if expected.get(key) != found.get(key)]:
+        raise _fault(path, f"its keys, shapes or dtypes are not the base's, first at {differing[0]!r}")
+    read = content_hash_of(entries)
+    if read != content_hash:
+        raise _fault(path, f"its content hash is {read[:12]}, not {content_hash[:12]}")
+    return read
+
+
+def _read_back(path: Path) -> Mapping[str, TensorSpec]:
+    """Return all tensors of a state dict in a file, by the keys that it has there."""
+    try:
+        document = read_document(path)
+        specs = {key: document.spec_of(key, value) for key, value in document.values.items()}
+    except SurgeonError as error:
+        raise _fault(path, error.message) from error
+    return {key: spec for key, spec in specs.items() if spec is not None}
+
+
+def _fault(path: Path, reason: str) -> VerificationError:
+    return VerificationError(
+        f"{path.name}, read back, is not what was to be written: {reason}",
+        hint="nothing was kept; look at the disk and the memory of this machine, then try again",
+    )
+
+
 def _equal(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> bool:
     """Return whether two models' outputs are the same, bit for bit."""
-    return len(found) == len(expected) and all(map(torch.equal, found, expected))
+    return len(found) == len(expected) and all(map(same_bits, found, expected))
 
 
 @torch.no_grad()
@@ -128,7 +165,7 @@ def _eval_outputs(module: nn.Module, inputs: Inputs) -> tuple[Tensor, ...]:
 
 @torch.no_grad()
 def _training_states(grafted: GraftedModel, inputs: Inputs) -> dict[str, Tensor]:
-    """Return the hidden states in train mode, [T+1, N, ...] by place, with the replicas' dropout off.
+    """Return the hidden states in train mode, [T+1, N, ...] by place, with the replicas' perturbations off.
 
     Running statistics and random numbers are put back.
     """
@@ -136,9 +173,8 @@ def _training_states(grafted: GraftedModel, inputs: Inputs) -> dict[str, Tensor]
     try:
         with _modes_kept(grafted), _random_numbers_kept():
             grafted.train()
-            for module in grafted.replicas.modules():
-                if isinstance(module, nn.Dropout):
-                    module.eval()
+            for perturbation in _perturbations(grafted.replicas):
+                perturbation.eval()
             states, logits = (
                 grafted.hidden_states(inputs) if isinstance(inputs, Tensor) else grafted.hidden_states(**inputs)
             )
@@ -152,6 +188,14 @@ def _training_states(grafted: GraftedModel, inputs: Inputs) -> dict[str, Tensor]
             buffer.copy_(buffers[name])
     _check_stacked(grafted, states, rows=logits.shape[0], pictures=_rows_of(inputs))
     return states
+
+
+def _perturbations(replicas: nn.Module) -> Iterator[nn.Module]:
+    """Yield what of the replicas can change a hidden state without having learnt to: modules that hold nothing."""
+    for module in replicas.modules():
+        held = (*module.children(), *module.parameters(recurse=False), *module.buffers(recurse=False))
+        if not held and not isinstance(module, ReplicaChain):
+            yield module
 
 
 def _check_stacked(grafted: GraftedModel, states: dict[str, Tensor], *, rows: int, pictures: int) -> None:

@@ -1,1 +1,1 @@
-"""What a task is: its batches, how logits are read, its metrics."""
+"""Tasks: what a model is trained and scored for, each in one file. Nothing above this room names one."""

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
-from spgsurgeon.commands.evaluate import evaluation_batches
 from spgsurgeon.data.cache.caching import Cache
 from spgsurgeon.data.loading.loader import EvaluationBatches, TrainingBatches
 from spgsurgeon.data.loading.samples import AnyTransform
 from spgsurgeon.data.opening import choose_cache
-from spgsurgeon.data.transforms.augmentation import Augmentation, evaluation_transform, training_transform
-from spgsurgeon.data.transforms.joint import joint_training_transform
+from spgsurgeon.data.transforms.augmentation import Augmentation
 from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.recipe.schema import Recipe
+from spgsurgeon.replicas.kinds import replicas_from
 from spgsurgeon.runs.folder import RunFolder
 from spgsurgeon.runtime.distributed import Processes
 from spgsurgeon.runtime.environment import deterministic_algorithms, fastest_convolutions, tf32_products
 from spgsurgeon.runtime.resources import default_workers
-from spgsurgeon.surgery.attaching import replicas_from, step_labels
+from spgsurgeon.training.evaluation import evaluation_batches
 from spgsurgeon.training.loop import Retraining
-from spgsurgeon.training.loop_settings import settings_of
 from spgsurgeon.training.preparing import Case
 from spgsurgeon.training.progress import Progress
 
@@ -38,20 +37,29 @@ def switches(recipe: Recipe) -> Iterator[None]:
 
 
 def make_retraining(
-    case: Case, processes: Processes, run: RunFolder | None = None, progress: Progress | None = None
+    case: Case,
+    processes: Processes,
+    run: RunFolder | None = None,
+    progress: Progress | None = None,
+    stands_on: Mapping[str, Any] | None = None,
 ) -> Retraining:
-    """Return the retraining of a case, before its first step; without a `run` folder nothing is written."""
+    """Return the retraining of a case, before its first step; without a `run` folder nothing is written.
+
+    `stands_on` is what its checkpoints keep of recipe and data.
+    """
     cache = _cache(case, processes, progress)
     return Retraining(
         case.grafted,
-        settings_of(case.recipe, case.grafted.steps - 1, case.opened.task),
+        case.recipe,
+        case.opened.task,
         processes,
         _training_batches(case, processes, cache),
         _evaluation_batches(case, processes, cache),
         num_classes=len(case.data.train.classes),
-        step_labels=step_labels(case.opened, replicas_from(case.manifest.trp)),
+        step_labels=replicas_from(case.manifest.trp).step_labels(case.opened),
         run=run,
         progress=progress,
+        stands_on=stands_on,
     )
 
 
@@ -60,7 +68,7 @@ def _cache(case: Case, processes: Processes, progress: Progress | None) -> Cache
         return None
     parts = (
         (case.data.train, _training_transform(case)),
-        (case.data.evaluation, evaluation_transform(scored_at(case))),
+        (case.data.evaluation, case.opened.task.evaluation_transform(scored_at(case))),
     )
     say = progress.warning if progress and processes.leads else lambda text: None
     return choose_cache(case.recipe.data.cache, processes.device, parts, say)
@@ -68,9 +76,8 @@ def _cache(case: Case, processes: Processes, progress: Progress | None) -> Cache
 
 def _training_transform(case: Case) -> AnyTransform:
     data, augment = case.recipe.data, case.recipe.data.augment
-    make = joint_training_transform if case.opened.task == "segmentation" else training_transform
     augmentation = Augmentation(crop=augment.crop, flip=augment.flip, policy=augment.policy, erase=augment.erase)
-    return make(case.opened.preprocessing.at(data.image_size), augmentation)
+    return case.opened.task.training_transform(case.opened.preprocessing.at(data.image_size), augmentation)
 
 
 def scored_at(case: Case) -> Preprocessing:
@@ -92,6 +99,7 @@ def _training_batches(case: Case, processes: Processes, cache: Cache | None) -> 
         pin_memory=processes.device.type == "cuda",
         unreadable=data.unreadable,
         cache=cache,
+        collate=case.opened.task.collate,
     )
 
 

@@ -31,7 +31,7 @@ class EpochMeter:
 
     def count(self, parts: Sequence[Batch]) -> None:
         """Count the pictures of a step of this process."""
-        self._images += sum(len(part.images) for part in parts)
+        self._images += sum(len(part.samples) for part in parts)
 
     def figures(self) -> dict[str, Any]:
         """Return the figures up to now; whoever asks has waited for the device.

@@ -4,29 +4,37 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from spgsurgeon.data.cache.caching import Cache
+from spgsurgeon.data.loading.loader import EvaluationBatches
+from spgsurgeon.data.loading.samples import Batch
 from spgsurgeon.data.loading.transfer import Transfer
+from spgsurgeon.data.sources.source import Source
+from spgsurgeon.models.inputs import call
+from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.replicas.outputs import main_output
 from spgsurgeon.runtime.distributed import Processes, autocast
-from spgsurgeon.runtime.memory_format import choose_memory_format, lay_out_convolutions
-from spgsurgeon.tasks.scoring import TALLIES, Scores, Tally
+from spgsurgeon.runtime.memory_format import choose_memory_format, laid_out, lay_out_convolutions
+from spgsurgeon.runtime.resources import default_workers
+from spgsurgeon.tasks.task import Scores, Tally, Task
 
 
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
-    batches: Iterable[tuple[Tensor, ...]],
+    batches: Iterable[Batch],
     processes: Processes,
     precision: torch.dtype,
-    task: str = "classification",
+    task: Task,
     *,
     memory_format: str = "auto",
     tally: Tally | None = None,
 ) -> Scores:
-    """Return the scores of the task's tally (see `scoring`), and images_per_second with data loading.
+    """Return the scores of the task's tally, and images_per_second with data loading.
 
     `tally` counts instead of a new one. `model` is put into eval mode; a grafted model is its base then. Of several
     outputs the first counts, or the one called `out`. Pictures and the weights of convolutions lie as in training (see
@@ -37,11 +45,37 @@ def evaluate(
     layout = choose_memory_format(memory_format, processes.device, model)
     lay_out_convolutions(model, layout)
     started = time.perf_counter()
-    tally, transfer = tally or TALLIES[task](processes), Transfer(processes.device)
-    for images, labels, *_ in batches:
-        images, labels = transfer(images, labels)
+    tally, transfer = tally or task.tally(processes), Transfer(processes.device)
+    for batch in batches:
+        inputs, targets = transfer((batch.inputs, batch.targets))
         with autocast(processes.device, precision):
-            logits = main_output(model(images.contiguous(memory_format=layout)))
-        tally.add(logits.float(), labels)
+            logits = main_output(call(model, laid_out(inputs, layout)))
+        tally.add(task.readout(logits).float(), targets)
     scores = tally.scores()
     return scores | {"images_per_second": scores["samples"] / (time.perf_counter() - started)}
+
+
+def evaluation_batches(
+    source: Source[Any],
+    preprocessing: Preprocessing,
+    batch_size: int,
+    workers: int | None,
+    processes: Processes,
+    *,
+    task: Task,
+    unreadable: str = "stop",
+    cache: Cache | None = None,
+) -> EvaluationBatches:
+    """Return the batches of one evaluation, this process's share of them."""
+    return EvaluationBatches(
+        source,
+        task.evaluation_transform(preprocessing),
+        batch_size=batch_size,
+        workers=default_workers() if workers is None else workers,
+        rank=processes.rank,
+        world_size=processes.world_size,
+        pin_memory=processes.device.type == "cuda",
+        unreadable=unreadable,
+        cache=cache,
+        collate=task.collate,
+    )

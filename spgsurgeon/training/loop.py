@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from itertools import islice
@@ -23,15 +23,18 @@ from torch import nn
 
 from spgsurgeon.data.loading.loader import EvaluationBatches, TrainingBatches
 from spgsurgeon.data.loading.samples import Batch
+from spgsurgeon.data.loading.seen import check_drawn, over_processes, said_of_masks, said_of_traits
+from spgsurgeon.data.sources.source import Source
 from spgsurgeon.errors import SurgeonError, UsageError
 from spgsurgeon.objective.loss import SPGLoss
+from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.replicas.grafted import GraftedModel
 from spgsurgeon.replicas.stacking import running_statistics_kept
 from spgsurgeon.runs.folder import RunFolder
 from spgsurgeon.runtime.distributed import Processes, choose_precision, forget_peak_memory
 from spgsurgeon.runtime.memory_format import choose_memory_format, lay_out_convolutions
 from spgsurgeon.runtime.signals import InterruptedRunError, StopNow, stop_on_signals
-from spgsurgeon.tasks.scoring import METRIC, Scores
+from spgsurgeon.tasks.task import Scores, Task
 from spgsurgeon.training.cold_start import (
     check_unchanged,
     drift,
@@ -45,7 +48,6 @@ from spgsurgeon.training.number_guard import NonFiniteError
 from spgsurgeon.training.optimization import learning_rate, make_optimizer, make_schedule
 from spgsurgeon.training.progress import Progress
 from spgsurgeon.training.safekeeping import Safekeeping
-from spgsurgeon.training.settings import Settings
 from spgsurgeon.training.state import Counters, TrainingState
 from spgsurgeon.training.statistics import EpisodeStatistics, extremes, summarize
 from spgsurgeon.training.stepping import Stepper
@@ -59,13 +61,16 @@ Read = TypeVar("Read")
 class Retraining:
     """One retraining from its first step, or from a checkpoint, to its end.
 
-    Without a `run` folder nothing is written. `step_labels` has one entry a step (T+1); see `summarize`.
+    `recipe` says how; the model, its replicas, the data and the task are given. Without a `run` folder nothing is
+    written. `step_labels` has one entry a step (T+1); see `summarize`. Checkpoints keep `stands_on`, what a run that
+    resumes compares itself with.
     """
 
     def __init__(
         self,
         grafted: GraftedModel,
-        settings: Settings,
+        recipe: Recipe,
+        task: Task,
         processes: Processes,
         training: TrainingBatches,
         evaluation: EvaluationBatches,
@@ -74,7 +79,9 @@ class Retraining:
         step_labels: Sequence[str],
         run: RunFolder | None = None,
         progress: Progress | None = None,
+        stands_on: Mapping[str, Any] | None = None,
     ) -> None:
+        settings = recipe.training
         self.steps_per_epoch = training.batches_per_epoch // settings.accumulate
         if not self.steps_per_epoch:
             raise UsageError(
@@ -84,7 +91,8 @@ class Retraining:
         self.grafted = grafted.to(processes.device)
         layout = choose_memory_format(settings.memory_format, processes.device, grafted)
         lay_out_convolutions(self.grafted, layout)
-        self.settings, self.processes, self.run_folder, self.progress = settings, processes, run, progress
+        self.recipe, self.settings, self.task = recipe, settings, task
+        self.processes, self.run_folder, self.progress = processes, run, progress
         self._training, self._evaluation = training, evaluation
         self._num_classes, self._labels = num_classes, step_labels
         self._precision = choose_precision(settings.precision, processes.device)
@@ -95,13 +103,16 @@ class Retraining:
             self.optimizer,
             scaler=torch.amp.GradScaler(processes.device.type, enabled=self._precision == torch.float16),
             ema=ModelEmaV3(grafted, decay=settings.ema) if settings.ema else None,
-            counters=Counters(cold_finished=settings.cold_start.most_epochs == 0),
+            counters=Counters(cold_finished=recipe.cold_start.most_epochs == 0),
+            stands_on=stands_on or {},
         )
         self._keeping = Safekeeping(self.state, processes, progress)
         self._stepper = Stepper(
-            self.state, self.schedule, settings, processes, num_classes=num_classes, precision=self._precision
+            self.state, self.schedule, recipe, task, processes, num_classes=num_classes, precision=self._precision
         )
         self._compiles = settings.compile  # until the first step is done
+        self.remarks: list[str] = []
+        """What the images and masks that were read gave reason to say."""
 
     @property
     def counters(self) -> Counters:
@@ -127,14 +138,14 @@ class Retraining:
         counters = self.counters
         forget_peak_memory(self.processes.device)  # that of runs before this one in the same process
         if self.progress:
-            most = self.settings.cold_start.most_epochs * self.steps_per_epoch
+            most = self.recipe.cold_start.most_epochs * self.steps_per_epoch
             cold = counters.step - counters.update if counters.cold_finished else most
             self.progress.start(cold + self.updates, counters.step)
         if self.run_folder:
             self._keeping.start(self.run_folder, self.settings.checkpoints)
         with stop_on_signals() as self._keeping.request:
             if counters.original is None:
-                counters.original = self._evaluate(self.grafted)
+                counters.original = self._evaluate(self.grafted, first=True)
                 if self.progress:
                     self.progress.original(counters.original)
                 self._keeping.save()  # so that a run killed in its first epoch can resume
@@ -143,6 +154,7 @@ class Retraining:
             while counters.epoch < counters.cold_epochs + self.settings.epochs:
                 self._training_epoch()
             self._keeping.finish()
+            self._note_traits()
             self.processes.wait()
         return counters
 
@@ -210,17 +222,17 @@ class Retraining:
     # Epochs
 
     def _cold_epoch(self) -> None:
-        settings, state, counters = self.settings.cold_start, self.state, self.counters
+        rule, state, counters = self.recipe.cold_start, self.state, self.counters
         counters.cold_hash = counters.cold_hash or parameter_hash(self.grafted)
-        frozen = running_statistics_kept(self.grafted) if settings.freeze_batch_norm else nullcontext()
+        frozen = running_statistics_kept(self.grafted) if rule.batch_norm == "freeze" else nullcontext()
         with learning_rate_zero(self.optimizer), frozen:
             metrics = self._epoch("cold")
         after = moments_of(self.optimizer)
         change = drift(state.moments, after) if state.moments else None
         state.moments = after
         counters.cold_epochs += 1
-        settled = settings.until_converged and change is not None and change.settled(settings.tolerance)
-        counters.cold_finished = settled or counters.cold_epochs >= settings.most_epochs
+        settled = rule.until == "converged" and change is not None and change.settled(rule.tolerance)
+        counters.cold_finished = settled or counters.cold_epochs >= rule.most_epochs
         if counters.cold_finished:
             check_unchanged(self.grafted, counters.cold_hash)
             state.moments = None
@@ -235,8 +247,8 @@ class Retraining:
                 f"the model after step {counters.step} scores a loss of NaN",
                 hint="lower training.optimizer.lr, or set training.gradient_clip; earlier checkpoints are kept",
             )
-        metric = METRIC[self.settings.task]
-        better = counters.best is None or counters.last[metric] > counters.best[metric]
+        metric = self.task.primary
+        better = counters.best is None or metric.better(counters.last[metric.name], counters.best[metric.name])
         if better:
             counters.best = counters.last
         self._finish_epoch(metrics | {"evaluation": counters.last}, best=better)
@@ -279,19 +291,26 @@ class Retraining:
         counters.batch = 0
         counters.statistics = None
         metrics |= {"unreadable_pictures": len(counters.unreadable)}
+        if counters.epoch == 1 and (drawn := self._training.drawn) is not None:
+            self._note_masks(self.processes.sum(drawn.to(self.processes.device)).tolist(), self._training.source)
         self._keeping.save(best=best, line=metrics)
         if self.progress:
             self.progress.epoch(metrics)
         self.processes.wait()
 
-    def _evaluate(self, model: nn.Module) -> Scores:
-        """Return the model's scores; a signal ends this as it ends training, between two batches at the latest."""
+    def _evaluate(self, model: nn.Module, *, first: bool = False) -> Scores:
+        """Return the model's scores; a signal ends this as it ends training, between two batches at the latest.
+
+        The `first` time masks are looked at, too. Raises DataError for such as no score could tell anything of.
+        """
         self.processes.share_buffers(model)
         batches = self._evaluation.run(self._keeping.stop_if_asked)
         try:
             with self._keeping.at_once():
-                form, task = self.settings.memory_format, self.settings.task
-                scores = evaluate(model, batches, self.processes, self._precision, task, memory_format=form)
+                form, tally = self.settings.memory_format, self.task.tally(self.processes)
+                scores = evaluate(
+                    model, batches, self.processes, self._precision, self.task, memory_format=form, tally=tally
+                )
         except StopNow:
             self._keeping.leave(self._keeping.request.number)
         except SurgeonError as error:
@@ -299,6 +318,9 @@ class Retraining:
                 raise
             self._keeping.leave(self._keeping.request.number)  # loader workers die of a signal to the whole group
         self._note_unreadable()
+        if first and (drawn := tally.drawn()) is not None:
+            check_drawn(drawn, self._evaluation.source)
+            self._note_masks(drawn, self._evaluation.source)
         return scores
 
     # Steps
@@ -348,6 +370,18 @@ class Retraining:
         self._stepper.settle()
         self.counters.statistics = statistics.totals()
         self._note_unreadable()
+
+    def _note_masks(self, drawn: list[int], source: Source[Any]) -> None:
+        said = said_of_masks(drawn, source)
+        self.remarks += said
+        for text in said:
+            self._keeping.warn(text)
+
+    def _note_traits(self) -> None:
+        """Remark on the images that were read, training's and evaluation's; those of one data set only once."""
+        for batches in (self._training, self._evaluation):
+            traits = over_processes(batches.traits, self.processes)
+            self.remarks += [text for text in said_of_traits(traits, batches.source) if text not in self.remarks]
 
     def _note_unreadable(self) -> None:
         found = self.processes.joined({**self._training.unusable, **self._evaluation.unusable})

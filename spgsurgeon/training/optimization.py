@@ -12,15 +12,15 @@ from timm.scheduler.scheduler import Scheduler
 from torch import Tensor
 
 from spgsurgeon.errors import DamagedFileError, UsageError, did_you_mean
+from spgsurgeon.recipe.training_section import OptimizerSection, ScheduleSection
 from spgsurgeon.replicas.grafted import GraftedModel
 from spgsurgeon.runtime.memory_format import laid_out_like
-from spgsurgeon.training.settings import Optimizer, Schedule
 
 _SEPARATOR = "::"
 _UNUSABLE = {"kron": "its preconditioners and their random numbers can't be saved, so a run could not be resumed"}
 
 
-def make_optimizer(grafted: GraftedModel, settings: Optimizer) -> torch.optim.Optimizer:
+def make_optimizer(grafted: GraftedModel, settings: OptimizerSection) -> torch.optim.Optimizer:
     """Return the optimizer over the base's and the replicas' parameters.
 
     Raises UsageError for a name that is unknown, or of an optimizer that can't be used here.
@@ -63,7 +63,7 @@ def _check_usable(name: str) -> None:
         raise UsageError(f"optimizer {name!r} can't be used: {reason}", hint="take another one, such as adamw or lamb")
 
 
-def _groups(grafted: GraftedModel, settings: Optimizer) -> Any:
+def _groups(grafted: GraftedModel, settings: OptimizerSection) -> Any:
     if settings.decay_bias_and_norm:
         return [{"params": [p for p in grafted.parameters() if p.requires_grad]}]
     # timm's models name what must not decay beyond biases and norms, position embeddings for one.
@@ -73,7 +73,9 @@ def _groups(grafted: GraftedModel, settings: Optimizer) -> Any:
     )
 
 
-def make_schedule(optimizer: torch.optim.Optimizer, settings: Schedule, epochs: int, steps_per_epoch: int) -> Scheduler:
+def make_schedule(
+    optimizer: torch.optim.Optimizer, settings: ScheduleSection, epochs: int, steps_per_epoch: int
+) -> Scheduler:
     """Return the schedule: `step_update(k)` sets the learning rate of step k, whatever came before."""
     names = {"linear": "poly", "constant": "step"}
     decay = {"step": settings.gamma, "constant": 1.0, "poly": settings.power, "linear": 1.0}

@@ -18,17 +18,17 @@ def plan(retraining: Retraining) -> dict[str, Any]:
     One batch goes forward to see what a step keeps for its backward pass; the model, its gradients and the optimizer's
     usual two moments are counted from the parameters. Nothing is written.
     """
-    settings, grafted = retraining.settings, retraining.grafted
+    recipe, grafted = retraining.recipe, retraining.grafted
     rates = []
-    for epoch in range(settings.epochs):
+    for epoch in range(recipe.training.epochs):
         retraining.schedule.step_update(epoch * retraining.steps_per_epoch)
         rates.append(learning_rate(retraining.optimizer))
     weights = sum(p.numel() * p.element_size() for p in grafted.parameters())
     activations = kept_for_backward(retraining.try_batch, grafted)
     return {
         "steps_per_epoch": retraining.steps_per_epoch,
-        "cold_start_steps": settings.cold_start.most_epochs * retraining.steps_per_epoch,
-        "steps": retraining.updates + settings.cold_start.most_epochs * retraining.steps_per_epoch,
+        "cold_start_steps": recipe.cold_start.most_epochs * retraining.steps_per_epoch,
+        "steps": retraining.updates + recipe.cold_start.most_epochs * retraining.steps_per_epoch,
         "learning_rates": rates,
         "parameters": sum(p.numel() for p in grafted.base.parameters()),
         "temporary_parameters": sum(p.numel() for p in grafted.replicas.parameters()),

@@ -11,17 +11,17 @@ import torch
 from spgsurgeon.checkpoint.folders import GraftManifest
 from spgsurgeon.checkpoint.hashing import layout_hash
 from spgsurgeon.checkpoint.tensors import read_safetensors
-from spgsurgeon.commands.evaluate import check_classes, check_task, classes_said_by
-from spgsurgeon.commands.graft import graft_proven, regraft
+from spgsurgeon.data.classes import check_classes, classes_said_by
 from spgsurgeon.data.opening import Data, open_data
 from spgsurgeon.data.sources.source import check_same_classes
 from spgsurgeon.errors import ArchitectureError, UsageError
 from spgsurgeon.loading.opening import OpenedModel, open_model, state_of
+from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.models.sites.tracing import meta_twin, run_twin
-from spgsurgeon.recipe.data_section import MASKS, DataSection
-from spgsurgeon.recipe.schema import CONTROLS, Recipe
+from spgsurgeon.recipe.data_section import DataSection, samples_of
+from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.replicas.grafted import GraftedModel
-from spgsurgeon.surgery.attaching import Replicas
+from spgsurgeon.surgery.grafting import graft_proven, regraft
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,8 @@ class Case:
 
 def prepare(
     recipe: Recipe,
-    model: str,
+    request: ModelRequest,
     *,
-    weights: str | None,
-    arch: str | None = None,
-    num_classes: int | None = None,
-    random_seed: int | None = None,
     resumes: bool = False,
     data: Data | None = None,
 ) -> Case:
@@ -54,17 +50,27 @@ def prepare(
     section = recipe.data
     data = data or open_data(section)
     check_same_classes(data.train, data.evaluation)
-    classes = len(data.train.classes)
-    wanted = classes if random_seed is not None and num_classes is None else num_classes
-    opened = _in_float32(open_model(model, weights=weights, arch=arch, num_classes=wanted, random_seed=random_seed))
-    check_task(opened.task, section.source in MASKS, model)
+    model, classes = request.model, len(data.train.classes)
+    opened = _in_float32(open_model(request.for_data_of(classes)))
+    opened.task.check_samples(samples_of(section.source), model)
     said_by = classes_said_by(section.source, section.path, section.classes)
     check_classes(data.train, opened.identity.num_classes, model, _new_head(opened, classes), said_by=said_by)
     _check_sizes(section, opened)
-    opened = replace(opened, label_names=list(data.train.classes), ignored=section.ignore)
-    head_batch = "rollouts" if recipe.trp.rollouts else recipe.trp.head_batch
-    if not resumes and (recipe.trp.kind in CONTROLS or not opened.has_replicas):
-        proven = graft_proven(opened, _replicas(recipe), head_batch=head_batch, seed=recipe.training.seed)
+    opened = replace(
+        opened,
+        label_names=list(data.train.classes),
+        ignored=section.ignore,
+        mask_values=section.mask_values or {},
+        value_range=section.value_range,
+        notes=[
+            *opened.notes,
+            *dict.fromkeys((*data.train.notes, *data.evaluation.notes)),
+            *_other_range(section, opened),
+        ],
+    )
+    head_batch = recipe.trp.head_mode
+    if not resumes and (recipe.trp.control or not opened.has_replicas):
+        proven = graft_proven(opened, recipe.trp, head_batch=head_batch, seed=recipe.training.seed)
         grafted, manifest = proven.grafted, proven.manifest
     else:
         assert opened.manifest is not None
@@ -80,6 +86,14 @@ def prepare(
         channels = opened.preprocessing.input_size[0]
         config["pretrained_cfg"] = config["pretrained_cfg"] | {"input_size": [channels, size, size]}
     return Case(recipe, data, opened, grafted, manifest, config)
+
+
+def _other_range(section: DataSection, opened: OpenedModel) -> list[str]:
+    """Return the note on a model that was trained on images scaled from other values."""
+    before = opened.value_range
+    if before is None or before == section.value_range:
+        return []
+    return [f"the model was trained with data.value_range={list(before)}, which this recipe does not say"]
 
 
 def _check_sizes(section: DataSection, opened: OpenedModel) -> None:
@@ -131,13 +145,9 @@ def _new_head(opened: OpenedModel, classes: int) -> str:
     return f"graft its base anew, with a new, untrained head: spgsurgeon graft {base} --num-classes {classes} ..."
 
 
-def _replicas(recipe: Recipe) -> Replicas:
-    return Replicas(**recipe.trp.model_dump(exclude={"head_batch", "rollouts"}))
-
-
 def _check_agreement(recipe: Recipe, manifest: GraftManifest, model: str) -> None:
     """Raise UsageError where the recipe says of the replicas what the grafted folder contradicts."""
-    asked, grafted = _replicas(recipe).document(), manifest.trp
+    asked, grafted = recipe.trp.document(), manifest.trp
     said = {key: value for key, value in asked.items() if key in recipe.trp.model_fields_set and value is not None}
     if said.get("kind", grafted["kind"]) != grafted["kind"]:
         said = {"kind": said["kind"]}  # the settings of another kind are others too

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from spgsurgeon.tasks.scoring import Scores
+from spgsurgeon.tasks.task import Scores
 
 
 class Progress(Protocol):

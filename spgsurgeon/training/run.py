@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from spgsurgeon.checkpoint.writing import refuse_overwriting_input
-from spgsurgeon.commands.evaluate import size_document
-from spgsurgeon.errors import UsageError
+from spgsurgeon.checkpoint.folders import read_state
+from spgsurgeon.checkpoint.writing import refuse_existing, refuse_overwriting_input
+from spgsurgeon.data.opening import data_folders, open_data
+from spgsurgeon.errors import DataError, UsageError
+from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.recipe.schema import Recipe
+from spgsurgeon.recipe.shipped import find_recipe
 from spgsurgeon.recipe.writing import dump_recipe
-from spgsurgeon.runs.folder import RunFolder, last_of, newest_intact, recipe_of
+from spgsurgeon.runs.data_records import DATA_FILES, write_files
+from spgsurgeon.runs.folder import RunFolder, last_of, newest_intact, own_run, recipe_of
+from spgsurgeon.runs.resuming import FREE_KEYS, check_run, differing, records_of, stands_on
 from spgsurgeon.runtime.distributed import Processes, choose_precision, join_processes, known_to_torchrun, tell_torchrun
 from spgsurgeon.runtime.environment import environment
 from spgsurgeon.runtime.resources import default_workers
@@ -24,9 +30,6 @@ from spgsurgeon.training.plan import plan
 from spgsurgeon.training.preparing import Case, prepare
 from spgsurgeon.training.progress import Progress
 from spgsurgeon.training.state import Counters
-
-FREE_KEYS = ("data.cache", "data.workers")
-"""What a resumed run may have otherwise: the weights don't depend on them. environment.json has those of each start."""
 
 
 def train(
@@ -47,11 +50,13 @@ def train(
     """Retrain `model` (else the recipe's) by `recipe` with `overrides`, into the run folder `output`.
 
     `resume` goes on from the run's last checkpoint, or starts where there is none; its recipe is the run's own, and a
-    recipe given all the same must agree with it. `dry_run` checks recipe, model and data against each other, takes one
-    batch through the model and returns the plan. `random_weights` starts a model by name from nothing, with as many
-    classes as the data has; `num_classes` gives a base with others a new head. A run that fails before its first
-    checkpoint leaves no folder. Under torchrun each process calls this, and an attempt after the first goes on with the
-    run that an earlier one started, as with `resume`.
+    recipe given all the same must agree with it. It is refused where recipe or data are not those of the run's start.
+    `dry_run` checks recipe, model and data against each other, takes one batch through the model and returns the plan.
+    `random_weights` starts a model by name from nothing, with as many classes as the data has; `num_classes` gives a
+    base with others a new head. A run that fails before its first checkpoint leaves no folder. One process at a time
+    may write into a run's folder (under torchrun the first one): `resume` and `force` are refused while another one
+    does. Under torchrun each process calls this, and an attempt after the first goes on with the run that an earlier
+    one started, as with `resume`.
     Returns the document of `train --json` (on processes other than the first: the same scores).
     """
     output = output or Path("runs") / (Path(recipe).stem if recipe else "run")
@@ -59,22 +64,34 @@ def train(
     resume = resume or restarted
     started = resume and output.exists()
     settled = _settle(output, model, recipe, overrides, resume=resume, started=started, force=force)
-    warn = progress.warning if progress else lambda text: None
-    with switches(settled), join_processes(settled.training.device) as processes:
+    said: list[str] = []
+
+    def warn(text: str) -> None:
+        said.append(text)
+        if progress:
+            progress.warning(text)
+
+    with switches(settled), join_processes(settled.training.device) as processes, ExitStack() as owned:
+        if started and processes.leads and not dry_run:
+            owned.enter_context(own_run(output, warn))
         checkpoint = newest_intact(output, warn) if started else None
+        data = open_data(settled.data)
+        records = records_of(data, settled.data) if processes.leads else {}
+        now = stands_on(settled, records)
+        before = read_state(checkpoint).get("stands_on") if checkpoint is not None else None
         if checkpoint is not None:
-            case = prepare(settled, str(checkpoint), weights="raw", resumes=True)
+            if processes.leads:
+                check_run(output, before, settled, records, warn)
+            case = prepare(settled, ModelRequest(str(checkpoint), weights="raw"), resumes=True, data=data)
         else:  # also if the run was killed in its first evaluation
             assert settled.model is not None
             seed = settled.training.seed if random_weights else None
-            case = prepare(
-                settled, settled.model, weights=weights, arch=arch, num_classes=num_classes, random_seed=seed
-            )
-            own = [Path(recipe)] if recipe is not None and Path(recipe).is_file() else []
-            refuse_overwriting_input(output, [*case.opened.paths(), *own])
+            case = prepare(settled, ModelRequest(settled.model, weights, arch, num_classes, seed), data=data)
+            refuse_overwriting_input(output, case.opened.paths())
         if settled.data.eval == settled.data.train:
             note = "data.eval is the split that is trained on: the scores say nothing of other pictures"
             case = replace(case, opened=replace(case.opened, notes=[*case.opened.notes, note]))
+        case = replace(case, opened=replace(case.opened, notes=[*case.opened.notes, *said]))
         if restarted:
             note = f"torchrun restarted the processes; {output} was gone on with"
             case = replace(case, opened=replace(case.opened, notes=[*case.opened.notes, note]))
@@ -85,12 +102,18 @@ def train(
             companions=case.opened.beside(),
             keep=settled.training.checkpoints.keep,
         )
-        with make_retraining(case, processes, run, progress) as retraining:
+        with make_retraining(case, processes, run, progress, now) as retraining:
             if dry_run:
                 return plan(retraining) | _describe(case, processes, output)
             if checkpoint is not None:
                 retraining.resume(checkpoint)
-            return _document(_run(retraining, run, settled, started=started, force=force), run, case)
+            if not started and processes.leads:
+                owned.enter_context(run.create(dump_recipe(settled), force=force))
+                tell_torchrun(_name(output))
+            if processes.leads and (before != now or not (output / DATA_FILES).exists()):
+                write_files(output, records)
+            counters = _run(retraining, run, settled, started=started)
+            return _document(counters, run, [*case.opened.notes, *retraining.remarks], case)
 
 
 def _settle(
@@ -109,28 +132,34 @@ def _settle(
     if resume and recipe is None:
         raise UsageError(f"there is no run {output} to resume", hint="-o names the run folder")
     settled = _settle_recipe(model, recipe, overrides)
+    refuse_overwriting_input(output, inputs_of(settled, recipe))
     if os.path.lexists(output) and not force:
         raise UsageError(f"{output} exists", hint="go on with --resume, give another output, or --force to replace it")
+    refuse_existing(output, force=force)
     return settled
 
 
-def _run(retraining: Retraining, run: RunFolder, recipe: Recipe, *, started: bool, force: bool) -> Counters:
-    """Train to the end, into a folder that is made unless it was `started`, and gone where nothing was saved in it."""
+def inputs_of(recipe: Recipe, source: str | Path | None) -> list[Path]:
+    """Return the files and folders that a run by `recipe`, read from `source`, reads: recipe, model and data."""
+    paths = [*([Path(recipe.model)] if recipe.model else []), *data_folders(recipe.data)]
+    return [path for path in paths if os.path.lexists(path)] + ([find_recipe(source)] if source is not None else [])
+
+
+def _run(retraining: Retraining, run: RunFolder, recipe: Recipe, *, started: bool) -> Counters:
+    """Train to the end, in a folder of which nothing is left where it was not `started` and nothing was saved in it."""
     processes = retraining.processes
-    makes = processes.leads and not started
-    if makes:
-        run.create(dump_recipe(recipe), force=force)
-        tell_torchrun(_name(run.path))
     try:
         if processes.leads:
             run.add_start(_start(retraining, recipe))
         processes.wait()
         _check_shared(run.path, processes)
         return retraining.run()
-    except Exception:
+    except Exception as error:
         retraining.close()
-        if makes:
+        if processes.leads and not started:
             run.discard_unstarted()
+        if isinstance(error, DataError) and "unusable" in error.details and run.path.is_dir():
+            run.add_unreadable(error.details["unusable"], error.message)
         raise
 
 
@@ -163,7 +192,7 @@ def time_steps(model: str, *, recipe: str | Path, overrides: Sequence[str], coun
     """
     settled = _settle_recipe(model, recipe, overrides)
     with switches(settled), join_processes(settled.training.device) as processes:
-        case = prepare(settled, model, weights=None)
+        case = prepare(settled, ModelRequest(model))
         retraining = make_retraining(case, processes)
         try:
             return retraining.time_steps(count)
@@ -188,7 +217,7 @@ def _recipe_of_run(output: Path, model: str | None, recipe: str | Path | None, o
     if recipe is not None:
         given = read_recipe(recipe, overrides)
         given = given.model_copy(update={"model": model or given.model})
-        keys = [key for key in _differing(given, own) if key not in FREE_KEYS]
+        keys = [key for key in differing(given, own) if key not in FREE_KEYS]
         if keys:
             raise UsageError(
                 f"the recipe differs from the one that {output} was started with, in {', '.join(keys)}",
@@ -203,33 +232,21 @@ def _recipe_of_run(output: Path, model: str | None, recipe: str | Path | None, o
     return own
 
 
-def _differing(given: Recipe, own: Recipe) -> list[str]:
-    """Return the dotted keys that two recipes have other values of."""
-
-    def values(section: dict[str, Any], path: str = "") -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key, value in section.items():
-            found |= values(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}": value}
-        return found
-
-    one, other = values(given.model_dump(exclude={"compare"})), values(own.model_dump(exclude={"compare"}))
-    return [key for key in {**one, **other} if one.get(key) != other.get(key)]
-
-
 def _describe(case: Case, processes: Processes, output: Path) -> dict[str, Any]:
     """Return what a run would be of, beside its plan."""
     recipe, data = case.recipe, case.data
     size = case.opened.preprocessing.at(recipe.data.image_size).input_size[1:]
-    scored, task = scored_at(case), case.opened.task
+    task = case.opened.task
     return {
         "model": recipe.model,
         "trp": case.manifest.trp,
-        "passes": case.grafted.steps if recipe.trp.rollouts else 1,
+        "passes": case.grafted.steps if recipe.trp.head_mode == "rollouts" else 1,
         "data": {
             "train": {"name": data.train.name, "samples": len(data.train), "image_size": list(size)},
-            "eval": {"name": data.evaluation.name, "samples": len(data.evaluation)} | size_document(scored, task),
+            "eval": {"name": data.evaluation.name, "samples": len(data.evaluation)} | task.size(scored_at(case)),
             "classes": len(data.train.classes),
         },
+        "metric": task.primary.name,
         "epochs": recipe.training.epochs,
         "device": str(processes.device),
         "precision": str(choose_precision(recipe.training.precision, processes.device)).removeprefix("torch."),
@@ -238,7 +255,7 @@ def _describe(case: Case, processes: Processes, output: Path) -> dict[str, Any]:
     }
 
 
-def _document(counters: Counters, run: RunFolder, case: Case) -> dict[str, Any]:
+def _document(counters: Counters, run: RunFolder, notes: list[str], case: Case) -> dict[str, Any]:
     return {
         "run": str(run.path),
         "trp": case.manifest.trp,
@@ -247,5 +264,5 @@ def _document(counters: Counters, run: RunFolder, case: Case) -> dict[str, Any]:
         "last": counters.last,
         "steps": counters.step,
         "content_hash": run.best_content_hash(),
-        "notes": case.opened.notes,
+        "notes": notes,
     }

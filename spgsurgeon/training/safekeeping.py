@@ -6,12 +6,12 @@ from contextlib import AbstractContextManager
 from typing import Any, NoReturn
 
 from spgsurgeon.errors import SurgeonError
+from spgsurgeon.recipe.training_section import CheckpointSection
 from spgsurgeon.runs.folder import RunFolder
 from spgsurgeon.runs.saving import CheckpointSaver
 from spgsurgeon.runtime.distributed import Processes
 from spgsurgeon.runtime.signals import InterruptedRunError, StopRequest
 from spgsurgeon.training.progress import Progress
-from spgsurgeon.training.settings import Checkpoints
 from spgsurgeon.training.state import TrainingState
 
 
@@ -24,7 +24,7 @@ class Safekeeping:
         self._saver: CheckpointSaver | None = None
         self.request = StopRequest()
 
-    def start(self, run: RunFolder, every: Checkpoints) -> None:
+    def start(self, run: RunFolder, every: CheckpointSection) -> None:
         """Begin to write checkpoints into the folder of a run, as often as that says; the first process does."""
         self._run = run
         if self._processes.leads:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ from timm.utils import ModelEmaV3
 from spgsurgeon.models.shared_weights import load_saved_state, saved_state
 from spgsurgeon.replicas.grafted import GraftedModel
 from spgsurgeon.runs.folder import Checkpoint
-from spgsurgeon.tasks.scoring import Scores
+from spgsurgeon.tasks.task import Scores
 from spgsurgeon.training.cold_start import Moments
 from spgsurgeon.training.optimization import optimizer_state, restore_optimizer
 from spgsurgeon.training.statistics import Totals
@@ -51,6 +52,8 @@ class TrainingState:
     ema: ModelEmaV3 | None
     counters: Counters
     moments: Moments | None = None
+    stands_on: Mapping[str, Any] = field(default_factory=dict)
+    """What must be the same when it resumes, as plain data: recipe and data."""
 
     def checkpoint(self) -> Checkpoint:
         """Return what a run goes on from. The tensors are the live ones, not copies."""
@@ -58,6 +61,7 @@ class TrainingState:
         if self.moments is not None:
             tensors |= {f"{_COLD}{k}": v for k, v in vars(self.moments).items() if v is not None}
         state: dict[str, Any] = {"counters": asdict(self.counters), "optimizer": numbers}
+        state |= {"stands_on": dict(self.stands_on)} if self.stands_on else {}
         return Checkpoint(
             base=saved_state(self.grafted.base),
             temporary=self.grafted.replicas.state_dict(),

@@ -72,7 +72,7 @@ class EpisodeStatistics:
         lengths, counted = result.episode.lengths, result.episode.counted.masked_fill(skipped, False)
         columns = (_label_of_each_unit(batch.targets, lengths), lengths, counted)
         pictures = None
-        if self._steps > 1 and batch.targets.dim() <= 2:  # of several outputs the first one's episodes
+        if self._steps > 1 and _one_a_sample(batch.targets):  # of several outputs the first one's episodes
             first = (c if c.dim() == 1 else c[:, 0] for c in (*columns, result.cross_entropy[0]))
             pictures = (batch.samples, *first)
         units = tuple(column.flatten() for column in columns)
@@ -164,6 +164,11 @@ def summarize(totals: Totals, labels: Sequence[str]) -> dict[str, Any]:
         "accepted_units": accepted,
         "accepted_by_class": totals["by_class"],
     }
+
+
+def _one_a_sample(targets: Tensor) -> bool:
+    """Return whether each sample has one label, [N] or softly [N, C], not one for each of its units."""
+    return targets.dim() - targets.is_floating_point() == 1
 
 
 def _label_of_each_unit(targets: Tensor, units: Tensor) -> Tensor:

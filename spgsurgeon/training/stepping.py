@@ -12,13 +12,17 @@ from torch.nn.parallel import DistributedDataParallel
 
 from spgsurgeon.data.loading.samples import Batch
 from spgsurgeon.data.loading.transfer import Transfer
-from spgsurgeon.data.transforms.mixing import make_mixer
+from spgsurgeon.data.transforms.mixing import BatchMixer
+from spgsurgeon.errors import UsageError
+from spgsurgeon.models.inputs import IMAGES, call
 from spgsurgeon.objective.loss import SPGLoss, spg_loss
+from spgsurgeon.recipe.data_section import LABELLED, AugmentSection
+from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.runtime.distributed import Processes, autocast
-from spgsurgeon.runtime.memory_format import choose_memory_format
+from spgsurgeon.runtime.memory_format import choose_memory_format, laid_out
 from spgsurgeon.runtime.seeds import derive_seed, seed_generators
+from spgsurgeon.tasks.task import Task
 from spgsurgeon.training.number_guard import NumberGuard
-from spgsurgeon.training.settings import Settings
 from spgsurgeon.training.state import TrainingState
 from spgsurgeon.training.statistics import EpisodeStatistics
 
@@ -30,17 +34,22 @@ class Stepper:
         self,
         state: TrainingState,
         schedule: Scheduler,
-        settings: Settings,
+        recipe: Recipe,
+        task: Task,
         processes: Processes,
         *,
         num_classes: int,
         precision: torch.dtype,
     ) -> None:
-        self._state, self._schedule, self._settings, self._processes = state, schedule, settings, processes
+        settings = recipe.training
+        self._state, self._schedule, self._processes = state, schedule, processes
+        self._settings, self._objective = settings, recipe.objective
+        self._weights = _weights(recipe, state.grafted.steps - 1)
         self._precision = precision
         self._transfer = Transfer(processes.device)
         self._memory_format = choose_memory_format(settings.memory_format, processes.device, state.grafted)
-        self._mixer = make_mixer(settings, num_classes)
+        self._readout = task.readout
+        self._mixer = _make_mixer(recipe.data.augment, task, num_classes)
         self._distributed = DistributedDataParallel(state.grafted) if processes.world_size > 1 else None
         model: nn.Module = self._distributed or state.grafted
         self._model: Any = torch.compile(model) if settings.compile else model
@@ -83,19 +92,19 @@ class Stepper:
 
     def forward(self, batch: Batch, part: int = 0) -> tuple[SPGLoss, Batch]:
         """Return the loss of the step's batch number `part`, and the batch as the model saw it, on the device."""
-        device, objective = self._processes.device, self._settings.objective
-        batch = Batch(*self._transfer(*batch))
+        device, objective = self._processes.device, self._objective
+        batch = self._transfer(batch)
         seed = derive_seed(self._settings.seed, "step", self._state.counters.step, part, self._processes.rank)
         seed_generators(seed, device)
         if self._mixer.active:
-            images, targets = self._mixer(batch.images, batch.targets)
-            batch = Batch(images, targets, batch.samples)
+            images, targets = self._mixer(batch.inputs[IMAGES], batch.targets)
+            batch = Batch(batch.inputs | {IMAGES: images}, targets, batch.samples)
         with autocast(device, self._precision):
-            logits = self._model(batch.images.contiguous(memory_format=self._memory_format))
+            logits = call(self._model, laid_out(batch.inputs, self._memory_format))
         result = spg_loss(
-            logits,
+            self._readout(logits),
             batch.targets,
-            weights=objective.weights,
+            weights=self._weights,
             form=objective.form,
             label_smoothing=objective.label_smoothing,
             loss_normalization=objective.loss_normalization,
@@ -106,3 +115,22 @@ class Stepper:
     def settle(self) -> None:
         """Wait for the last step, so that all of them are known to be sound. Raises as `apply` does."""
         self._guard.settle_all()
+
+
+def _weights(recipe: Recipe, replicas: int) -> tuple[float, ...]:
+    """Return the weight of each replica; a control has none, whatever the recipe says of replicas."""
+    weights = recipe.objective.weights if replicas else ()
+    if len(weights) != replicas:
+        raise UsageError(f"objective.weights has {len(weights)} entries for {replicas} replicas")
+    return weights
+
+
+def _make_mixer(augment: AugmentSection, task: Task, num_classes: int) -> BatchMixer:
+    """Return what the recipe asks for. Raises UsageError for a task whose samples can't be mixed."""
+    mixer = BatchMixer(augment.mixup, augment.cutmix, num_classes)
+    if mixer.active and not task.mixes:
+        raise UsageError(
+            f"mixup and cutmix mix {LABELLED}, and the model predicts {task.predicts}",
+            hint="leave data.augment.mixup and data.augment.cutmix at 0",
+        )
+    return mixer

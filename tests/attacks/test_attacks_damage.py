@@ -160,6 +160,7 @@ USERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["flip", "cut", "missing"])
 @pytest.mark.parametrize("name", USERS)
 def test_every_command_that_uses_a_file_names_it(name: str, damage: str, shelf: Path, tmp_path: Path) -> None:

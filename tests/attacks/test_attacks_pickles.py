@@ -59,6 +59,7 @@ def test_the_canary_would_sing(report: dict[str, Any]) -> None:
     assert report["canary sings"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("container", ["a zip", "a legacy file's pickle 3"])
 def test_harm_in_what_is_allowed_ends_in_a_short_message(container: str, tmp_path: Path) -> None:
     slow = []

@@ -158,6 +158,7 @@ def bytes_apiece(count: int) -> dict[str, dict[str, Any]]:
     return {f"layer{n}.weight": {"dtype": "U8", "shape": [1], "data_offsets": [n, n + 1]} for n in range(count)}
 
 
+@pytest.mark.slow
 def test_100_000_tensors_are_read(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(file_of(bytes_apiece(100_000), bytes(100_000)))
     assert list(read_outline(tmp_path / "model.safetensors").entries) == list(bytes_apiece(100_000))
@@ -166,6 +167,7 @@ def test_100_000_tensors_are_read(tmp_path: Path) -> None:
 COUNT = 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "data", "reason"),
     [

@@ -21,6 +21,7 @@ from faults import ERRORS, fail_with, faults_at, in_another_process, killed_at
 from refusals import attempted
 
 from spgsurgeon.checkpoint.folders import GraftManifest
+from spgsurgeon.checkpoint.ownership import RECORD, record
 from spgsurgeon.checkpoint.writing import write_json
 from spgsurgeon.commands import graft as grafting
 from spgsurgeon.commands import strip as stripping
@@ -28,9 +29,11 @@ from spgsurgeon.commands.graft import graft_folder
 from spgsurgeon.commands.strip import strip_folder
 from spgsurgeon.errors import SurgeonError
 from spgsurgeon.loading.opening import open_model
+from spgsurgeon.loading.request import ModelRequest
+from spgsurgeon.replicas.kinds.dropout import Dropout
 from spgsurgeon.runs.folder import Checkpoint, RunFolder
-from spgsurgeon.surgery.attaching import Replicas
 
+pytestmark = pytest.mark.slow
 Job = Callable[[Path], object]
 
 
@@ -55,8 +58,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     inputs = tmp_path_factory.mktemp("inputs")
     graft_folder("timm/test_resnet", inputs / "grafted", num_classes=7, random_seed=0)
     strip_folder(inputs / "grafted", inputs / "base")
-    opened = open_model(str(inputs / "base"))
-    proven = grafting.graft_proven(opened, Replicas())
+    opened = open_model(ModelRequest(str(inputs / "base")))
+    proven = grafting.graft_proven(opened, Dropout())
     taken_down = stripping._take_down(inputs / "grafted", None)
     onnx = stripping.export_onnx(taken_down[0], inputs / "model.onnx", taken_down[1].input_size, opset=None)
 
@@ -95,6 +98,7 @@ def leave_older(place: Path, output: str) -> None:
     else:
         (place / output).mkdir()
         write_json(place / output / "config.json", {"older": True})
+        record(place / output, output)
 
 
 def written_anew(place: Path, output: str, job: Job) -> dict[str, str]:
@@ -231,7 +235,7 @@ def check_run(run: RunFolder, steps: set[int], best: set[int]) -> None:
     assert run.best_content_hash()
     run.save("9", checkpoint(9), best=True)
     assert sorted(path.name for path in (run.path / "checkpoints").iterdir()) == ["9"], "leftovers are swept"
-    assert sorted(path.name for path in run.path.iterdir()) == ["best", "checkpoints", "last", "recipe.yaml"]
+    assert {path.name for path in run.path.iterdir()} == {"best", "checkpoints", "last", "recipe.yaml", RECORD}
 
 
 @pytest.mark.parametrize("best", [True, False], ids=["best", "not the best"])

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from spgsurgeon.checkpoint import writing
+from spgsurgeon.checkpoint.ownership import RECORD, record
 from spgsurgeon.checkpoint.tensors import read_checkpoint, read_safetensors
 from spgsurgeon.checkpoint.writing import (
     atomic_file,
@@ -39,7 +40,9 @@ def write_folder(path: Path) -> None:
 
 
 def tree(folder: Path) -> dict[str, str | None]:
-    return {str(path.relative_to(folder)): path.read_text() if path.is_file() else None for path in folder.rglob("*")}
+    """Return what lies there by name, without records."""
+    found = (path for path in folder.rglob("*") if path.name != RECORD)
+    return {str(path.relative_to(folder)): path.read_text() if path.is_file() else None for path in found}
 
 
 @pytest.fixture
@@ -48,12 +51,13 @@ def older(tmp_path: Path) -> Path:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "config.json").write_text("old")
     (tmp_path / "folder" / "extra").write_text("old")
+    record(tmp_path / "folder", "folder")
     return tmp_path
 
 
 def test_new_outputs_and_their_parents_appear(tmp_path: Path) -> None:
     with atomic_file(tmp_path / "a" / "b" / "file") as temporary:
-        assert temporary.parent == tmp_path / "a" / "b"
+        assert temporary.parent.parent == tmp_path / "a" / "b"
         temporary.write_text("new")
         assert not (tmp_path / "a" / "b" / "file").exists()
     with atomic_folder(tmp_path / "c" / "folder") as temporary:
@@ -176,7 +180,7 @@ def test_everything_is_synced_before_it_is_renamed(older: Path, monkeypatch: pyt
     monkeypatch.setattr(os, "rename", lambda *paths: (events.append("renamed"), rename(*paths)))
     monkeypatch.setattr(os, "replace", lambda *paths: (events.append("renamed"), replace(*paths)))
     write_file(older / "file")
-    assert [event.endswith(".tmp") for event in events] == [True, False, False]
+    assert [".tmp/" in event for event in events] == [True, False, False]
     assert events[1:] == ["renamed", str(older)]
     events.clear()
     write_folder(older / "new")

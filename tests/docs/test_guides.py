@@ -14,6 +14,7 @@ from spgsurgeon.docs import guides
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.recipe.schema import recipe_keys
 from spgsurgeon.recipe.writing import dump_recipe
+from spgsurgeon.replicas.kinds import kinds
 
 PAGES = {page.path.name: page for page in pages()}
 
@@ -87,7 +88,11 @@ def test_the_guide_to_recipes_explains_every_key() -> None:
 
 
 def test_the_guide_to_recipes_gives_the_schemas_defaults() -> None:
-    defaults = yaml.safe_load(dump_recipe(read_recipe(None, ["data.source=digits"])))
+    asked = [["data.source=digits", f"trp.kind={name}"] for name in kinds()]
+    of_each_kind = [yaml.safe_load(dump_recipe(read_recipe(None, overrides))) for overrides in asked]
+    defaults = {**of_each_kind[0], "trp": {}}
+    for document in reversed(of_each_kind):  # the first one's kind is the default
+        defaults["trp"] |= document["trp"]
     defaults["data"]["source"] = "folder"
     for key, said in rows().items():
         value = defaults

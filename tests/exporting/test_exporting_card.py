@@ -10,6 +10,10 @@ from timm.models import save_for_hf
 from torch import nn
 
 from spgsurgeon.exporting.card import model_card
+from spgsurgeon.models.libraries.identity import Identity
+from spgsurgeon.models.libraries.registry import library
+from spgsurgeon.tasks.classification import CLASSIFICATION
+from spgsurgeon.tasks.segmentation import SEGMENTATION
 
 FACTS = {
     "architecture": "test_resnet",
@@ -33,7 +37,7 @@ def run_snippet(card: str) -> nn.Module:
 
 
 def test_front_matter_is_what_the_hub_reads():
-    card = model_card(**FACTS)
+    card = model_card(**FACTS, pipeline_tag=CLASSIFICATION.pipeline_tag)
     head = yaml.safe_load(card.split("---\n")[1])
     assert card.startswith("---\n")
     assert head["library_name"] == "timm"
@@ -62,10 +66,11 @@ def test_without_a_visible_gain_the_card_says_so(best):
     assert "-0.000" not in card
 
 
-def test_the_first_metric_decides_whatever_the_order():
-    both = {"original": {"top5": 80.0, "top1": 60.0}, "best": {"top5": 81.0, "top1": 59.0}}
+def test_the_first_metric_decides_in_its_direction():
+    both = {"original": {"top1": 60.0, "top5": 80.0}, "best": {"top1": 59.0, "top5": 81.0}}
     assert "**No gain**: top1" in model_card(**FACTS, scores=both)
-    assert "Gain: mean_iou" in model_card(**FACTS, scores=scores(60.5, 60.9, "mean_iou"))
+    assert "Gain: perplexity" in model_card(**FACTS, scores=scores(20.5, 20.1, "perplexity"), higher_is_better=False)
+    assert "**No gain**" in model_card(**FACTS, scores=scores(20.1, 20.5, "perplexity"), higher_is_better=False)
 
 
 def test_a_law_that_does_not_hold_is_not_hidden():
@@ -91,7 +96,7 @@ def test_the_timm_snippet_loads_the_folder(tmp_path, monkeypatch):
 
 
 def test_the_torchvision_snippet_loads_the_folder(tmp_path, monkeypatch):
-    facts = {**FACTS, "library": "torchvision", "architecture": "squeezenet1_1", "model_args": {"dropout": 0.25}}
+    facts = {**FACTS, "library": "torchvision", "architecture": "squeezenet1_1", "builder_arguments": {"dropout": 0.25}}
     model = torchvision.models.get_model("squeezenet1_1", num_classes=7)
     save_file(model.state_dict(), tmp_path / "model.safetensors")
     monkeypatch.chdir(tmp_path)
@@ -125,26 +130,18 @@ def test_the_snippet_loads_a_segmentation_model_and_fetches_no_backbone(tmp_path
     save_file(model.state_dict(), tmp_path / "model.safetensors")
     monkeypatch.chdir(tmp_path)
     facts = FACTS | {"library": "torchvision", "architecture": name, "num_classes": 4}
-    card = model_card(**facts, model_args={"aux_loss": auxiliary}, task="segmentation")
+    identity = Identity("torchvision", name, 4)
+    arguments = library("torchvision").builder_arguments(identity, 2 if auxiliary else 1)
+    tag, usage = SEGMENTATION.pipeline_tag, SEGMENTATION.usage
+    card = model_card(**facts, builder_arguments=arguments, pipeline_tag=tag, usage=usage)
     assert yaml.safe_load(card.split("---\n")[1])["pipeline_tag"] == "image-segmentation"
     loaded = run_snippet(card)
     assert (loaded.aux_classifier is not None) is auxiliary
     assert torch.equal(loaded.classifier[4].weight, model.classifier[4].weight)
 
 
-@pytest.mark.parametrize(
-    ("trp", "row"),
-    [
-        ({"kind": "dropout", "replicas": 3, "rate": 0.2}, "3 dropout replicas: rate 0.2"),
-        (
-            {"kind": "depth", "replicas": 2, "blocks": 3, "depth in layers": ["18", "27", "36"]},
-            "2 depth replicas: blocks 3, depth in layers 18 27 36",
-        ),
-        ({"kind": "none"}, None),
-        ({"kind": "fixed-dropout", "rate": 0.2}, None),
-    ],
-)
-def test_the_card_says_what_the_temporary_modules_were(trp, row):
-    card = model_card(**FACTS, trp=trp)
-    assert ("temporary modules, gone" in card) is (row is not None)
-    assert row is None or f"| temporary modules, gone | {row} |" in card
+@pytest.mark.parametrize("replicas", ["3 dropout replicas, rate 0.2", None])
+def test_the_card_says_what_the_temporary_modules_were(replicas):
+    card = model_card(**FACTS, replicas=replicas)
+    assert ("temporary modules, gone" in card) is (replicas is not None)
+    assert replicas is None or f"| temporary modules, gone | {replicas} |" in card

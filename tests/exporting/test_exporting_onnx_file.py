@@ -131,12 +131,13 @@ def test_both_outputs_of_a_segmentation_model_are_exported_named_and_compared(tm
         torch.testing.assert_close(torch.from_numpy(found), expected[key], rtol=0, atol=1e-4 * report.logits_scale)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
         "lraspp_mobilenet_v3_large",
         "deeplabv3_mobilenet_v3_large",
-        pytest.param("fcn_resnet50", marks=pytest.mark.slow),  # DeepLabV3 differs from it in its head, as above
+        "fcn_resnet50",  # DeepLabV3 differs from it in its head, as above
     ],
 )
 def test_torchvisions_segmentation_models_agree_in_every_output(tmp_path, name):

@@ -19,7 +19,7 @@ def test_a_saved_state_has_the_keys_that_save_pretrained_writes(name, tmp_path):
     assert all(torch.equal(state[key], value) for key, value in written.items())
 
 
-@pytest.mark.parametrize("name", ["BertForMaskedLM", "GPT2LMHeadModel", "ViTForImageClassification", "LlamaForCausalLM"])
+@pytest.mark.parametrize("name", ["BertForMaskedLM", "GPT2LMHeadModel", "ViTForImageClassification"])
 def test_a_saved_state_can_be_loaded_again(name):
     module, other = tiny(name), tiny(name)
     with torch.no_grad():

@@ -127,7 +127,7 @@ def test_remarks_say_what_could_not_be_shown_and_that_nothing_helps(document: di
     document["arms"]["my|arm"]["difference"] = DIFFERENCE | {"agree": 2, "detectable": 9.6}
     said = dict(remarks(document))
     assert said["could show"] == "my|arm: none: it would take 9.60 points, and there is room for 9.50"
-    assert said["worse"].startswith("every arm ends below the original")
+    assert said["worse"].startswith("every arm ends worse than the original")
     document["arms"]["my|arm"]["difference"] = DIFFERENCE | {"agree": 2, "detectable": 0.0}
     assert "unknown" in dict(remarks(document))["could show"]
     document["seeds"] = [0]

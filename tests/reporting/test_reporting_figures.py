@@ -7,6 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from made_up_task import SIGNS
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
@@ -27,6 +28,10 @@ from spgsurgeon.reporting.figures import (
 )
 from spgsurgeon.reporting.gallery import drawings_of
 from spgsurgeon.runs.records import RunRecord
+from spgsurgeon.tasks.classification import CLASSIFICATION
+from spgsurgeon.tasks.registry import TASKS
+
+TOP1 = CLASSIFICATION.primary
 
 
 @pytest.fixture
@@ -53,11 +58,11 @@ def rows_of(figure: Figure) -> list[tuple[str, list[float]]]:
 
 def test_scores_start_at_the_original_and_lie_still_over_a_cold_start() -> None:
     run = record(line(1, cold=True), line(2, cold=True), line(1), line(2), cold_epochs=2)
-    (axes,) = score_figure([run], "top1").axes
+    (axes,) = score_figure([run], TOP1).axes
     points = [(-2, 79.0), (0, 79.0), (1, 80.0), (2, 81.0)]
     assert sorted(lines_of(axes, run), key=len) == [points[:1], points[-1:], points]
     assert [text.get_text().strip() for text in axes.texts] == ["cold start"]
-    (warm,) = score_figure([record(line(1))], "top1").axes
+    (warm,) = score_figure([record(line(1))], TOP1).axes
     assert not warm.texts
 
 
@@ -82,8 +87,18 @@ def test_an_epoch_has_its_own_number_on_the_axis(cold: tuple[int, ...], names: l
 
 def test_the_best_epoch_is_marked_where_it_is_not_the_last() -> None:
     run = record(line(1), line(2) | {"evaluation": {"top1": 10.0}})
-    (axes,) = score_figure([run], "top1").axes
+    (axes,) = score_figure([run], TOP1).axes
     assert [(1, 80.0)] in lines_of(axes, run)
+
+
+def test_a_score_that_is_better_when_lower_has_its_lowest_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TASKS, SIGNS.name, SIGNS)
+    scores = [{"evaluation": {"perplexity": score, "loss": 1.0}} for score in (9.0, 5.0, 7.0)]
+    run = record(*(line(epoch) | score for epoch, score in enumerate(scores, start=1)), original={"perplexity": 8.0})
+    assert run.metric == SIGNS.primary
+    (axes,) = score_figure([run], SIGNS.primary).axes
+    assert [(2, 5.0)] in lines_of(axes, run)
+    assert axes.get_ylabel() + axes.get_title() + axes.get_title(loc="left") == "perplexity"
 
 
 def test_the_loss_has_the_bases_own_cross_entropy_beside_it() -> None:

@@ -1,18 +1,18 @@
 """Law 6: a cold start changes no parameter by a bit while the optimizer's moments fill."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny_runs import SETTINGS, Watcher, metrics_of, tiny_grafted, tiny_retraining, train
+from tiny_runs import SETTINGS, Watcher, changed, metrics_of, tiny_grafted, tiny_retraining, train
 from torch import Tensor, nn
 
 from spgsurgeon.errors import UsageError, VerificationError
+from spgsurgeon.recipe.schema import ColdStartSection
+from spgsurgeon.recipe.training_section import OptimizerSection
 from spgsurgeon.training.cold_start import Drift, Moments, drift, learning_rate_zero, moments_of, parameter_hash
 from spgsurgeon.training.loop import Retraining
-from spgsurgeon.training.settings import ColdStart, Optimizer
 
 # More than test_training_optimization goes by the letter: each family that handles its learning rate in its own way.
 OPTIMIZERS = ["sgd", "adamw", "lamb", "rmsproptf", "lion", "adabelief", "adamax", "sgdp", "adafactor", "muon"]
@@ -26,10 +26,10 @@ class EndOfColdStartError(Exception):
 def cold_only(optimizer: str = "sgd", grafted: Any = None, **cold: Any) -> tuple[Retraining, Watcher]:
     """Run the cold start alone, of two epochs if nothing else is said."""
     watcher = Watcher()
-    settings = replace(
+    settings = changed(
         SETTINGS,
-        optimizer=Optimizer(name=optimizer, lr=0.05, weight_decay=0.1),
-        cold_start=ColdStart(**({"epochs": 2} | cold)),
+        optimizer=OptimizerSection(name=optimizer, lr=0.05, weight_decay=0.1),
+        cold_start=ColdStartSection(**({"epochs": 2} | cold)),
     )
     retraining = tiny_retraining(settings, grafted=grafted, progress=watcher)
 
@@ -69,7 +69,9 @@ def test_no_parameter_moves_and_moments_do(name: str) -> None:
 def test_the_same_optimizer_moves_them_afterwards(name: str) -> None:
     grafted = tiny_grafted()
     before = bits(grafted)
-    settings = replace(SETTINGS, epochs=1, optimizer=Optimizer(name=name, lr=0.05), cold_start=ColdStart(epochs=1))
+    settings = changed(
+        SETTINGS, epochs=1, optimizer=OptimizerSection(name=name, lr=0.05), cold_start=ColdStartSection(epochs=1)
+    )
     train(tiny_retraining(settings, grafted=grafted))
     after = bits(grafted)
     assert not torch.equal(after["base.head.weight"], before["base.head.weight"])
@@ -82,7 +84,7 @@ def test_an_optimizer_that_moves_weights_is_found_out() -> None:
 
 
 def test_an_optimizer_without_moments_is_refused_at_once() -> None:
-    settings = replace(SETTINGS, optimizer=Optimizer(momentum=0.0), cold_start=ColdStart(epochs=1))
+    settings = changed(SETTINGS, optimizer=OptimizerSection(momentum=0.0), cold_start=ColdStartSection(epochs=1))
     watcher = Watcher()
     with pytest.raises(UsageError, match="SGD keeps no moments") as caught:
         train(tiny_retraining(settings, progress=watcher))
@@ -90,14 +92,14 @@ def test_an_optimizer_without_moments_is_refused_at_once() -> None:
     assert watcher.done == 0
 
 
-@pytest.mark.parametrize("freeze", [True, False])
-def test_running_statistics(freeze: bool) -> None:
+@pytest.mark.parametrize("batch_norm", ["freeze", "track"])
+def test_running_statistics(batch_norm: str) -> None:
     grafted = tiny_grafted()
     norm = grafted.base.body[1]
     before = {name: value.clone() for name, value in norm.named_buffers()}
-    cold_only(grafted=grafted, freeze_batch_norm=freeze)
+    cold_only(grafted=grafted, batch_norm=batch_norm)
     same = {name: torch.equal(value, before[name]) for name, value in norm.named_buffers()}
-    assert same == dict.fromkeys(("running_mean", "running_var", "num_batches_tracked"), freeze)
+    assert same == dict.fromkeys(("running_mean", "running_var", "num_batches_tracked"), batch_norm == "freeze")
     assert norm.track_running_stats
 
 
@@ -112,7 +114,7 @@ def test_frozen_statistics_still_normalise_by_the_batch() -> None:
 
 
 def test_it_runs_for_its_epochs_and_logs_the_drift(tmp_path: Path) -> None:
-    settings = replace(SETTINGS, cold_start=ColdStart(epochs=3))
+    settings = changed(SETTINGS, cold_start=ColdStartSection(epochs=3))
     retraining = train(tiny_retraining(settings, path=tmp_path / "run"))
     lines = metrics_of(tmp_path / "run")
     assert [line["phase"] for line in lines] == ["cold"] * 3 + ["train"] * 2
@@ -127,7 +129,7 @@ def test_it_runs_for_its_epochs_and_logs_the_drift(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("tolerance", "epochs"), [(3.0, 2), (1e-9, 4)])
 def test_until_converged(tolerance: float, epochs: int) -> None:
-    retraining, watcher = cold_only("adamw", until_converged=True, max_epochs=4, tolerance=tolerance, epochs=0)
+    retraining, watcher = cold_only("adamw", until="converged", max_epochs=4, tolerance=tolerance, epochs=0)
     assert len(watcher.lines) == retraining.counters.cold_epochs == epochs
     assert retraining.counters.cold_finished
     assert watcher.lines[0]["moments"] is None
@@ -155,7 +157,7 @@ def test_settled(cosine: float | None, change: float | None, settled: bool) -> N
 def test_the_schedule_starts_after_it(tmp_path: Path) -> None:
     def rates(cold: int) -> list[float]:
         found: list[float] = []
-        retraining = tiny_retraining(replace(SETTINGS, cold_start=ColdStart(epochs=cold)))
+        retraining = tiny_retraining(changed(SETTINGS, cold_start=ColdStartSection(epochs=cold)))
         retraining.progress = Watcher(lambda step: found.append(retraining.optimizer.param_groups[0]["lr"]))
         train(retraining)
         return found

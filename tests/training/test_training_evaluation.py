@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from tiny_runs import ONE_PROCESS, tiny_grafted
+from tiny_runs import ONE_PROCESS, images_with, tiny_grafted
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from spgsurgeon.errors import UsageError
+from spgsurgeon.tasks.classification import CLASSIFICATION
 from spgsurgeon.training.evaluation import evaluate
 
 
@@ -22,8 +23,9 @@ class Table(nn.Module):
 
 
 def scores(logits: Tensor, labels: Tensor, batch: int = 4, precision: torch.dtype = torch.float32) -> dict[str, float]:
-    batches = zip(torch.arange(len(labels)).view(-1, 1, 1, 1).split(batch), labels.split(batch), strict=True)
-    return evaluate(Table(logits), batches, ONE_PROCESS, precision)
+    pixels = torch.arange(len(labels)).view(-1, 1, 1, 1)
+    batches = map(images_with, labels.split(batch), pixels.split(batch))
+    return evaluate(Table(logits), batches, ONE_PROCESS, precision, CLASSIFICATION)
 
 
 def test_scores_by_hand() -> None:
@@ -47,8 +49,8 @@ def test_the_base_is_scored_in_eval_mode() -> None:
     grafted = tiny_grafted().train()
     images, labels = torch.randn(6, 3, 8, 8), torch.randint(0, 4, (6,))
     before = {key: value.clone() for key, value in grafted.state_dict().items()}
-    first = evaluate(grafted, [(images, labels)], ONE_PROCESS, torch.float32)
-    second = evaluate(grafted.base, [(images, labels)], ONE_PROCESS, torch.float32)
+    first = evaluate(grafted, [images_with(labels, images)], ONE_PROCESS, torch.float32, CLASSIFICATION)
+    second = evaluate(grafted.base, [images_with(labels, images)], ONE_PROCESS, torch.float32, CLASSIFICATION)
     assert first | {"images_per_second": 0} == second | {"images_per_second": 0}
     assert first["samples"] == 6
     assert all(torch.equal(value, before[key]) for key, value in grafted.state_dict().items())
@@ -63,7 +65,8 @@ def test_pictures_and_convolutions_lie_as_in_training(wanted: dict[str, str], fo
     base = tiny_grafted(replicas=0).base
     base.body[0].register_forward_hook(lambda module, inputs, _: seen.extend((inputs[0], module.weight)))
     seen: list[Tensor] = []
-    evaluate(base, [(torch.randn(6, 3, 8, 8), torch.arange(6) % 4)], ONE_PROCESS, torch.float32, **wanted)
+    batch = images_with(torch.arange(6) % 4, torch.randn(6, 3, 8, 8))
+    evaluate(base, [batch], ONE_PROCESS, torch.float32, CLASSIFICATION, **wanted)
     assert [tensor.is_contiguous(memory_format=found) for tensor in seen] == [True, True]
 
 
@@ -72,13 +75,13 @@ def test_scores_are_float32_under_autocast() -> None:
     grafted = tiny_grafted()
     grafted.base.head.register_forward_hook(lambda _, inputs, output: seen.append(output))
     images, labels = torch.randn(6, 3, 8, 8), torch.randint(0, 4, (6,))
-    low = evaluate(grafted, [(images, labels)], ONE_PROCESS, torch.bfloat16)
+    low = evaluate(grafted, [images_with(labels, images)], ONE_PROCESS, torch.bfloat16, CLASSIFICATION)
     assert seen[0].dtype == torch.bfloat16
     assert low["loss"] == pytest.approx(cross_entropy(seen[0].float(), labels).item())
-    evaluate(grafted, [(images, labels)], ONE_PROCESS, torch.float32)
+    evaluate(grafted, [images_with(labels, images)], ONE_PROCESS, torch.float32, CLASSIFICATION)
     assert seen[1].dtype == torch.float32
 
 
 def test_nothing_to_score() -> None:
-    with pytest.raises(UsageError, match="not one picture"):
-        evaluate(Table(torch.eye(2)), [], ONE_PROCESS, torch.float32)
+    with pytest.raises(UsageError, match="not one image"):
+        evaluate(Table(torch.eye(2)), [], ONE_PROCESS, torch.float32, CLASSIFICATION)

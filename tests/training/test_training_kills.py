@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parent.parent / "kill_runs.py"
+SCRIPT = Path(__file__).parent.parent / "tools" / "kill_runs.py"
 
 
 @pytest.mark.slow

@@ -8,12 +8,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from attaching import attach, attach_blocks
 from PIL import Image
 from tiny_runs import (
     CLASSES,
@@ -23,6 +23,7 @@ from tiny_runs import (
     Noise,
     TinyAuxiliary,
     Watcher,
+    changed,
     crash_at,
     metrics_of,
     signal_at,
@@ -34,8 +35,10 @@ from tiny_runs import (
 from torch import nn
 
 from spgsurgeon.errors import DataError, SurgeonError, UsageError
-from spgsurgeon.replicas.blocks import ConvolutionalBlock, bottleneck, zero_last
-from spgsurgeon.replicas.grafted import GraftedModel, attach
+from spgsurgeon.recipe.schema import ColdStartSection, ObjectiveSection
+from spgsurgeon.recipe.training_section import CheckpointSection, OptimizerSection, ScheduleSection
+from spgsurgeon.replicas.grafted import GraftedModel
+from spgsurgeon.replicas.kinds.depth.blocks import ConvolutionalBlock, bottleneck, zero_last
 from spgsurgeon.replicas.places import Place
 from spgsurgeon.runtime import signals as interruption
 from spgsurgeon.runtime.signals import InterruptedRunError, stop_on_signals
@@ -43,9 +46,10 @@ from spgsurgeon.training import run as workflow
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.number_guard import NonFiniteError
 from spgsurgeon.training.plan import plan
-from spgsurgeon.training.settings import Checkpoints, ColdStart, Objective, Optimizer, Schedule
 
-PLAIN = replace(SETTINGS, objective=Objective(), optimizer=Optimizer(lr=0.1, momentum=0.0, weight_decay=0.0))
+PLAIN = changed(
+    SETTINGS, objective=ObjectiveSection(), optimizer=OptimizerSection(lr=0.1, momentum=0.0, weight_decay=0.0)
+)
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +70,7 @@ def parameters(retraining: Retraining) -> torch.Tensor:
 def test_accumulated_batches_make_one_large_one() -> None:
     def final(accumulate: int, batch_size: int) -> torch.Tensor:
         grafted = tiny_grafted(rate=0.0, dropout=0.0, norm=False)
-        settings = replace(PLAIN, objective=Objective(form="episode", weights=(0.0, 0.0)), accumulate=accumulate)
+        settings = changed(PLAIN, objective=ObjectiveSection(form="episode", weights=(0.0, 0.0)), accumulate=accumulate)
         return parameters(train(tiny_retraining(settings, grafted=grafted, batch_size=batch_size)))
 
     torch.testing.assert_close(final(1, 8), final(2, 4))
@@ -75,20 +79,22 @@ def test_accumulated_batches_make_one_large_one() -> None:
 
 def test_batches_that_make_no_whole_step_are_left_out() -> None:
     watcher = Watcher()
-    retraining = train(tiny_retraining(replace(SETTINGS, accumulate=4), progress=watcher))
+    retraining = train(tiny_retraining(changed(SETTINGS, accumulate=4), progress=watcher))
     assert retraining.counters.step == watcher.done == 2
     assert sum(watcher.lines[0]["accepted_units"].values()) == 16
 
 
 def test_too_few_batches_to_accumulate() -> None:
     with pytest.raises(UsageError, match="an epoch has 6 batches, fewer than accumulate=7") as caught:
-        tiny_retraining(replace(SETTINGS, accumulate=7))
+        tiny_retraining(changed(SETTINGS, accumulate=7))
     assert caught.value.hint
 
 
 @pytest.mark.parametrize("clip", [1e-3, None])
 def test_the_gradient_is_clipped(clip: float | None) -> None:
-    settings = replace(PLAIN, objective=SETTINGS.objective, gradient_clip=clip, schedule=Schedule("constant"))
+    settings = changed(
+        PLAIN, objective=SETTINGS.objective, gradient_clip=clip, schedule=ScheduleSection(name="constant")
+    )
     retraining = tiny_retraining(settings)
     seen = [parameters(retraining)]
     retraining.progress = Watcher(lambda _: seen.append(parameters(retraining)))
@@ -101,7 +107,7 @@ def test_the_gradient_is_clipped(clip: float | None) -> None:
 
 
 def test_the_average_is_of_training_steps_only() -> None:
-    settings = replace(SETTINGS, epochs=1, ema=0.75, cold_start=ColdStart(epochs=1, freeze_batch_norm=False))
+    settings = changed(SETTINGS, epochs=1, ema=0.75, cold_start=ColdStartSection(epochs=1, batch_norm="track"))
     retraining = tiny_retraining(settings)
     assert retraining.state.ema
     averaged = retraining.state.ema.module
@@ -118,7 +124,7 @@ def test_the_average_is_of_training_steps_only() -> None:
 
 
 def test_scores_are_those_of_the_average() -> None:
-    retraining = train(tiny_retraining(replace(SETTINGS, ema=0.9999, epochs=1)))
+    retraining = train(tiny_retraining(changed(SETTINGS, ema=0.9999, epochs=1)))
     counters = retraining.counters
     assert counters.last is not None
     assert counters.original is not None
@@ -131,7 +137,7 @@ def test_low_precision_has_float32_weights_and_losses(precision: str, dtype: tor
     seen = set()
     grafted = tiny_grafted()
     grafted.base.head.register_forward_hook(lambda _, inputs, output: seen.add(output.dtype))
-    retraining = tiny_retraining(replace(EVERYTHING, precision=precision), grafted=grafted)
+    retraining = tiny_retraining(changed(EVERYTHING, precision=precision), grafted=grafted)
     before = parameters(retraining)
     train(retraining)
     assert seen == {dtype}
@@ -141,7 +147,7 @@ def test_low_precision_has_float32_weights_and_losses(precision: str, dtype: tor
 
 
 def test_a_scaled_run_resumes_too(tmp_path: Path) -> None:
-    settings = replace(SETTINGS, precision="float16", gradient_clip=1.0)
+    settings = changed(SETTINGS, precision="float16", gradient_clip=1.0)
     whole = train(tiny_retraining(settings))
     with pytest.raises(InterruptedRunError):
         train(tiny_retraining(settings, path=tmp_path / "run", progress=signal_at(3)))
@@ -162,11 +168,11 @@ def tiny_deeper(seed: int = 0) -> GraftedModel:
     def block() -> nn.Module:
         return zero_last(bottleneck(8, body, activated=True), ConvolutionalBlock.last)
 
-    return attach(base, place, "depth", replicas=2, blocks=2, make_block=block)
+    return attach_blocks(base, place, block, replicas=2, blocks=2)
 
 
 def test_replicas_of_depth_resume_too(tmp_path: Path) -> None:
-    settings = replace(EVERYTHING, objective=replace(EVERYTHING.objective, form="episode"))
+    settings = changed(EVERYTHING, objective=changed(EVERYTHING.objective, form="episode"))
     whole = train(tiny_retraining(settings, grafted=tiny_deeper()))
     assert weights_hash(whole) != weights_hash(tiny_retraining(settings, grafted=tiny_deeper()))
     with pytest.raises(InterruptedRunError):
@@ -186,7 +192,7 @@ def test_auxiliary_outputs_are_further_units_and_resume_too(kind: str, tmp_path:
         }
         return attach(TinyAuxiliary(), ["head", "auxiliary"], **{"kind": kind, **options.get(kind, {})})
 
-    settings = EVERYTHING if kind in ("dropout", "rollouts") else replace(EVERYTHING, objective=Objective())
+    settings = EVERYTHING if kind in ("dropout", "rollouts") else changed(EVERYTHING, objective=ObjectiveSection())
     watcher = Watcher()
     whole = train(tiny_retraining(settings, grafted=auxiliary(), progress=watcher))
     assert sum(watcher.lines[-1]["accepted_units"].values()) == 2 * 24  # each picture once an output
@@ -199,7 +205,7 @@ def test_auxiliary_outputs_are_further_units_and_resume_too(kind: str, tmp_path:
 def test_dropout_goes_by_the_seed_and_the_step() -> None:
     def loss(seed: int, step: int) -> float:
         retraining = tiny_retraining()
-        retraining._stepper._settings = replace(SETTINGS, seed=seed)  # the order of the pictures stays
+        retraining._stepper._settings = changed(SETTINGS.training, seed=seed)  # the order of the pictures stays
         retraining.counters.step = step
         return retraining.try_batch().loss.item()
 
@@ -210,7 +216,7 @@ def test_dropout_goes_by_the_seed_and_the_step() -> None:
 def test_plain_retraining_goes_through_the_same_loop() -> None:
     grafted = tiny_grafted(replicas=0)
     watcher = Watcher()
-    train(tiny_retraining(replace(PLAIN, epochs=6), grafted=grafted, progress=watcher))
+    train(tiny_retraining(changed(PLAIN, epochs=6), grafted=grafted, progress=watcher))
     assert watcher.lines[-1]["valid_share"] == [1.0]
     assert watcher.lines[-1]["loss"] < watcher.lines[0]["loss"]
 
@@ -266,7 +272,7 @@ def test_a_second_signal_leaves_at_once(number: int) -> None:
 
 @pytest.mark.parametrize("evaluation", [0, 1], ids=["of the original", "of an epoch"])
 def test_a_signal_during_an_evaluation(tmp_path: Path, evaluation: int) -> None:
-    settings = replace(SETTINGS, ema=0.9)
+    settings = changed(SETTINGS, ema=0.9)
     whole = train(tiny_retraining(settings, path=tmp_path / "whole"))
     watcher = Watcher()
     stopped = tiny_retraining(settings, path=tmp_path / "run", progress=watcher)
@@ -369,7 +375,7 @@ def evaluating(retraining: Retraining, source: Noise) -> Retraining:
 
 @pytest.mark.parametrize("where", ["training", "evaluation"])
 def test_a_signal_to_the_whole_group_ends_as_an_interruption(tmp_path: Path, where: str) -> None:
-    settings = replace(SETTINGS, accumulate=2, ema=0.9)
+    settings = changed(SETTINGS, accumulate=2, ema=0.9)
     whole = train(tiny_retraining(settings, path=tmp_path / "whole"))
     dying = WithAWorker(24 if where == "training" else 11, terminated_with_its_parent)
     if where == "training":
@@ -400,6 +406,7 @@ def test_a_dead_worker_is_noticed_between_steps_only() -> None:
     assert retraining.counters.step == reached[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "progress", "error"),
     [
@@ -419,7 +426,7 @@ def test_no_worker_outlives_a_failure(source: Noise | None, progress: Watcher | 
 
 
 def test_the_plan() -> None:
-    settings = replace(EVERYTHING, epochs=4, schedule=Schedule("step", every=2, gamma=0.1))
+    settings = changed(EVERYTHING, epochs=4, schedule=ScheduleSection(name="step", every=2, gamma=0.1))
     retraining = tiny_retraining(settings)
     numbers = plan(retraining)
     assert [numbers[key] for key in ("steps_per_epoch", "cold_start_steps", "steps")] == [3, 6, 18]
@@ -480,7 +487,7 @@ def test_a_run_killed_in_its_first_evaluation_starts_again(tmp_path: Path, monke
 
 
 def test_a_run_that_diverges_fails_and_keeps_its_checkpoint(tmp_path: Path) -> None:
-    settings = replace(SETTINGS, optimizer=replace(SETTINGS.optimizer, lr=1e30))
+    settings = changed(SETTINGS, optimizer=changed(SETTINGS.training.optimizer, lr=1e30))
     with pytest.raises(NonFiniteError, match=r"step 2: weight base\.body\.0\.weight is not finite"):
         train(tiny_retraining(settings, path=tmp_path / "run"))
     assert (tmp_path / "run" / "last" / "graft.json").is_file()
@@ -513,7 +520,7 @@ class Damaged(Noise):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_passes_over_them_counts_and_lists_them(tmp_path: Path, workers: int) -> None:
     def damaged(path: Path, **options: Any) -> Retraining:
-        settings = replace(EVERYTHING, checkpoints=Checkpoints(steps=1))
+        settings = changed(EVERYTHING, checkpoints=CheckpointSection(steps=1))
         source = Damaged(24)
         return tiny_retraining(settings, path=path, source=source, workers=workers, unreadable="skip", **options)
 
@@ -561,7 +568,7 @@ def test_a_signal_while_the_first_step_compiles_leaves_at_once(tmp_path: Path, m
 
         return run
 
-    settings = replace(SETTINGS, compile=True)
+    settings = changed(SETTINGS, compile=True)
     whole = train(tiny_retraining())
     with monkeypatch.context() as patch:
         patch.setattr(torch, "compile", compiling)

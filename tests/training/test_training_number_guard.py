@@ -1,7 +1,6 @@
 """NaN and infinity: found within a step, not applied, named; and what skipping them leaves alone."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from tiny_runs import (
     EVERYTHING,
     SETTINGS,
     Watcher,
+    changed,
     metrics_of,
     signal_at,
     tiny_grafted,
@@ -19,14 +19,14 @@ from tiny_runs import (
     weights_hash,
 )
 
+from spgsurgeon.recipe.training_section import OptimizerSection
 from spgsurgeon.runtime.signals import InterruptedRunError
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.number_guard import NonFiniteError
 from spgsurgeon.training.optimization import make_optimizer
-from spgsurgeon.training.settings import Optimizer
 
 NAN, INFINITY = float("nan"), float("inf")
-FUSED, OTHER = Optimizer(name="sgd", lr=0.05), Optimizer(name="lamb", lr=0.01)
+FUSED, OTHER = OptimizerSection(name="sgd", lr=0.05), OptimizerSection(name="lamb", lr=0.01)
 Spoil = Callable[[Retraining], Any]
 
 
@@ -78,10 +78,10 @@ FAULTS: dict[str, tuple[Spoil, str]] = {
 @pytest.mark.parametrize("optimizer", [FUSED, OTHER], ids=["fused", "other"])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_run_stops_within_a_step_and_names_the_first_bad_tensor(
-    tmp_path: Path, fault: str, optimizer: Optimizer
+    tmp_path: Path, fault: str, optimizer: OptimizerSection
 ) -> None:
     spoil, words = FAULTS[fault]
-    settings = replace(SETTINGS, optimizer=optimizer)
+    settings = changed(SETTINGS, optimizer=optimizer)
     retraining = tiny_retraining(settings, path=tmp_path / "run")
     spoil(retraining)
     with pytest.raises(NonFiniteError, match=words) as caught:
@@ -91,12 +91,14 @@ def test_the_run_stops_within_a_step_and_names_the_first_bad_tensor(
     assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["00000000"]  # nothing of it was saved
 
 
-@pytest.mark.parametrize("optimizer", [FUSED, OTHER, Optimizer(name="adamw", lr=1e-3)], ids=["sgd", "lamb", "adamw"])
+@pytest.mark.parametrize(
+    "optimizer", [FUSED, OTHER, OptimizerSection(name="adamw", lr=1e-3)], ids=["sgd", "lamb", "adamw"]
+)
 @pytest.mark.parametrize("spoil", [spoil_the_loss, spoil_a_gradient])
 @pytest.mark.parametrize("at", [1, 3])
-def test_the_step_is_not_applied(optimizer: Optimizer, spoil: Spoil, at: int) -> None:
+def test_the_step_is_not_applied(optimizer: OptimizerSection, spoil: Spoil, at: int) -> None:
     """Weights, moments and running statistics are those before it, bit for bit; at step 1 there are no moments yet."""
-    settings = replace(SETTINGS, optimizer=optimizer, non_finite="skip")
+    settings = changed(SETTINGS, optimizer=optimizer, non_finite="skip")
     seen: list[dict[str, torch.Tensor]] = []
     retraining = tiny_retraining(settings)
     spoil(retraining, at)
@@ -118,7 +120,7 @@ def test_the_step_is_not_applied(optimizer: Optimizer, spoil: Spoil, at: int) ->
 
 def test_a_skipped_step_is_counted_and_left_out_of_the_means() -> None:
     watcher = Watcher()
-    retraining = tiny_retraining(replace(SETTINGS, non_finite="skip"), progress=watcher)
+    retraining = tiny_retraining(changed(SETTINGS, non_finite="skip"), progress=watcher)
     spoil_the_loss(retraining)
     train(retraining)
     first, second = watcher.lines
@@ -130,8 +132,8 @@ def test_a_skipped_step_is_counted_and_left_out_of_the_means() -> None:
 
 
 @pytest.mark.parametrize("optimizer", [FUSED, OTHER], ids=["fused", "other"])
-def test_skips_have_a_limit(optimizer: Optimizer) -> None:
-    settings = replace(SETTINGS, optimizer=optimizer, non_finite="skip", max_skips=2)
+def test_skips_have_a_limit(optimizer: OptimizerSection) -> None:
+    settings = changed(SETTINGS, optimizer=optimizer, non_finite="skip", max_skips=2)
     retraining = tiny_retraining(settings)
     for at in (2, 4, 5):
         spoil_the_loss(retraining, at)
@@ -140,7 +142,7 @@ def test_skips_have_a_limit(optimizer: Optimizer) -> None:
 
 
 def test_a_run_that_skipped_resumes_bit_for_bit(tmp_path: Path) -> None:
-    settings = replace(EVERYTHING, non_finite="skip")
+    settings = changed(EVERYTHING, non_finite="skip")
 
     def spoilt(**options: Any) -> Retraining:
         retraining = tiny_retraining(settings, **options)
@@ -164,7 +166,7 @@ def test_a_run_that_skipped_resumes_bit_for_bit(tmp_path: Path) -> None:
 
 def test_the_last_step_of_an_epoch_is_looked_at_before_it_is_saved(tmp_path: Path) -> None:
     """An update that overflows is seen by no later step."""
-    settings = replace(SETTINGS, optimizer=Optimizer(lr=1e38), epochs=1)
+    settings = changed(SETTINGS, optimizer=OptimizerSection(lr=1e38), epochs=1)
     retraining = tiny_retraining(settings, path=tmp_path / "run", batch_size=24)
     with pytest.raises(NonFiniteError, match="after step 1 weight"):
         train(retraining)
@@ -179,7 +181,7 @@ def test_a_score_that_is_no_number_is_not_the_best(monkeypatch: pytest.MonkeyPat
 
 
 def test_half_precision_overflows_by_design_until_its_scale_collapses() -> None:
-    settings = replace(SETTINGS, precision="float16", epochs=4)
+    settings = changed(SETTINGS, precision="float16", epochs=4)
     retraining = tiny_retraining(settings)
     train(retraining)
     assert retraining.counters.skipped == 0
@@ -196,7 +198,7 @@ def test_half_precision_overflows_by_design_until_its_scale_collapses() -> None:
 
 @pytest.mark.parametrize("name", ["sgd", "adamw", "adam", "lamb"])
 def test_which_optimizers_leave_a_step_out_by_themselves(name: str) -> None:
-    optimizer = make_optimizer(tiny_grafted(), Optimizer(name=name))
+    optimizer = make_optimizer(tiny_grafted(), OptimizerSection(name=name))
     assert getattr(optimizer, "_step_supports_amp_scaling", False) == (name != "lamb")
 
 

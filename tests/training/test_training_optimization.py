@@ -11,6 +11,7 @@ from tiny_runs import tiny_grafted
 from torch.nn.functional import cross_entropy
 
 from spgsurgeon.errors import DamagedFileError, UsageError
+from spgsurgeon.recipe.training_section import OptimizerSection, ScheduleSection
 from spgsurgeon.replicas.grafted import GraftedModel
 from spgsurgeon.runtime.memory_format import lay_out_convolutions
 from spgsurgeon.training.optimization import (
@@ -20,7 +21,6 @@ from spgsurgeon.training.optimization import (
     optimizer_state,
     restore_optimizer,
 )
-from spgsurgeon.training.settings import Optimizer, Schedule
 
 
 def step(grafted: GraftedModel, optimizer: torch.optim.Optimizer, seed: int) -> None:
@@ -39,7 +39,7 @@ def equal(left: GraftedModel, right: GraftedModel) -> bool:
 @pytest.mark.parametrize("decay_bias_and_norm", [True, False])
 def test_a_restored_optimizer_goes_on_bit_for_bit(name: str, decay_bias_and_norm: bool) -> None:
     """Its state is kept contiguous, whereas weights, and so their state, may lie otherwise."""
-    settings = Optimizer(name=name, lr=0.01, decay_bias_and_norm=decay_bias_and_norm)
+    settings = OptimizerSection(name=name, lr=0.01, decay_bias_and_norm=decay_bias_and_norm)
     grafted = tiny_grafted()
     lay_out_convolutions(grafted, torch.channels_last)
     optimizer = make_optimizer(grafted, settings)
@@ -62,44 +62,46 @@ def test_a_restored_optimizer_goes_on_bit_for_bit(name: str, decay_bias_and_norm
 
 def test_the_state_of_another_model_or_optimizer() -> None:
     grafted = tiny_grafted()
-    optimizer = make_optimizer(grafted, Optimizer(name="adamw"))
+    optimizer = make_optimizer(grafted, OptimizerSection(name="adamw"))
     step(grafted, optimizer, 0)
     tensors, numbers = optimizer_state(optimizer, grafted)
     smaller = tiny_grafted(replicas=1)
     with pytest.raises(DamagedFileError, match=r"another model: it knows 'replicas\.0\.1\.projection"):
-        restore_optimizer(make_optimizer(smaller, Optimizer(name="adamw")), smaller, tensors, numbers)
-    groups = make_optimizer(grafted, Optimizer(name="adamw", decay_bias_and_norm=False))
+        restore_optimizer(make_optimizer(smaller, OptimizerSection(name="adamw")), smaller, tensors, numbers)
+    groups = make_optimizer(grafted, OptimizerSection(name="adamw", decay_bias_and_norm=False))
     with pytest.raises(DamagedFileError, match="another optimizer"):
         restore_optimizer(groups, grafted, tensors, numbers)
 
 
 def test_unknown_names() -> None:
     with pytest.raises(UsageError, match="unknown optimizer 'adamww'") as caught:
-        make_optimizer(tiny_grafted(), Optimizer(name="AdamWW"))
+        make_optimizer(tiny_grafted(), OptimizerSection(name="AdamWW"))
     assert "'adamw'" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(("name", "reason"), [("adahessian", "second derivatives"), ("kronw", "resumed")])
 def test_optimizers_that_the_loop_can_not_serve(name: str, reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
-        make_optimizer(tiny_grafted(), Optimizer(name=name))
+        make_optimizer(tiny_grafted(), OptimizerSection(name=name))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="it may be usable here")
 def test_an_optimizer_that_needs_what_is_not_here() -> None:
     with pytest.raises(UsageError, match=r"'fusedadam' can't be used here: .*CUDA"):
-        make_optimizer(tiny_grafted(), Optimizer(name="fusedadam"))
+        make_optimizer(tiny_grafted(), OptimizerSection(name="fusedadam"))
 
 
 @pytest.mark.parametrize("nesterov", [True, False])
 def test_sgd_is_what_its_settings_say(nesterov: bool) -> None:
-    optimizer = make_optimizer(tiny_grafted(), Optimizer(lr=0.3, momentum=0.7, weight_decay=0.2, nesterov=nesterov))
+    optimizer = make_optimizer(
+        tiny_grafted(), OptimizerSection(lr=0.3, momentum=0.7, weight_decay=0.2, nesterov=nesterov)
+    )
     assert isinstance(optimizer, torch.optim.SGD)
     group = optimizer.param_groups[0]
     assert [group[key] for key in ("lr", "momentum", "weight_decay", "nesterov")] == [0.3, 0.7, 0.2, nesterov]
 
 
-def decay_of(grafted: GraftedModel, settings: Optimizer) -> dict[str, float]:
+def decay_of(grafted: GraftedModel, settings: OptimizerSection) -> dict[str, float]:
     groups = make_optimizer(grafted, settings).param_groups
     found: dict[Any, float] = {p: group["weight_decay"] for group in groups for p in group["params"]}
     return {name: found[parameter] for name, parameter in grafted.named_parameters()}
@@ -107,9 +109,9 @@ def decay_of(grafted: GraftedModel, settings: Optimizer) -> dict[str, float]:
 
 def test_what_decays() -> None:
     grafted = tiny_grafted()
-    assert set(decay_of(grafted, Optimizer(weight_decay=0.3)).values()) == {0.3}
+    assert set(decay_of(grafted, OptimizerSection(weight_decay=0.3)).values()) == {0.3}
     grafted.base.no_weight_decay = lambda: {"head.weight"}
-    decay = decay_of(grafted, Optimizer(weight_decay=0.3, decay_bias_and_norm=False))
+    decay = decay_of(grafted, OptimizerSection(weight_decay=0.3, decay_bias_and_norm=False))
     assert {name for name, value in decay.items() if value} == {
         "base.body.0.weight",
         "replicas.0.0.projection.weight",
@@ -121,7 +123,7 @@ def test_a_frozen_parameter_is_left_out() -> None:
     grafted = tiny_grafted()
     grafted.base.head.weight.requires_grad_(False)
     for decay in (True, False):
-        groups = make_optimizer(grafted, Optimizer(decay_bias_and_norm=decay)).param_groups
+        groups = make_optimizer(grafted, OptimizerSection(decay_bias_and_norm=decay)).param_groups
         assert not any(p is grafted.base.head.weight for group in groups for p in group["params"])
 
 
@@ -139,7 +141,7 @@ HAND: dict[str, Any] = {
 @pytest.mark.parametrize("name", HAND)
 def test_learning_rates_by_hand(name: str, warmup: int) -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=LR)
-    settings = Schedule(name=name, every=2, gamma=0.1, power=0.7, warmup_epochs=warmup, min_lr=0.02)
+    settings = ScheduleSection(name=name, every=2, gamma=0.1, power=0.7, warmup_epochs=warmup, min_lr=0.02)
     schedule = make_schedule(optimizer, settings, EPOCHS, PER_EPOCH)
     for k in (29, 0, 4, 9, 10, 11, 15, 20, 3, 25, 29):  # in any order: nothing is remembered
         schedule.step_update(k)

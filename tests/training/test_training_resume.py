@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ from tiny_runs import (
     ON_A_GPU,
     SETTINGS,
     CrashError,
+    changed,
     crash_at,
     metrics_of,
     scores_of,
@@ -30,10 +30,10 @@ from tiny_runs import (
 
 from spgsurgeon.checkpoint.sealing import sealed
 from spgsurgeon.errors import DamagedFileError
+from spgsurgeon.recipe.training_section import CheckpointSection
 from spgsurgeon.runtime.environment import deterministic_algorithms
 from spgsurgeon.runtime.signals import InterruptedRunError
 from spgsurgeon.training.loop import Retraining
-from spgsurgeon.training.settings import Checkpoints
 
 PLACES = {
     "the first step": 1,
@@ -79,7 +79,7 @@ def test_workers_do_not_matter(uninterrupted: Finished, tmp_path: Path) -> None:
 
 
 def test_the_seed_matters(uninterrupted: Finished) -> None:
-    assert weights_hash(train(tiny_retraining(replace(EVERYTHING, seed=1)))) != uninterrupted.weights
+    assert weights_hash(train(tiny_retraining(changed(EVERYTHING, seed=1)))) != uninterrupted.weights
 
 
 @pytest.mark.parametrize("step", PLACES.values(), ids=PLACES)
@@ -94,7 +94,7 @@ def test_stopped_by_a_signal(uninterrupted: Finished, tmp_path: Path, step: int)
 
 @pytest.mark.parametrize("step", PLACES.values(), ids=PLACES)
 def test_crashed(uninterrupted: Finished, tmp_path: Path, step: int) -> None:
-    path, settings = tmp_path / "run", replace(EVERYTHING, checkpoints=Checkpoints(steps=2 if step % 2 else None))
+    path, settings = tmp_path / "run", changed(EVERYTHING, checkpoints=CheckpointSection(steps=2 if step % 2 else None))
     with pytest.raises(CrashError):
         train(tiny_retraining(settings, path=path, progress=crash_at(step)))
     assert finished(path, train(resumed(path, settings))) == uninterrupted
@@ -105,7 +105,9 @@ def test_crashed(uninterrupted: Finished, tmp_path: Path, step: int) -> None:
 @pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lamb"])
 def test_crashed_on_a_gpu(tmp_path: Path, optimizer: str, precision: str) -> None:
-    settings = replace(EVERYTHING, precision=precision, optimizer=replace(EVERYTHING.optimizer, name=optimizer))
+    settings = changed(
+        EVERYTHING, precision=precision, optimizer=changed(EVERYTHING.training.optimizer, name=optimizer)
+    )
     options: dict[str, Any] = {"processes": ON_A_GPU, "workers": 1}
     with deterministic_algorithms(True):
         whole, path = tmp_path / "whole", tmp_path / "run"
@@ -120,7 +122,7 @@ def test_crashed_on_a_gpu(tmp_path: Path, optimizer: str, precision: str) -> Non
 
 
 def test_crashed_again_and_again(uninterrupted: Finished, tmp_path: Path) -> None:
-    path, settings = tmp_path / "run", replace(EVERYTHING, checkpoints=Checkpoints(steps=1))
+    path, settings = tmp_path / "run", changed(EVERYTHING, checkpoints=CheckpointSection(steps=1))
     with pytest.raises(CrashError):
         train(tiny_retraining(settings, path=path, progress=crash_at(2)))
     for step in (4, 6, 7, 9, 10, 12):
@@ -213,7 +215,7 @@ def test_each_restored_part_matters_to_the_metrics(uninterrupted: Finished, tmp_
 
 @pytest.mark.parametrize("name", ["momentum", "lamb", "lion"])
 def test_other_optimizers(tmp_path: Path, name: str) -> None:
-    settings = replace(SETTINGS, optimizer=replace(SETTINGS.optimizer, name=name, lr=0.01))
+    settings = changed(SETTINGS, optimizer=changed(SETTINGS.training.optimizer, name=name, lr=0.01))
     whole = weights_hash(train(tiny_retraining(settings)))
     with pytest.raises(InterruptedRunError):
         train(tiny_retraining(settings, path=tmp_path / "run", progress=signal_at(4)))
@@ -222,7 +224,7 @@ def test_other_optimizers(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.slow
 def test_a_compiled_run(tmp_path: Path) -> None:
-    settings = replace(EVERYTHING, compile=True)
+    settings = changed(EVERYTHING, compile=True)
     whole = weights_hash(train(tiny_retraining(settings)))
     with pytest.raises(InterruptedRunError):
         train(tiny_retraining(settings, path=tmp_path / "run", progress=signal_at(5)))
@@ -272,7 +274,7 @@ def test_killed_processes(uninterrupted: Finished, tmp_path: Path) -> None:
         wait_for_step(path, step, process)
         process.kill()
         assert process.wait() == -signal.SIGKILL
-    settings = replace(EVERYTHING, checkpoints=Checkpoints(steps=1))
+    settings = changed(EVERYTHING, checkpoints=CheckpointSection(steps=1))
     assert finished(path, train(resumed(path, settings))) == uninterrupted
 
 

@@ -1,16 +1,15 @@
 """The loop on masks: the laws of law 7 again, and what is different where each pixel is a unit."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from attaching import attach
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_masks import (
     EVERYTHING_OF_MASKS,
-    SEGMENTATION,
     NoiseMasks,
     TinySegmenter,
     tiny_segmentation,
@@ -18,8 +17,10 @@ from tiny_masks import (
 )
 from tiny_runs import (
     CLASSES,
+    SETTINGS,
     CrashError,
     Watcher,
+    changed,
     crash_at,
     metrics_of,
     signal_at,
@@ -30,11 +31,11 @@ from torch import Tensor
 
 from spgsurgeon.data.transforms.masks import IGNORED
 from spgsurgeon.errors import UsageError
-from spgsurgeon.replicas.grafted import attach
+from spgsurgeon.recipe.schema import ObjectiveSection
+from spgsurgeon.recipe.training_section import CheckpointSection
 from spgsurgeon.runtime.signals import InterruptedRunError
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.plan import plan
-from spgsurgeon.training.settings import Checkpoints, Objective
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def test_stopped_and_resumed(uninterrupted: Any, tmp_path: Path, step: int) -> N
 
 
 def test_crashed_and_resumed(uninterrupted: Any, tmp_path: Path) -> None:
-    settings = replace(EVERYTHING_OF_MASKS, checkpoints=Checkpoints(steps=1))
+    settings = changed(EVERYTHING_OF_MASKS, checkpoints=CheckpointSection(steps=1))
     with pytest.raises(CrashError):
         train(tiny_segmentation(settings, path=tmp_path / "run", progress=crash_at(8)))
     other = tiny_segmentation(settings, path=tmp_path / "run", grafted=tiny_segmenter(seed=9))
@@ -81,7 +82,7 @@ def test_a_line_of_metrics_and_its_curves(uninterrupted: Any, tmp_path: Path) ->
 
 def test_it_learns_and_keeps_the_best_mean_iou() -> None:
     watcher = Watcher()
-    counters = train(tiny_segmentation(replace(SEGMENTATION, epochs=4), progress=watcher)).counters
+    counters = train(tiny_segmentation(changed(SETTINGS, epochs=4), progress=watcher)).counters
     assert counters.original is not None
     assert counters.best is not None
     assert counters.best["mean_iou"] == max(line["evaluation"]["mean_iou"] for line in watcher.lines)
@@ -136,7 +137,7 @@ def test_scores_do_not_depend_on_the_batch_size() -> None:
 
 def test_plain_retraining_has_both_outputs_too() -> None:
     grafted = attach(TinySegmenter(), ["classifier", "aux_classifier"], "none")
-    retraining = tiny_segmentation(replace(SEGMENTATION, objective=Objective()), grafted=grafted)
+    retraining = tiny_segmentation(changed(SETTINGS, objective=ObjectiveSection()), grafted=grafted)
     assert retraining.try_batch().episode.valid_mask.shape == (1, 4, 8, 8, 2)
     train(retraining)
     assert retraining.counters.step == 12
@@ -144,8 +145,8 @@ def test_plain_retraining_has_both_outputs_too() -> None:
 
 @pytest.mark.parametrize("mixing", ["mixup", "cutmix"])
 def test_masks_are_not_mixed(mixing: str) -> None:
-    with pytest.raises(UsageError, match="mixup and cutmix mix the labels of whole pictures") as caught:
-        tiny_segmentation(replace(SEGMENTATION, **{mixing: 0.2}))
+    with pytest.raises(UsageError, match="mixup and cutmix mix labelled images") as caught:
+        tiny_segmentation(changed(SETTINGS, **{mixing: 0.2}))
     assert "data.augment" in str(caught.value.hint)
 
 
@@ -156,7 +157,7 @@ def activations(retraining: Retraining) -> int:
 
 def test_the_plan_counts_what_every_pixel_keeps() -> None:
     plain = attach(TinySegmenter(), ["classifier", "aux_classifier"], "none")
-    without = activations(tiny_segmentation(replace(SEGMENTATION, objective=Objective()), grafted=plain))
+    without = activations(tiny_segmentation(changed(SETTINGS, objective=ObjectiveSection()), grafted=plain))
     grafted = activations(tiny_segmentation())
     pixels = 4 * 8 * 8 * 4  # of one float32 channel of a batch
     # the picture, two maps of the backbone, one of the head, two outputs' log-softmax, and their labels (8 bytes each)

@@ -1,12 +1,11 @@
 """What an epoch's episodes looked like, against a slow count."""
 
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from tiny_runs import ONE_PROCESS, SETTINGS, Noise, Watcher, tiny_retraining, train
+from tiny_runs import ONE_PROCESS, SETTINGS, Noise, Watcher, changed, tiny_retraining, train
 from torch import Tensor
 
 from spgsurgeon.data.loading.samples import Batch
@@ -51,7 +50,7 @@ def slow(data: list[tuple[Tensor, Tensor]]) -> dict[str, Any]:
 def add(statistics: EpisodeStatistics, logits: Tensor, labels: Tensor, first: int = 0, **loss: Any) -> None:
     """Add a batch whose pictures are numbered from `first` on."""
     samples = torch.arange(first, first + len(labels))
-    statistics.add(spg_loss(logits, labels, **loss), Batch(logits, labels, samples), torch.tensor(False))
+    statistics.add(spg_loss(logits, labels, **loss), Batch({}, labels, samples), torch.tensor(False))
 
 
 def added(
@@ -109,7 +108,7 @@ def test_steps_of_the_same_label_are_added_up() -> None:
 
 def test_an_epochs_line_counts_each_picture_once() -> None:
     watcher = Watcher()
-    train(tiny_retraining(replace(SETTINGS, accumulate=2), progress=watcher))
+    train(tiny_retraining(changed(SETTINGS, accumulate=2), progress=watcher))
     for line in watcher.lines:
         assert sum(line["accepted_units"].values()) == 24
         assert list(line["accepted_units"]) == ["0", "0.2", "0.36"]
@@ -170,7 +169,7 @@ def test_a_skipped_batch_counts_nowhere() -> None:
     statistics = added(batches(2))
     before = statistics.totals()
     logits, labels = batches(1)[0]
-    batch = Batch(logits, labels, torch.arange(50, 57))
+    batch = Batch({}, labels, torch.arange(50, 57))
     statistics.add(spg_loss(logits * float("nan"), labels, weights=WEIGHTS), batch, torch.tensor(True))
     assert statistics.totals() == before
 
@@ -184,7 +183,7 @@ def test_soft_targets_and_further_outputs() -> None:
     found = []
     for target, given in ((soft, logits), (hard, logits), (hard, logits[..., 0])):
         statistics = EpisodeStatistics(2, 3, ONE_PROCESS)
-        statistics.add(spg_loss(given, target, weights=(0.4,)), Batch(given, target, samples), torch.tensor(False))
+        statistics.add(spg_loss(given, target, weights=(0.4,)), Batch({}, target, samples), torch.tensor(False))
         found.append(statistics)
     of_soft, of_two, of_one = (statistics.totals() for statistics in found)
     assert of_soft["by_class"] == of_two["by_class"]

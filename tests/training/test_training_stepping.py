@@ -1,23 +1,34 @@
 """What a step costs, counted: operators with and without replicas, waits for the device, compiled graphs."""
 
 from collections import Counter
-from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Any
 
 import pytest
 import torch
+from attaching import attach_blocks
 from pretended_cuda import PROCESSES, PretendedCUDA, needs_cuda_build
-from tiny_runs import EVERYTHING, ON_A_GPU, SETTINGS, WEIGHTS, Tiny, tiny_grafted, tiny_retraining, train
+from tiny_runs import (
+    EVERYTHING,
+    ON_A_GPU,
+    SETTINGS,
+    WEIGHTS,
+    Tiny,
+    changed,
+    images_with,
+    tiny_grafted,
+    tiny_retraining,
+    train,
+)
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from spgsurgeon.data.loading.samples import Batch
-from spgsurgeon.replicas.grafted import GraftedModel, attach
+from spgsurgeon.recipe.schema import ColdStartSection, ObjectiveSection, Recipe
+from spgsurgeon.recipe.training_section import OptimizerSection
+from spgsurgeon.replicas.grafted import GraftedModel
 from spgsurgeon.replicas.places import Place
 from spgsurgeon.runtime.memory_format import lay_out_convolutions
-from spgsurgeon.training.settings import ColdStart, Objective, Optimizer, Settings
 from spgsurgeon.training.statistics import EpisodeStatistics
 
 VIEWS = {"alias", "as_strided", "detach", "expand", "select", "slice", "split", "t", "unbind", "unsqueeze", "view"}
@@ -39,7 +50,7 @@ class Operators(TorchDispatchMode):
 
 
 def operators_of_a_step(replicas: int) -> Counter[str]:
-    settings = replace(SETTINGS, objective=Objective(weights=(0.4, 0.2, 0.1)[:replicas]))
+    settings = changed(SETTINGS, objective=ObjectiveSection(weights=(0.4, 0.2, 0.1)[:replicas]))
     retraining = tiny_retraining(settings, grafted=tiny_grafted(replicas=replicas))
     retraining.grafted.train()
     batch = next(retraining._training.epoch(0))
@@ -75,24 +86,26 @@ def test_a_step_waits_for_the_device_once_and_for_the_step_before() -> None:
     [
         SETTINGS,
         EVERYTHING,
-        replace(EVERYTHING, non_finite="skip"),
-        replace(EVERYTHING, precision="float16"),
-        replace(SETTINGS, optimizer=Optimizer(name="sgd", momentum=0.0)),
+        changed(EVERYTHING, non_finite="skip"),
+        changed(EVERYTHING, precision="float16"),
+        changed(SETTINGS, optimizer=OptimizerSection(name="sgd", momentum=0.0)),
     ],
     ids=["plain", "everything", "skipping", "float16", "without momentum"],
 )
 def test_a_step_on_cuda_has_everything_there_and_waits_for_nothing(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+    settings: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That of steps after the first, what is counted of them, and the same after they were resumed from."""
     cuda = PretendedCUDA(monkeypatch)
     grafted = cuda.place(tiny_grafted())
-    settings = replace(settings, precision="bfloat16" if settings.precision == "auto" else settings.precision)
+    settings = changed(
+        settings, precision="bfloat16" if settings.training.precision == "auto" else settings.training.precision
+    )
     with cuda:
         retraining = tiny_retraining(settings, grafted=grafted, processes=PROCESSES)
         statistics = EpisodeStatistics(grafted.steps, 4, PROCESSES)
         samples = torch.arange(4)
-        parts = [Batch(torch.rand(4, 3, 8, 8), samples, samples)] * settings.accumulate
+        parts = [images_with(samples, torch.rand(4, 3, 8, 8))] * settings.training.accumulate
         grafted.train()
         for _ in range(2):
             retraining.take_step(parts, statistics)
@@ -105,11 +118,11 @@ def test_a_step_on_cuda_has_everything_there_and_waits_for_nothing(
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("settings", [SETTINGS, EVERYTHING, replace(EVERYTHING, non_finite="skip")])
-def test_a_step_on_a_gpu_waits_for_nothing(settings: Settings) -> None:
+@pytest.mark.parametrize("settings", [SETTINGS, EVERYTHING, changed(EVERYTHING, non_finite="skip")])
+def test_a_step_on_a_gpu_waits_for_nothing(settings: Recipe) -> None:
     retraining = tiny_retraining(settings, processes=ON_A_GPU)
     statistics = EpisodeStatistics(retraining.grafted.steps, 4, retraining.processes)
-    parts = list(islice(retraining._training.epoch(0), settings.accumulate))
+    parts = list(islice(retraining._training.epoch(0), settings.training.accumulate))
     retraining.grafted.train()
     for _ in range(3):
         retraining.take_step(parts, statistics)
@@ -126,15 +139,16 @@ def deep() -> GraftedModel:
     torch.manual_seed(0)
     model = Tiny()
     place = Place("body.0", "output", width=6, normalisations=("body.1",))
-    return attach(model, place, "depth", replicas=len(WEIGHTS), blocks=1, make_block=lambda: nn.Conv2d(6, 6, 1))
+    return attach_blocks(model, place, lambda: nn.Conv2d(6, 6, 1), replicas=len(WEIGHTS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "graphs"),
     [
-        (replace(SETTINGS, epochs=3), 1),
+        (changed(SETTINGS, epochs=3), 1),
         (EVERYTHING, 1),
-        (replace(SETTINGS, cold_start=ColdStart(epochs=2)), 2),  # its batch norms are frozen
+        (changed(SETTINGS, cold_start=ColdStartSection(epochs=2)), 2),  # its batch norms are frozen
     ],
     ids=["plain", "everything", "cold start"],
 )
@@ -149,7 +163,7 @@ def test_a_run_compiles_its_step_once(settings: Any, graphs: int, make: Any, mon
 
     torch._dynamo.reset()
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend, fullgraph=True))
-    train(tiny_retraining(replace(settings, compile=True), grafted=make()))
+    train(tiny_retraining(changed(settings, compile=True), grafted=make()))
     assert len(compiled) == graphs
 
 
@@ -165,7 +179,7 @@ def test_weights_lie_as_their_gradients_will(layer: nn.Conv2d) -> None:
 
 @pytest.mark.parametrize(("wanted", "found"), [("auto", torch.channels_last), ("contiguous", torch.contiguous_format)])
 def test_pictures_and_convolutions_lie_as_asked(wanted: str, found: torch.memory_format) -> None:
-    retraining = tiny_retraining(replace(SETTINGS, memory_format=wanted))
+    retraining = tiny_retraining(changed(SETTINGS, memory_format=wanted))
     seen: list[bool] = []
     first = retraining.grafted.base.body[0]
     first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].is_contiguous(memory_format=found)))

@@ -2,16 +2,15 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from tiny_runs import SETTINGS, tiny_retraining
+from tiny_runs import SETTINGS, changed, tiny_retraining
 from torch import Tensor
 
+from spgsurgeon.recipe.training_section import OptimizerSection
 from spgsurgeon.training.number_guard import _norms as norms
-from spgsurgeon.training.settings import Optimizer
 from spgsurgeon.training.statistics import EpisodeStatistics
 from spgsurgeon.training.weight_bound import WeightBound
 
@@ -62,16 +61,16 @@ def test_little_is_known_where_numbers_are_not() -> None:
 @pytest.mark.parametrize(
     ("optimizer", "looks"),
     [
-        (Optimizer(lr=0.05), [True, False, False]),
-        (Optimizer(name="adamw", lr=0.05), [True, False, False]),
-        (Optimizer(lr=1e16), [True, True]),
-        (Optimizer(name="lamb", lr=0.05), [True, True, True]),
+        (OptimizerSection(lr=0.05), [True, False, False]),
+        (OptimizerSection(name="adamw", lr=0.05), [True, False, False]),
+        (OptimizerSection(lr=1e16), [True, True]),
+        (OptimizerSection(name="lamb", lr=0.05), [True, True, True]),
     ],
 )
 def test_weights_are_looked_at_where_they_may_be_infinite(
-    optimizer: Optimizer, looks: list[bool], monkeypatch: pytest.MonkeyPatch
+    optimizer: OptimizerSection, looks: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    retraining = tiny_retraining(replace(SETTINGS, optimizer=optimizer))
+    retraining = tiny_retraining(changed(SETTINGS, optimizer=optimizer))
     retraining.grafted.train()
     batch = next(retraining._training.epoch(0))
     weight = retraining.grafted.base.head.weight.data_ptr()

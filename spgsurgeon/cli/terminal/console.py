@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
@@ -32,6 +32,8 @@ class Verbosity:
     verbose: int = 0
     stdout: TextIO | None = None
     """Where data goes while a command keeps everybody else off stdout."""
+    noted: set[str] = field(default_factory=set)
+    """What was said already, while a command went on: its document says it again."""
 
 
 verbosity = Verbosity()
@@ -87,7 +89,8 @@ def emit(document: Mapping[str, Any], render: Callable[[Any], object]) -> None:
     if not speaks():
         return
     for text in document.get("notes", []):
-        note(text)
+        if text not in verbosity.noted:
+            note(text)
     with redirect_stdout(verbosity.stdout or sys.stdout):
         if verbosity.json:
             print(json.dumps(document, indent=2, ensure_ascii=False))
@@ -110,6 +113,7 @@ def _show(rendered: Any) -> None:
 def note(text: str) -> None:
     """Say something that is not data, unless --quiet."""
     if speaks() and not verbosity.quiet and not verbosity.json:
+        verbosity.noted.add(text)
         _say("note", text, style="dim")
 
 
@@ -193,13 +197,20 @@ def proof_lines(proof: Mapping[str, bool]) -> str:
     return ", ".join(law.replace("_", " ") for law, holds in proof.items() if holds)
 
 
-METRICS = {"top1": "top-1", "mean_iou": "mean IoU"}
-"""The score that runs are compared by, by task, and how people call it."""
+def score_line(scores: Mapping[str, Any]) -> str:
+    """Return the score that counts, with its name."""
+    from spgsurgeon.tasks.registry import task_of
+
+    task = task_of(scores)
+    assert task is not None, "scores have that of their task"
+    return f"{task.primary.label} {task.primary.written(scores[task.primary.name], 2)}"
 
 
-def main_metric(scores: Mapping[str, Any]) -> str:
-    """Return which of `METRICS` is among the scores."""
-    return next(metric for metric in METRICS if metric in scores)
+def image_size(document: Mapping[str, Any]) -> str:
+    """Return the size of images, as they were trained on or scored, after a comma; nothing for other samples."""
+    if "shorter_edge" in document:
+        return f", shorter edge {document['shorter_edge']} pixels"
+    return ", {} x {} pixels".format(*document["image_size"]) if "image_size" in document else ""
 
 
 def gigabytes(size: int) -> str:

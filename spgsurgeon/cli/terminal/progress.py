@@ -14,7 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from spgsurgeon.cli.terminal.console import METRICS, console, main_metric, note, speaks, verbosity
+from spgsurgeon.cli.terminal.console import console, note, score_line, speaks, verbosity
 
 
 class RunProgress:
@@ -54,7 +54,7 @@ class RunProgress:
     def original(self, scores: dict[str, Any]) -> None:
         """Print the score that the run is measured against."""
         if not self._silent:
-            console(stderr=True).print(f"original   {_score(scores)}")
+            console(stderr=True).print(f"original   {score_line(scores)}")
 
     def advance(self) -> None:
         """Move the bar by a step."""
@@ -69,7 +69,7 @@ class RunProgress:
         name = "cold epoch" if metrics["phase"] == "cold" else "epoch"
         parts = [f"{name} {metrics['epoch']:3d}", f"loss {metrics['loss']:.4f}"]
         parts += [f"valid {shares} %"] if shares else []
-        parts += [_score(metrics["evaluation"])] if metrics["evaluation"] else []
+        parts += [score_line(metrics["evaluation"])] if metrics["evaluation"] else []
         parts += [f"lr {metrics['learning_rate']:.3g}", f"{metrics['images_per_second']:.0f} images/s"]
         console(stderr=True).print("  ".join(parts))
 
@@ -77,8 +77,3 @@ class RunProgress:
         """Say what is not as it should be."""
         if not self._silent:
             note(text)
-
-
-def _score(scores: dict[str, Any]) -> str:
-    metric = main_metric(scores)
-    return f"{METRICS[metric]} {scores[metric]:.2f} %"

@@ -13,7 +13,7 @@ import torch
 from spgsurgeon.data.cache.decoded_images import DecodedPictures, decode
 from spgsurgeon.data.loading.device_feed import DeviceFeed
 from spgsurgeon.data.loading.feed import Feed
-from spgsurgeon.data.loading.samples import AnyTransform, Batch, Key, Samples
+from spgsurgeon.data.loading.samples import AnyTransform, Batch, Collate, Key, Samples, batches_by_size
 from spgsurgeon.data.sources.source import Source
 from spgsurgeon.data.transforms.augmentation import StagedTransform
 
@@ -40,10 +40,13 @@ def make_feed(
     cache: Cache | None,
     replaces: bool = False,
     skips: bool = False,
+    counts: bool = False,
+    collate: Collate = batches_by_size,
 ) -> Feed[Key, Batch] | DeviceFeed:
     """Return what runs plans over the samples; see `Samples` and `Cache`."""
     if cache is None:
-        return Feed(Samples(source, transform, seed, replaces=replaces, skips=skips), workers, pin_memory)
+        samples = Samples(source, transform, seed, replaces=replaces, skips=skips, counts=counts, collate=collate)
+        return Feed(samples, workers, pin_memory)
     assert isinstance(transform, StagedTransform), "pictures with masks are not cached"
     decode_all = partial(_decode, source, transform, workers, cache)
     if cache.device is None:

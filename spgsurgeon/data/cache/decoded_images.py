@@ -1,12 +1,11 @@
 """Pictures that stay decoded: uint8 RGB in one memory-mapped file, which loader workers and other processes share.
 
-N samples have a row each in the index, int64 [N, 4]: the place of their first byte (-1 where they could not be decoded:
-those are read from their source as ever), height, width and label.
+N samples have a row each in the index, int64 [N, 5]: the place of their first byte (-1 where they could not be decoded:
+those are read from their source as ever), height, width, label and traits.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import mmap
 import os
@@ -29,11 +28,14 @@ from torch.utils.data import Dataset
 from spgsurgeon.checkpoint.writing import atomic_folder, write_failures
 from spgsurgeon.data.loading.feed import Feed
 from spgsurgeon.data.loading.samples import Part
+from spgsurgeon.data.sources.image_decoding import Traits, set_traits, traits_of
 from spgsurgeon.data.sources.source import ImageSource
 from spgsurgeon.data.transforms.augmentation import StagedTransform
 from spgsurgeon.errors import SurgeonError
+from spgsurgeon.runtime import locking
 
 _PIXELS, _INDEX = "pixels", "index.npy"
+_COLUMNS = 5
 _AT_ONCE = 64  # pictures that a loader worker decodes for one message
 _LOOKED_AT = 16  # pictures that are decoded for an estimate
 
@@ -59,10 +61,13 @@ class DecodedPictures:
 
     def read(self, number: int) -> tuple[Image.Image, int] | None:
         """Return the picture and its label; None where it could not be decoded."""
-        start, height, width, label = self.index[number].tolist()
+        start, height, width, label, traits = self.index[number].tolist()
         if start < 0:
             return None
-        return Image.fromarray(self._pixels[start : start + 3 * height * width].reshape(height, width, 3)), label
+        image = Image.fromarray(self._pixels[start : start + 3 * height * width].reshape(height, width, 3))
+        if traits:
+            set_traits(image, Traits(traits))
+        return image, label
 
 
 class Estimate(NamedTuple):
@@ -111,8 +116,7 @@ def decode(
         found = _open(place)
         if found is not None:
             return found
-        for left in [*folder.glob(f".{name}.*.tmp"), place]:  # by a process that was killed; we alone write here
-            shutil.rmtree(left, ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)  # it is damaged; we alone write here
         with atomic_folder(place) as temporary:
             with (temporary / _PIXELS).open("wb") as file:
                 index = write(file)
@@ -121,10 +125,13 @@ def decode(
 
 
 class _Chunk(NamedTuple):
-    """Decoded pictures on their way from a worker: uint8 [size], and int64 [B, 5], their number and their row."""
+    """Decoded pictures on their way from a worker: uint8 [size], and int64 [B, 6], their number and their row."""
 
     pixels: Tensor
     rows: Tensor
+
+
+_Item = tuple[int, NDArray[np.uint8] | None, int, int]  # number, pixels, label, traits
 
 
 class _Decoding(Dataset[Any]):
@@ -137,21 +144,22 @@ class _Decoding(Dataset[Any]):
     def open(self) -> None:
         """Nothing is to be done before workers start."""
 
-    def __getitem__(self, number: int) -> tuple[int, NDArray[np.uint8] | None, int]:
+    def __getitem__(self, number: int) -> _Item:
         try:
             image, label = self.source.read(number)
         except Exception:  # it comes again, and is told, where the picture is asked for
-            return number, None, 0
-        return number, np.asarray(self._fixed(image)), label
+            return number, None, 0, 0
+        traits = int(traits_of(image))
+        return number, np.asarray(self._fixed(image)), label, traits
 
-    def collate(self, items: list[tuple[int, NDArray[np.uint8] | None, int]]) -> Part[_Chunk]:
+    def collate(self, items: list[_Item]) -> Part[_Chunk]:
         """Return the pictures as one."""
         rows, there, end = [], [], 0
-        for number, pixels, label in items:
+        for number, pixels, label, traits in items:
             if pixels is None:
-                rows.append((number, -1, 0, 0, label))
+                rows.append((number, -1, 0, 0, label, traits))
                 continue
-            rows.append((number, end, *pixels.shape[:2], label))
+            rows.append((number, end, *pixels.shape[:2], label, traits))
             there.append(pixels.reshape(-1))
             end += pixels.size
         together = np.concatenate(there) if there else np.empty(0, np.uint8)
@@ -161,7 +169,7 @@ class _Decoding(Dataset[Any]):
 def _write(file: BinaryIO, decoding: _Decoding, workers: int) -> NDArray[np.int64]:
     """Write all pictures one after the other; return their index."""
     numbers = range(len(decoding.source))
-    index = np.full((len(numbers), 4), -1, dtype=np.int64)
+    index = np.full((len(numbers), _COLUMNS), -1, dtype=np.int64)
     feed: Feed[int, _Chunk] = Feed(decoding, workers, pin_memory=False)
     end = 0
     try:
@@ -218,7 +226,7 @@ def _open(place: Path) -> DecodedPictures | None:
     try:
         index = np.load(place / _INDEX, allow_pickle=False)
         size = int((3 * index[:, 1] * index[:, 2])[index[:, 0] >= 0].sum())
-        if (place / _PIXELS).stat().st_size == size:
+        if index.shape[1] == _COLUMNS and (place / _PIXELS).stat().st_size == size:
             return DecodedPictures(str(place / _PIXELS), index)
     except (OSError, EOFError, ValueError, IndexError):
         pass
@@ -238,12 +246,14 @@ def _alone(folder: Path, lock: str) -> Iterator[None]:
     """Let one process at a time write into the folder; the lock goes with a process that is killed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / lock).open("w")
+        descriptor = os.open(folder / lock, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         raise SurgeonError(
             f"decoded pictures can't be kept in {folder}: {error.strerror or error}",
             hint="name another folder, or none: then each run decodes for itself",
         ) from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        locking.lock(descriptor, wait=True)
         yield
+    finally:
+        locking.unlock(descriptor)

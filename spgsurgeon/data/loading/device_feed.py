@@ -9,16 +9,19 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 
 from spgsurgeon.data.cache.decoded_images import DecodedPictures
 from spgsurgeon.data.loading.feed import unusable_error
 from spgsurgeon.data.loading.samples import Batch, Key, Loaded, Samples, Unusable
+from spgsurgeon.data.loading.seen import Noticed, Seen
 from spgsurgeon.data.loading.transfer import sent
 from spgsurgeon.data.sources.source import Source
 from spgsurgeon.data.transforms.augmentation import StagedTransform
 from spgsurgeon.data.transforms.batched import BatchedAugmentation, check_batched
 from spgsurgeon.errors import UsageError
+from spgsurgeon.models.inputs import IMAGES
 
 
 class DevicePictures:
@@ -29,7 +32,8 @@ class DevicePictures:
     """
 
     def __init__(self, source: Source[Any], decoded: DecodedPictures, device: torch.device) -> None:
-        start, height, width, label = decoded.index.T
+        start, height, width, label, traits = decoded.index.T
+        self.traits = traits.astype(np.uint8)
         there = (start >= 0) & (label >= 0) & (label < len(source.classes))
         sizes = sorted({(int(h), int(w)) for h, w in zip(height[start >= 0], width[start >= 0], strict=True)})
         if len(sizes) > 1:
@@ -66,6 +70,7 @@ class DeviceFeed:
     ) -> None:
         check_batched(transform)
         self.unusable: dict[str, str] = {}
+        self.seen = Seen(len(samples.source))
         self.seconds = 0.0
         self._samples, self._transform, self._decode, self._device = samples, transform, decode, device
         self._kept: tuple[DevicePictures, BatchedAugmentation] | None = None
@@ -99,6 +104,7 @@ class DeviceFeed:
     def _opened(self) -> tuple[DevicePictures, BatchedAugmentation]:
         if self._kept is None:
             pictures = DevicePictures(self._samples.source, self._decode(), self._device)
+            self.seen.traits |= pictures.traits
             self._kept = pictures, BatchedAugmentation(self._transform, pictures.size, self._device)
         return self._kept
 
@@ -115,6 +121,7 @@ class DeviceFeed:
                 raise unusable_error(self._samples.source, item)
             self.unusable |= {describe(one.index): one.reason for one in passed_over}
             if isinstance(item, Loaded):
+                self.seen.add(Noticed([(item.index, item.traits)]))
                 yield item
 
     def _batch(self, items: list[Key | Loaded], pictures: DevicePictures, augmentation: BatchedAugmentation) -> Batch:
@@ -125,11 +132,11 @@ class DeviceFeed:
             images = self._with_others(images, items)
         targets = [item.target if isinstance(item, Loaded) else pictures.labels[item[1]] for item in items]
         samples = [item.index if isinstance(item, Loaded) else item[1] for item in items]
-        return Batch(images, self._sent(targets), self._sent(samples))
+        return Batch({IMAGES: images}, self._sent(targets), self._sent(samples))
 
     def _with_others(self, images: torch.Tensor, items: list[Key | Loaded]) -> torch.Tensor:
         """Return a batch of all items: the augmented `images` of those that are here, and the others between them."""
-        others = {place: item.image for place, item in enumerate(items) if isinstance(item, Loaded)}
+        others = {place: item.inputs[IMAGES] for place, item in enumerate(items) if isinstance(item, Loaded)}
         together = torch.empty((len(items), *next(iter(others.values())).shape), device=self._device)
         together[self._sent([place for place in range(len(items)) if place not in others])] = images
         for place, image in others.items():

@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from spgsurgeon.data.loading.samples import Made, Part, Unusable
+from spgsurgeon.data.loading.seen import Seen
 from spgsurgeon.data.sources.source import Source
 from spgsurgeon.errors import DataError, SurgeonError
 from spgsurgeon.runtime.signals import SIGNALS, die_with_parent
@@ -53,6 +54,7 @@ class Feed(Generic[Asked, Made]):
 
     def __init__(self, samples: Readable[Made], workers: int, pin_memory: bool) -> None:
         self.unusable: dict[str, str] = {}
+        self.seen = Seen(len(samples.source))
         self.seconds = 0.0
         self._samples, self._workers, self._pin_memory = samples, workers, pin_memory
         self._plan = _Plan[Asked]()
@@ -95,6 +97,8 @@ class Feed(Generic[Asked, Made]):
                 if isinstance(loaded, Unusable):
                     raise unusable_error(source, loaded)
                 self.unusable |= {source.describe(one.index): one.reason for one in loaded.unusable}
+                if loaded.noticed is not None:
+                    self.seen.add(loaded.noticed)
                 self.seconds += loaded.seconds
                 yield loaded.batches
         except Exception as error:
@@ -136,8 +140,9 @@ def unusable_error(source: Source[Any], found: Unusable) -> DataError:
     return DataError(
         f"can't use {source.describe(found.index)}: {found.reason}",
         hint=found.hint
-        or "repair or remove it, then run the command again (train: with --resume); "
-        "training can also go on without such pictures: data.unreadable=skip",
+        or "repair it and run the command again (train: with --resume), or remove it and start anew; "
+        "data.unreadable=skip (eval: --unreadable skip) leaves such images out, and lists all of them",
+        unusable=source.describe(found.index),
     )
 
 

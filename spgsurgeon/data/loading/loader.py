@@ -10,11 +10,14 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from spgsurgeon.data.cache.caching import Cache, make_feed
 from spgsurgeon.data.loading.feed import unusable_error
-from spgsurgeon.data.loading.samples import AnyTransform, Batch, Key, Samples, Unusable
+from spgsurgeon.data.loading.samples import AnyTransform, Batch, Collate, Key, Samples, Unusable, batches_by_size
 from spgsurgeon.data.sources.source import Source
 from spgsurgeon.errors import UsageError
 from spgsurgeon.runtime.seeds import derive_seed
@@ -41,6 +44,7 @@ class TrainingBatches:
         pin_memory: bool = False,
         unreadable: str = "stop",
         cache: Cache | None = None,
+        collate: Collate = batches_by_size,
     ) -> None:
         joined = world_size * batch_size
         if len(source) < joined:
@@ -53,7 +57,7 @@ class TrainingBatches:
         self._samples, self._batch_size, self._seed = len(source), batch_size, seed
         self._rank, self._world_size = rank, world_size
         self.source = source
-        self._uncached = Samples(source, transform, seed, replaces=unreadable == "skip")
+        self._uncached = Samples(source, transform, seed, replaces=unreadable == "skip", collate=collate)
         self._feed = make_feed(
             source,
             transform,
@@ -62,6 +66,8 @@ class TrainingBatches:
             pin_memory=pin_memory,
             cache=cache,
             replaces=unreadable == "skip",
+            collate=collate,
+            counts=True,
         )
 
     @property
@@ -73,6 +79,16 @@ class TrainingBatches:
     def unusable(self) -> dict[str, str]:
         """Why samples were passed over, by what the source calls them; all that this process met so far."""
         return self._feed.unusable
+
+    @property
+    def traits(self) -> NDArray[np.uint8]:
+        """What this process noticed of each image so far: `Traits`, uint8 [N]."""
+        return self._feed.seen.traits
+
+    @property
+    def drawn(self) -> Tensor | None:
+        """The pixels of masks by class, those ignored last, int64 [C + 1]: of what this process read in epoch 0."""
+        return self._feed.seen.drawn
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Return the epoch's batches from `start` on.
@@ -127,9 +143,11 @@ class EvaluationBatches:
         pin_memory: bool = False,
         unreadable: str = "stop",
         cache: Cache | None = None,
+        collate: Collate = batches_by_size,
     ) -> None:
         samples = len(source)
         part = range(samples * rank // world_size, samples * (rank + 1) // world_size)
+        self.source = source
         self._parts = [part[first : first + batch_size] for first in range(0, len(part), batch_size)]
         self._most_parts = math.ceil(math.ceil(samples / world_size) / batch_size)
         self._feed = make_feed(
@@ -140,12 +158,18 @@ class EvaluationBatches:
             pin_memory=pin_memory,
             cache=cache,
             skips=unreadable == "skip",
+            collate=collate,
         )
 
     @property
     def unusable(self) -> dict[str, str]:
         """Why samples were left out, by what the source calls them; all that this process met so far."""
         return self._feed.unusable
+
+    @property
+    def traits(self) -> NDArray[np.uint8]:
+        """See `TrainingBatches`."""
+        return self._feed.seen.traits
 
     def __iter__(self) -> Iterator[Batch]:
         return self.run(lambda: None)

@@ -1,6 +1,6 @@
 """What loader workers do: one sample read and transformed by its key, and what the samples of a batch come to.
 
-Shapes: B pictures of C x H x W in a batch, with labels [B] or masks [B, H, W].
+Shapes: B samples in a batch; images are [B, C, H, W], with labels [B] or masks [B, H, W].
 """
 
 from __future__ import annotations
@@ -15,23 +15,29 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+from spgsurgeon.data.loading.seen import Noticed, count_drawn
+from spgsurgeon.data.sources.image_decoding import traits_of
 from spgsurgeon.data.sources.source import Source
 from spgsurgeon.data.transforms.augmentation import StagedTransform, Transform
 from spgsurgeon.data.transforms.joint import JointTransform
+from spgsurgeon.models.inputs import IMAGES
 from spgsurgeon.runtime.seeds import derive_seed, isolated_generator
 
-AnyTransform = Transform | JointTransform
-"""The second for sources of masks: it takes the mask too, and gives both."""
+Inputs = dict[str, Tensor]
+"""What goes into the model, by name; see `models.inputs`."""
+AnyTransform = Transform | JointTransform | Callable[[Any], Inputs] | Callable[[Any, Tensor], tuple[Inputs, Tensor]]
+"""Makes the inputs of a sample, or a tensor alone, which is an image. Of targets that are tensors, as masks are, it
+takes those too and gives both."""
 Key = tuple[int, int]  # epoch, index of the sample
 
 
 class Batch(NamedTuple):
     """Samples that go through the model together."""
 
-    images: Tensor
-    """float32 [B, C, H, W]."""
+    inputs: Inputs
+    """Each [B, ...]; images are float32 [B, C, H, W]."""
     targets: Tensor
-    """int64 [B], labels, or [B, H, W], masks."""
+    """int64 [B], labels, or [B, ...] with one for each unit, as [B, H, W], masks."""
     samples: Tensor
     """int64 [B]: where in their source they are."""
 
@@ -47,14 +53,17 @@ class Unusable:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a worker sends for a sample, and for those before it whose place it takes."""
+    """What a worker sends for a sample, and for those before it whose place it takes; the rest as in `Noticed`."""
 
-    image: Tensor
+    inputs: Inputs
     target: int | Tensor
     index: int
     replaces: tuple[Unusable, ...] = ()
+    traits: int = 0
+    drawn: Tensor | None = None
 
 
+Collate = Callable[[list[Loaded]], list[Batch]]
 Made = TypeVar("Made")
 
 
@@ -67,9 +76,19 @@ class Part(NamedTuple, Generic[Made]):  # pinning memory goes through tuples onl
     batches: list[Made]
     unusable: list[Unusable]
     seconds: float
+    noticed: Noticed | None = None
 
 
 Item = Loaded | Unusable
+
+
+def batches_by_size(items: list[Loaded]) -> list[Batch]:
+    """Return a batch for each size of inputs among the samples: nothing is padded."""
+    sizes: dict[tuple[torch.Size, ...], list[Loaded]] = {}
+    for item in items:
+        sizes.setdefault(tuple(tensor.shape for tensor in item.inputs.values()), []).append(item)
+    alike = ([(item.inputs, item.target, item.index) for item in same] for same in sizes.values())
+    return [Batch(*default_collate(same)) for same in alike]
 
 
 class Decoded(Protocol):
@@ -82,7 +101,8 @@ class Decoded(Protocol):
 class Samples(Dataset[Item]):
     """The samples by key. `replaces` gives the next usable one for one that is not, `skips` leaves those out.
 
-    `decode` gives pictures that stay decoded; it is called once, by `open`. Its transform has stages.
+    `decode` gives pictures that stay decoded; it is called once, by `open`. Its transform has stages. `counts` has the
+    pixels of masks counted by class, in the first epoch. `collate` makes batches of the samples of one.
     """
 
     def __init__(
@@ -93,11 +113,14 @@ class Samples(Dataset[Item]):
         *,
         replaces: bool = False,
         skips: bool = False,
+        counts: bool = False,
         decode: Callable[[], Decoded] | None = None,
+        collate: Collate = batches_by_size,
     ) -> None:
+        self._batches_of = collate
         self.source, self.skips = source, skips
         self._transform: Callable[..., Any] = transform
-        self._seed, self._replaces = seed, replaces
+        self._seed, self._replaces, self._counts = seed, replaces, counts
         self._decode = decode
         self._decoded: Decoded | None = None
         self._started = 0.0
@@ -126,18 +149,17 @@ class Samples(Dataset[Item]):
 
     def collate(self, items: list[Item]) -> Part[Batch] | Unusable:
         """Return the batches that the samples make, or the first that can't be used, unless those are skipped."""
-        sizes: dict[torch.Size, list[Loaded]] = {}
+        loaded: list[Loaded] = []
         unusable: list[Unusable] = []
         for item in items:
             if isinstance(item, Loaded):
-                sizes.setdefault(item.image.shape, []).append(item)
+                loaded.append(item)
                 unusable += item.replaces
             elif self.skips:
                 unusable.append(item)
             else:
                 return item
-        batches = [_batch_of(alike) for alike in sizes.values()]
-        return Part(batches, unusable, time.thread_time() - self._started)
+        return Part(self._batches_of(loaded), unusable, time.thread_time() - self._started, _noticed(loaded))
 
     def _load(self, epoch: int, index: int) -> Item:
         with isolated_generator(self.seed_of((epoch, index))):
@@ -145,15 +167,18 @@ class Samples(Dataset[Item]):
                 image, label, transform = self._read(index)
             except Exception as error:  # decoders raise much more than OSError on damaged files
                 return Unusable(index, str(error) or type(error).__name__, getattr(error, "hint", None))
-            if isinstance(label, Tensor):  # a mask, whose source knows its classes
-                picture, target = transform(image, label)
+            traits, drawn = int(traits_of(image)), None
+            if isinstance(label, Tensor):  # as a mask, whose source knows its classes
+                drawn = count_drawn(label, len(self.source.classes)) if self._counts and epoch == 0 else None
+                made, target = transform(image, label)
             elif 0 <= label < len(self.source.classes):
-                picture, target = transform(image), label
+                made, target = transform(image), label
             else:
                 return Unusable(index, f"its label {label} is not one of the {len(self.source.classes)} classes")
-        if not picture.sum().isfinite():
+        inputs = {IMAGES: made} if isinstance(made, Tensor) else made
+        if not all(tensor.sum().isfinite() for tensor in inputs.values()):
             return Unusable(index, "what the model would see of it is not finite: it has NaN or infinity")
-        return Loaded(picture, target, index)
+        return Loaded(inputs, target, index, traits=traits, drawn=drawn)
 
     def _read(self, index: int) -> tuple[Image.Image, Any, Callable[..., Any]]:
         """Return a picture and its target, and what makes of them what the model sees."""
@@ -164,6 +189,10 @@ class Samples(Dataset[Item]):
         return *kept, self._transform.varied
 
 
-def _batch_of(items: list[Loaded]) -> Batch:
-    images, targets, samples = default_collate([(item.image, item.target, item.index) for item in items])
-    return Batch(images, targets, samples)
+def _noticed(items: list[Loaded]) -> Noticed | None:
+    """Return what was noticed of the samples; None for nothing."""
+    traits = [(item.index, item.traits) for item in items if item.traits]
+    drawn = [item.drawn for item in items if item.drawn is not None]
+    if not traits and not drawn:
+        return None
+    return Noticed(traits, torch.stack(drawn).sum(0) if drawn else None)

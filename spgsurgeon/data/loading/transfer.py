@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+Tree = TypeVar("Tree")
 
 
 class Transfer:
@@ -19,16 +23,23 @@ class Transfer:
         self._device = device
         self._stream = _copy_stream(_index_of(device)) if device.type == "cuda" else None
 
-    def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Return the tensors on the device, to be used on its current stream; those that are there stay as they are."""
-        if self._stream is None or all(tensor.device.type == "cuda" for tensor in tensors):
-            return tuple(tensor.to(self._device, non_blocking=True) for tensor in tensors)
+    def __call__(self, tree: Tree) -> Tree:
+        """Return tuples and mappings of tensors with all of them on the device, to be used on its current stream.
+
+        Those that are there stay as they are.
+        """
+        if self._stream is None or all(tensor.device.type == "cuda" for tensor in tree_leaves(tree)):
+            return self._moved(tree)
         with torch.cuda.stream(self._stream):
-            moved = tuple(tensor.to(self._device, non_blocking=True) for tensor in tensors)
+            moved = self._moved(tree)
         current = torch.cuda.current_stream(self._device)
         current.wait_stream(self._stream)
-        for tensor in moved:
+        for tensor in tree_leaves(moved):
             tensor.record_stream(current)  # its memory is not given out again before this stream is done with it
+        return moved
+
+    def _moved(self, tree: Tree) -> Tree:
+        moved: Tree = tree_map(lambda tensor: tensor.to(self._device, non_blocking=True), tree)
         return moved
 
 

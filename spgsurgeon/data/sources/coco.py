@@ -17,7 +17,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.datasets import CocoDetection
 
-from spgsurgeon.data.sources.source import Source, nearby_folders
+from spgsurgeon.data.sources.image_decoding import AS_IS, Decoding, decode
+from spgsurgeon.data.sources.source import Source, nearby_folders, printable
 from spgsurgeon.data.transforms.masks import BORDER, settle
 from spgsurgeon.errors import UsageError
 
@@ -41,20 +42,31 @@ class _CocoMasks:
     dataset: Any
     ids: tuple[int, ...]
     ignore: tuple[int, ...]
+    annotations: Path
+    decoding: Decoding = AS_IS
     classes: tuple[str, ...] = VOC_CLASSES
+    notes: tuple[str, ...] = ()
+    border_assumed: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def read(self, index: int) -> tuple[Image.Image, Tensor]:
-        path = self.describe(index)
-        with Image.open(path) as opened:
-            image = opened.convert("RGB")
+        image = decode(self._path(index), self.decoding)
         mask = self._draw(index, image)
         return image, settle(torch.from_numpy(mask), len(self.classes), self.ignore, "its mask")
 
     def describe(self, index: int) -> str:
-        return str(Path(self.dataset.root) / str(self.dataset.coco.imgs[self.ids[index]].get("file_name")))
+        return printable(str(self._path(index)))
+
+    def _path(self, index: int) -> Path:
+        return Path(self.dataset.root) / str(self.dataset.coco.imgs[self.ids[index]].get("file_name"))
+
+    def file_paths(self) -> Iterable[str | Path]:
+        return (self.annotations, *map(self.describe, range(len(self))))
+
+    def marks(self) -> Iterable[str]:
+        return ()
 
     def _draw(self, index: int, image: Image.Image) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Return class ids [H, W], BORDER where instances overlap."""
@@ -95,7 +107,7 @@ def _is_polygon(polygon: Any, limit: float) -> bool:
     )
 
 
-def open_coco(root: Path, split: str, ignore: Iterable[int] = ()) -> Source[Tensor]:
+def open_coco(root: Path, split: str, ignore: Iterable[int] = (), decoding: Decoding = AS_IS) -> Source[Tensor]:
     """Open `root/SPLIT2017` with `root/annotations/instances_SPLIT2017.json`; `split` is train, val or a folder's name.
 
     Training pictures with no more than 1000 annotated pixels of VOC's classes are left out. Raises UsageError where
@@ -120,7 +132,7 @@ def open_coco(root: Path, split: str, ignore: Iterable[int] = ()) -> Source[Tens
         raise UsageError(f"{annotations} holds no instances as COCO's do: {error!r}") from error
     if not ids:
         raise UsageError(f"{annotations} names no picture to use")
-    return _CocoMasks(f"coco ({split})", dataset, tuple(ids), tuple(ignore))
+    return _CocoMasks(f"coco ({split})", dataset, tuple(ids), tuple(ignore), annotations, decoding)
 
 
 def _check_names(coco: Any, ids: Iterable[int]) -> None:

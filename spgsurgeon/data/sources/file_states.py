@@ -17,8 +17,8 @@ def file_states(paths: Iterable[str | Path]) -> Iterator[str]:
             yield os.path.abspath(path)
 
 
-def tree_states(root: str | Path) -> Iterator[str]:
-    """Return the `file_states` of all files below a folder, in the order of their names."""
+def tree_files(root: str | Path) -> Iterator[Path]:
+    """Return all files below a folder, in the order of their names."""
     for parent, folders, names in os.walk(root):
         folders.sort()
-        yield from file_states(Path(parent, name) for name in sorted(names))
+        yield from (Path(parent, name) for name in sorted(names))

@@ -6,8 +6,10 @@ A new kind of source is one `_open_*` function and one line in `open_source`. Pi
 from __future__ import annotations
 
 import importlib.util
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from spgsurgeon.data.sources.file_states import file_states, tree_states
+from spgsurgeon.data.sources.file_states import file_states, tree_files
+from spgsurgeon.data.sources.image_decoding import AS_IS, ENDINGS, Decoding, as_rgb, decode
+from spgsurgeon.data.sources.image_listing import LeftOut, is_hidden
 from spgsurgeon.data.sources.shards import open_shards
-from spgsurgeon.data.sources.source import ImageSource, as_rgb, existing_folder, nearby_folders
+from spgsurgeon.data.sources.source import (
+    ImageSource,
+    existing_folder,
+    listing,
+    nearby_folders,
+    printable,
+    short_hash,
+)
 from spgsurgeon.data.strata import stratified_order
 from spgsurgeon.errors import UsageError, did_you_mean
 
@@ -32,7 +43,12 @@ _EVALUATION_SPLITS = ("val", "valid", "validation", "eval", "evaluation", "test"
 
 
 def open_source(
-    source: str, path: str | Path | None, split: str, *, classes: Sequence[str] | int | None = None
+    source: str,
+    path: str | Path | None,
+    split: str,
+    *,
+    classes: Sequence[str] | int | None = None,
+    decoding: Decoding = AS_IS,
 ) -> ImageSource:
     """Open one split of a data set; nothing is downloaded but by Hugging Face's own library.
 
@@ -44,9 +60,9 @@ def open_source(
     if source == "digits":
         return _open_digits(split)
     if source == "folder":
-        return _open_folder(path, split)
+        return _open_folder(path, split, decoding)
     if source == "wds":
-        return open_shards(path, split, classes=classes)
+        return open_shards(path, split, classes=classes, decoding=decoding)
     if "/" in source and prefix == "wds":
         raise UsageError(
             f"{source!r} names a data set, and shards are found by their folder",
@@ -59,9 +75,9 @@ def open_source(
             "shards of it and use 'wds'",
         )
     if "/" in source and prefix == "torch":
-        return _open_torchvision(source, path, split)
+        return _open_torchvision(source, path, split, decoding)
     if "/" in source and prefix == "hfds":
-        return _open_hugging_face(source, path, split)
+        return _open_hugging_face(source, path, split, decoding)
     near = did_you_mean(source, ["folder", "wds", "digits"])
     raise UsageError(
         f"{source!r} is neither a folder that is there nor a data source",
@@ -78,6 +94,7 @@ class _Digits:
     targets: tuple[int, ...]
     origin: tuple[int, ...]
     classes: tuple[str, ...] = tuple("0123456789")
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -87,6 +104,12 @@ class _Digits:
 
     def labels(self) -> NDArray[np.int64]:
         return np.array(self.targets)
+
+    def file_paths(self) -> Iterable[str | Path]:
+        return ()
+
+    def marks(self) -> Iterable[str]:
+        return [short_hash(self.pixels.tobytes()), short_hash(str(self.targets).encode())]
 
     def fingerprint(self) -> Iterable[str]:
         return [self.name, self.pixels.tobytes().hex(), str(self.targets)]
@@ -116,25 +139,33 @@ class _TorchvisionSource:
     name: str
     classes: tuple[str, ...]
     dataset: Any
+    decoding: Decoding = AS_IS
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def read(self, index: int) -> tuple[Image.Image, int]:
         image, label = self.dataset[index]
-        return as_rgb(image), int(label)
+        return image if image.mode == "RGB" else as_rgb(image, self.decoding), int(label)
 
     def labels(self) -> NDArray[np.int64]:
         return _labels_of(self, getattr(self.dataset, "targets", None))
 
-    def fingerprint(self) -> Iterable[str]:
+    def file_paths(self) -> Iterable[str | Path]:
         samples = getattr(self.dataset, "samples", None)
-        files = file_states(path for path, _ in samples) if samples else tree_states(_folder_of(self.dataset))
-        return [self.name, str(getattr(self.dataset, "targets", None)), *files]
+        return (path for path, _ in samples) if samples else tree_files(_folder_of(self.dataset))
+
+    def marks(self) -> Iterable[str]:
+        return [repr(self.decoding), short_hash(str(getattr(self.dataset, "targets", None)).encode())]
+
+    def fingerprint(self) -> Iterable[str]:
+        targets = str(getattr(self.dataset, "targets", None))
+        return [self.name, repr(self.decoding), targets, *file_states(self.file_paths())]
 
     def describe(self, index: int) -> str:
         samples = getattr(self.dataset, "samples", None)  # (path, label) pairs of those that are kept as files
-        return str(samples[index][0]) if samples else f"{self.name}, sample {index}"
+        return printable(str(samples[index][0])) if samples else f"{self.name}, sample {index}"
 
 
 def _folder_of(dataset: Any) -> str | Path:
@@ -144,7 +175,22 @@ def _folder_of(dataset: Any) -> str | Path:
     return folder if folder is not None and Path(folder).is_dir() else dataset.root
 
 
-def _open_folder(path: str | Path | None, split: str) -> ImageSource:
+class _ClassFolders(ImageFolder):  # type: ignore[misc]  # torchvision comes without types
+    """torchvision's, but for what is hidden: no class folder, and no image, has a name that starts with a dot."""
+
+    def __init__(self, root: Path, decoding: Decoding) -> None:
+        self.left_out = LeftOut(ENDINGS, root)
+        super().__init__(str(root), loader=partial(decode, decoding=decoding), is_valid_file=self.left_out.takes)
+
+    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
+        """Return the names of the class folders, sorted, and their labels."""
+        names = [name for name in super().find_classes(directory)[0] if not is_hidden(name)]
+        if not names:
+            raise FileNotFoundError(f"Couldn't find any class folder in {directory}.")
+        return names, {name: label for label, name in enumerate(names)}
+
+
+def _open_folder(path: str | Path | None, split: str, decoding: Decoding) -> ImageSource:
     root = existing_folder(path, "folder") / split
     if not root.is_dir():
         hint = nearby_folders(root.parent, split)
@@ -152,14 +198,28 @@ def _open_folder(path: str | Path | None, split: str) -> ImageSource:
             hint = f"the path is that of the folder which holds the splits: {root.parent.parent}"
         raise UsageError(f"no folder {root} for the split {split!r}", hint=hint)
     try:
-        dataset = ImageFolder(str(root))
+        dataset = _ClassFolders(root, decoding)
     except FileNotFoundError as error:
-        hint = f"expected {root}/<class>/<picture>, one folder per class, none of them empty"
-        raise UsageError(f"{root} is not an image folder: {error}", hint=hint) from error
-    return _TorchvisionSource(str(root), tuple(dataset.classes), dataset)
+        hint = (
+            f"expected {root}/<class>/<image>, one folder per class, with an image in each; read are "
+            f"{', '.join(ENDINGS)}"
+        )
+        raise UsageError(f"{printable(str(root))} is not an image folder: {error}", hint=hint) from error
+    classes = tuple(printable(name) for name in dataset.classes)
+    notes = [*dataset.left_out.notes(), *_renamed(dataset.classes, classes)]
+    return _TorchvisionSource(printable(str(root)), classes, dataset, decoding, tuple(notes))
 
 
-def _open_torchvision(source: str, path: str | Path | None, split: str) -> ImageSource:
+def _renamed(names: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """Return the note on class folders whose names are not UTF-8. Raises UsageError where two come to one name."""
+    if len(set(classes)) < len(classes):
+        twice = sorted(name for name, count in Counter(classes).items() if count > 1)
+        raise UsageError(f"several class folders come to the name {listing(twice)}", hint="rename one of them")
+    odd = [shown for name, shown in zip(names, classes, strict=True) if shown != name]
+    return [f"class folders whose names are not UTF-8 are called {', '.join(odd)}"] if odd else []
+
+
+def _open_torchvision(source: str, path: str | Path | None, split: str, decoding: Decoding) -> ImageSource:
     dataset = _create(source, existing_folder(path, source), split)
     if getattr(dataset, "train", None) is False and split not in _EVALUATION_SPLITS:
         # timm gives the test pictures for any split that it does not know
@@ -167,7 +227,9 @@ def _open_torchvision(source: str, path: str | Path | None, split: str) -> Image
             f"{source} has no split {split!r}", hint=f"use 'train' or one of {', '.join(_EVALUATION_SPLITS)}"
         )
     classes = _class_names(dataset.classes if hasattr(dataset, "classes") else getattr(dataset, "all_categories", ()))
-    return _TorchvisionSource(f"{source} ({split})", classes or _numbered(source, dataset), dataset)
+    if hasattr(dataset, "loader"):  # of those whose images are files: it would open any format
+        dataset.loader = partial(decode, decoding=decoding)
+    return _TorchvisionSource(f"{source} ({split})", classes or _numbered(source, dataset), dataset, decoding)
 
 
 @dataclass(frozen=True)
@@ -177,21 +239,29 @@ class _ReaderSource:
     name: str
     classes: tuple[str, ...]
     dataset: Any
+    decoding: Decoding = AS_IS
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def read(self, index: int) -> tuple[Image.Image, int]:
         stream, label, *_ = self.dataset.reader[index]
-        with stream, Image.open(stream) as image:
-            return as_rgb(image), int(label)
+        with stream:
+            return decode(stream, self.decoding), int(label)
 
     def labels(self) -> NDArray[np.int64]:
         targets = getattr(self.dataset.reader, "iter_targets", None)  # which older ones lack
         return _labels_of(self, list(targets()) if targets else None)
 
+    def file_paths(self) -> Iterable[str | Path]:
+        return ()
+
+    def marks(self) -> Iterable[str]:
+        return [str(getattr(self.dataset.reader.dataset, "_fingerprint", None))]
+
     def fingerprint(self) -> Iterable[str]:
-        return [self.name, str(getattr(self.dataset.reader.dataset, "_fingerprint", None))]
+        return [self.name, repr(self.decoding), *self.marks()]
 
     def describe(self, index: int) -> str:
         return f"{self.name}, sample {index}"
@@ -207,13 +277,13 @@ def _labels_of(source: ImageSource, targets: Any) -> NDArray[np.int64]:
     return labels.astype(np.int64)
 
 
-def _open_hugging_face(source: str, path: str | Path | None, split: str) -> ImageSource:
+def _open_hugging_face(source: str, path: str | Path | None, split: str, decoding: Decoding) -> ImageSource:
     if importlib.util.find_spec("datasets") is None:
         raise UsageError(f"{source} can't be read: package datasets is not installed", hint="pip install datasets")
     dataset = _create(source, path, split)
     numbers = dict(dataset.reader.class_to_idx)
     classes = _class_names(sorted(numbers, key=lambda name: numbers[name]))
-    return _ReaderSource(f"{source} ({split})", classes or _numbered(source, dataset), dataset)
+    return _ReaderSource(f"{source} ({split})", classes or _numbered(source, dataset), dataset, decoding)
 
 
 def _create(source: str, path: str | Path | None, split: str) -> Any:

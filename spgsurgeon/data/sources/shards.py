@@ -11,7 +11,7 @@ import io
 import itertools
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,17 +19,17 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
-from torchvision.datasets.folder import IMG_EXTENSIONS
+from PIL import Image
 
 from spgsurgeon.data.sources.class_names import CLASS_NAMES, Classes, class_names
 from spgsurgeon.data.sources.file_states import file_states
+from spgsurgeon.data.sources.image_decoding import AS_IS, ENDINGS, Decoding, decode
 from spgsurgeon.data.sources.shard_files import Shards, find_shards, refuse_remote
-from spgsurgeon.data.sources.source import ImageSource, Source, as_rgb, existing_folder, listing
+from spgsurgeon.data.sources.source import ImageSource, Source, existing_folder, listing, short_hash
 from spgsurgeon.data.sources.tar_members import Member, members
 from spgsurgeon.errors import DataError, UsageError
 
-PICTURES = tuple(ending.removeprefix(".") for ending in IMG_EXTENSIONS)
+PICTURES = tuple(ending.removeprefix(".") for ending in ENDINGS)
 LABEL = "cls"
 _SAMPLE = np.dtype([("shard", "i4"), ("label", "i4"), ("offset", "i8"), ("size", "i8")])
 _MOST_CLASSES = 2**20
@@ -39,7 +39,9 @@ _THREADS = 16  # they wait for the disk more than they compute
 _KEPT_OPEN = 128  # shards, in each process
 
 
-def open_shards(path: str | Path | None, split: str, *, classes: Classes = None) -> ImageSource:
+def open_shards(
+    path: str | Path | None, split: str, *, classes: Classes = None, decoding: Decoding = AS_IS
+) -> ImageSource:
     """Index the shards of one split in the folder `path`; `find_shards` says what a split may be.
 
     `classes` are names by label, or how many there are. None: the lines of `path/classes.txt`, else `class_names` of
@@ -55,7 +57,7 @@ def open_shards(path: str | Path | None, split: str, *, classes: Classes = None)
     given = class_names(root, classes) if classes is not None or (root / CLASS_NAMES).is_file() else shards.class_names
     highest = int(index["label"].max())
     named = class_names(root, given if given is not None else highest + 1)
-    source = _ShardSource(name, named, shards.paths, index, given is None, _OpenShards())
+    source = _ShardSource(name, named, shards.paths, index, given is None, _OpenShards(), decoding)
     if highest >= len(named):
         first = int(np.argmax(index["label"] >= len(named)))
         raise DataError(
@@ -88,6 +90,8 @@ class _ShardSource:
     index: NDArray[np.void]
     counted: bool
     files: _OpenShards
+    decoding: Decoding = AS_IS
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.index)
@@ -95,18 +99,19 @@ class _ShardSource:
     def read(self, index: int) -> tuple[Image.Image, int]:
         sample = self.index[index]
         data = self.files.read(self.paths[sample["shard"]], int(sample["offset"]), int(sample["size"]))
-        try:
-            with Image.open(io.BytesIO(data)) as opened:
-                image = as_rgb(opened)
-        except UnidentifiedImageError:  # whose message names a buffer
-            raise OSError("its content is no picture of a known format") from None
-        return image, int(sample["label"])
+        return decode(io.BytesIO(data), self.decoding), int(sample["label"])
 
     def labels(self) -> NDArray[np.int64]:
         return self.index["label"].astype(np.int64)
 
+    def file_paths(self) -> Iterable[Path]:
+        return self.paths
+
+    def marks(self) -> Iterable[str]:
+        return [short_hash(self.index.tobytes())]
+
     def fingerprint(self) -> Iterator[str]:
-        return itertools.chain([self.index.tobytes().hex()], file_states(self.paths))
+        return itertools.chain([self.index.tobytes().hex(), repr(self.decoding)], file_states(self.paths))
 
     def describe(self, index: int) -> str:
         sample = self.index[index]

@@ -5,6 +5,8 @@ Labelled pictures come from `image_sources`, pictures with masks from `mask_sour
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -31,11 +33,24 @@ class Source(Protocol[Target]):
 
     def __len__(self) -> int: ...
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What opening it chose or left out, to be said aloud."""
+
     def read(self, index: int) -> tuple[Image.Image, Target]:
         """Return the decoded RGB picture and its target; raises what the decoder raises where that fails."""
 
     def describe(self, index: int) -> str:
         """Return where a sample is, for messages: its file's path where it has one."""
+
+    def file_paths(self) -> Iterable[str | Path]:
+        """Return the files that `read` goes to; none where it goes to no files, or they are not known."""
+
+    def marks(self) -> Iterable[str]:
+        """Return lines of which one changes where the samples may be others, although names and states of files do not.
+
+        Each is short.
+        """
 
 
 class ImageSource(Source[int], Protocol):
@@ -64,6 +79,16 @@ def check_same_classes(train: Source[Any], evaluation: Source[Any]) -> None:
     )
 
 
+def check_several_classes(source: Source[Any]) -> None:
+    """Raise UsageError for a data set of one class: any model scores 100 there, and learns nothing."""
+    if len(source.classes) == 1:
+        raise UsageError(
+            f"{source.name} has one class, {source.classes[0]!r}, so there is nothing to learn",
+            hint="the folder of a split has one sub-folder per class, SPLIT/CLASS/IMAGE; masks have a class for the "
+            "background too",
+        )
+
+
 def listing(names: Sequence[str], limit: int = 5) -> str:
     """Return the first names, quoted, and how many more there are."""
     shown = ", ".join(repr(name) for name in names[:limit])
@@ -87,7 +112,12 @@ def nearby_folders(parent: Path, name: str) -> str:
     return did_you_mean(name, present) or f"sub-folders there: {listing(present, 10) if present else 'none'}"
 
 
-def as_rgb(image: Image.Image) -> Image.Image:
-    """Return the picture in RGB, decoded: the file that it is read from may be closed then."""
-    image.load()
-    return image if image.mode == "RGB" else image.convert("RGB")
+def short_hash(data: bytes) -> str:
+    """Return a hash as text, for `Source.marks`."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def printable(name: str) -> str:
+    """Return a file's name as text that every console and document takes: bytes that are not UTF-8 as \\xNN."""
+    shown = re.sub("[\udc80-\udcff]", lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", name)
+    return shown.encode("utf-8", "backslashreplace").decode()  # names from documents have other lone surrogates

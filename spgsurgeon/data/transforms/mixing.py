@@ -7,9 +7,6 @@ from typing import Any
 from torch import Tensor
 from torchvision.transforms import v2
 
-from spgsurgeon.errors import UsageError
-from spgsurgeon.training.settings import Settings
-
 
 class BatchMixer:
     """Mixes each picture of a batch with its neighbour, and their labels with them.
@@ -36,14 +33,3 @@ class BatchMixer:
         assert self.active, "an inactive mixer has no soft labels to give"
         mixed_images, soft_labels = self._mix(images, labels)
         return mixed_images, soft_labels
-
-
-def make_mixer(settings: Settings, num_classes: int) -> BatchMixer:
-    """Return what the settings ask for. Raises UsageError for mixing where the labels are masks."""
-    mixer = BatchMixer(settings.mixup, settings.cutmix, num_classes)
-    if mixer.active and settings.task == "segmentation":
-        raise UsageError(
-            "mixup and cutmix mix the labels of whole pictures; masks have one a pixel",
-            hint="leave data.augment.mixup and data.augment.cutmix at 0",
-        )
-    return mixer

@@ -11,10 +11,6 @@ from spgsurgeon.models.preprocessing import Preprocessing
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Task = str
-"""What a model predicts: "classification", a class for an image, "segmentation", one for each of its pixels, or one of
-the tasks in `transformers_heads`."""
-
 
 @dataclass(frozen=True)
 class Identity:
@@ -56,8 +52,8 @@ class Library(Protocol):
         """Return the names of all image classifiers and segmentation models, sorted."""
         ...
 
-    def task(self, architecture: str) -> Task:
-        """Return what the architecture is for."""
+    def task(self, architecture: str) -> str:
+        """Return the name of the task that the architecture is for, see `tasks`."""
         ...
 
     def default_classes(self, architecture: str) -> int:
@@ -82,6 +78,10 @@ class Library(Protocol):
 
     def config(self, identity: Identity, module: nn.Module, label_names: list[str] | None) -> dict[str, Any]:
         """Return the JSON document `config.json` that stands beside the weights."""
+        ...
+
+    def builder_arguments(self, identity: Identity, outputs: int) -> dict[str, Any]:
+        """Return what the library's own builder must be told, besides the number of classes, for these `outputs`."""
         ...
 
     def identity_from_config(self, config: Mapping[str, Any]) -> Identity:

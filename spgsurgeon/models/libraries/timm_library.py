@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from spgsurgeon.errors import ArchitectureError, SurgeonError, did_you_mean
 from spgsurgeon.models.libraries.arguments import checked_arguments, checked_description
-from spgsurgeon.models.libraries.identity import Identity, Task
+from spgsurgeon.models.libraries.identity import Identity
 from spgsurgeon.models.preprocessing import Preprocessing
 
 _HUB = "hf-hub:"
@@ -35,7 +35,7 @@ class TimmLibrary:
         """Return the names of all architectures, without weights tags."""
         return sorted(timm.list_models())
 
-    def task(self, architecture: str) -> Task:
+    def task(self, architecture: str) -> str:
         """Return `classification`: that is what timm's models are for."""
         return "classification"
 
@@ -134,6 +134,10 @@ class TimmLibrary:
             config["pretrained_cfg"]["input_size"] = list(self.preprocessing(identity, module).input_size)
             config["pretrained_cfg"].pop("test_input_size", None)
         return config
+
+    def builder_arguments(self, identity: Identity, outputs: int) -> dict[str, Any]:
+        """Return the arguments of the model."""
+        return identity.model_args
 
     def identity_from_config(self, config: Mapping[str, Any]) -> Identity:
         """Return what a Hub config.json says."""

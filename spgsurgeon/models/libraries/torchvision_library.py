@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import InterpolationMode
 
 from spgsurgeon.errors import ArchitectureError, SurgeonError, did_you_mean
-from spgsurgeon.models.libraries.identity import Identity, Task
+from spgsurgeon.models.libraries.identity import Identity
 from spgsurgeon.models.preprocessing import Preprocessing
 
 _AUXILIARY_LOGITS = {"googlenet": "aux1.", "inception_v3": "AuxLogits."}
@@ -24,7 +24,7 @@ _WITH_WEIGHTS: dict[str, dict[str, Any]] = {
     "googlenet": {"transform_input": True, "aux_logits": False},
     "inception_v3": {"transform_input": True},
 }
-_CLASSES: dict[Task, int] = {"classification": 1000, "segmentation": 21}  # ImageNet's, and VOC's with the background
+_CLASSES: dict[str, int] = {"classification": 1000, "segmentation": 21}  # ImageNet's, and VOC's with the background
 
 
 class TorchvisionLibrary:
@@ -36,7 +36,7 @@ class TorchvisionLibrary:
         """Return the names of all image classifiers and segmentation models."""
         return sorted({*torchvision.models.list_models(module=torchvision.models), *_segmentation_models()})
 
-    def task(self, architecture: str) -> Task:
+    def task(self, architecture: str) -> str:
         """Return what the architecture is for, by the part of torchvision that it is in."""
         return "segmentation" if architecture in _segmentation_models() else "classification"
 
@@ -80,6 +80,13 @@ class TorchvisionLibrary:
             for argument in _auxiliary_heads(name):
                 args.setdefault(argument, True)  # as the published weights have it
         return args
+
+    def builder_arguments(self, identity: Identity, outputs: int) -> dict[str, Any]:
+        """Return the arguments of the model; of a segmentation model also those without which it would be another."""
+        if self.task(identity.architecture) != "segmentation":
+            return identity.model_args
+        backbone = {"weights_backbone": None}  # left out, torchvision downloads those of the classifier
+        return backbone | ({"aux_loss": True} if outputs > 1 else {}) | identity.model_args
 
     def pretrained(self, architecture: str, tag: str | None) -> tuple[nn.Module, Identity]:
         """Return the module with the weights of `tag`, loaded as tensors only and checked against their hash."""

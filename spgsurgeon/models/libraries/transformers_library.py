@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from spgsurgeon.errors import ArchitectureError, SurgeonError, UnsafeInputError, UsageError, did_you_mean
-from spgsurgeon.models.libraries.identity import Identity, Task
+from spgsurgeon.models.libraries.identity import Identity
 from spgsurgeon.models.libraries.transformers_config import made_up_labels
 from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.models.sites.transformers_heads import HEADS, LABELLED, Head
@@ -41,7 +41,7 @@ class TransformersLibrary:
         """Return the names of the classes that can be grafted."""
         return sorted(HEADS)
 
-    def task(self, architecture: str) -> Task:
+    def task(self, architecture: str) -> str:
         """Return what the class is for."""
         return _head(architecture).task
 
@@ -112,6 +112,10 @@ class TransformersLibrary:
         """Return what the library itself writes."""
         document: dict[str, Any] = json.loads(module.config.to_json_string())  # type: ignore[union-attr, operator]
         return document
+
+    def builder_arguments(self, identity: Identity, outputs: int) -> dict[str, Any]:
+        """Return nothing: config.json says all that the builder needs."""
+        return {}
 
     def identity_from_config(self, config: Mapping[str, Any]) -> Identity:
         """Raise ArchitectureError: the number of classes is known by the weights only, see `transformers_folder`."""

@@ -35,10 +35,10 @@ class Head:
 class Entry:
     """An architecture as its library builds it, and how to recognise its weights.
 
-    `family` is the library's module that holds it, `task` what it predicts (see `identity.Task`); `classes` (0: no
+    `family` is the library's module that holds it, `task` what it predicts (see `Library.task`); `classes` (0: no
     classifier) and `channels` are the library's defaults, `input_size` is (channels, height, width) in pixels. `heads`
     is empty where dropout replicas can't attach, and `refusal` then says why; for an architecture without a classifier
-    it is the one that the library gives on request. `depth` is None where depth replicas can't attach.
+    it is the one that the library gives on request. `last_stage` is None where replicas of depth can't attach.
     `buffers` are the last parts of the keys that are no parameters. `head_keys` go when the classifier goes; the hashes
     (see `fingerprints.py`) of an architecture without a classifier are of the model with one, if it can have one.
     `model_args` are arguments of the library's factory for a variant of the architecture; mostly there are none.
@@ -53,7 +53,7 @@ class Entry:
     input_size: tuple[int, int, int]
     heads: tuple[Head, ...]
     refusal: str | None
-    depth: DepthSite | None
+    last_stage: DepthSite | None
     buffers: tuple[str, ...]
     class_places: Places
     channel_places: Places
@@ -130,10 +130,10 @@ class Catalogue:
             field: ([_frozen(value) for value in pool], places) for field, (pool, places) in self._columns.items()
         }
         heads, places_of_heads = frozen["heads"]
-        depths, places_of_depths = frozen["depth"]
+        stages, places_of_stages = frozen["last_stage"]
         return frozen | {
             "heads": ([tuple(Head(*head) for head in some) for some in heads], places_of_heads),
-            "depth": ([DepthSite(*depth) if depth else None for depth in depths], places_of_depths),
+            "last_stage": ([DepthSite(*stage) if stage else None for stage in stages], places_of_stages),
         }
 
     @cached_property

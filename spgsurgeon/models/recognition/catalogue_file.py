@@ -36,8 +36,8 @@ def table(records: list[Record], versions: Mapping[str, str]) -> dict[str, Any]:
         values = [row[field.name] for row in rows]
         if field.name == "heads":
             values = [[list(head.values()) for head in heads] for heads in values]
-        if field.name == "depth":
-            values = [depth and list(depth.values()) for depth in values]
+        if field.name == "last_stage":
+            values = [stage and list(stage.values()) for stage in values]
         texts = [json.dumps(value) for value in values]
         pool = list(dict.fromkeys(texts))
         places = {text: place for place, text in enumerate(pool)}

@@ -81,7 +81,7 @@ def describe(library_name: str, architecture: str, model_args: Mapping[str, Any]
         input_size=size,
         heads=heads,
         refusal=refusal,
-        depth=_depth(model, size) if heads else None,
+        last_stage=_last_stage(model, size) if heads else None,
         buffers=_buffers(model),
         class_places=classes,
         channel_places=channels,
@@ -157,7 +157,7 @@ def _heads(model: nn.Module, size: tuple[int, int, int]) -> tuple[tuple[Head, ..
     return tuple(Head(site.module, site.type, site.width, site.key) for site in sites), None
 
 
-def _depth(model: nn.Module, size: tuple[int, int, int]) -> DepthSite | None:
+def _last_stage(model: nn.Module, size: tuple[int, int, int]) -> DepthSite | None:
     try:
         return find_depth_site(model, torch.zeros(1, *size, device="meta"))
     except ArchitectureError:
@@ -190,7 +190,7 @@ def _entry(identity: Identity, **known: Any) -> Entry:
         "input_size": (3, 224, 224),
         "heads": (),
         "refusal": None,
-        "depth": None,
+        "last_stage": None,
         "buffers": (),
         "class_places": (),
         "channel_places": (),

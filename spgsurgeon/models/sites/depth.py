@@ -47,9 +47,7 @@ def find_depth_site(model: nn.Module, example: Tensor) -> DepthSite:
     `example` [N, channels, H, W]. Raises ArchitectureError, naming the families that work, for others.
     """
     if is_segmentation_model(model):
-        raise ArchitectureError(
-            f"replicas of depth are for classifiers, not for a {type(model).__name__}", hint="--trp dropout is for both"
-        )
+        raise ArchitectureError(f"replicas of depth are for classifiers, not for a {type(model).__name__}")
     family, blocks = _family_of(model)
     template, block = list(blocks.items())[-1]
     if missing := [name for name in family.last if name not in dict(block.named_modules())]:
@@ -94,7 +92,7 @@ def _unsupported(model: nn.Module) -> ArchitectureError:
     blocks = " with blocks of its kind" if any(_is_one_of(model, family.models) for family in FAMILIES) else ""
     return ArchitectureError(
         f"replicas of depth are not known for a {type(model).__name__}{blocks}",
-        hint=f"they are for {names}; --trp dropout attaches to every classifier",
+        hint=f"they are for {names}",
     )
 
 

@@ -5,7 +5,7 @@ Shapes: D = width of a hidden state; C = number of classes; T replicas.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,11 +65,6 @@ class DepthSite:
     def temporary_parameters(self, replicas: int, blocks: int | None = None) -> int:
         """Return how many parameters `replicas` of `blocks` blocks each have."""
         return replicas * (blocks or self.blocks) * self.block_parameters
-
-
-def temporary_parameters(sites: Iterable[Site], replicas: int) -> int:
-    """Return how many parameters `replicas` at each site have: T (D^2 + D) (arXiv 2506.15051, eq. 14)."""
-    return sum(replicas * (site.width**2 + site.width) for site in sites)
 
 
 def sites_document(sites: Sequence[Site], *keys: str) -> dict[str, Any]:

@@ -1,0 +1,29 @@
+"""A model as somebody asks for it, in one piece from the command line to where it is opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """The MODEL of a command (contract: "Naming a model"), and what is said of it beside its name."""
+
+    model: str
+    """A model by name, a weights file, or a folder."""
+    weights: str | None = None
+    """`ema`, `raw`, or the name of one set of several in a file; None: the moving average if there is one, said."""
+    arch: str | None = None
+    """The architecture of weights that don't say it and whose keys and shapes leave a choice: `timm/resnet50`."""
+    num_classes: int | None = None
+    """If it is not the model's own number, the model gets a new, untrained head."""
+    random_seed: int | None = None
+    """Random weights for a model by name, instead of its pretrained ones, drawn by this seed."""
+    task: str | None = None
+    """What a model of transformers is for, if its config.json says another task or none: it gets a new head for it."""
+
+    def for_data_of(self, classes: int) -> ModelRequest:
+        """Return the request for data of so many classes: random weights have as many, unless a number was given."""
+        if self.random_seed is None or self.num_classes is not None:
+            return self
+        return replace(self, num_classes=classes)

@@ -1,0 +1,38 @@
+"""Dropout-TRP (arXiv 2506.15051, eq. 1-4): each replica drops a little more of what the head reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from spgsurgeon.replicas.kinds.kind import HeadReplicas
+from spgsurgeon.sections import BelowOne
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from spgsurgeon.replicas.places import Place
+
+
+class Dropout(HeadReplicas):
+    """Replicas that add up dropout."""
+
+    kind: Literal["dropout"] = "dropout"
+    """`dropout`: each replica drops a little more of what the head reads."""
+    rate: BelowOne = 0.2
+    """Dropout rate of each step; after t steps it has added up to 1 - (1 - rate)^t (eq. 4)."""
+
+    accepts: ClassVar[str | None] = "dropout rate"
+
+    def replica(self, head: nn.Module, place: Place, step: int) -> nn.Module:
+        """See `HeadReplicas`."""
+        from spgsurgeon.replicas.kinds.dropout.module import DropoutReplica, zero_projection
+
+        return DropoutReplica(zero_projection(head, place.width), self.rate)
+
+    def step_values(self) -> list[float]:
+        """Return the share of the hidden state dropped at steps 0..T: 1 - (1 - rate)^t (eq. 4)."""
+        return [1 - (1 - self.rate) ** t for t in range(self.replicas + 1)]
+
+    def parameters_of_one(self, width: int) -> int:
+        """Return D^2 + D (eq. 14)."""
+        return width**2 + width

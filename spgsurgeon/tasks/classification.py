@@ -1,0 +1,67 @@
+"""Classification: one class for each image.
+
+Shapes: N images, C classes; logits float32 [N, C], labels int64 [N].
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from spgsurgeon.data.transforms.augmentation import evaluation_transform, training_transform
+from spgsurgeon.errors import UsageError
+from spgsurgeon.recipe.data_section import LABELLED
+from spgsurgeon.runtime.distributed import Processes, sum_dtype
+from spgsurgeon.tasks.metrics import LOSS, Metric
+from spgsurgeon.tasks.task import Scores, Task
+
+
+class ClassificationTally:
+    """Counts top1 and top5 (percent), loss (mean cross entropy) and samples."""
+
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
+        self._counts = torch.zeros(3, dtype=torch.int64, device=processes.device)  # top-1 hits, top-5 hits, samples
+        self._loss = torch.zeros((), dtype=sum_dtype(processes.device), device=processes.device)
+
+    def add(self, logits: Tensor, target: Tensor) -> None:
+        """Count a batch of images."""
+        best = _hits_by_place(logits, target)
+        images = best.new_full((), len(target), dtype=torch.int64)  # a `new_tensor` would be copied, and waited for
+        self._counts += torch.stack([best[:, 0].sum(), best.sum(), images])
+        self._loss += cross_entropy(logits, target, reduction="sum")
+
+    def scores(self) -> Scores:
+        """Return the scores over all processes."""
+        top1, top5, samples = self._processes.sum(self._counts).tolist()
+        loss = self._processes.sum(self._loss).item()
+        if not samples:
+            raise UsageError("there is not one image to evaluate on")
+        return {"top1": 100 * top1 / samples, "top5": 100 * top5 / samples, "loss": loss / samples, "samples": samples}
+
+    def drawn(self) -> None:
+        """See `Tally`: a label can't be ignored."""
+
+
+def _hits_by_place(logits: Tensor, target: Tensor) -> Tensor:
+    """Return whether an image's label is the best guess, the second, ... to the fifth: bool [N, 5] (C where less)."""
+    return logits.topk(min(5, logits.shape[1]), dim=1).indices == target[:, None]
+
+
+CLASSIFICATION = Task(
+    name="classification",
+    unit="image",
+    predicts="a class for each image",
+    samples=LABELLED,
+    source="folder",
+    such_as="a folder with SPLIT/CLASS/IMAGE, wds, digits, torch/NAME or hfds/NAME",
+    training_transform=training_transform,
+    evaluation_transform=evaluation_transform,
+    size=lambda preprocessing: {"image_size": list(preprocessing.input_size[1:])},
+    metrics=(Metric("top1", "top-1"), Metric("top5", "top-5"), LOSS),
+    tally=ClassificationTally,
+    counts=lambda logits, target: _hits_by_place(logits, target)[:, 0],
+    mixes=True,
+    pipeline_tag="image-classification",
+)

@@ -1,0 +1,96 @@
+"""What a task is, and how its predictions are scored: counted on the device, read once at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spgsurgeon.data.loading.samples import AnyTransform, Collate, batches_by_size
+from spgsurgeon.data.transforms.augmentation import Augmentation
+from spgsurgeon.errors import UsageError
+from spgsurgeon.models.preprocessing import Preprocessing
+from spgsurgeon.runtime.distributed import Processes
+from spgsurgeon.tasks.metrics import Metric
+
+Scores = dict[str, Any]
+"""Numbers, or lists with one a class; plain data."""
+
+
+class Tally(Protocol):
+    """Counts of one evaluation. Adding does not wait for the device; whole numbers stay exact, however many."""
+
+    def add(self, logits: Tensor, target: Tensor) -> None:
+        """Count a batch."""
+
+    def scores(self) -> Scores:
+        """Return the scores over all processes, each of which must call it.
+
+        Raises UsageError where there was nothing to score.
+        """
+
+    def drawn(self) -> list[int] | None:
+        """Return the units over all processes by true class, those ignored last; None for what is not counted so."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a model predicts, and all that follows from it; see `TASKS`.
+
+    Shapes: N samples, R resamples of them.
+    """
+
+    name: str
+    unit: str
+    """What gets a prediction of its own."""
+    predicts: str
+    """What a model of it is said to predict, as "a class for each image"."""
+    samples: str
+    """What the samples of its data are, see `recipe.data_section.samples_of`."""
+    source: str
+    """The `data.source` that a folder's path stands for."""
+    such_as: str
+    """Which sources have such samples, for people."""
+    training_transform: Callable[[Preprocessing, Augmentation], AnyTransform]
+    evaluation_transform: Callable[[Preprocessing], AnyTransform]
+    size: Callable[[Preprocessing], dict[str, Any]]
+    """What a document says of the size that samples are scored at."""
+    metrics: tuple[Metric, ...]
+    """Its scores. By the first one the best checkpoint is chosen and runs are compared."""
+    tally: Callable[[Processes], Tally]
+    """Makes the counts of an evaluation, whose scores have these metrics, and `samples`."""
+    counts: Callable[[Tensor, Tensor], Tensor]
+    """What each sample adds to the first score, [N, ...], by logits and targets."""
+    from_counts: Callable[[NDArray[Any]], NDArray[Any]] | None = None
+    """The first score, [R], of sums [R, ...] of such counts; None: it is the percentage that [N] of them make."""
+    collate: Collate = batches_by_size
+    """Makes batches of samples."""
+    readout: Callable[[Tensor], Tensor] = lambda logits: logits
+    """Turns a model's logits into [rows, C, ...], the classes in second place and units after them."""
+    by_class: tuple[Metric, ...] = ()
+    """Scores with an entry a class, None for one that has none."""
+
+    mixes: bool = False
+    """Whether samples can be mixed, as mixup and cutmix do: where one label is the whole target."""
+    largest_side: int | None = None
+    """Pixels: laws are proven on images of no more a side. The model must take images of any size then."""
+    pipeline_tag: str | None = None
+    """What the Hub calls it."""
+    usage: str = ""
+    """Lines of Python for the model card, after the model was made."""
+
+    @property
+    def primary(self) -> Metric:
+        """The score that the best checkpoint is chosen by, and that runs are compared by."""
+        return self.metrics[0]
+
+    def check_samples(self, samples: str, model: str) -> None:
+        """Raise UsageError where the data has other samples (see `recipe.data_section.samples_of`) than it needs."""
+        if samples != self.samples:
+            raise UsageError(
+                f"{model} predicts {self.predicts}, and the data has {samples}",
+                hint=f"give {self.samples}: {self.such_as}; or another model",
+            )

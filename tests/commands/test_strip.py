@@ -1,0 +1,144 @@
+"""`strip` of what is not a plain classifier with dropout: segmentation models, and replicas of depth."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import pytest
+import torch
+from command_line import spgsurgeon, succeed
+from safetensors.torch import load_file
+from torch import nn
+
+from spgsurgeon.checkpoint.folders import read_grafted_folder
+from spgsurgeon.checkpoint.tensors import read_safetensors
+from spgsurgeon.commands.graft import graft_folder
+from spgsurgeon.commands.modules import export
+from spgsurgeon.commands.strip import strip_folder
+from spgsurgeon.loading.opening import load
+from spgsurgeon.replicas.kinds.depth import Depth
+from spgsurgeon.runs.folder import Checkpoint, RunFolder
+
+CLASSES = 4
+SMALL = "--image-size", 64
+
+
+@pytest.fixture(scope="module")
+def grafted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A segmentation model of two outputs, grafted."""
+    path = tmp_path_factory.mktemp("strip") / "grafted"
+    graft_folder("torchvision/deeplabv3_mobilenet_v3_large", path, num_classes=CLASSES, random_seed=0)
+    return path
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier grafted with replicas of depth."""
+    path = tmp_path_factory.mktemp("strip") / "deep"
+    graft_folder("torchvision/resnet18", path, replicas=Depth(replicas=2), num_classes=CLASSES, random_seed=0)
+    return path
+
+
+def run_snippet(card: str) -> nn.Module:
+    names: dict[str, Any] = {}
+    exec(re.search(r"```python\n(.*?)```", card, re.DOTALL)[1], names)
+    return names["model"]
+
+
+@pytest.mark.parametrize("kind", ["grafted", "deep"])
+def test_the_stripped_folder_is_the_base_and_its_card_loads_it(kind, request, tmp_path, monkeypatch):
+    source = request.getfixturevalue(kind)
+    document = strip_folder(source, tmp_path / "out", exports=["safetensors", "pt"])
+    assert all(document["proof"].values())
+    assert {"layout_equal", "no_hooks_left", "eval_outputs_equal"} <= set(document["proof"])
+    assert [output["largest_difference"] for output in document["outputs"]] == [0.0, 0.0]
+    before, after = load_file(source / "model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
+    assert list(before) == list(after)
+    assert all(torch.equal(after[key], before[key]) for key in before)
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", None)
+    monkeypatch.chdir(tmp_path / "out")
+    loaded, ours = run_snippet(Path("README.md").read_text()), load(".")
+    assert loaded.state_dict().keys() == ours.state_dict().keys()
+
+
+def test_the_card_says_how_deep_the_replicas_were(deep, tmp_path):
+    strip_folder(deep, tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    row = "2 depth replicas, blocks 3, block bottleneck, init identity, depth in layers 18 27 36"
+    assert f"| temporary modules, gone | {row} |" in card
+    assert "pipeline_tag: image-classification" in card
+
+
+def test_the_card_of_a_segmentation_run_has_its_scores(grafted, tmp_path):
+    folder = read_grafted_folder(grafted)
+    run = RunFolder(tmp_path / "run", folder.config, folder.manifest)
+    run.create("trp: {kind: dropout}\n")
+    scores = {"mean_iou": 40.0, "pixel_accuracy": 80.0, "class_iou": [80.0, None, 0.0, 40.0], "loss": 1.0}
+    checkpoint = Checkpoint(
+        base=read_safetensors(folder.base_weights)[0],
+        temporary=read_safetensors(folder.temporary_weights)[0],
+        optimizer={},
+        state={"counters": {"original": scores, "best": {**scores, "mean_iou": 40.5}}},
+    )
+    run.save("step-1", checkpoint, best=True)
+    run.close()
+    strip_folder(tmp_path / "run", tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| mean_iou | 40.000 | 40.500 | +0.500 |" in card
+    assert "| pixel_accuracy | 80.000 | 80.000 | +0.000 |" in card
+    assert "class_iou" not in card
+    assert "Gain: mean_iou" in card
+    assert "pipeline_tag: image-segmentation" in card
+
+
+@pytest.mark.slow
+def test_an_onnx_file_has_the_outputs_and_the_size_that_were_asked_for(grafted, tmp_path):
+    path = tmp_path / "model.onnx"
+    succeed("strip", grafted, "-o", path, *SMALL, "--onnx-outputs", "all", "--json")
+    proof = json.loads((tmp_path / "model.onnx.json").read_text())
+    assert list(proof["graph_outputs"]) == ["logits", "auxiliary"]
+    assert proof["largest_difference"] == max(o["largest_difference"] for o in proof["graph_outputs"].values())
+    assert proof["image_size"] == [64, 64]
+    assert proof["batch_sizes"] == [1, 2, 3]
+    images = torch.randn(4, 3, 64, 64)
+    found = onnxruntime.InferenceSession(path).run(None, {"images": images.numpy()})
+    with torch.no_grad():
+        expected = load(str(grafted))(images)
+    for ours, key in zip(found, ("out", "aux"), strict=True):
+        allowed = 1e-4 * expected[key].abs().max().item()
+        torch.testing.assert_close(torch.from_numpy(ours), expected[key], rtol=0, atol=allowed)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "words"),
+    [
+        ("grafted", SMALL, "--image-size is for --export onnx"),
+        ("grafted", ("--onnx-outputs", "main"), "--onnx-outputs is for --export onnx"),
+        ("grafted", ("--export", "onnx", "--onnx-outputs", "aux"), "main or all, not 'aux'"),
+        ("deep", ("--export", "onnx", "--onnx-outputs", "all"), "the model has one only"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_and_nothing_is_written(kind, options, words, request, tmp_path):
+    outcome = spgsurgeon("strip", request.getfixturevalue(kind), "-o", tmp_path / "out", *options)
+    assert outcome.code == 2
+    assert words in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_size_that_the_model_does_not_take_is_said_so(tmp_path):
+    graft_folder("timm/test_vit", tmp_path / "grafted", random_seed=0)
+    outcome = spgsurgeon("strip", tmp_path / "grafted", "-o", tmp_path / "out.onnx", "--image-size", 60)
+    assert outcome.code == 1
+    assert "fails on a picture of [3, 60, 60]: Input height (60)" in outcome.err
+    assert not (tmp_path / "out.onnx").exists()
+
+
+@pytest.mark.slow
+def test_export_takes_a_segmentation_module_in_memory(grafted, tmp_path):
+    document = export(load(grafted), tmp_path / "model.onnx", input_size=(3, 64, 64))
+    assert document["largest_difference"] < 1e-4
+    (output,) = onnxruntime.InferenceSession(tmp_path / "model.onnx").get_outputs()
+    assert (output.name, output.shape[1:]) == ("logits", [CLASSES, 64, 64])
