@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from spgsurgeon.benchmarking.blocks import Seconds
 from spgsurgeon.data.loading.samples import Batch
+from spgsurgeon.data.sources.forms import LABELLED
 from spgsurgeon.errors import SurgeonError, UsageError, did_you_mean
 from spgsurgeon.models.inputs import call
-from spgsurgeon.recipe.data_section import LABELLED
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.recipe.training_section import OptimizerSection
 from spgsurgeon.replicas import kinds

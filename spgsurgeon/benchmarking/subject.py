@@ -10,17 +10,18 @@ from pathlib import Path
 
 from spgsurgeon.benchmarking.arms import CHANGES, check_arm
 from spgsurgeon.benchmarking.noise import Noise
-from spgsurgeon.data.opening import Data, open_training
+from spgsurgeon.data.sources.forms import MASKED, form_of, spelled
+from spgsurgeon.data.sources.source import Data
 from spgsurgeon.errors import RecipeError, UsageError
 from spgsurgeon.loading.opening import OpenedModel, open_model
 from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.models.libraries.registry import NamedModel, parse_model
-from spgsurgeon.recipe.data_section import MASKED, READABLE
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.replicas.kinds import REPLICAS
 from spgsurgeon.runtime.resources import default_workers
 from spgsurgeon.tasks.task import Task
+from spgsurgeon.training.data import open_training
 from spgsurgeon.training.preparing import Case, prepare
 
 OWN_DATA = "recipe"
@@ -101,11 +102,12 @@ def _data_overrides(
         return () if says else _any_data(task)
     if Path(data).expanduser().is_dir():
         return (f"data.source={task.source}", f"data.path={json.dumps(data)}")
-    if os.sep in data and not data.startswith(READABLE):
-        raise UsageError(
-            f"there is no folder {data}",
-            hint=f"--data is a folder, digits, torch/NAME or hfds/NAME; or {OWN_DATA}, for what the recipe says",
-        )
+    if os.sep in data:
+        try:
+            form_of(data)
+        except UsageError as error:
+            hint = f"--data is a folder, or one of {spelled()}; or {OWN_DATA}, for what the recipe says"
+            raise UsageError(f"there is no folder {data}", hint=hint) from error
     return (f"data.source={json.dumps(data)}",)
 
 

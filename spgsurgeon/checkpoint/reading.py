@@ -15,6 +15,7 @@ from spgsurgeon.checkpoint.containers.documents import Document, read_document
 from spgsurgeon.checkpoint.containers.formats import Format
 from spgsurgeon.checkpoint.containers.shards import INDEX_SUFFIX, read_shards
 from spgsurgeon.checkpoint.refusals import MalformedError, UnsafeError, naming
+from spgsurgeon.checkpoint.state_dict.beside import lists_beside, sets_beside
 from spgsurgeon.checkpoint.state_dict.choosing import Choice, choose_weights, under
 from spgsurgeon.checkpoint.state_dict.layouts import specs_at
 from spgsurgeon.checkpoint.state_dict.prefixes import refuse_flat_parameters, unwrap
@@ -36,6 +37,8 @@ class Outline:
     path_in_file: tuple[str, ...]  # where in the file the weights were, such as ("state_dict_ema",)
     weights: str  # "raw", "ema", or the name of the section or attribute that was asked for
     has_ema: bool
+    sets_beside: tuple[str, ...]  # other state dicts with the model's keys, by the names that --weights takes
+    lists_beside: tuple[str, ...]  # lists of tensors of the model's shapes: averages that have no keys
 
 
 def read_outline(path: Path, weights: str | None = None) -> Outline:
@@ -77,6 +80,8 @@ def _outline(path: Path, document: Document, choice: Choice, found: dict[str, Te
         path_in_file=choice.place,
         weights=choice.name,
         has_ema=layout.ema is not None or choice.name == "ema",
+        sets_beside=sets_beside(document, choice, taken),
+        lists_beside=lists_beside(document, taken),
     )
 
 

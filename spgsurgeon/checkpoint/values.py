@@ -38,7 +38,10 @@ _NON_FINITE = {
 
 
 def content_hash_of(entries: Mapping[str, TensorSpec]) -> str:
-    """Return what `hashing.content_hash` returns for these tensors, holding no more than a block of them at once."""
+    """Return what `hashing.content_hash` returns for these tensors, a block at a time.
+
+    Of a tensor whose elements lie apart in the file, the stretch from its first to its last is held.
+    """
     digest = hashlib.sha256()
     for key in sorted(entries):
         spec = entries[key]
@@ -87,7 +90,9 @@ def _gathered(spec: TensorSpec) -> Iterator[bytes]:
     import numpy as np
 
     size = DTYPE_SIZES[spec.dtype]
-    stored = np.memmap(spec.path, np.dtype(f"V{size}"), "r", spec.offset, (spec.span,))
+    stored = np.fromfile(spec.path, np.dtype(f"V{size}"), spec.span, offset=spec.offset)
+    if len(stored) < spec.span:
+        raise ValueError("it became shorter while it was read")
     steps = [step * size for step in spec.stride or ()]
     values = np.lib.stride_tricks.as_strided(stored, spec.shape, steps, writeable=False).flat
     for start in range(0, spec.numel, _BLOCK // size):

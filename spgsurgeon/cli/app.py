@@ -10,6 +10,7 @@ import sys
 import threading
 import traceback
 import warnings
+from contextlib import suppress
 from types import FrameType
 from typing import Annotated
 
@@ -31,7 +32,7 @@ from spgsurgeon.cli import (
     strip,
     train,
 )
-from spgsurgeon.cli.terminal.console import fail, is_one_of_several, verbosity
+from spgsurgeon.cli.terminal.console import ClosedOutputError, fail, is_one_of_several, verbosity
 from spgsurgeon.cli.terminal.options import with_common_options
 from spgsurgeon.errors import SurgeonError, UsageError
 
@@ -74,19 +75,20 @@ def _root(
     pass
 
 
+_HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    handled = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
+    _open_streams()
+    handled = [n for n in _HANDLED if signal.getsignal(n) != signal.SIG_IGN]
     for number in handled:
         signal.signal(number, _leave)
     sys.unraisablehook = _take_up
     code = run(sys.argv[1:])
     for number in handled:
         signal.signal(number, signal.SIG_DFL)  # Python would show where it is on its way out
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader has gone, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    code = _flushed(code)
     if code and is_one_of_several():
         sys.stderr.flush()
         os._exit(code)  # threads that still wait for a lost process would abort the interpreter on its own way out
@@ -94,8 +96,37 @@ def main() -> None:
     sys.exit(code)
 
 
+def _open_streams() -> None:
+    """Take the places of streams that whoever started this has closed (`>&-`), before a file that is opened does.
+
+    Python has None for them. Writing to stdout fails as it should, with an OSError; stderr goes nowhere.
+    """
+    if sys.stdout is None:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 1)
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+    if sys.stderr is None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        sys.stderr = os.fdopen(2, "w", closefd=False)
+
+
+def _flushed(code: int) -> int:
+    """Return the exit code once what is left for stdout is written: 1 where that fails, and nothing else had."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # that reader has gone, as `head` does
+            fail(ClosedOutputError(f"stdout can't be written to: {error.strerror}", code="stdout-failed"))
+            return code or 1
+    return code
+
+
 class _Terminated(BaseException):
-    """SIGTERM came where nothing else takes it."""
+    """A signal, `number`, other than SIGINT came where nothing else takes it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
@@ -108,13 +139,13 @@ def _leave(number: int, frame: FrameType | None) -> None:
     if _imports(frame):
         os.kill(os.getpid(), number)
     elif sys.exc_info()[1] is None or not is_one_of_several():
-        raise KeyboardInterrupt if number == signal.SIGINT else _Terminated
+        raise KeyboardInterrupt if number == signal.SIGINT else _Terminated(number)
 
 
 def _take_up(lost: sys.UnraisableHookArgs) -> None:
     """Signal once more where a signal came in a finalizer or a callback: Python drops what is raised there."""
     if isinstance(lost.exc_value, KeyboardInterrupt | _Terminated):
-        number = signal.SIGINT if isinstance(lost.exc_value, KeyboardInterrupt) else signal.SIGTERM
+        number = lost.exc_value.number if isinstance(lost.exc_value, _Terminated) else signal.SIGINT
         signal.signal(number, _leave)
         threading.Timer(0.01, os.kill, (os.getpid(), number)).start()  # when this hook has been left, too
     else:
@@ -140,8 +171,8 @@ def run(arguments: list[str]) -> int:
         return _report(error)
     except (KeyboardInterrupt, typer.Abort):
         return 130
-    except _Terminated:
-        return 143
+    except _Terminated as terminated:
+        return 128 + terminated.number
     except (BrokenPipeError, SystemExit):  # the reader of stdout has gone: the parser then leaves by sys.exit
         return 0
     except Exception as error:
@@ -155,7 +186,8 @@ def run(arguments: list[str]) -> int:
 def _report(error: SurgeonError) -> int:
     if verbosity.verbose >= 2:
         traceback.print_exception(error)
-    fail(error)
+    with suppress(BrokenPipeError):  # nobody is there to read it
+        fail(error)
     return error.exit_code
 
 

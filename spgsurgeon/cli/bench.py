@@ -10,6 +10,7 @@ import typer
 
 from spgsurgeon.cli.terminal.console import columns, emit, gigabytes, millions, pairs, working
 from spgsurgeon.cli.terminal.options import Arch, Model, NumClasses, Weights, check_weights
+from spgsurgeon.data.sources.forms import spelled
 from spgsurgeon.errors import UsageError
 from spgsurgeon.replicas.kinds import replicas_from
 
@@ -34,7 +35,7 @@ _Data = Annotated[
     typer.Option(
         "--data",
         metavar="FOLDER|NAME|recipe",
-        help="Time the loader, too: on a folder with train/, digits, torch/NAME, or what the recipe says.",
+        help=f"Time the loader, too: on a folder with train/, {spelled()}, or what the recipe says.",
     ),
 ]
 _BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Pictures a step (training.batch_size).")]

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from spgsurgeon.cli.terminal.console import columns, emit, image_size, pairs
-from spgsurgeon.cli.terminal.options import Arch, Model, Weights, check_weights
+from spgsurgeon.cli.terminal.options import Arch, Model, Weights, check_weights, height_and_width
+from spgsurgeon.data.sources.forms import SOURCES, described
 
 
 def command(
@@ -17,15 +18,24 @@ def command(
         str,
         typer.Option(
             "--data",
-            help="An image-folder tree, wds (tar files), digits, torch/NAME or hfds/NAME; with masks, a folder with "
-            "SPLIT/images and SPLIT/masks, voc or coco.",
+            help=f"A folder, or the form of the data by name: {described(SOURCES.values())}.",
         ),
     ],
     data_path: Annotated[Path | None, typer.Option("--data-path", help="Where data given by name lies.")] = None,
     split: Annotated[str, typer.Option("--split", help="Split or sub-folder.")] = "val",
     image_size: Annotated[
-        int | None, typer.Option("--image-size", min=1, help="Pixels; the model's own if left out.")
+        str | None,
+        typer.Option(
+            "--image-size",
+            metavar="N|HxW",
+            help="Pixels of the shorter edge, or (HxW) what the model of a bare file was built for.",
+            show_default="the model's own",
+        ),
     ] = None,
+    test_size: Annotated[
+        bool,
+        typer.Option("--test-size", help="The size and crop that timm tests the weights with."),
+    ] = False,
     ignore: Annotated[
         list[int] | None,
         typer.Option(
@@ -65,6 +75,17 @@ def command(
             show_default="as in training",
         ),
     ] = None,
+    common_classes: Annotated[
+        bool, typer.Option("--common-classes", help="Score the classes that the model has, and leave out the others.")
+    ] = False,
+    class_order: Annotated[
+        str,
+        typer.Option(
+            "--class-order",
+            metavar="auto|natural|code-point",
+            help="How class folders are numbered for a model without names of classes.",
+        ),
+    ] = "auto",
     batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 64,
     workers: Annotated[int | None, typer.Option("--workers", min=0, help="Loader processes; by the machine.")] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N, mps.")] = "auto",
@@ -88,18 +109,26 @@ def command(
         split=split,
         weights=weights,
         arch=arch,
-        image_size=image_size,
+        image_size=_image_size(image_size),
+        test_size=test_size,
         ignore=ignore or None,
         mask_values=_mask_values(mask_value),
         value_range=value_range,
         max_pixels=max_pixels,
         unreadable=unreadable,
+        common_classes=common_classes,
+        class_order=class_order,
         batch_size=batch_size,
         workers=workers,
         device=device,
         precision=precision,
     )
     emit(document, _render)
+
+
+def _image_size(text: str | None) -> int | tuple[int, int] | None:
+    size = height_and_width(text)
+    return size[0] if size is not None and text is not None and "x" not in text else size
 
 
 def _mask_values(given: list[str] | None) -> dict[int, int] | None:

@@ -11,12 +11,14 @@ from spgsurgeon.cli.terminal.console import emit, millions, pairs, proof_lines, 
 from spgsurgeon.cli.terminal.options import (
     Arch,
     Force,
+    ImageSize,
     Model,
     NumClasses,
     Output,
     RandomWeights,
     Weights,
     check_weights,
+    height_and_width,
 )
 from spgsurgeon.replicas.kinds import DEFAULT, REPLICAS, replicas_from
 
@@ -59,6 +61,7 @@ def command(
     arch: Arch = None,
     weights: Weights = None,
     random_weights: RandomWeights = False,
+    image_size: ImageSize = None,
     force: Force = False,
 ) -> None:
     """Add temporary replicas to a base.
@@ -85,6 +88,7 @@ def command(
             arch=arch,
             random_seed=0 if random_weights else None,
             task=task,
+            image_size=height_and_width(image_size),
             force=force,
         )
     emit(document, _render)

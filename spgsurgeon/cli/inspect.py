@@ -7,7 +7,15 @@ from typing import Annotated, Any
 import typer
 
 from spgsurgeon.cli.terminal.console import columns, emit, leave_with_error, millions, pairs, several
-from spgsurgeon.cli.terminal.options import Arch, Model, RandomWeights, Weights, check_weights
+from spgsurgeon.cli.terminal.options import (
+    Arch,
+    ImageSize,
+    Model,
+    RandomWeights,
+    Weights,
+    check_weights,
+    height_and_width,
+)
 from spgsurgeon.replicas.kinds import kind_named, replicas_from
 
 _SHOWN = 8
@@ -27,6 +35,7 @@ def command(
     arch: Arch = None,
     weights: Weights = None,
     random_weights: RandomWeights = False,
+    image_size: ImageSize = None,
 ) -> None:
     """Say what a checkpoint is.
 
@@ -39,7 +48,10 @@ def command(
 
     check_weights(weights)
     seed = 0 if random_weights else None
-    document = inspect(model, weights=weights, arch=arch, tensors=tensors, random_seed=seed, values=values)
+    size = height_and_width(image_size)
+    document = inspect(
+        model, weights=weights, arch=arch, tensors=tensors, random_seed=seed, values=values, image_size=size
+    )
     emit(document, _render)
     if "error" in document:
         leave_with_error(document)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from spgsurgeon.cli.terminal.console import columns, emit, pairs, proof_lines, working
-from spgsurgeon.cli.terminal.options import Force, Output, Weights, check_weights
+from spgsurgeon.cli.terminal.options import Force, Output, Weights, check_weights, height_and_width
 
 
 def command(
@@ -57,21 +56,11 @@ def command(
             weights=weights,
             reference=reference,
             opset=opset,
-            image_size=_height_and_width(image_size),
+            image_size=height_and_width(image_size),
             onnx_outputs=onnx_outputs,
             force=force,
         )
     emit(document, _render)
-
-
-def _height_and_width(text: str | None) -> tuple[int, int] | None:
-    """Return what `320` or `180x240` says."""
-    if text is None:
-        return None
-    found = re.fullmatch(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", text)
-    if found is None:
-        raise typer.BadParameter(f"{text!r} is neither N nor HxW, such as 320 or 180x240", param_hint="'--image-size'")
-    return int(found[1]), int(found[2] or found[1])
 
 
 def _render(document: dict[str, Any]) -> Any:

@@ -28,11 +28,11 @@ from spgsurgeon.comparing.reading import is_comparison
 from spgsurgeon.comparing.search import check_search
 from spgsurgeon.comparing.start import DECODED, OF_DECODED, go_on, preview, start
 from spgsurgeon.comparing.table import markdown
-from spgsurgeon.data.opening import decoded_pictures_in
 from spgsurgeon.errors import UsageError
 from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.reporting.comparison_figures import comparison_figures
+from spgsurgeon.training.data import decoded_pictures_in
 
 _TABLE = "compare.md"
 

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from spgsurgeon.data.classes import check_classes, classes_said_by
+import torch
+
+from spgsurgeon.data.classes import check_classes, classes_said_by, in_timms_order, with_labels_of
 from spgsurgeon.data.loading.loader import EvaluationBatches
 from spgsurgeon.data.loading.seen import check_drawn, over_processes, said_of_masks, said_of_traits
 from spgsurgeon.data.sources.class_names import CLASS_NAMES
+from spgsurgeon.data.sources.forms import MASKED, form_of, samples_of, spelled
 from spgsurgeon.data.sources.image_decoding import Decoding
-from spgsurgeon.data.sources.images import open_source
-from spgsurgeon.data.sources.masks import MASK_SOURCES, holds_masks, open_mask_source
+from spgsurgeon.data.sources.masks import holds_masks
+from spgsurgeon.data.sources.opening import open_source
 from spgsurgeon.data.sources.shards import with_classes
-from spgsurgeon.data.sources.source import Source, check_several_classes
-from spgsurgeon.errors import UsageError
-from spgsurgeon.loading.opening import OpenedModel, open_model
+from spgsurgeon.data.sources.source import ImageSource, Source, check_several_classes
+from spgsurgeon.errors import SurgeonError, UsageError
+from spgsurgeon.loading.opening import OpenedModel, open_model, refuse_unsound, state_of
 from spgsurgeon.loading.request import ModelRequest
-from spgsurgeon.recipe.data_section import MASKED, known_range, samples_of
+from spgsurgeon.models.preprocessing import Preprocessing
+from spgsurgeon.recipe.data_section import known_range
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.runs.folder import run_of
 from spgsurgeon.runtime.distributed import Processes, choose_precision, join_processes
 from spgsurgeon.tasks.task import Tally
 from spgsurgeon.training.evaluation import evaluate, evaluation_batches
 
+CLASS_ORDERS = ("auto", "natural", "code-point")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -37,12 +43,15 @@ def evaluate_model(
     split: str = "val",
     weights: str | None = None,
     arch: str | None = None,
-    image_size: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    test_size: bool = False,
     ignore: Sequence[int] | None = None,
     mask_values: Mapping[int, int] | None = None,
     value_range: tuple[float, float] | None = None,
     max_pixels: int | None = None,
     unreadable: str | None = None,
+    common_classes: bool = False,
+    class_order: str = "auto",
     batch_size: int = 64,
     workers: int | None = None,
     device: str = "auto",
@@ -54,11 +63,17 @@ def evaluate_model(
 
     `data` is an image-folder tree, `digits`, `wds` or a data-set name that timm reads (then `path` is where it lies);
     of images with masks a folder of both, `voc` or `coco`. `image_size` in pixels (None: the model's
-    own) is what the shorter edge is resized to there. Mask values in `ignore` are not scored, `mask_values` says which
+    own) is what the shorter edge is resized to there; two numbers are the height and width that the model of a bare
+    file was built for. `test_size` takes the size and the crop that timm tests the weights with, if they are not those
+    of training. Mask values in `ignore` are not scored, `mask_values` says which
     class others stand for, and `value_range` which values are black and white in grey of more than 8 bits (None: as in
     the model's training, which the notes then say). `max_pixels` is the most pixels of an image. `unreadable` is "stop"
     at images that can't be used, or "skip", which leaves them out and lists them under `unreadable` (None: what the
     run of the model did, else stop).
+
+    Labels go by the names of the classes if the model has names, see `with_labels_of`; `common_classes` leaves out
+    images of classes that the model lacks. Without names the data's order counts: of class folders "natural" (timm's)
+    or "code-point" (torchvision's) by `class_order`; "auto" is timm's for weights of its training script.
 
     Raises UsageError where data and model have other classes, or the one has masks and the other has no use for them;
     DataError for masks of one class and 255, which nobody said to ignore.
@@ -66,16 +81,19 @@ def evaluate_model(
     _check_computation(device, precision)
     _check_reading(value_range, unreadable)
     form, root = _find_data(data, path)
-    opened = open_model(ModelRequest(model, weights=weights, arch=arch))
+    shorter, built_for = (image_size, None) if isinstance(image_size, int) else (None, image_size)
+    opened = open_model(ModelRequest(model, weights=weights, arch=arch, image_size=built_for))
+    refuse_unsound(state_of(opened.module))
     form = form or _form_of(root, split, opened)
     decoding = Decoding(value_range or opened.value_range, max_pixels)
     source = _open_data(form, root, split, opened, ignore, mask_values, decoding)
     if opened.identity.num_classes == 1:
         check_several_classes(source)
     left_out = unreadable or _unreadable_in_training(opened)
+    source, matched = _with_labels_of(opened, source, form, model, common_classes, class_order)
     hint = "score it on data with the classes it was made for"
     check_classes(source, opened.identity.num_classes, model, hint, said_by=classes_said_by(form, root))
-    preprocessing = opened.preprocessing.at(image_size)
+    preprocessing = _preprocessing(opened, shorter, test_size)
     with join_processes(device) as processes:
         batches = evaluation_batches(
             source, preprocessing, batch_size, workers, processes, task=opened.task, unreadable=left_out
@@ -85,6 +103,7 @@ def evaluate_model(
             module = opened.module.to(processes.device)
             chosen = choose_precision(precision, processes.device)
             scores = evaluate(module, batches, processes, chosen, opened.task, tally=tally)
+            _check_scores(scores, chosen)
             seen = _said_of_seen(batches, tally, processes)
             passed_over = processes.joined(batches.unusable)
         finally:
@@ -99,13 +118,82 @@ def evaluate_model(
         **({"unreadable": dict(sorted(passed_over.items()))} if left_out == "skip" else {}),
         "notes": [
             *opened.notes,
+            *_other_test_size(opened, shorter, test_size),
             *_ignored_as_trained(opened, ignore),
             *_read_as_trained(opened, mask_values, value_range),
             *source.notes,
+            *matched,
             *seen,
             *_said_of_unreadable(passed_over, chosen_here=unreadable is not None),
         ],
     }
+
+
+def _check_scores(scores: Mapping[str, Any], precision: torch.dtype) -> None:
+    """Raise SurgeonError for a loss that is not a number: sound weights whose activations overflow."""
+    if math.isfinite(scores["loss"]):
+        return
+    name = str(precision).removeprefix("torch.")
+    raise SurgeonError(
+        f"the model's outputs hold NaN or infinity in {name}, so they can't be scored (loss {scores['loss']})",
+        hint="--precision float32" if name != "float32" else "are the images as the model wants them?",
+        code="unsound-outputs",
+    )
+
+
+def _with_labels_of(
+    opened: OpenedModel, source: Source[Any], form: str, model: str, common: bool, order: str
+) -> tuple[Source[Any], list[str]]:
+    """Return the data with the model's labels, and what is to be said of it; that of masks as it is."""
+    if order not in CLASS_ORDERS:
+        raise UsageError(
+            f"--class-order is one of {', '.join(CLASS_ORDERS)} (got {order!r})", hint="auto is the default"
+        )
+    if opened.task.samples == MASKED:
+        if common:
+            raise UsageError("--common-classes is for labelled images", hint="leave it out")
+        return source, []
+    names = opened.label_names
+    by_timm = form == "folder" and opened.located is not None and opened.located.producer == "timm"
+    if order != "auto" and form != "folder":
+        raise UsageError(f"--class-order is for class folders, and the data is {form}", hint="leave it out")
+    if names is None and not common and (order == "natural" or (order == "auto" and by_timm)):
+        ordered = in_timms_order(source.classes)
+        if ordered == list(source.classes):
+            return with_labels_of(cast(ImageSource, source), None, model)
+        found = with_labels_of(cast(ImageSource, source), ordered, model)[0]
+        return found, [
+            "class folders go in timm's order, natural and without case (--class-order code-point: as sorted)"
+        ]
+    return with_labels_of(cast(ImageSource, source), names, model, common=common)
+
+
+def _preprocessing(opened: OpenedModel, image_size: int | None, test_size: bool) -> Preprocessing:
+    if not test_size:
+        return opened.preprocessing.at(image_size)
+    if image_size is not None:
+        raise UsageError("--test-size and --image-size contradict each other", hint="give one of them")
+    tested = opened.preprocessing.at_test_size()
+    if tested is None:
+        raise UsageError(
+            f"{opened.source} has no other size for tests than {_size_of(opened.preprocessing)}",
+            hint="leave --test-size out, or say a size with --image-size",
+        )
+    return tested
+
+
+def _other_test_size(opened: OpenedModel, image_size: int | None, test_size: bool) -> list[str]:
+    """Return the note on weights that their authors test at another size, where nobody chose one here."""
+    own = opened.preprocessing
+    tested = None if test_size or image_size is not None else own.at_test_size()
+    if tested is None:
+        return []
+    return [f"scored at {_size_of(own)}, as in training; timm tests these weights at {_size_of(tested)} (--test-size)"]
+
+
+def _size_of(preprocessing: Preprocessing) -> str:
+    _, height, width = preprocessing.input_size
+    return f"{height} x {width} pixels (crop_pct {preprocessing.crop_pct:g})"
 
 
 def _said_of_seen(batches: EvaluationBatches, tally: Tally, processes: Processes) -> list[str]:
@@ -154,12 +242,13 @@ def _find_data(data: str, path: Path | None) -> tuple[str | None, Path | None]:
     """Return the form of the data that `--data` names, None for a folder's path, and the folder that it lies in."""
     if path is None and Path(data).expanduser().is_dir():
         return None, Path(data)
-    if path is None and data != "digits" and "/" in data and not data.startswith(("torch/", "hfds/")):
-        raise UsageError(
-            f"there is no folder {data}",
-            hint="--data is a folder, wds, digits, torch/NAME or hfds/NAME; voc or coco, which have masks",
-        )
-    if path is None and (data.startswith("torch/") or data in ("wds", *MASK_SOURCES)):
+    try:
+        form = form_of(data)
+    except UsageError as error:
+        if path is None and "/" in data:
+            raise UsageError(f"there is no folder {data}", hint=f"--data is a folder, or one of {spelled()}") from error
+        raise
+    if path is None and form.needs_path:
         raise UsageError(f"--data {data} needs the folder it lies in", hint="--data-path FOLDER")
     return data, path
 
@@ -182,18 +271,19 @@ def _open_data(
 ) -> Source[Any]:
     """Open the data where it fits the model's task."""
     opened.task.check_samples(samples_of(form), opened.source)
-    if form not in MASK_SOURCES:
+    takes = form_of(form).takes
+    if samples_of(form) != MASKED:
         if ignore:
             raise UsageError(f"--ignore is for masks, and the data has {samples_of(form)}", hint="leave --ignore out")
         if mask_values:
             raise UsageError(f"--mask-value is for masks, and the data has {samples_of(form)}", hint="leave it out")
         return with_classes(open_source(form, root, split, decoding=decoding), opened.identity.num_classes)
     classes = None
-    if form == "masks" and root is not None and not (root.expanduser() / CLASS_NAMES).is_file():
+    if "classes" in takes and root is not None and not (root.expanduser() / CLASS_NAMES).is_file():
         classes = opened.config().get("label_names") or opened.identity.num_classes
-    values = opened.mask_values if mask_values is None and form == "masks" else mask_values or {}
+    values = opened.mask_values if mask_values is None and "mask_values" in takes else mask_values or {}
     unscored = [value for value in opened.ignored if value not in values] if ignore is None else ignore
-    return open_mask_source(form, root, split, classes=classes, ignore=unscored, values=values, decoding=decoding)
+    return open_source(form, root, split, classes=classes, ignore=unscored, values=values, decoding=decoding)
 
 
 def _ignored_as_trained(opened: OpenedModel, ignore: Sequence[int] | None) -> list[str]:

@@ -36,23 +36,25 @@ def inspect(
     weights: str | None = None,
     arch: str | None = None,
     random_seed: int | None = None,
+    image_size: tuple[int, int] | None = None,
     tensors: bool = False,
     values: bool | None = None,
 ) -> dict[str, Any]:
     """Return the document of `inspect --json` for the model that `model` names; with `tensors`, each one is listed.
 
     `values` says whether the weights themselves are read, for their hash and to look for NaN and infinity; None reads
-    up to 64 MB of them. Where they are not, `content_hash` and `non_finite` are None. An architecture that can't be
-    told, or a head that can't be grafted, is no exception here: the document then has an `error`. Of weights that come
-    without a head the `notes` say so.
+    up to 64 MB of them. Where they are not, `content_hash` and `non_finite` are None. `image_size` is (height, width)
+    in pixels, see `ModelRequest`. An architecture that can't be told, or a head that can't be grafted, is no exception
+    here: the document then has an `error`. Of weights that come without a head the `notes` say so.
     """
-    request = ModelRequest(str(model), weights, arch, random_seed=random_seed)
+    request = ModelRequest(str(model), weights, arch, random_seed=random_seed, image_size=image_size)
     named = parse_model(request.model)
     if isinstance(named, NamedModel) or random_seed is not None:
         document = _inspect_opened(request)
     else:
         document = _inspect_located(named, request, values) or _inspect_opened(request)
     options = {"--arch": arch, "--weights": weights, "--random-weights": "" if random_seed is not None else None}
+    options["--image-size"] = "{}x{}".format(*image_size) if image_size is not None else None
     document["next"] = _next_command(document, options)
     if not tensors:
         del document["tensor_list"]
@@ -113,7 +115,7 @@ def _inspect_located(path: Path, request: ModelRequest, values: bool | None) -> 
         document, entries = _folder_of_transformers(located), located.outline.entries
     else:
         recognition = recognize(located, request.arch)
-        if recognition.said is not None and not recognition.fits.matches:
+        if (recognition.said is not None and not recognition.fits.matches) or request.image_size is not None:
             return None
         document, entries = _recognized(located, recognition), recognition.entries
     if values or (values is None and sum(spec.nbytes for spec in entries.values()) <= _READ_UNASKED):

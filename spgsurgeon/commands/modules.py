@@ -18,7 +18,7 @@ from spgsurgeon.models.sites.depth import find_depth_site
 from spgsurgeon.models.sites.heads import DepthSite, Site
 from spgsurgeon.models.sites.search import find_sites
 from spgsurgeon.recipe.reading import replicas_of
-from spgsurgeon.replicas.grafted import GraftedModel, detach, layout_of
+from spgsurgeon.replicas.grafted import GraftedModel, detach, layout_of, refuse_grafted
 from spgsurgeon.replicas.kinds import DEFAULT
 from spgsurgeon.replicas.places import Place
 from spgsurgeon.surgery.proof import prove_file
@@ -51,10 +51,11 @@ def graft(
     of depth are known for some families, whose last stage is found; `site` is not for them.
 
     Raises ArchitectureError where a head is no Linear or 1x1 convolution or a family has no known depth, UsageError for
-    settings that can't be.
+    settings that can't be and a model that is grafted already.
     """
     if not isinstance(model, nn.Module):
         raise UsageError(f"graft takes a module, not a {type(model).__name__}", hint="spgsurgeon.load(path) gives one")
+    refuse_grafted(model)  # before its sites are looked for, which the hooks of a graft would be in the way of
     asked = replicas_of(trp, settings)
     if site is not None:
         return asked.attach_to(model, asked.places_at(site), head_batch)

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from spgsurgeon import __version__
-from spgsurgeon.checkpoint.folders import GraftManifest, kind_of, read_manifest, read_state
+from spgsurgeon.checkpoint.folders import GraftManifest, kind_of, read_manifest
 from spgsurgeon.checkpoint.hashing import content_hash, layout_hash, same_bits
 from spgsurgeon.checkpoint.tensors import read_checkpoint, read_safetensors
 from spgsurgeon.checkpoint.writing import (
@@ -24,6 +24,7 @@ from spgsurgeon.checkpoint.writing import (
     write_safetensors,
     write_torch,
 )
+from spgsurgeon.commands.measured import control_of, evaluation_of, scores_of
 from spgsurgeon.commands.modules import FORMATS, SUFFIXES, format_of
 from spgsurgeon.errors import SurgeonError, UsageError, VerificationError, did_you_mean
 from spgsurgeon.exporting.card import model_card
@@ -44,7 +45,6 @@ from spgsurgeon.replicas.outputs import outputs_of
 from spgsurgeon.runs.folder import recipe_of
 from spgsurgeon.surgery.grafting import regraft
 from spgsurgeon.surgery.proof import Inputs, Layout, example_inputs, prove_file, prove_strip
-from spgsurgeon.tasks.metrics import LOSS
 from spgsurgeon.tasks.registry import TASKS
 from spgsurgeon.tasks.task import Task
 from spgsurgeon.training.run import inputs_of
@@ -311,18 +311,9 @@ def _public_name(source: str) -> str:
     return Path(source).name if Path(source).is_absolute() else source
 
 
-def _scores(source: Path, task: Task | None) -> dict[str, dict[str, float]] | None:
-    """Return the scores that a card shows, original and best; None for a folder that was grafted only."""
-    if task is None or kind_of(source) != "run":
-        return None
-    counters = read_state(resolve_folder(source))["counters"]
-    shown = [metric.name for metric in task.metrics if metric != LOSS and metric.name in counters["best"]]
-    return {when: {name: counters[when][name] for name in shown} for when in ("original", "best")}
-
-
 def _no_gain(source: Path, task: Task | None) -> list[str]:
     """Return the note that the retraining has not helped by its own scores, where it has not."""
-    scores = _scores(source, task)
+    scores = None if task is None else scores_of(source, task)
     if task is None or scores is None:
         return []
     metric = task.primary
@@ -345,7 +336,7 @@ def _in_the_hub(patient: _Patient) -> dict[str, Any]:
 
 def _card(patient: _Patient, source: Path, proof: dict[str, bool], formats: Sequence[str]) -> str:
     manifest, identity = patient.manifest, patient.identity
-    recipe, scores = (recipe_of(source) if kind_of(source) == "run" else None), _scores(source, patient.task)
+    recipe, task = (recipe_of(source) if kind_of(source) == "run" else None), patient.task
     return model_card(
         architecture=identity.architecture,
         library=identity.library,
@@ -354,13 +345,17 @@ def _card(patient: _Patient, source: Path, proof: dict[str, bool], formats: Sequ
         replicas=patient.replicas,
         **_in_the_hub(patient),
         recipe=recipe,
-        scores=scores,
-        higher_is_better=patient.task is None or patient.task.primary.higher_is_better,
+        scores=scores_of(source, task) if task else None,
+        higher_is_better=task is None or task.primary.higher_is_better,
         proof=dict(proof),
         content_hash=patient.content_hash,
         base_source=_public_name(manifest.base["source"]),
         base_content_hash=manifest.base["content_hash"],
+        base_model=manifest.base.get("hub_id"),
+        license=patient.config.get("pretrained_cfg", {}).get("license"),
         base_notes=manifest.base.get("notes", []),
+        evaluation=evaluation_of(source, task) if task else None,
+        control=control_of(source),
         package_version=__version__,
         formats=formats,
     )

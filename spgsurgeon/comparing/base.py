@@ -14,18 +14,19 @@ from spgsurgeon.checkpoint.folders import read_manifest, read_state
 from spgsurgeon.checkpoint.hashing import content_hash
 from spgsurgeon.checkpoint.writing import write_json, write_safetensors
 from spgsurgeon.data.classes import check_classes
-from spgsurgeon.data.opening import open_data, open_training
+from spgsurgeon.data.sources.forms import samples_of
 from spgsurgeon.data.sources.source import Source
 from spgsurgeon.data.subsets import Subset
 from spgsurgeon.errors import SurgeonError
 from spgsurgeon.loading.locating import resolve_folder
 from spgsurgeon.loading.opening import OpenedModel, open_model, state_of
 from spgsurgeon.loading.request import ModelRequest
-from spgsurgeon.recipe.data_section import HOLDOUT, DataSection, samples_of
+from spgsurgeon.recipe.data_section import HOLDOUT, DataSection
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.replicas.grafted import layout_of_state
 from spgsurgeon.surgery.proof import prove_file
+from spgsurgeon.training.data import open_data, open_training
 
 WEIGHTS = "model.safetensors"
 

@@ -20,11 +20,11 @@ from spgsurgeon.checkpoint.folders import read_json_object
 from spgsurgeon.comparing.arms import PLAIN, Arm, Lineup
 from spgsurgeon.comparing.pool import one_thread
 from spgsurgeon.comparing.runs import folder_of
-from spgsurgeon.data.opening import open_data
 from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
 from spgsurgeon.recipe.data_section import HOLDOUT
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.runs.resuming import FREE_KEYS
+from spgsurgeon.training.data import open_data
 from spgsurgeon.training.run import time_steps, train
 
 PLAN, DOCUMENT, COSTS, RESULTS = "compare-plan.json", "compare.json", "costs.json", "results.jsonl"

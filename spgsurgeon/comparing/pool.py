@@ -50,8 +50,8 @@ class Crew:
     def call(self, function: Callable[..., Result], calls: Iterable[tuple[Any, ...]]) -> Iterator[Result]:
         """Yield what the function returns for each of the arguments, as it comes.
 
-        Raises InterruptedRunError after SIGINT or SIGTERM, once the runs have made their checkpoints, and the first
-        SurgeonError that a call ended with.
+        Raises InterruptedRunError after SIGINT, SIGTERM or SIGHUP, once the runs have made their checkpoints, and the
+        first SurgeonError that a call ended with.
         """
         if self._pool is not None:
             yield from self._in_processes(self._pool, function, calls)
@@ -118,7 +118,7 @@ _line: _Line | None = None  # in a process of the crew
 
 @contextmanager
 def hire(jobs: int) -> Iterator[Crew]:
-    """Yield a crew of so many processes, which ends with the block; SIGINT and SIGTERM are the crew's meanwhile."""
+    """Yield a crew of so many processes, which ends with the block; SIGINT, SIGTERM and SIGHUP are the crew's then."""
     with stop_on_signals() as stop:
         if jobs == 1:
             yield Crew(stop)
@@ -130,11 +130,12 @@ def hire(jobs: int) -> Iterator[Crew]:
 
 
 def _start(line: _Line) -> None:
-    """Make this process one of the crew. Ctrl-C comes to all of them at once, and the parent passes it on."""
+    """Make this process one of the crew. What comes to all of them at once, as Ctrl-C does, the parent passes on."""
     global _line
     _line = line
     die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     line.numbers.put(os.getpid())

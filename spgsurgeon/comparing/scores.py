@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spgsurgeon.comparing.statistics import PairedDifference, agreeing, paired_difference, resampled_difference
-from spgsurgeon.data.opening import choose_cache, open_data
 from spgsurgeon.errors import UsageError
 from spgsurgeon.loading.opening import open_model
 from spgsurgeon.loading.request import ModelRequest
@@ -24,6 +23,7 @@ from spgsurgeon.recipe.data_section import HOLDOUT
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.runtime.distributed import Processes, choose_precision, join_processes
 from spgsurgeon.tasks.task import Scores, Task
+from spgsurgeon.training.data import choose_cache, open_data
 from spgsurgeon.training.evaluation import evaluate, evaluation_batches
 
 

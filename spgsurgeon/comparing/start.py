@@ -36,7 +36,6 @@ from spgsurgeon.comparing.plan import (
 from spgsurgeon.comparing.reading import is_comparison
 from spgsurgeon.comparing.runs import Run, rate_of, read_results
 from spgsurgeon.comparing.table import of_the_base
-from spgsurgeon.data.opening import decoded_pictures_in, open_data
 from spgsurgeon.errors import UsageError
 from spgsurgeon.loading.opening import OpenedModel, state_of
 from spgsurgeon.loading.request import ModelRequest
@@ -44,6 +43,7 @@ from spgsurgeon.recipe.shipped import find_recipe
 from spgsurgeon.runs.data_records import DATA_FILES, write_files
 from spgsurgeon.runs.resuming import check_data, records_of, summaries
 from spgsurgeon.runtime.locking import FolderLock
+from spgsurgeon.training.data import decoded_pictures_in, open_data
 from spgsurgeon.training.run import inputs_of
 
 DECODED = "decoded"

@@ -1,17 +1,33 @@
-"""The model card: a Hub README.md saying what a checkpoint is, how to load it, what was measured and proven."""
+"""The model card: a Hub README.md saying what a checkpoint is, how to load it, what was measured and proven.
+
+huggingface_hub writes the metadata and fills in the template; what is ours is which facts there are, and their words.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
+from huggingface_hub import ModelCard
 
+from spgsurgeon.exporting.card_metadata import DECIMALS, Evaluation, metadata, on_hub
 from spgsurgeon.replicas.kinds import DEFAULT, kind_named
 
-DECIMALS = 3
-
+_TEMPLATE = Path(__file__).with_name("card_template.md")
 _NOT_RETRAINED = "It was **not retrained**: spgsurgeon added its temporary modules and took them away again"
+_LAWS = {
+    "layout_is_the_originals": "keys, order, shapes and dtypes are those of the model that was grafted",
+    "layout_is_the_references": "keys, order, shapes and dtypes are those of the reference",
+    "layout_equal": "keys, order, shapes and dtypes are those from before stripping",
+    "no_hooks_left": "nothing of the graft is left in the model: no module, no hook",
+    "eval_outputs_equal": "in evaluation it gives the grafted model's outputs, bit for bit",
+    "file_read_back_equal": "the written file, read back, has the same bits",
+    "onnx_agrees": "the ONNX file agrees with the model to float rounding, at several batch sizes",
+}
+"""Keys of a proof, in words."""
 
 _TIMM_USAGE = """\
 import timm
@@ -55,10 +71,14 @@ def model_card(
     base_content_hash: str,
     content_hash: str,
     package_version: str,
+    base_model: str | None = None,
+    license: str | None = None,
     base_notes: Sequence[str] = (),
     recipe: str | None = None,
     scores: Mapping[str, Mapping[str, float]] | None = None,
     higher_is_better: bool = True,
+    evaluation: Evaluation | None = None,
+    control: str | None = None,
     proof: Mapping[str, bool | str] | None = None,
     builder_arguments: Mapping[str, Any] | None = None,
     replicas: str | None = None,
@@ -69,49 +89,44 @@ def model_card(
     """Return the README.md of a Hub folder: YAML front matter, then Markdown. The same arguments give the same text.
 
     `library` is timm, torchvision or transformers; `builder_arguments` are what its builder needs beyond the number of
-    classes, and `usage` what is to be known of the model that it makes. `recipe` is the resolved recipe as YAML;
-    without one the weights were not retrained. `base_notes` say what was done to the base before it was grafted, such
-    as a new head.
-    `scores` holds `original` (before retraining) and `best`, each {metric: value}; the first metric, better when higher
-    or when lower, decides whether there is a gain. `proof` says of each law whether it holds, or how far. `replicas`
-    says what the temporary modules were, `pipeline_tag` what the Hub calls the task, `formats` what was written. What
-    is None is named as missing; nothing else is claimed.
+    classes, and `usage` what is to be known of the model that it makes. `base_model` is the base's name on the Hub,
+    `license` that of its weights. `recipe` is the resolved recipe as YAML; without one the weights were not retrained.
+    `base_notes` say what was done to the base before it was grafted, such as a new head. `scores` holds `original`
+    (before retraining) and `best`, each {metric: value}; the first metric, better when higher or when lower, decides
+    whether there is a gain. They are of `evaluation`; `control` says what a comparison found against plain retraining.
+    `proof` says of each law whether it holds, or how far. `replicas` says what the temporary modules were,
+    `pipeline_tag` what the Hub calls the task, `formats` what was written. What is None is named as missing; nothing
+    else is claimed.
     """
     retrained, method = _retrained(recipe)
-    sections = [
-        _front_matter(library, pipeline_tag),
-        f"# {architecture}{retrained}\n",
-        _summary(method, base_notes),
-        _identity_table(architecture, library, num_classes, base_source, base_content_hash, content_hash, replicas),
-        "## Use\n\nIn this folder:\n\n"
-        + _fenced(
-            "python",
-            _ONNX_USAGE
-            if list(formats) == ["onnx"]
-            else _usage(architecture, library, num_classes, builder_arguments or {}) + usage,
+    license = None if license == "unknown" else license
+    original, best = (scores or {}).get("original", {}), (scores or {}).get("best", {})
+    metrics = [metric for metric in best if metric in original]
+    rows = [_score_row(original, best, metric) for metric in metrics]
+    only_onnx = list(formats) == ["onnx"]
+    python = _ONNX_USAGE if only_onnx else _usage(architecture, library, num_classes, builder_arguments or {}) + usage
+    base_model = on_hub(base_model)
+    card = ModelCard.from_template(
+        metadata(architecture, library, pipeline_tag, base_model, license, {m: best[m] for m in metrics}, evaluation),
+        template_path=str(_TEMPLATE),
+        title=f"{architecture}{retrained}",
+        method=method,
+        license_words=_plain(license) if license else None,
+        notes=[_plain(note) for note in base_notes],
+        identity=_identity_table(
+            architecture, library, num_classes, base_source, base_model, base_content_hash, content_hash, replicas
         ),
-        "## Scores\n\n" + _scores(scores, higher_is_better),
-        "## Proof\n\n" + _proof(proof),
-        "## Recipe\n\n" + (_fenced("yaml", recipe) if recipe else "No recipe was recorded.\n"),
-        f"Written by spgsurgeon {package_version}.\n",
-    ]
-    return "\n".join(sections)
-
-
-def _front_matter(library: str, pipeline_tag: str | None) -> str:
-    tag = [pipeline_tag] if pipeline_tag else []
-    fields: dict[str, Any] = {"library_name": library} | ({"pipeline_tag": pipeline_tag} if tag else {})
-    fields["tags"] = [*tag, library, "spgsurgeon", "sequential-policy-gradient"]
-    return f"---\n{yaml.safe_dump(fields, sort_keys=False)}---\n"
-
-
-def _summary(method: str, base_notes: Sequence[str]) -> str:
-    summary = (
-        "The architecture, the keys and the shapes are exactly those of the base that was grafted. "
-        f"{method}. The licence of the weights is that of the base checkpoint.\n"
+        usage=_fenced("python", python),
+        rows=rows,
+        score_table=_table(("metric", "original", "best", "change"), rows),
+        verdict=_verdict(original, best, metrics[0], higher_is_better) if metrics else None,
+        evaluation=evaluation and {"name": _plain(evaluation.name), "split": _plain(evaluation.split)},
+        control=control,
+        laws=_proof(proof) if proof else None,
+        recipe=_fenced("yaml", recipe) if recipe else None,
+        package_version=package_version,
     )
-    notes = "".join(f"- {note}\n" for note in base_notes)
-    return summary + (f"\nOf the base:\n\n{notes}" if notes else "")
+    return f"{str(card).rstrip()}\n"
 
 
 def _retrained(recipe: str | None) -> tuple[str, str]:
@@ -127,6 +142,7 @@ def _identity_table(
     library: str,
     num_classes: int,
     base_source: str,
+    base_model: str | None,
     base_content_hash: str,
     content_hash: str,
     replicas: str | None,
@@ -135,7 +151,8 @@ def _identity_table(
         "architecture": f"`{architecture}` ({library})",
         "classes": str(num_classes),
         "content hash": f"`{content_hash}`",
-        "base": f"`{base_source}`",
+        "base": f"`{_plain(base_source)}`",
+        "base on the Hub": f"`{base_model}`" if base_model else "not known",
         "content hash of the base that was grafted": f"`{base_content_hash}`",
     }
     if replicas is not None:
@@ -153,20 +170,9 @@ def _usage(architecture: str, library: str, num_classes: int, builder_arguments:
     return _TORCHVISION_USAGE.format(arguments=arguments)
 
 
-def _scores(scores: Mapping[str, Mapping[str, float]] | None, higher_is_better: bool) -> str:
-    original, best = (scores or {}).get("original", {}), (scores or {}).get("best", {})
-    metrics = [metric for metric in best if metric in original]
-    if not metrics:
-        return "No scores before and after were recorded, so no gain is claimed.\n"
-    rows = [
-        (metric, _number(original[metric]), _number(best[metric]), f"{_change(original, best, metric):+.{DECIMALS}f}")
-        for metric in metrics
-    ]
-    return (
-        _table(("metric", "original", "best", "change"), rows)
-        + f"\n{_verdict(original, best, metrics[0], higher_is_better)} These are the scores of one run, and its best "
-        "checkpoint was chosen by them. They don't tell how much plain retraining would have changed.\n"
-    )
+def _score_row(original: Mapping[str, float], best: Mapping[str, float], metric: str) -> tuple[str, ...]:
+    change = f"{_change(original, best, metric):+.{DECIMALS}f}"
+    return metric, _number(original[metric]), _number(best[metric]), change
 
 
 def _verdict(original: Mapping[str, float], best: Mapping[str, float], metric: str, higher_is_better: bool) -> str:
@@ -186,11 +192,10 @@ def _number(value: float) -> str:
     return f"{value:.{DECIMALS}f}"
 
 
-def _proof(proof: Mapping[str, bool | str] | None) -> str:
-    if not proof:
-        return "No proof was recorded.\n"
+def _proof(proof: Mapping[str, bool | str]) -> str:
     words = {True: "holds", False: "**does not hold**"}
-    return _table(("law", ""), [(law, words[v] if isinstance(v, bool) else v) for law, v in proof.items()])
+    rows = [(_LAWS.get(law, law), words[v] if isinstance(v, bool) else v) for law, v in proof.items()]
+    return _table(("law", ""), rows)
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
@@ -199,4 +204,11 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def _fenced(language: str, text: str) -> str:
-    return f"```{language}\n{text.rstrip()}\n```\n"
+    """Return a block of code; its fence is longer than any in the text, which could end it otherwise."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}\n"
+
+
+def _plain(text: str) -> str:
+    """Return a name or a note from elsewhere without what Markdown, HTML or a table would make something else of."""
+    return " ".join(text.translate(str.maketrans("`|<>[]", "'/()()")).split())

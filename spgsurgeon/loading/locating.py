@@ -20,6 +20,7 @@ from spgsurgeon.errors import UsageError
 from spgsurgeon.models.libraries.transformers_config import is_transformers_config, refuse_adapter
 
 _AVERAGE = "ema.safetensors"
+_BESIDE_THE_DESCRIPTION = ("architecture", "library", "model_args", "num_features", "labels")  # in a flat config.json
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,18 @@ def locate(path: Path, weights: str | None = None, *, check: bool = True) -> Loc
     if kind in ("grafted", "run"):
         return _locate_grafted(path, kind, weights, check)
     outline = read_outline(weights_file_of(path), weights)
-    config = read_json_object(path / "config.json") if kind == "hub" else None
+    config = _hub_config(path / "config.json") if kind == "hub" else None
     return _with_note(Located(str(path), kind, outline, path, config), weights)
+
+
+def _hub_config(path: Path) -> dict[str, Any]:
+    """Return a Hub folder's config.json; timm before 0.8 wrote what describes the weights beside the architecture."""
+    config = read_json_object(path)
+    if "architecture" not in config or "pretrained_cfg" in config or config.get("library", "timm") != "timm":
+        return config
+    names = {"label_names": config["labels"]} if config.get("labels") and not config.get("label_names") else {}
+    said = {key: value for key, value in config.items() if key not in _BESIDE_THE_DESCRIPTION}
+    return config | names | {"pretrained_cfg": said | names}
 
 
 def resolve_folder(folder: Path) -> Path:
@@ -98,6 +109,23 @@ def _locate_grafted(path: Path, kind: Literal["grafted", "run"], weights: str | 
 
 
 def _with_note(located: Located, weights: str | None) -> Located:
-    if weights is not None or located.outline.weights != "ema":
+    """Return it with what was chosen among several sets of weights, unless the user chose."""
+    if weights is not None:
         return located
-    return replace(located, notes=["moving-average weights (--weights raw takes the others)"])
+    outline = located.outline
+    others = outline.sets_beside
+    notes = ["moving-average weights (--weights raw takes the others)"] if outline.weights == "ema" else []
+    if others:
+        taken = (
+            f"the weights taken, {'.'.join(outline.path_in_file)!r}" if outline.path_in_file else "the weights taken"
+        )
+        notes.append(
+            f"beside {taken}, there are more with the model's keys: {', '.join(others)} (--weights {others[0]} takes "
+            f"{'those' if len(others) == 1 else 'the first'})"
+        )
+    if outline.lists_beside:
+        notes.append(
+            f"not read: {', '.join(outline.lists_beside)}, tensors of the model's shapes without their keys, such as a "
+            "moving average (to use it, copy it into the model with what made it, and save model.state_dict())"
+        )
+    return replace(located, notes=notes)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from spgsurgeon.checkpoint.folders import GraftManifest
 from spgsurgeon.checkpoint.tensors import load_tensors
-from spgsurgeon.errors import DamagedFileError, UsageError
+from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
 from spgsurgeon.loading.locating import Located, locate
 from spgsurgeon.loading.recognising import Recognition, recognize, refusal
 from spgsurgeon.loading.request import ModelRequest
@@ -60,6 +60,8 @@ class OpenedModel:
     """The class that mask values stood for in training, of those that are not class numbers."""
     value_range: tuple[float, float] | None = None
     """The values that were black and white in images with more than 8 bits of grey, where training said them."""
+    hub_id: str | None = None
+    """The Hub's name of the weights that these are, or were but for the head."""
     notes: list[str] = field(default_factory=list)
     """Choices made on the user's behalf, to be said aloud."""
     config_document: dict[str, Any] | None = None
@@ -133,6 +135,8 @@ def open_model(request: ModelRequest) -> OpenedModel:
     """Return the model that is asked for, in eval mode on the CPU; what was chosen on the way is in its notes."""
     named = parse_model(request.model)
     if isinstance(named, NamedModel):
+        if request.image_size is not None:
+            raise _size_is_known(request.model)
         opened = _open_named(request, named)
     elif request.random_seed is not None:
         raise UsageError(f"random weights are for models by name; {request.model} has weights of its own")
@@ -140,7 +144,7 @@ def open_model(request: ModelRequest) -> OpenedModel:
         located = locate(named, request.weights)
         if located.of_transformers:
             return _open_transformers(located, request)
-        opened = _open_located(located, request.arch)
+        opened = _open_located(located, request.arch, request.image_size)
     if request.task not in (None, opened.task_name):
         raise UsageError(
             f"{request.model} is for {opened.task_name}, not for {request.task}",
@@ -190,6 +194,8 @@ def _too_late(model: str, classes: int) -> UsageError:
 def _open_transformers(located: Located, request: ModelRequest) -> OpenedModel:
     if request.arch is not None:
         raise UsageError(f"--arch is for weights that don't say what they are; {located.source} has a config.json")
+    if request.image_size is not None:
+        raise UsageError(f"--image-size is for weights that don't say it; {located.source} has a config.json")
     folder = read_folder(located)
     made = open_folder(located, folder, request.task, request.num_classes, seed=0)
     opened = OpenedModel(
@@ -212,7 +218,8 @@ def _open_named(request: ModelRequest, named: NamedModel) -> OpenedModel:
     model, known, random_seed = request.model, library(named.library), request.random_seed
     if random_seed is None:
         module, identity = known.pretrained(named.architecture, named.tag)
-        return OpenedModel(module.eval(), identity, model, "name")
+        hub_id = known.hub_id(named.architecture, identity)
+        return OpenedModel(module.eval(), identity, model, "name", hub_id=hub_id)
     architecture = resolve_architecture(f"{named.library}/{named.architecture}")[1]
     classes = request.num_classes or known.default_classes(architecture)
     identity = Identity(named.library, architecture, classes)
@@ -222,19 +229,19 @@ def _open_named(request: ModelRequest, named: NamedModel) -> OpenedModel:
     return OpenedModel(module, identity, model, "name", notes=[f"random weights (seed {random_seed})"])
 
 
-def _open_located(located: Located, arch: str | None) -> OpenedModel:
+def _open_located(located: Located, arch: str | None, image_size: tuple[int, int] | None) -> OpenedModel:
     recognition = recognize(located, arch)
     tensors = load_tensors(recognition.entries)
-    identity = _identity(located, recognition, tensors)
+    identity, inferred = _identity(located, recognition, tensors, image_size)
     module = build_for_loading(identity, tensors)
-    notes = [*located.notes, *_left_out(recognition.match), *load_weights(module, tensors, identity.name)]
+    notes = [*located.notes, *inferred, *_left_out(recognition.match), *load_weights(module, tensors, identity.name)]
     return OpenedModel(
         module=module,
         identity=identity,
         source=located.source,
         format=located.format,
         located=replace(located, outline=replace(located.outline, prefixes=recognition.prefixes)),
-        label_names=(located.config or {}).get("label_names"),
+        label_names=_label_names(located, identity),
         ignored=_ignored(located),
         mask_values=_said_of_data(located, _VALUES, known_mask_values) or {},
         value_range=_said_of_data(located, _RANGE, known_range),
@@ -242,10 +249,20 @@ def _open_located(located: Located, arch: str | None) -> OpenedModel:
     )
 
 
-def _identity(located: Located, recognition: Recognition, tensors: Mapping[str, Tensor]) -> Identity:
-    """Return what `config.json`, `--arch` or the file says the model is, else the only architecture that fits."""
+def _identity(
+    located: Located,
+    recognition: Recognition,
+    tensors: Mapping[str, Tensor],
+    image_size: tuple[int, int] | None,
+) -> tuple[Identity, list[str]]:
+    """Return what `config.json`, `--arch` or the file says the model is, else the only architecture that fits.
+
+    With it comes the note on an image size that the weights' shapes leave a choice of.
+    """
     if located.config is not None:
-        return library(located.config.get("library", "timm")).identity_from_config(located.config)
+        if image_size is not None:
+            raise _size_is_known(located.source)
+        return library(located.config.get("library", "timm")).identity_from_config(located.config), []
     match = recognition.match
     if recognition.said is None and match is None:
         raise refusal(located, recognition)
@@ -254,9 +271,44 @@ def _identity(located: Located, recognition: Recognition, tensors: Mapping[str, 
     outline, says = located.outline, dict(located.outline.model_args)
     if outline.architecture is None or architecture != outline.architecture.partition(".")[0]:
         says = {key: value for key, value in says.items() if key == "num_classes"}  # the rest is of another model
+    if image_size is not None:
+        says = _at_size(says, image_size)
     _, _, tag = (recognition.said or "").partition(".")
     identity = library(owner).identity_from_checkpoint(f"{architecture}.{tag}" if tag else architecture, says)
-    return fit_identity(identity, tensors, match.classes if match else None)
+    fitted = fit_identity(identity, tensors, match.classes if match else None)
+    return fitted, _inferred_size(identity, fitted)
+
+
+def _at_size(says: dict[str, Any], image_size: tuple[int, int]) -> dict[str, Any]:
+    """Return the arguments that a training script would have recorded for images of (height, width) pixels."""
+    further = {key: value for key, value in (says.get("model_kwargs") or {}).items() if key != "img_size"}
+    others = {key: value for key, value in says.items() if key not in ("input_size", "model_kwargs")}
+    return others | {"img_size": list(image_size)} | ({"model_kwargs": further} if further else {})
+
+
+def _inferred_size(asked: Identity, fitted: Identity) -> list[str]:
+    """Return the note on an image size that nobody gave and the number of positions leaves open."""
+    name = "image_size" if fitted.library == "torchvision" else "img_size"
+    size = fitted.model_args.get(name)
+    if size is None or name in asked.model_args:
+        return []
+    other = "" if fitted.library == "torchvision" else " (--image-size HxW gives another with as many)"
+    return [f"the image size is inferred from the number of positions, as a square: {size} x {size} pixels{other}"]
+
+
+def _size_is_known(source: str) -> UsageError:
+    return UsageError(
+        f"--image-size is for the weights of a bare file; {source} says its own",
+        hint="leave --image-size out",
+        code="image-size-known",
+    )
+
+
+def _label_names(located: Located, identity: Identity) -> list[str] | None:
+    """Return the names of the classes by label; timm may have the name of a data set in their place."""
+    config = located.config or {}
+    names = config.get("label_names") or (config.get("pretrained_cfg") or {}).get("label_names")
+    return names if isinstance(names, list) and len(names) == identity.num_classes else None
 
 
 def _ignored(located: Located) -> tuple[int, ...]:
@@ -291,3 +343,19 @@ def state_of(module: nn.Module) -> dict[str, Tensor]:
 def non_finite(state: Mapping[str, Tensor]) -> list[str]:
     """Return the keys of tensors that hold a NaN or an infinity."""
     return [key for key, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]
+
+
+def refuse_unsound(state: Mapping[str, Tensor]) -> None:
+    """Raise SurgeonError naming the tensors that hold NaN or infinity, or a running variance below zero."""
+    faults = dict.fromkeys(non_finite(state), "NaN or infinity")
+    variances = (key for key in state if key.rpartition(".")[2] == "running_var" and key not in faults)
+    faults |= {key: "a variance below zero" for key in variances if (state[key] < 0).any()}
+    if faults:
+        named = "; ".join(f"{key} holds {fault}" for key, fault in list(faults.items())[:_LISTED])
+        more = f" and {len(faults) - _LISTED} more" if len(faults) > _LISTED else ""
+        raise SurgeonError(
+            f"the weights can't be scored or retrained: {named}{more}",
+            hint="was the checkpoint written by a run that diverged? take an earlier one",
+            code="unsound-weights",
+            tensors=list(faults),
+        )

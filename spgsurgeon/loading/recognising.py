@@ -42,8 +42,8 @@ class Recognition:
 def recognize(located: Located, arch: str | None = None) -> Recognition:
     """Return what the located weights can be. `arch` (`timm/resnet50` or `resnet50`) goes before what the file says.
 
-    Keys and shapes alone are looked at, in the catalogue, so nothing heavy is imported; only where they fit nothing in
-    it and a library is newer than the catalogue, what is new is built. Raises UsageError where a `config.json` leaves
+    Keys and shapes alone are looked at, in the catalogue, so nothing heavy is imported; only an architecture that is
+    named, and newer than the catalogue, is built. Raises UsageError where a `config.json` leaves
     nothing for `arch` to say, ArchitectureError where it is of another library, and UnsafeInputError where the weights
     or what lies beside them would hand a library more than what shapes a model.
     """
@@ -122,9 +122,12 @@ def refusal(located: Located, recognition: Recognition) -> ArchitectureError:
         )
     nearest = recognition.fits.nearest
     lines = [f"{match.entry.name}: {match.evidence}" for match in nearest]
+    if new := recognition.fits.newcomers:
+        lines.append(f"not compared, as the libraries here are newer than the catalogue: {_few(list(new))}")
     return ArchitectureError(
         f"{name} holds {len(located.outline.entries)} tensors, which fit no architecture of timm or torchvision"
-        + ("; the nearest are\n" + "\n".join(lines) if lines else ""),
+        + ("; the nearest are\n" if nearest else "\n" if lines else "")
+        + "\n".join(lines),
         hint="--arch timm/NAME or torchvision/NAME says which it is; models of transformers come as a folder with a "
         "config.json; other libraries are not supported",
         candidates=[match.entry.name for match in nearest],

@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 class Preprocessing:
     """What happens to a picture before the model sees it.
 
-    `input_size` is (channels, height, width) in pixels; `mean` and `std` are per channel on the 0..1 scale; evaluation
-    resizes the shorter edge to height / `crop_pct` and takes the centre crop; for segmentation it crops nothing.
+    `input_size` is (channels, height, width) in pixels; `mean` and `std` are per channel on the 0..1 scale. Evaluation
+    resizes to `input_size` / `crop_pct` and takes the centre crop; `crop_mode` says what is resized: the shorter edge
+    ("center"), each edge by itself ("squash"), or the longer edge, with the mean colour around what is then too small
+    ("border"). For segmentation the shorter edge is resized to the height, and nothing is cropped.
     """
 
     input_size: tuple[int, int, int] = (3, 224, 224)
@@ -18,6 +20,18 @@ class Preprocessing:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     interpolation: str = "bilinear"
     crop_pct: float = 0.875
+    crop_mode: str = "center"
+    test_input_size: tuple[int, int, int] | None = None
+    """What the weights were tested at, if that is another size than `input_size`, which they were trained at."""
+    test_crop_pct: float | None = None
+    """`crop_pct` at that size, if it is another one."""
+
+    def at_test_size(self) -> Preprocessing | None:
+        """Return the same preprocessing at the size that the weights were tested at; None if they have no other."""
+        if self.test_input_size is None and self.test_crop_pct is None:
+            return None
+        size, share = self.test_input_size or self.input_size, self.test_crop_pct or self.crop_pct
+        return replace(self, input_size=size, crop_pct=share)
 
     def at(self, image_size: int | None) -> Preprocessing:
         """Return the same preprocessing at another (square) image size; None keeps it as it is."""

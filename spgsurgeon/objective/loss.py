@@ -1,7 +1,7 @@
 """The Sequential Policy Gradient loss (arXiv 2506.15051, eq. 9-13) and the forms in which it is minimised.
 
-Shapes: N pictures, C classes, T replicas; m = number of counted units; `units` = [N] for images, [N, H, W] for maps,
-[N, K] for images where the model gives K outputs (auxiliary heads).
+Shapes: N images, C classes, T replicas; m = number of counted units; `units` = [N] for images, [N, H, W] for maps,
+[N, K] for images where the model gives K outputs (auxiliary heads), [N, L] for tokens.
 The action is always the label (teacher forcing), so -log pi_t[c] is the cross entropy CE_t of replica t.
 """
 
@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from spgsurgeon.errors import UsageError, did_you_mean
 from spgsurgeon.objective.episode import Episode, play_episodes, weighted_sum
+from spgsurgeon.objective.readout import Readout, read_logits
 
 MeanOverRanks = Callable[[Tensor], Tensor]
 
@@ -34,7 +34,7 @@ class SPGLoss(NamedTuple):
     episode: Episode
     """The episodes; constants to autograd."""
     cross_entropy: Tensor
-    """float32 [T+1, units]: CE_t of each unit, 0 for those that are not counted; constant to autograd."""
+    """float32 [T+1, units]: CE_t of each unit as its readout has it, 0 if not counted; constant to autograd."""
 
 
 class _Batch(NamedTuple):
@@ -81,13 +81,18 @@ def spg_loss(
     ignore_index: int = -100,
     loss_normalization: bool = False,
     mean_over_ranks: MeanOverRanks | None = None,
+    *,
+    class_dim: int | None = None,
+    soft: bool = False,
 ) -> SPGLoss:
     """Return the loss of a batch whose T+1 steps are stacked step-major in `logits`, and its episodes.
 
     `logits` is [(T+1)*N, C, ...] as a grafted model in train mode gives it, T = `len(weights)` (none: plain cross
-    entropy); `target` is [N, ...] of class indices, or soft labels [N, C, ...] whose arg-max is the label that episodes
-    go by. Where the logits have dimensions at their end that the target lacks, as [(T+1)*N, C, K] of a model with K
-    outputs in train mode, the target counts for each unit along them, and each has an episode of its own.
+    entropy); `target` is [N, ...] of class indices. With `soft`, it is soft labels [N, C, ...] whose arg-max is the
+    label that episodes go by. Where the logits have dimensions at their end that the target lacks, as [(T+1)*N, C, K]
+    of a model with K outputs in train mode, the target counts for each unit along them, and each has an episode of its
+    own. `class_dim` is for logits with the classes elsewhere: -1 for tokens [(T+1)*N, L, C]. It must be given when the
+    shapes can be read both ways.
 
     `form` is one of `FORMS`. Units whose target is `ignore_index` enter no sum; a batch without any counted unit gives
     zero, with a graph. `label_smoothing` enters the cross entropy only. `loss_normalization` multiplies by
@@ -98,19 +103,38 @@ def spg_loss(
     depend on the data; without it each process normalises by its own counts.
 
     Arithmetic is float32 (float64 stays float64) whatever the autocast type; nothing in here waits for the device.
-    Raises UsageError for an unknown form or shapes that don't fit.
+    Raises UsageError for an unknown form, for shapes that don't fit or fit twice, and for floating-point targets
+    without `soft`.
     """
-    if form not in FORMS:
-        raise UsageError(f"unknown form {form!r}; there are {', '.join(FORMS)}", hint=did_you_mean(form, FORMS))
-    steps = len(weights) + 1
-    if logits.shape[0] != steps * target.shape[0]:
+    _check_form(form)
+    readout = read_logits(
+        logits,
+        target,
+        len(weights) + 1,
+        class_dim=class_dim,
+        soft=soft,
+        label_smoothing=label_smoothing,
+        ignore_index=ignore_index,
+    )
+    return loss_of_readout(readout, weights, form, loss_normalization, mean_over_ranks)
+
+
+def loss_of_readout(
+    readout: Readout,
+    weights: Sequence[float] = (0.4, 0.2, 0.1),
+    form: str = "step",
+    loss_normalization: bool = False,
+    mean_over_ranks: MeanOverRanks | None = None,
+) -> SPGLoss:
+    """Return the loss of a batch that was read already, as spans or in chunks, and its episodes; see `spg_loss`."""
+    _check_form(form)
+    if len(readout.cross_entropy) != len(weights) + 1:
         raise UsageError(
-            f"{logits.shape[0]} rows of logits for {target.shape[0]} targets and {len(weights)} weights: expected "
-            f"{steps} x {target.shape[0]}",
-            hint="in train mode a model with T replicas gives (T+1)*N rows; give one weight for each replica",
+            f"{len(weights)} weights for {len(readout.cross_entropy)} steps: each step after the first needs one",
+            code="unfit-rows",
         )
-    with torch.autocast(logits.device.type, enabled=False):
-        batch = _read_batch(_at_least_float32(logits), target, weights, label_smoothing, ignore_index, mean_over_ranks)
+    with torch.autocast(readout.cross_entropy.device.type, enabled=False):
+        batch = _play(readout, weights, mean_over_ranks)
         loss = FORMS[form](batch, weights)
         if loss_normalization:
             gap = (batch.step_losses[0] - loss).detach()
@@ -118,47 +142,22 @@ def spg_loss(
     return SPGLoss(loss, batch.step_losses, batch.step_sizes, batch.episode, batch.cross_entropy.detach())
 
 
-def _read_batch(
-    logits: Tensor,
-    target: Tensor,
-    weights: Sequence[float],
-    label_smoothing: float,
-    ignore_index: int,
-    mean_over_ranks: MeanOverRanks | None,
-) -> _Batch:
-    steps = len(weights) + 1
-    soft = target.is_floating_point()
-    target = _for_every_unit(target, logits.shape[2:], given=target.dim() - (2 if soft else 1))
-    label = target.argmax(1) if soft else target
-    ce = cross_entropy(
-        logits,
-        torch.cat([target] * steps),
-        reduction="none",
-        label_smoothing=label_smoothing,
-        ignore_index=ignore_index,
-    ).unflatten(0, (steps, -1))
-    correct = logits.detach().argmax(1).unflatten(0, (steps, -1)) == label
-    counted = torch.ones_like(label, dtype=torch.bool) if soft else label != ignore_index
-    episode = play_episodes(correct, counted, weights)
-    steps_counted = episode.valid_mask & counted
+def _check_form(form: str) -> None:
+    if form not in FORMS:
+        raise UsageError(f"unknown form {form!r}; there are {', '.join(FORMS)}", hint=did_you_mean(form, FORMS))
+
+
+def _play(readout: Readout, weights: Sequence[float], mean_over_ranks: MeanOverRanks | None) -> _Batch:
+    episode = play_episodes(readout.correct, readout.counted, weights)
+    steps_counted = episode.valid_mask & readout.counted
     step_sizes = steps_counted.flatten(1).sum(1, dtype=torch.float32)
     if mean_over_ranks is not None:
         step_sizes = mean_over_ranks(step_sizes)
-    valid_entropy = ce * steps_counted
+    valid_entropy = readout.cross_entropy * steps_counted
     step_losses = _ratio(valid_entropy.flatten(1).sum(1), step_sizes)
-    return _Batch(ce, episode, valid_entropy, step_sizes, step_losses)
-
-
-def _for_every_unit(target: Tensor, units: Sequence[int], given: int) -> Tensor:
-    """Return `target`, which has the first `given` of the dimensions `units` that follow N and C, over all of them."""
-    missing = units[given:]
-    return target.reshape(*target.shape, *[1] * len(missing)).expand(*target.shape, *missing)
+    return _Batch(readout.cross_entropy, episode, valid_entropy, step_sizes, step_losses)
 
 
 def _ratio(total: Tensor, count: Tensor) -> Tensor:
     """Return total / count, and 0 where count is 0 (total is 0 there too). A count over ranks may be a fraction."""
     return total / count.clamp(min=_LEAST_COUNT)
-
-
-def _at_least_float32(logits: Tensor) -> Tensor:
-    return logits if logits.dtype == torch.float64 else logits.to(torch.float32)

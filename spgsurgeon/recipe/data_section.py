@@ -8,34 +8,19 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, model_validator
 
+from spgsurgeon.data.sources.forms import MASKED, SOURCES, described, form_of, samples_of, taking
+from spgsurgeon.errors import UsageError
 from spgsurgeon.sections import Count, NonNegative, NonNegativeInt, Probability, Section, fault_at
 
-READABLE = ("torch/", "hfds/")
-MASKS = ("masks", "voc", "coco")
-STREAMS = ("tfds/", "hfids/")
 HOLDOUT = "holdout"
-LABELLED, MASKED = "labelled images", "images with masks"
-"""What the samples of a source are."""
-
-
-def samples_of(source: str) -> str:
-    """Return what the samples of a data source are."""
-    return MASKED if source in MASKS else LABELLED
 
 
 def _known_source(source: str) -> str:
-    if source.startswith("wds/"):
-        raise ValueError(f"{source!r} names a data set; write source: wds, and the folder of the tar files as the path")
-    if source.startswith(STREAMS):
-        raise ValueError(
-            f"{source!r} is a stream, which could not be resumed exactly; use a folder, wds, torch/NAME or hfds/NAME"
-        )
-    if source in ("folder", "wds", "digits", *MASKS) or any(source.startswith(p) and source != p for p in READABLE):
-        return source
-    raise ValueError(
-        f"{source!r} is not a data source; it must be folder, wds, digits, torch/NAME or hfds/NAME, "
-        f"or, with a mask for each picture, {', '.join(MASKS)}"
-    )
+    try:
+        form_of(source)
+    except UsageError as error:
+        raise ValueError("; ".join(filter(None, (error.message, error.hint)))) from error
+    return source
 
 
 def _known_classes(classes: Any) -> tuple[str, ...] | int | None:
@@ -95,9 +80,7 @@ class AugmentSection(Section):
 class DataSection(Section):
     """The pictures."""
 
-    source: Annotated[str, AfterValidator(_known_source)] = "folder"
-    """`folder` (a tree with one folder a class), `wds` (WebDataset's shards, tar files), `digits` (built in), or a name
-    timm reads: torch/NAME, hfds/NAME. For segmentation `masks` (SPLIT/images and SPLIT/masks), `voc` or `coco`."""
+    source: Annotated[str, AfterValidator(_known_source), Field(description=described(SOURCES.values()))] = "folder"
     path: str | None = None
     """The folder that holds the data; `folder` and `wds` need it."""
     train: str = "train"
@@ -138,15 +121,19 @@ class DataSection(Section):
     workers: NonNegativeInt | None = None
     """Loader processes for each training process; null goes by the machine. The weights don't depend on it."""
 
+    @property
+    def _has_masks(self) -> bool:
+        return samples_of(self.source) == MASKED
+
     @model_validator(mode="after")
     def _folder_has_a_path(self) -> Self:
-        if self.source in ("folder", "wds", *MASKS) and not self.path:
+        if form_of(self.source).needs_path and not self.path:
             raise fault_at("path", f"source: {self.source} needs the path of the folder that holds the data")
         return self
 
     @model_validator(mode="after")
     def _parts_of_the_training_split(self) -> Self:
-        if self.source in MASKS and self.limit is not None:
+        if self._has_masks and self.limit is not None:
             raise fault_at("limit", f"limit goes by a picture's class; source: {self.source} has masks")
         if self.eval == HOLDOUT and self.holdout is None:
             raise fault_at("eval", "eval: holdout needs data.holdout, the share that is left out of training")
@@ -161,15 +148,17 @@ class DataSection(Section):
 
     @model_validator(mode="after")
     def _fits_the_source(self) -> Self:
-        if self.source not in ("masks", "wds") and self.classes is not None:
-            raise fault_at("classes", f"classes is for source: masks and wds; {self.source} has its own")
-        if self.source != "masks" and self.mask_values:
-            raise fault_at("mask_values", f"mask_values is for source: masks; {self.source} has none, or brings them")
+        takes = form_of(self.source).takes
+        if "classes" not in takes and self.classes is not None:
+            raise fault_at("classes", f"classes is for source: {taking('classes')}; {self.source} has its own")
+        if "mask_values" not in takes and self.mask_values:
+            forms = taking("mask_values")
+            raise fault_at("mask_values", f"mask_values is for source: {forms}; {self.source} has none, or brings them")
         if self.mask_values and (both := sorted({*self.ignore} & {*self.mask_values})):
             raise fault_at("mask_values", f"{both[0]} has a class here, and is in ignore too")
-        if self.source not in MASKS and self.ignore:
+        if not self._has_masks and self.ignore:
             raise fault_at("ignore", f"ignore is for pictures with masks; source: {self.source} has none")
-        if self.source in MASKS:
+        if self._has_masks:
             if self.cache != "none":
                 raise fault_at("cache", f"pictures with masks, as source: {self.source} has, can't be kept decoded")
             for key in ("policy", "mixup", "cutmix", "erase"):
@@ -177,7 +166,7 @@ class DataSection(Section):
                     raise fault_at("augment", f"{key} is for whole images; pictures with masks have crop and flip")
             if "crop" not in self.augment.model_fields_set:
                 object.__setattr__(self, "augment", self.augment.model_copy(update={"crop": "random-scale"}))
-        crops = ("random-scale", "resize") if self.source in MASKS else ("random-resized", "pad", "resize")
+        crops = ("random-scale", "resize") if self._has_masks else ("random-resized", "pad", "resize")
         if self.augment.crop not in crops:
             also = f", which has {' and '.join([', '.join(crops[:-1]), crops[-1]])}"
             raise fault_at("augment", f"crop {self.augment.crop!r} does not go with source: {self.source}{also}")

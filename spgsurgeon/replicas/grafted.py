@@ -144,8 +144,7 @@ def attach(
     """
     if head_batch not in HEAD_BATCHES:
         raise UsageError(f"head_batch is {' or '.join(HEAD_BATCHES)}, not {head_batch!r}")
-    if any(isinstance(m, GraftedModel) for m in base.modules()) or _grafts_of(base):
-        raise UsageError("the model is grafted already", hint="strip it first")
+    refuse_grafted(base)
     given = [places] if isinstance(places, str | Place) else list(places)
     settled = [Place(place) if isinstance(place, str) else place for place in given]
     _check_places(base, settled)
@@ -222,6 +221,16 @@ def _hooks(base: nn.Module, chains: Sequence[ReplicaChain], places: Sequence[Pla
         if place.side == "output":
             hooks += [StackedOutput(chain, place.module), *(PerStep(chain, path) for path in place.normalisations)]
     return hooks
+
+
+def refuse_grafted(model: nn.Module) -> None:
+    """Raise UsageError if the model, or a part of it, is grafted or is the base of a graft."""
+    if any(isinstance(m, GraftedModel) for m in model.modules()) or _grafts_of(model):
+        raise UsageError(
+            "the model is grafted already",
+            hint="strip it first: spgsurgeon.strip(grafted) gives the base back",
+            code="grafted-already",
+        )
 
 
 def _grafts_of(base: nn.Module) -> list[Any]:

@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from spgsurgeon.data.opening import Data
+from spgsurgeon.data.sources.forms import form_of
+from spgsurgeon.data.sources.source import Data
 from spgsurgeon.errors import UsageError
 from spgsurgeon.recipe.data_section import DataSection
 from spgsurgeon.recipe.schema import Recipe
@@ -25,7 +26,7 @@ _SPLITS = {"train": "training", "eval": "evaluation"}
 
 def records_of(data: Data, section: DataSection) -> Records:
     """Return the records of a run's data."""
-    root = None if section.source == "digits" else section.path
+    root = section.path if form_of(section.source).needs_path else None
     train = record_of(data.train, root)
     return {"train": train, "eval": record_of(data.evaluation, root, like=train)}
 

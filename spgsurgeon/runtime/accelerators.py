@@ -1,4 +1,8 @@
-"""What torch can compute on here, and how its processes can talk to each other. torch is imported when it is asked."""
+"""What torch can compute on here, and how its processes can talk to each other. torch is imported when it is asked.
+
+Only what torch does not say is ours: whether a device computes, and why there is none. `torch.utils.collect_env` asks
+the driver by running nvidia-smi, which containers often lack and which a broken driver can hang.
+"""
 
 from __future__ import annotations
 
@@ -59,26 +63,31 @@ def _cuda_devices() -> tuple[list[dict[str, Any]], list[Check]]:
         try:
             with torch.cuda.device(index):
                 torch.ones(8, device="cuda").sum().item()
-                free, total = torch.cuda.mem_get_info()
-                bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+                devices.append(_description(index, name))
         except RuntimeError as error:  # out of memory is one of them
             hint = "see what else runs on it (nvidia-smi); a torch for another CUDA version may be needed"
             checks.append(Check(f"cuda:{index}", "problem", f"{name} does not compute: {first_line(error)}", hint))
             continue
-        major, minor = torch.cuda.get_device_capability(index)
-        devices.append(
-            {
-                "type": "cuda",
-                "index": index,
-                "name": name,
-                "memory_total": total,
-                "memory_free": free,
-                "capability": f"{major}.{minor}",
-                "bfloat16": bfloat16,
-            }
-        )
         checks.append(Check(f"cuda:{index}", "ok", f"{name} computes"))
     return devices, checks
+
+
+def _description(index: int, name: str) -> dict[str, Any]:
+    """Return what torch says of the CUDA device in use; memory is in bytes."""
+    import torch
+
+    free, total = torch.cuda.mem_get_info()
+    capability = "{}.{}".format(*torch.cuda.get_device_capability())
+    bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    return {
+        "type": "cuda",
+        "index": index,
+        "name": name,
+        "memory_total": total,
+        "memory_free": free,
+        "capability": capability,
+        "bfloat16": bfloat16,
+    }
 
 
 def _no_cuda(said: list[str]) -> Check:

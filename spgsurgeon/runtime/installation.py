@@ -1,13 +1,13 @@
 """The packages this one stands on: their versions, what they require of each other, and whether they import.
 
-Versions are read from the metadata of what is installed, so a package too broken to import is still named.
+Versions are read from the metadata of what is installed (importlib.metadata), so a package too broken to import is
+still named. `torch.utils.collect_env` lists versions too, but runs pip for it and judges nothing.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
 from typing import TYPE_CHECKING, Any
@@ -33,31 +33,14 @@ _PACKAGES: dict[str, tuple[str, str | None]] = {
     "typer": ("typer", None),
     "rich": ("rich", None),
     "PyYAML": ("yaml", None),
+    "Pillow": ("PIL", "every command that opens images"),
+    "huggingface_hub": ("huggingface_hub", "strip, and models of the Hugging Face Hub"),
     "tensorboard": ("tensorboard", None),
     "matplotlib": ("matplotlib", "report"),
     "Jinja2": ("jinja2", None),
     "scipy": ("scipy", "compare"),
     "scikit-learn": ("sklearn", "demo, and the data set digits"),
 }
-
-
-@dataclass(frozen=True)
-class BadCombination:
-    """Distributions that must not be installed together in these versions, though no metadata says so."""
-
-    requirements: tuple[str, ...]
-    reason: str
-    hint: str
-
-
-_BAD_COMBINATIONS = tuple(
-    BadCombination(
-        ("onnxruntime", other),
-        f"onnxruntime and {other} are the same module: the one installed last overwrote the other",
-        f"keep one: pip uninstall onnxruntime {other}, then install the one you want",
-    )  # github.com/microsoft/onnxruntime issues 7748 and 26996
-    for other in ("onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino")
-)
 
 
 def packages() -> list[dict[str, Any]]:
@@ -95,11 +78,19 @@ def version_checks(rows: Iterable[dict[str, Any]]) -> Iterator[Check]:
 
 
 def combination_checks() -> list[Check]:
-    """Return what the installed packages have against each other: by their own metadata, and by the known-bad table."""
+    """Return what the installed packages have against each other by their metadata: demands, and the same module.
+
+    Of two distributions of one module, such as onnxruntime and onnxruntime-gpu, each overwrites files of the other, and
+    no requirement says so.
+    """
     found = [check for name in _PACKAGES for check in _demands(name)]
-    for bad in _BAD_COMBINATIONS:
-        if all(_is_installed(requirement) for requirement in bad.requirements):
-            found.append(Check("combinations", "warning", bad.reason, bad.hint))
+    owners = packages_distributions()
+    for module, _ in _PACKAGES.values():
+        several = sorted(set(owners.get(module, [])))
+        if len(several) > 1:
+            message = f"{' and '.join(several)} are the same module: the one installed last overwrote the other"
+            hint = f"keep one: pip uninstall {' '.join(several)}, then install the one you want"
+            found.append(Check("combinations", "warning", message, hint))
     return found or [Check("combinations", "ok", "the packages' demands on each other are met")]
 
 
@@ -163,16 +154,6 @@ def _requirements_of(name: str) -> list[Requirement]:
 
 def _accepts(requirement: Requirement, found: str) -> bool:
     return requirement.specifier.contains(found, prereleases=True)
-
-
-def _is_installed(text: str) -> bool:
-    try:
-        from packaging.requirements import Requirement
-    except ImportError:
-        return False
-    requirement = Requirement(text)
-    found = _version(requirement.name)
-    return found is not None and _accepts(requirement, found)
 
 
 def _version(name: str) -> str | None:

@@ -1,4 +1,8 @@
-"""What this machine offers besides accelerators: processors, memory, and the folders pretrained weights are kept in."""
+"""What this machine offers besides accelerators: processors, memory, and the folders pretrained weights are kept in.
+
+Control groups are read here: psutil, os.process_cpu_count and torch.utils.collect_env all give the machine's processors
+and memory, of which a container or a batch job may have a small part, and loaders that go by them run out of it.
+"""
 
 from __future__ import annotations
 

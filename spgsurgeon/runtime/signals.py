@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: finish the step, save, leave. A second signal leaves at once."""
+"""SIGINT, SIGTERM and SIGHUP: finish the step, save, leave. A second signal leaves at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from types import FrameType
 
 from spgsurgeon.errors import SurgeonError
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # torchrun passes a signal on that may have come to the whole group already; that is no second one.
 _REPEAT_SECONDS = 1.0 if "TORCHELASTIC_RUN_ID" in os.environ else 0.0
@@ -69,7 +69,7 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Catch the first SIGINT or SIGTERM into the request; a second one, and all after the block, go to who had them.
+    """Catch the first of `SIGNALS` into the request; a second one, and all after the block, go to who had them.
 
     Python allows handlers in the main thread only; elsewhere the request stays empty.
     """

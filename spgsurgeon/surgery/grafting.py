@@ -10,8 +10,7 @@ from torch import Tensor
 from spgsurgeon import __version__
 from spgsurgeon.checkpoint.folders import GraftManifest
 from spgsurgeon.checkpoint.hashing import layout_hash
-from spgsurgeon.errors import SurgeonError
-from spgsurgeon.loading.opening import OpenedModel, non_finite, state_of
+from spgsurgeon.loading.opening import OpenedModel, refuse_unsound, state_of
 from spgsurgeon.replicas.grafted import GraftedModel
 from spgsurgeon.replicas.kinds import replicas_from
 from spgsurgeon.replicas.kinds.kind import ReplicaKind
@@ -34,11 +33,7 @@ def graft_proven(
 
     Raises VerificationError, ArchitectureError or UsageError where that fails.
     """
-    if bad := non_finite(state_of(opened.module)):
-        raise SurgeonError(
-            f"{len(bad)} tensors hold NaN or infinity: {', '.join(bad[:5])}",
-            hint="such weights can't be retrained; was the checkpoint written by a run that diverged?",
-        )
+    refuse_unsound(state_of(opened.module))
     replicas = replicas.settled(opened)
     inputs = example_inputs(opened)
     before = fingerprint(opened.module, inputs)
@@ -60,6 +55,7 @@ def graft_proven(
             "layout": layout_hash(state),
             "notes": opened.notes,
             **_original_keys(opened),
+            **({"hub_id": opened.hub_id} if opened.hub_id else {}),
         },
         trp=replicas.document(),
         site=replicas.site_document(opened),

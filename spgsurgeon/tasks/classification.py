@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from spgsurgeon.data.sources.forms import LABELLED
 from spgsurgeon.data.transforms.augmentation import evaluation_transform, training_transform
 from spgsurgeon.errors import UsageError
-from spgsurgeon.recipe.data_section import LABELLED
 from spgsurgeon.runtime.distributed import Processes, sum_dtype
 from spgsurgeon.tasks.metrics import LOSS, Metric
 from spgsurgeon.tasks.task import Scores, Task
@@ -55,11 +55,10 @@ CLASSIFICATION = Task(
     predicts="a class for each image",
     samples=LABELLED,
     source="folder",
-    such_as="a folder with SPLIT/CLASS/IMAGE, wds, digits, torch/NAME or hfds/NAME",
     training_transform=training_transform,
     evaluation_transform=evaluation_transform,
     size=lambda preprocessing: {"image_size": list(preprocessing.input_size[1:])},
-    metrics=(Metric("top1", "top-1"), Metric("top5", "top-5"), LOSS),
+    metrics=(Metric("top1", "top-1", hub_name="accuracy"), Metric("top5", "top-5"), LOSS),
     tally=ClassificationTally,
     counts=lambda logits, target: _hits_by_place(logits, target)[:, 0],
     mixes=True,

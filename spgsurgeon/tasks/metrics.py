@@ -15,6 +15,8 @@ class Metric:
     higher_is_better: bool = True
     percent: bool = True
     digits: int = 3
+    hub_name: str | None = None
+    """What Hugging Face's Hub calls it, among its metrics."""
 
     @property
     def title(self) -> str:

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from spgsurgeon.data.sources.forms import MASKED
 from spgsurgeon.data.transforms.joint import joint_evaluation_transform, joint_training_transform
 from spgsurgeon.data.transforms.masks import IGNORED
 from spgsurgeon.errors import UsageError
-from spgsurgeon.recipe.data_section import MASKED
 from spgsurgeon.runtime.distributed import Processes, sum_dtype
 from spgsurgeon.tasks.metrics import LOSS, Metric
 from spgsurgeon.tasks.task import Scores, Task
@@ -118,11 +118,10 @@ SEGMENTATION = Task(
     predicts="a class for each pixel",
     samples=MASKED,
     source="masks",
-    such_as="a folder with SPLIT/images and SPLIT/masks, voc or coco",
     training_transform=joint_training_transform,
     evaluation_transform=joint_evaluation_transform,
     size=lambda preprocessing: {"shorter_edge": preprocessing.input_size[1]},
-    metrics=(Metric("mean_iou", "mean IoU"), Metric("pixel_accuracy", "pixel accuracy"), LOSS),
+    metrics=(Metric("mean_iou", "mean IoU", hub_name="mean_iou"), Metric("pixel_accuracy", "pixel accuracy"), LOSS),
     tally=SegmentationTally,
     counts=_overlaps_of_each,
     from_counts=_mean_iou,

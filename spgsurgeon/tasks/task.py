@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spgsurgeon.data.loading.samples import AnyTransform, Collate, batches_by_size
+from spgsurgeon.data.sources.forms import described, listed
 from spgsurgeon.data.transforms.augmentation import Augmentation
 from spgsurgeon.errors import UsageError
 from spgsurgeon.models.preprocessing import Preprocessing
@@ -49,11 +50,9 @@ class Task:
     predicts: str
     """What a model of it is said to predict, as "a class for each image"."""
     samples: str
-    """What the samples of its data are, see `recipe.data_section.samples_of`."""
+    """What the samples of its data are, see `data.sources.forms`."""
     source: str
     """The `data.source` that a folder's path stands for."""
-    such_as: str
-    """Which sources have such samples, for people."""
     training_transform: Callable[[Preprocessing, Augmentation], AnyTransform]
     evaluation_transform: Callable[[Preprocessing], AnyTransform]
     size: Callable[[Preprocessing], dict[str, Any]]
@@ -88,9 +87,9 @@ class Task:
         return self.metrics[0]
 
     def check_samples(self, samples: str, model: str) -> None:
-        """Raise UsageError where the data has other samples (see `recipe.data_section.samples_of`) than it needs."""
+        """Raise UsageError where the data has other samples (see `data.sources.forms`) than it needs."""
         if samples != self.samples:
             raise UsageError(
                 f"{model} predicts {self.predicts}, and the data has {samples}",
-                hint=f"give {self.samples}: {self.such_as}; or another model",
+                hint=f"give {self.samples}: {described(listed(self.samples))}; or another model",
             )

@@ -9,7 +9,6 @@ from typing import Any
 from spgsurgeon.data.cache.caching import Cache
 from spgsurgeon.data.loading.loader import EvaluationBatches, TrainingBatches
 from spgsurgeon.data.loading.samples import AnyTransform
-from spgsurgeon.data.opening import choose_cache
 from spgsurgeon.data.transforms.augmentation import Augmentation
 from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.recipe.schema import Recipe
@@ -18,6 +17,7 @@ from spgsurgeon.runs.folder import RunFolder
 from spgsurgeon.runtime.distributed import Processes
 from spgsurgeon.runtime.environment import deterministic_algorithms, fastest_convolutions, tf32_products
 from spgsurgeon.runtime.resources import default_workers
+from spgsurgeon.training.data import choose_cache
 from spgsurgeon.training.evaluation import evaluation_batches
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.preparing import Case

@@ -132,8 +132,8 @@ class Retraining:
     def run(self) -> Counters:
         """Train to the end and return the counters, scores included.
 
-        SIGINT and SIGTERM end it after the step, with a checkpoint, by InterruptedRunError; NaN and infinity end it by
-        NonFiniteError, with the checkpoints from before.
+        SIGINT, SIGTERM and SIGHUP end it after the step, with a checkpoint, by InterruptedRunError; NaN and infinity
+        end it by NonFiniteError, with the checkpoints from before.
         """
         counters = self.counters
         forget_peak_memory(self.processes.device)  # that of runs before this one in the same process

@@ -11,17 +11,18 @@ import torch
 from spgsurgeon.checkpoint.folders import GraftManifest
 from spgsurgeon.checkpoint.hashing import layout_hash
 from spgsurgeon.checkpoint.tensors import read_safetensors
-from spgsurgeon.data.classes import check_classes, classes_said_by
-from spgsurgeon.data.opening import Data, open_data
-from spgsurgeon.data.sources.source import check_same_classes
+from spgsurgeon.data.classes import check_classes, classes_said_by, differing_names
+from spgsurgeon.data.sources.forms import samples_of
+from spgsurgeon.data.sources.source import Data, check_same_classes
 from spgsurgeon.errors import ArchitectureError, UsageError
 from spgsurgeon.loading.opening import OpenedModel, open_model, state_of
 from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.models.sites.tracing import meta_twin, run_twin
-from spgsurgeon.recipe.data_section import DataSection, samples_of
+from spgsurgeon.recipe.data_section import DataSection
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.replicas.grafted import GraftedModel
 from spgsurgeon.surgery.grafting import graft_proven, regraft
+from spgsurgeon.training.data import open_data
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def prepare(
             *opened.notes,
             *dict.fromkeys((*data.train.notes, *data.evaluation.notes)),
             *_other_range(section, opened),
+            *([] if resumes else differing_names(opened.label_names, data.train.classes)),
         ],
     )
     head_batch = recipe.trp.head_mode
@@ -81,11 +83,17 @@ def prepare(
         manifest = opened.manifest
     manifest = replace(manifest, base=manifest.base | {"layout": layout_hash(state_of(grafted.base))})
     config = opened.config()
-    size = section.eval_image_size or section.image_size
-    if size is not None:
-        channels = opened.preprocessing.input_size[0]
-        config["pretrained_cfg"] = config["pretrained_cfg"] | {"input_size": [channels, size, size]}
+    config["pretrained_cfg"] = _of_retrained(config["pretrained_cfg"], section, opened.preprocessing.input_size)
     return Case(recipe, data, opened, grafted, manifest, config)
+
+
+def _of_retrained(cfg: dict[str, Any], section: DataSection, own: tuple[int, int, int]) -> dict[str, Any]:
+    """Return the description of weights that are retrained: no published ones any more, for images as scored here."""
+    size, stale = section.eval_image_size or section.image_size, {"tag"}
+    if size is not None and (size, size) != own[1:]:
+        stale |= {key for key in cfg if key.startswith("test_")}  # for weights that were trained at another size
+    kept = {key: value for key, value in cfg.items() if key not in stale}
+    return kept if size is None else kept | {"input_size": [own[0], size, size]}
 
 
 def _other_range(section: DataSection, opened: OpenedModel) -> list[str]:

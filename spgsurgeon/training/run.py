@@ -11,7 +11,6 @@ from typing import Any
 
 from spgsurgeon.checkpoint.folders import read_state
 from spgsurgeon.checkpoint.writing import refuse_existing, refuse_overwriting_input
-from spgsurgeon.data.opening import data_folders, open_data
 from spgsurgeon.errors import DataError, UsageError
 from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.recipe.reading import read_recipe
@@ -25,6 +24,7 @@ from spgsurgeon.runtime.distributed import Processes, choose_precision, join_pro
 from spgsurgeon.runtime.environment import environment
 from spgsurgeon.runtime.resources import default_workers
 from spgsurgeon.training.assembling import make_retraining, scored_at, switches
+from spgsurgeon.training.data import data_folders, open_data
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.plan import plan
 from spgsurgeon.training.preparing import Case, prepare

@@ -12,11 +12,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from spgsurgeon.data.loading.samples import Batch
 from spgsurgeon.data.loading.transfer import Transfer
+from spgsurgeon.data.sources.forms import LABELLED
 from spgsurgeon.data.transforms.mixing import BatchMixer
 from spgsurgeon.errors import UsageError
 from spgsurgeon.models.inputs import IMAGES, call
 from spgsurgeon.objective.loss import SPGLoss, spg_loss
-from spgsurgeon.recipe.data_section import LABELLED, AugmentSection
+from spgsurgeon.recipe.data_section import AugmentSection
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.runtime.distributed import Processes, autocast
 from spgsurgeon.runtime.memory_format import choose_memory_format, laid_out
@@ -109,6 +110,8 @@ class Stepper:
             label_smoothing=objective.label_smoothing,
             loss_normalization=objective.loss_normalization,
             mean_over_ranks=self._processes.mean if self._processes.world_size > 1 else None,
+            class_dim=1,
+            soft=self._mixer.active,
         )
         return result, batch
 

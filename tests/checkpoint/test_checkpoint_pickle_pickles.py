@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
 import io
 import os
@@ -9,6 +10,7 @@ import pickle
 import runpy
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -163,3 +165,43 @@ def test_a_stream_is_left_behind_its_first_pickle() -> None:
 def test_every_allowed_name_of_torch_is_one_that_torch_reads() -> None:
     known = set(torch._weights_only_unpickler._get_allowed_globals()) | {"torch._utils._rebuild_nested_tensor"}
     assert known >= TORCH_GLOBALS
+
+
+def _with_stranger(name: str) -> bytes:
+    """The pickle of a checkpoint with one object of that class beside its (empty) state dict."""
+    module, _, cls = name.rpartition(".")
+    stranger = f"c{module}\n{cls}\n)\x81".encode("latin-1")
+    return b"\x80\x02}(" + b"X\x0a\0\0\0state_dict}" + b"X\x04\0\0\0when" + stranger + b"u."
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "datetime.datetime",
+        "collections.deque",
+        "mmengine.logging.history_buffer.HistoryBuffer",
+        "omegaconf.dictconfig.DictConfig",
+    ],
+)
+def test_harmless_strangers_come_with_the_line_that_saves_the_weights_alone(name: str) -> None:
+    with pytest.raises(UnsafeInputError) as refused:
+        read_pickle(io.BytesIO(_with_stranger(name)))
+    assert refused.value.details["unsafe"] == [name]
+    assert "d['state_dict']" in str(refused.value.hint)
+
+
+@pytest.mark.parametrize("name", ["os.system", "omegaconf.os.system", "datetime.sys.exit", "__main__.Config"])
+def test_other_strangers_come_without_it(name: str) -> None:
+    with pytest.raises(UnsafeInputError) as refused:
+        read_pickle(io.BytesIO(_with_stranger(name)))
+    assert "torch.load" not in str(refused.value.hint)
+
+
+def test_the_line_saves_what_is_then_read(tmp_path: Path) -> None:
+    weights = {"fc.weight": torch.ones(3)}
+    torch.save({"model": weights, "when": datetime.datetime(2024, 5, 1)}, tmp_path / "FILE")
+    with pytest.raises(UnsafeInputError) as refused:
+        read_checkpoint(tmp_path / "FILE")
+    line = str(refused.value.hint).partition(": ")[2].replace("python -c", f"{sys.executable} -c", 1)
+    subprocess.run(line, shell=True, check=True, cwd=tmp_path)
+    assert torch.equal(read_checkpoint(tmp_path / "weights.pth").tensors["fc.weight"], weights["fc.weight"])

@@ -107,7 +107,7 @@ def test_a_refused_file_is_named_once(case: str, tmp_path: Path) -> None:
 def test_codes_are_words_joined_by_dashes() -> None:
     codes = {
         keyword.value.value
-        for path in Path(archives.__file__).parent.glob("*.py")
+        for path in Path(archives.__file__).parents[1].rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call)
         for keyword in node.keywords

@@ -6,16 +6,19 @@ import subprocess
 import sys
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from spgsurgeon.checkpoint.containers import torch_files
 from spgsurgeon.checkpoint.hashing import DTYPE_NAMES
 from spgsurgeon.checkpoint.pickle.allowlist import DTYPES, REBUILDERS, STORAGES
 from spgsurgeon.checkpoint.state_dict.specs import DTYPE_SIZES
 from spgsurgeon.checkpoint.tensors import load_tensors, read_checkpoint
+from spgsurgeon.checkpoint.values import content_hash_of
 from spgsurgeon.errors import DamagedFileError, UsageError
 
 CONTAINERS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
@@ -126,6 +129,55 @@ def test_a_file_that_shrank_after_it_was_outlined(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(DamagedFileError, match="shorter"):
         load_tensors(entries)
+
+
+@CONTAINERS
+def test_a_file_cut_short_after_it_was_opened_ends_nothing(zipped: bool, tmp_path: Path) -> None:
+    path = tmp_path / "model.pth"
+    torch.save({"a": torch.ones(2**20), "b": torch.ones(6, 2).T}, path, _use_new_zipfile_serialization=zipped)
+    program = """
+import os, sys
+from pathlib import Path
+from spgsurgeon.checkpoint.tensors import read_checkpoint
+tensors = read_checkpoint(Path(sys.argv[1])).tensors
+os.truncate(sys.argv[1], 100)
+print(int(sum(tensor.sum() for tensor in tensors.values())))
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"{2**20 + 12}\n"), done.stderr  # -7 is SIGBUS
+
+
+def test_nothing_of_a_checkpoint_is_mapped(tmp_path: Path) -> None:
+    path = tmp_path / "model.pth"
+    torch.save({"a": torch.rand(3000), "t": torch.rand(40, 50).T}, path, _use_new_zipfile_serialization=False)
+    program = """
+import mmap, sys
+from pathlib import Path
+import numpy as np
+def refused(*_, **__): raise AssertionError("a file of weights is mapped")
+mmap.mmap = np.memmap = refused
+from spgsurgeon.checkpoint import tensors, values
+found = tensors.read_checkpoint(Path(sys.argv[1]))
+values.content_hash_of(found.entries)
+"""
+    subprocess.run([sys.executable, "-c", program, str(path)], check=True)
+
+
+def test_values_of_a_file_that_shrank(tmp_path: Path) -> None:
+    path = tmp_path / "model.pth"
+    torch.save({"a": torch.rand(50, 100).T}, path)
+    entries = read_checkpoint(path).entries
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(DamagedFileError, match="shorter"):
+        content_hash_of(entries)
+
+
+@pytest.mark.parametrize("first_read", [64, 4096])
+def test_a_legacy_file_with_longer_pickles_than_usual(first_read: int, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(torch_files, "_FIRST_READ", first_read)
+    path = tmp_path / "model.pth"
+    torch.save({f"layer{n}": torch.full((3,), float(n)) for n in range(50)}, path, _use_new_zipfile_serialization=False)
+    assert read_checkpoint(path).tensors["layer49"].tolist() == [49.0] * 3
 
 
 @CONTAINERS

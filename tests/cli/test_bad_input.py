@@ -405,7 +405,7 @@ def test_an_unreadable_picture_is_named_and_the_run_goes_on_once_it_is_gone(work
     assert (outcome.code, outcome.out) == (1, "")
     assert_short(outcome.err)
     assert f"can't use {bad}" in outcome.err
-    assert "repair or remove it" in outcome.err
+    assert "repair it and run the command again" in outcome.err
     assert snapshot(data) == before
 
     bad.write_bytes(good)

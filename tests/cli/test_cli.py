@@ -30,7 +30,7 @@ from spgsurgeon.checkpoint.hashing import content_hash
 from spgsurgeon.checkpoint.ownership import RECORD
 from spgsurgeon.cli.app import app
 from spgsurgeon.cli.terminal.console import Verbosity, working
-from spgsurgeon.data.sources.images import open_source
+from spgsurgeon.data.sources.opening import open_source
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "torchvision", "timm", "numpy", "onnx", "onnxruntime", "sklearn", "matplotlib", "jinja2")

@@ -1,18 +1,20 @@
-"""SIGINT and SIGTERM to the real command line: it leaves soon, leaves nothing behind, and the run can go on."""
+"""SIGINT, SIGTERM and SIGHUP to the real command line: it leaves soon, leaves nothing behind, and the run can go on."""
 
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from command_line import succeed
-from signalled_commands import TINY_RUN, Command, faults
+from signalled_commands import ROOT, TINY_RUN, Command, faults
 
 pytestmark = [
     pytest.mark.slow,
@@ -42,7 +44,9 @@ def content_hash(run: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("number", "group"), [(signal.SIGINT, False), (signal.SIGTERM, True)], ids=["to the process", "to the group"]
+    ("number", "group"),
+    [(signal.SIGINT, False), (signal.SIGTERM, True), (signal.SIGHUP, False), (signal.SIGHUP, True)],
+    ids=["to the process", "to the group", "hung up", "hung up with the group"],
 )
 def test_a_signal_in_training(whole: Path, tmp_path: Path, number: int, group: bool) -> None:
     run = tmp_path / "run"
@@ -53,6 +57,43 @@ def test_a_signal_in_training(whole: Path, tmp_path: Path, number: int, group: b
     assert faults(ended, [number], handled=True) == []
     assert ended.code == 128 + number
     assert ended.document["error"]["kind"] == "interrupted"
+    assert content_hash(run) == content_hash(whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_workers_that_were_stopped_hold_up_nobody(number: int, whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = Command(run, *RUN)
+    at(command, lambda: (run / "last").exists() and int((run / "last").resolve().name[:8]) >= 3)
+    workers = command.children()
+    assert len(workers) >= 2
+    for worker in workers:
+        os.kill(worker, signal.SIGSTOP)
+    command.tell(number)
+    ended = command.end()
+    assert faults(ended, [number], handled=True) == []
+    assert (ended.code, ended.orphans) == (128 + number, [])
+    assert ended.seconds < 30, "and not the minute or more until torch gives up on each of them"
+    assert content_hash(run) == content_hash(whole)
+
+
+def test_a_terminal_that_hangs_up_leaves_a_run_that_goes_on(whole: Path, tmp_path: Path) -> None:
+    """Its process can't say anything any more: what it writes to the terminal fails."""
+    run = tmp_path / "run"
+    child, terminal = pty.fork()
+    if child == 0:
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TERM": "xterm"}
+        arguments = [argument for argument in RUN if argument != "--json"]
+        os.execve(sys.executable, [sys.executable, "-m", "spgsurgeon", *arguments, "-o", str(run)], environment)
+    os.set_blocking(terminal, False)
+    while not (run / "last").exists() or int((run / "last").resolve().name[:8]) < 3:
+        with suppress(BlockingIOError):
+            os.read(terminal, 10_000)  # or its buffer would be full
+        time.sleep(0.02)
+    os.close(terminal)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status == 128 + signal.SIGHUP
+    assert not (run / ".lock").exists()
     assert content_hash(run) == content_hash(whole)
 
 
@@ -69,7 +110,7 @@ def test_two_signals_leave_a_run_that_goes_on(whole: Path, tmp_path: Path) -> No
     assert content_hash(run) == content_hash(whole)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_stripping_leaves_no_output(whole: Path, tmp_path: Path, number: int) -> None:
     output = tmp_path / "out"
     command = Command(output, "strip", str(whole), "--export", "safetensors", "--export", "onnx", "--json")
@@ -116,7 +157,7 @@ except BaseException:
     assert (done.returncode, done.stdout, done.stderr) == (*expected, "")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_in_a_finalizer_is_not_lost(number: signal.Signals) -> None:
     """Python drops what is raised there; the command would go on as if nothing had come."""
     code = f"""

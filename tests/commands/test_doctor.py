@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import tomllib
 import warnings
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from command_line import Outcome, spgsurgeon, succeed
+from packaging.requirements import Requirement
 
 from spgsurgeon.commands.doctor import doctor
 from spgsurgeon.runtime import accelerators, installation, resources
@@ -107,8 +109,10 @@ def test_a_package_that_fails_in_its_own_way_is_named(monkeypatch: pytest.Monkey
 def test_people_read_what_to_do_and_a_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resources, "_ENOUGH_FREE_DISK", 2**80)
     outcome = succeed("doctor")
+    warned = [check["message"] for check in doctor()["checks"] if check["status"] == "warning"]
+    assert len(warned) >= 2  # both caches, and whatever else this machine deserves
     assert "or set HF_HOME to a folder on another disk" in outcome.out
-    assert outcome.out.splitlines()[-1] == "2 warnings"
+    assert outcome.out.splitlines()[-1] == f"{len(warned)} warnings"
 
 
 # Versions
@@ -173,11 +177,21 @@ def test_what_a_package_requires_and_does_not_find_is_a_warning(metadata: dict[s
     ]
 
 
-def test_the_known_bad_table_is_looked_up(metadata: dict[str, tuple[str, list[str]]]) -> None:
-    metadata["onnxruntime"] = metadata["onnxruntime-gpu"] = ("1.23", [])
-    ((status, message),) = statuses(installation.combination_checks())
-    assert status == "warning"
-    assert "onnxruntime and onnxruntime-gpu are the same module" in message
+def test_two_distributions_of_one_module_are_a_warning(
+    metadata: dict[str, tuple[str, list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owners = {"timm": ["timm", "timm-nightly", "timm"], "torch": ["torch", "torch"], "other": ["a", "b"]}
+    monkeypatch.setattr(installation, "packages_distributions", lambda: owners)
+    (check,) = installation.combination_checks()
+    assert check.status == "warning"
+    assert "timm and timm-nightly are the same module" in check.message
+    assert "pip uninstall timm timm-nightly" in str(check.hint)
+
+
+def test_every_package_that_we_require_is_looked_at() -> None:
+    project = tomllib.loads(Path(__file__).parents[2].joinpath("pyproject.toml").read_text())["project"]
+    required = {Requirement(text).name.lower() for text in project["dependencies"]}
+    assert required - {"lazy_loader"} <= {name.lower() for name in installation._PACKAGES}
 
 
 # Accelerators

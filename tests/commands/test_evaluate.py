@@ -128,3 +128,20 @@ def test_refusals(
 def test_help_names_both_tasks() -> None:
     shown = succeed("eval", "--help").out
     assert all(word in shown for word in ("mean IoU", "Top-1", "--ignore"))
+
+
+def test_the_size_that_weights_are_tested_at_is_taken_when_asked(tmp_path: Path) -> None:
+    import timm
+    from timm.models._hub import save_for_hf
+
+    overlay = {"input_size": (3, 32, 32), "test_input_size": (3, 48, 48), "test_crop_pct": 1.0}
+    save_for_hf(timm.create_model("test_resnet", num_classes=10, pretrained_cfg_overlay=overlay), str(tmp_path / "hub"))
+    command = ("eval", tmp_path / "hub", "--data", "digits", "--device", "cpu", "--workers", 0)
+    usual, tested = (succeed(*command, *more, "--json").document for more in ((), ("--test-size",)))
+    assert (usual["image_size"], tested["image_size"]) == ([32, 32], [48, 48])
+    assert [note for note in usual["notes"] if "--test-size" in note]
+    assert not [note for note in tested["notes"] if "--test-size" in note]
+    assert spgsurgeon(*command, "--test-size", "--image-size", 64).code == 2
+    torch.save(timm.create_model("test_resnet", num_classes=10).state_dict(), tmp_path / "plain.pth")
+    plain = ("eval", tmp_path / "plain.pth", "--arch", TINY_CLASSIFIER, *command[2:], "--test-size")
+    assert spgsurgeon(*plain).code == 2

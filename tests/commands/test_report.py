@@ -19,7 +19,7 @@ from command_line import DIGITS, TINY, make_image_folder, snapshot, spgsurgeon, 
 from PIL import Image
 
 from spgsurgeon.data.sources import images as image_sources
-from spgsurgeon.data.sources.images import open_source
+from spgsurgeon.data.sources.opening import open_source
 from spgsurgeon.reporting import gallery, thumbnails
 
 COLD = ("training.epochs=2", "cold_start.epochs=2")

@@ -13,10 +13,10 @@ from command_line import TINY, make_image_folder, make_mask_folder, succeed
 
 from spgsurgeon.commands.graft import graft_folder
 from spgsurgeon.comparing.base import seen_by, write_base
-from spgsurgeon.data.opening import open_data, open_training
 from spgsurgeon.loading.opening import open_model
 from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.recipe.data_section import DataSection
+from spgsurgeon.training.data import open_data, open_training
 from spgsurgeon.training.run import train
 
 SMALL = ("training.epochs=1", "training.batch_size=20", "training.device=cpu", "data.workers=0", "data.image_size=16")

@@ -28,7 +28,7 @@ from spgsurgeon.data.cache.caching import Cache
 from spgsurgeon.data.cache.decoded_images import DecodedPictures, decode, estimate
 from spgsurgeon.data.loading.loader import EvaluationBatches, TrainingBatches
 from spgsurgeon.data.loading.samples import Batch
-from spgsurgeon.data.sources.images import open_source
+from spgsurgeon.data.sources.opening import open_source
 from spgsurgeon.data.sources.source import ImageSource
 from spgsurgeon.data.transforms.augmentation import (
     Augmentation,

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from spgsurgeon.data.loading.feed import Feed, start_worker
 from spgsurgeon.data.loading.loader import EvaluationBatches, TrainingBatches
 from spgsurgeon.data.loading.samples import Batch
-from spgsurgeon.data.sources.images import open_source
+from spgsurgeon.data.sources.opening import open_source
 from spgsurgeon.data.sources.source import ImageSource
 from spgsurgeon.data.transforms.augmentation import Augmentation, evaluation_transform, training_transform
 from spgsurgeon.errors import DataError, SurgeonError, UsageError

@@ -15,8 +15,7 @@ from spgsurgeon.data.cache.caching import Cache
 from spgsurgeon.data.loading.loader import EvaluationBatches, TrainingBatches
 from spgsurgeon.data.loading.seen import check_drawn, said_of_masks, said_of_traits
 from spgsurgeon.data.sources.image_decoding import Decoding, Traits
-from spgsurgeon.data.sources.images import open_source
-from spgsurgeon.data.sources.masks import open_mask_source
+from spgsurgeon.data.sources.opening import open_source
 from spgsurgeon.data.subsets import Subset, hold_out
 from spgsurgeon.data.transforms.augmentation import Augmentation, evaluation_transform, training_transform
 from spgsurgeon.data.transforms.joint import joint_evaluation_transform, joint_training_transform
@@ -105,7 +104,7 @@ def masks_of(root: Path, *masks: Any, **options: Any) -> Any:
         ids = np.asarray(mask, dtype=np.uint8)
         Image.fromarray(np.stack([ids] * 3, axis=-1)).save(root / "val" / "images" / f"{number}.png")
         Image.fromarray(ids).save(root / "val" / "masks" / f"{number}.png")
-    return open_mask_source("masks", root, "val", **options)
+    return open_source("masks", root, "val", **options)
 
 
 BINARY = np.zeros((8, 8), np.uint8)

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 from timm.data import ImageDataset
 
-from spgsurgeon.data.sources.images import DIGIT_SPLITS, _TorchvisionSource, open_source
+from spgsurgeon.data.sources.images import DIGIT_SPLITS, _TorchvisionSource
+from spgsurgeon.data.sources.opening import open_source
 from spgsurgeon.data.sources.source import ImageSource, check_same_classes
 from spgsurgeon.errors import DataError, UsageError
 from spgsurgeon.runtime.seeds import derive_seed
@@ -135,11 +136,11 @@ def test_training_and_evaluation_must_agree_on_classes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("wds/imagenet", "shards are found by their folder"),
+        ("wds/imagenet", "wds data is found by its folder"),
         ("tfds/mnist", "stream"),
         ("hfids/mnist", "stream"),
-        ("imagenet", "neither a folder that is there nor a data source"),
-        ("torch", "neither a folder that is there nor a data source"),
+        ("imagenet", "is not a data source"),
+        ("torch", "is not a data source"),
         ("torch/no_such_set", "no_such_set"),
         ("torch/cifar10", "not found"),
     ],

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from spgsurgeon.data.loading.loader import EvaluationBatches
-from spgsurgeon.data.sources.masks import MaskSource, holds_masks, open_mask_source
+from spgsurgeon.data.sources.masks import MaskSource, holds_masks
+from spgsurgeon.data.sources.opening import open_source
 from spgsurgeon.data.sources.source import check_same_classes
 from spgsurgeon.data.transforms.joint import joint_evaluation_transform
 from spgsurgeon.data.transforms.masks import IGNORED, read_mask
@@ -40,7 +41,7 @@ def folder_of(root: Path, split: str = "train", **ids: Any) -> Path:
 
 def refusal(source: str, path: Path | None, split: str = "train", **options: Any) -> tuple[str, str]:
     with pytest.raises(UsageError) as caught:
-        open_mask_source(source, path, split, **options)
+        open_source(source, path, split, **options)
     assert caught.value.exit_code == 2
     return caught.value.message, str(caught.value.hint)
 
@@ -66,7 +67,7 @@ def test_a_folder(tmp_path: Path, layout: str, ending: str) -> None:
     (folders[0] / ".DS_Store").write_bytes(b"")
     (folders[0] / "notes.txt").write_text("these are pictures")
     assert holds_masks(tmp_path, "train")
-    source = open_mask_source("masks", tmp_path, "train", classes=3)
+    source = open_source("masks", tmp_path, "train", classes=3)
     assert (len(source), source.classes) == (2, ("0", "1", "2"))
     image, mask = source.read(1)
     assert (image.mode, image.size) == ("RGB", (3, 2))
@@ -107,36 +108,34 @@ def test_masks_of_every_depth(tmp_path: Path, kind: str) -> None:
     image.save(tmp_path / "masks" / "a.png")
     with Image.open(tmp_path / "masks" / "a.png") as saved:
         assert saved.mode == kind
-    assert open_mask_source("masks", tmp_path, "", classes=3).read(0)[1].tolist() == EXPECTED
+    assert open_source("masks", tmp_path, "", classes=3).read(0)[1].tolist() == EXPECTED
 
 
 def test_more_than_256_classes(tmp_path: Path) -> None:
-    source = open_mask_source(
-        "masks", folder_of(tmp_path, a=np.array([[256, 300]], dtype=np.uint16)), "train", classes=301
-    )
+    source = open_source("masks", folder_of(tmp_path, a=np.array([[256, 300]], dtype=np.uint16)), "train", classes=301)
     assert source.read(0)[1].tolist() == [[256, 300]]
 
 
 def test_255_is_a_class_where_there_are_more(tmp_path: Path) -> None:
     folder_of(tmp_path, a=np.array([[255, 256]], dtype=np.uint16))
-    assert open_mask_source("masks", tmp_path, "train", classes=300).read(0)[1].tolist() == [[255, 256]]
+    assert open_source("masks", tmp_path, "train", classes=300).read(0)[1].tolist() == [[255, 256]]
 
 
 def test_ids_to_ignore(tmp_path: Path) -> None:
-    source = open_mask_source("masks", folder_of(tmp_path), "train", classes=2, ignore=[2])
+    source = open_source("masks", folder_of(tmp_path), "train", classes=2, ignore=[2])
     assert source.read(0)[1].tolist() == [[0, 1, IGNORED], [IGNORED, IGNORED, 1]]
 
 
 def test_class_names(tmp_path: Path) -> None:
     folder_of(tmp_path)
-    named = open_mask_source("masks", tmp_path, "train", classes=("sky", "road", "tree"))
+    named = open_source("masks", tmp_path, "train", classes=("sky", "road", "tree"))
     assert named.classes == ("sky", "road", "tree")
     assert "classes.txt" in refusal("masks", tmp_path)[1]
     (tmp_path / "classes.txt").write_text("sky\nroad\n tree \n\n")
-    assert open_mask_source("masks", tmp_path, "train").classes == named.classes
-    check_same_classes(named, open_mask_source("masks", tmp_path, "train"))
+    assert open_source("masks", tmp_path, "train").classes == named.classes
+    check_same_classes(named, open_source("masks", tmp_path, "train"))
     with pytest.raises(UsageError, match="only in training: 'tree'"):
-        check_same_classes(named, open_mask_source("masks", tmp_path, "train", classes=("sky", "road")))
+        check_same_classes(named, open_source("masks", tmp_path, "train", classes=("sky", "road")))
 
 
 @pytest.mark.parametrize(
@@ -181,7 +180,7 @@ def test_two_pictures_of_one_name(tmp_path: Path) -> None:
 
 
 def test_a_class_that_there_is_not(tmp_path: Path) -> None:
-    message = unusable(open_mask_source("masks", folder_of(tmp_path), "train", classes=2))
+    message = unusable(open_source("masks", folder_of(tmp_path), "train", classes=2))
     assert (
         "masks/a.png has the class id 2, classes are 0 to 1 (repair it, say the class that the value stands for"
         in message
@@ -191,15 +190,13 @@ def test_a_class_that_there_is_not(tmp_path: Path) -> None:
 def test_a_mask_of_another_size(tmp_path: Path) -> None:
     folder_of(tmp_path)
     Image.new("RGB", (4, 2)).save(tmp_path / "train" / "images" / "a.png")
-    message = unusable(open_mask_source("masks", tmp_path, "train", classes=3))
+    message = unusable(open_source("masks", tmp_path, "train", classes=3))
     assert "it has 4 x 2 pixels, its mask" in message
     assert "masks/a.png 3 x 2 (repair or remove it" in message
 
 
 def test_a_mask_in_colour(tmp_path: Path) -> None:
-    message = unusable(
-        open_mask_source("masks", folder_of(tmp_path, a=np.zeros((2, 3, 3), np.uint8)), "train", classes=3)
-    )
+    message = unusable(open_source("masks", folder_of(tmp_path, a=np.zeros((2, 3, 3), np.uint8)), "train", classes=3))
     assert "masks/a.png is a picture in RGB (a mask has a class id for each pixel" in message
 
 
@@ -208,7 +205,7 @@ def test_a_damaged_file(tmp_path: Path, kind: str) -> None:
     noise = np.random.default_rng(0).integers(0, 3, (64, 64)).astype(np.uint8)
     path = folder_of(tmp_path, a=noise) / "train" / kind / "a.png"
     path.write_bytes(path.read_bytes()[:100])
-    assert "Traceback" not in unusable(open_mask_source("masks", tmp_path, "train", classes=3))
+    assert "Traceback" not in unusable(open_source("masks", tmp_path, "train", classes=3))
 
 
 # VOC
@@ -225,7 +222,7 @@ def voc(root: Path) -> Path:
 
 
 def test_voc(tmp_path: Path) -> None:
-    source = open_mask_source("voc", voc(tmp_path), "val")
+    source = open_source("voc", voc(tmp_path), "val")
     assert (len(source), len(source.classes)) == (2, 21)
     assert (source.classes[0], source.classes[15], source.classes[20]) == ("background", "person", "tvmonitor")
     assert source.read(1)[1].tolist() == EXPECTED
@@ -287,7 +284,7 @@ def coco(root: Path, split: str = "train2017") -> Path:
 
 @needs_pycocotools
 def test_coco_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = open_mask_source("coco", coco(tmp_path), "train")
+    source = open_source("coco", coco(tmp_path), "train")
     assert capsys.readouterr().out == ""
     image, mask = source.read(0)
     assert (image.size, mask.shape, mask.dtype) == ((80, 60), (60, 80), torch.int64)
@@ -305,8 +302,8 @@ def test_coco_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_coco_training_pictures_have_a_thousand_pixels_of_the_classes(tmp_path: Path) -> None:
     coco(tmp_path)
     coco(tmp_path, "val2017")
-    assert len(open_mask_source("coco", tmp_path, "train")) == len(open_mask_source("coco", tmp_path, "train2017")) == 1
-    val = open_mask_source("coco", tmp_path, "val")
+    assert len(open_source("coco", tmp_path, "train")) == len(open_source("coco", tmp_path, "train2017")) == 1
+    val = open_source("coco", tmp_path, "val")
     assert len(val) == 3
     assert val.read(1)[1].unique().tolist() == [0]  # nothing of the classes
 
@@ -322,7 +319,7 @@ def test_coco_refusals(tmp_path: Path) -> None:
         (tmp_path / "annotations" / "instances_val2017.json").write_text(content)
         assert f"instances_val2017.json {words}" in refusal("coco", tmp_path, "val")[0]
     Image.new("RGB", (8, 6)).save(tmp_path / "train2017" / "1.jpg")
-    assert "it has 8 x 6 pixels, its annotations 80 x 60" in unusable(open_mask_source("coco", tmp_path, "train"))
+    assert "it has 8 x 6 pixels, its annotations 80 x 60" in unusable(open_source("coco", tmp_path, "train"))
 
 
 def spoil(root: Path, **changes: Any) -> MaskSource:
@@ -334,7 +331,7 @@ def spoil(root: Path, **changes: Any) -> MaskSource:
     for key in [key for key, value in changes.items() if value is None]:
         del record[key]
     path.write_text(json.dumps(document))
-    return open_mask_source("coco", root, "val")
+    return open_source("coco", root, "val")
 
 
 @needs_pycocotools
@@ -382,4 +379,5 @@ def test_coco_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_an_unknown_source(tmp_path: Path) -> None:
-    assert refusal("mask", tmp_path) == ("unknown source of pictures with masks 'mask'", "did you mean 'masks'?")
+    message, hint = refusal("mask", tmp_path)
+    assert (message, hint.partition(";")[0]) == ("'mask' is not a data source", "did you mean 'masks'?")

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from spgsurgeon.data.loading.loader import EvaluationBatches, TrainingBatches
 from spgsurgeon.data.loading.samples import Batch
 from spgsurgeon.data.sources import shards as shard_source
-from spgsurgeon.data.sources.images import open_source
+from spgsurgeon.data.sources.opening import open_source
 from spgsurgeon.data.sources.shards import PICTURES, open_shards, with_classes
 from spgsurgeon.data.sources.source import ImageSource, check_same_classes
 from spgsurgeon.data.transforms.augmentation import Augmentation, evaluation_transform, training_transform

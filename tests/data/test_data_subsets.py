@@ -16,7 +16,7 @@ from timm.data import ImageDataset
 from tiny_masks import NoiseMasks
 from tiny_shards import make_same_folder, make_shards
 
-from spgsurgeon.data.sources.images import open_source
+from spgsurgeon.data.sources.opening import open_source
 from spgsurgeon.data.sources.source import ImageSource
 from spgsurgeon.data.strata import stratified_order
 from spgsurgeon.data.subsets import hold_out, hold_out_masks, limit_classes

@@ -14,7 +14,7 @@ import pytest
 from command_line import TINY, make_image_folder, make_mask_folder, snapshot, spgsurgeon, succeed
 from PIL import Image
 
-from spgsurgeon.data.sources.images import open_source
+from spgsurgeon.data.sources.opening import open_source
 
 LRASPP = "torchvision/lraspp_mobilenet_v3_large"
 SMALL = (

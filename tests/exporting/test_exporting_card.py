@@ -1,15 +1,19 @@
 import re
+from dataclasses import replace
 
 import pytest
 import timm
 import torch
 import torchvision
 import yaml
+from huggingface_hub import ModelCard
+from huggingface_hub.utils import validate_repo_id
 from safetensors.torch import save_file
 from timm.models import save_for_hf
 from torch import nn
 
 from spgsurgeon.exporting.card import model_card
+from spgsurgeon.exporting.card_metadata import Evaluation
 from spgsurgeon.models.libraries.identity import Identity
 from spgsurgeon.models.libraries.registry import library
 from spgsurgeon.tasks.classification import CLASSIFICATION
@@ -145,3 +149,84 @@ def test_the_card_says_what_the_temporary_modules_were(replicas):
     card = model_card(**FACTS, replicas=replicas)
     assert ("temporary modules, gone" in card) is (replicas is not None)
     assert replicas is None or f"| temporary modules, gone | {replicas} |" in card
+
+
+DIGITS = Evaluation("digits", "digits", "val", None, {"top1": "accuracy"}, frozenset({"top1", "top5"}))
+ON_HUB = replace(DIGITS, source="hfds/owner/data", name="data", hub_id="owner/data")
+BOTH = {"original": {"top1": 60.0, "top5": 80.0}, "best": {"top1": 61.23456, "top5": 81.0}}
+
+
+def test_huggingface_hub_reads_the_metadata_back():
+    facts = {
+        "base_model": "timm/test_resnet.r160_in1k",
+        "license": "apache-2.0",
+        "pipeline_tag": "image-classification",
+    }
+    text = model_card(**FACTS, **facts, scores=BOTH, evaluation=ON_HUB)
+    data = ModelCard(text).data  # raises for a model-index that it can't read
+    assert {key: data[key] for key in facts} == facts
+    assert (data.library_name, data.datasets, data.metrics) == ("timm", ["owner/data"], ["accuracy"])
+    found = [(r.metric_type, r.metric_value, r.dataset_type, r.dataset_split) for r in data.eval_results]
+    assert found == [("accuracy", 61.235, "owner/data", "val"), ("top5", 81.0, "owner/data", "val")]
+    assert {result.task_type for result in data.eval_results} == {"image-classification"}
+    for name in (data.base_model, *data.datasets):
+        validate_repo_id(name)
+    assert str(ModelCard(text)) == text
+    assert model_card(**FACTS, **facts, scores=BOTH, evaluation=ON_HUB) == text
+
+
+def test_nothing_is_said_of_the_base_the_data_or_the_license_that_is_not_known():
+    card = model_card(**FACTS, base_model="not a/name/at all", license="unknown", scores=BOTH)
+    head = ModelCard(card).data.to_dict()
+    assert head.keys() == {"library_name", "tags"}
+    assert "| base on the Hub | not known |" in card
+    assert "license of the weights is that of the base checkpoint, which is not known here" in card
+    assert "Of which data and split they are was not recorded" in card
+
+
+def test_data_that_is_not_on_the_hub_is_named_beside_the_scores_and_not_as_a_data_set_of_the_hub():
+    card = model_card(**FACTS, scores=BOTH, evaluation=DIGITS)
+    head = ModelCard(card).data
+    assert head.datasets is None
+    assert {(result.dataset_name, result.dataset_split) for result in head.eval_results} == {("digits", "val")}
+    assert "They are of the data set digits, split val." in card
+
+
+@pytest.mark.parametrize(
+    ("license", "said"),
+    [("cc-by-nc-4.0", {"license": "cc-by-nc-4.0"}), ("own-one", {"license": "other", "license_name": "own-one"})],
+)
+def test_a_license_that_the_hub_has_no_name_for_is_another_one(license, said):
+    card = model_card(**FACTS, license=license)
+    assert {key: value for key, value in ModelCard(card).data.to_dict().items() if "license" in key} == said
+    assert f"that of the base checkpoint: {license}." in card
+
+
+def test_a_score_that_is_not_finite_is_not_in_the_model_index():
+    card = model_card(**FACTS, scores={**BOTH, "best": {"top1": float("nan"), "top5": 81.0}}, evaluation=DIGITS)
+    assert [result.metric_type for result in ModelCard(card).data.eval_results] == ["top5"]
+    assert "**No gain**: top1" in card
+
+
+def test_the_control_takes_the_place_of_the_words_that_there_was_none():
+    words = "don't tell how much plain retraining"
+    assert words in model_card(**FACTS, scores=BOTH)
+    card = model_card(**FACTS, scores=BOTH, control="over 3 seeds there is no difference.")
+    assert words not in card
+    assert "**Against plain retraining, the control:** over 3 seeds there is no difference.\n" in card
+
+
+def test_laws_are_said_in_words():
+    card = model_card(**FACTS, proof={"eval_outputs_equal": True})
+    assert "| in evaluation it gives the grafted model's outputs, bit for bit | holds |" in card
+
+
+def test_what_comes_from_files_stays_text():
+    facts = FACTS | {"base_source": "a|b`<script>`", "base_notes": ["{{ 7 * 7 }} <b>x</b>\n# heading"]}
+    recipe = "model: x  # ```\n"
+    card = model_card(**facts, recipe=recipe, license="[x](y)<i>")
+    assert "<script>" not in card
+    assert "<b>" not in card
+    assert "<i>" not in ModelCard(card).text
+    assert "- {{ 7 * 7 }} (b)x(/b) # heading\n" in card
+    assert re.search(r"^````yaml\n(.*?)^````$", card, re.DOTALL | re.MULTILINE)[1] == recipe

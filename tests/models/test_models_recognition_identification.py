@@ -7,9 +7,8 @@ from dataclasses import replace
 import pytest
 
 from spgsurgeon.models.libraries.identity import Identity
-from spgsurgeon.models.libraries.registry import LIBRARIES
 from spgsurgeon.models.recognition import identification
-from spgsurgeon.models.recognition.catalogue import Catalogue, Record, catalogue, full_layout, installed_version, layout
+from spgsurgeon.models.recognition.catalogue import Catalogue, Record, catalogue, full_layout, layout
 from spgsurgeon.models.recognition.catalogue_file import table
 from spgsurgeon.models.recognition.cataloguing import build_on_meta, describe
 from spgsurgeon.models.recognition.identification import Identification, identify, newcomers
@@ -214,17 +213,19 @@ def test_very_many_tensors_are_not_looked_into(resnet):
     assert identify(resnet | {f"a.{i}.b": (1,) for i in range(10_000)}) == Identification((), ())
 
 
-def test_an_architecture_newer_than_the_catalogue_is_built_and_found(monkeypatch, resnet):
+def test_an_architecture_newer_than_the_catalogue_is_named_and_built_on_request(monkeypatch, resnet):
     older = _without_row(catalogue(), "test_resnet")
     older.versions = catalogue().versions | {"timm": "0"}
     monkeypatch.setattr(identification, "catalogue", lambda: older)
-    added = newcomers(older, library="timm")
-    assert [record.entry.name for record in added] == ["timm/test_resnet"]
     shapes = shapes_of("timm", "test_resnet", 7)
-    match = identify(shapes).matches[0]
+    found = identify(shapes)
+    assert (found.matches, found.newcomers) == ((), ("timm/test_resnet",))
+    assert identify(shapes, library="torchvision").newcomers == ()
+    asked = identify(shapes, architecture="test_resnet")
+    match = asked.matches[0]
     assert (match.entry.name, match.classes, match.clean) == ("timm/test_resnet", 7, True)
-    assert identify(shapes | {"extra": (1,)}).nearest[0].entry.name == "timm/test_resnet"
-    assert newcomers(older, library="torchvision") == []
+    assert identify(shapes | {"extra": (1,)}, architecture="test_resnet").nearest[0].entry.name == "timm/test_resnet"
+    assert newcomers(older, "test_resnet", library="torchvision") == []
 
 
 def _without_row(known: Catalogue, architecture: str) -> Catalogue:
@@ -251,9 +252,7 @@ def test_a_segmentation_model_is_not_taken_for_its_backbone():
     assert identify(own).nearest[0].entry.name == "torchvision/fcn_resnet50"
 
 
-def test_identifying_imports_no_library_but_to_build_what_a_newer_one_has():
-    if any(installed_version(name) != version for name, version in catalogue().versions.items() if name in LIBRARIES):
-        pytest.skip("what fits nothing is looked for in the installed libraries, which are not the catalogue's")
+def test_identifying_imports_no_library():
     code = (
         "import sys; from spgsurgeon.models.recognition.catalogue import catalogue, layout;"
         "from spgsurgeon.models.recognition.identification import identify;"

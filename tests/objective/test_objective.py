@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from slow_walker import slow_objective, walk
 from torch.nn.functional import cross_entropy
 
 from spgsurgeon.errors import UsageError
@@ -14,40 +15,17 @@ from spgsurgeon.objective.loss import FORMS, spg_loss
 WEIGHTS = (0.4, 0.2, 0.1)
 
 
-def walk(correct):
-    """Observed states and rewards of one episode: eq. 6 and eq. 8, T+1 steps."""
-    observed, rewards = 1, []
-    for is_correct in correct:
-        rewards.append(1 if observed > 0 else 0)
-        observed = observed * (observed + int(is_correct)) - 1
-        assert observed in (1, 0, -1)
-    return rewards
-
-
 def slow_loss(logits, labels, weights, form, smoothing=0.0, ignore_index=-100, soft=None):
     """`logits` [T+1, m, C], `labels` [m]; plain Python over units and steps, in float64."""
-    lambdas = [1.0, *weights]
-    counted = [i for i in range(labels.shape[0]) if labels[i] != ignore_index]
-    if not counted:
-        return 0.0
 
-    def ce(t, i):
+    def unit(i):
         target = labels[i : i + 1] if soft is None else soft[i : i + 1]
-        return cross_entropy(logits[t, i : i + 1].double(), target, label_smoothing=smoothing).item()
+        rows = [logits[t, i : i + 1].double() for t in range(len(weights) + 1)]
+        entropies = [cross_entropy(row, target, label_smoothing=smoothing).item() for row in rows]
+        return [(entropy, row.argmax() == labels[i]) for entropy, row in zip(entropies, rows, strict=True)]
 
-    walks = {i: walk([logits[t, i].argmax() == labels[i] for t in range(len(lambdas))]) for i in counted}
-    if form == "step":
-        total = 0.0
-        for t, weight in enumerate(lambdas):
-            valid = [i for i in counted if walks[i][t]]
-            total += weight * sum(ce(t, i) for i in valid) / len(valid) if valid else 0.0
-        return total
-    total = 0.0
-    for i, rewards in walks.items():
-        returns = sum(weight * reward for weight, reward in zip(lambdas, rewards, strict=True))
-        log_probability = sum(ce(t, i) for t, reward in enumerate(rewards) if reward)
-        total += returns * log_probability / (sum(rewards) if form == "episode-mean" else 1)
-    return total / len(counted)
+    counted = [i for i in range(labels.shape[0]) if labels[i] != ignore_index]
+    return slow_objective([unit(i) for i in counted], weights, form)
 
 
 def random_batch(seed, units=(37,), classes=5, weights=WEIGHTS):
@@ -89,7 +67,7 @@ def test_every_form_agrees_with_the_slow_walker(form, weights, smoothing):
 def test_soft_targets_go_by_their_arg_max(form):
     logits, labels = random_batch(1)
     soft = 0.7 * torch.nn.functional.one_hot(labels, 5).float() + 0.3 * torch.full((37, 5), 0.2)
-    fast = spg_loss(logits, soft, WEIGHTS, form, label_smoothing=0.1)
+    fast = spg_loss(logits, soft, WEIGHTS, form, label_smoothing=0.1, soft=True)
     slow = slow_loss(logits.unflatten(0, (4, -1)), labels, WEIGHTS, form, 0.1, soft=soft.double())
     assert fast.loss.item() == pytest.approx(slow, rel=1e-5)
 
@@ -111,9 +89,9 @@ def test_a_target_counts_for_every_output_of_a_model_that_has_several(form, soft
     (first, labels), (second, _) = random_batch(2), random_batch(12)
     labels[::7] = labels[::7] if soft else -100
     target = torch.nn.functional.one_hot(labels, 5).float() * 0.9 + 0.02 if soft else labels
-    stacked = spg_loss(torch.stack([first, second], dim=-1), target, WEIGHTS, form)
+    stacked = spg_loss(torch.stack([first, second], dim=-1), target, WEIGHTS, form, soft=soft)
     logits = torch.cat([first.unflatten(0, (4, -1)), second.unflatten(0, (4, -1))], dim=1).flatten(0, 1)
-    as_list = spg_loss(logits, target.repeat(2, *[1] * (target.dim() - 1)), WEIGHTS, form)
+    as_list = spg_loss(logits, target.repeat(2, *[1] * (target.dim() - 1)), WEIGHTS, form, soft=soft)
     assert stacked.loss.item() == pytest.approx(as_list.loss.item(), rel=1e-6)
     assert stacked.episode.valid_mask.shape == (4, 37, 2)
     assert torch.equal(stacked.episode.lengths.T.flatten(), as_list.episode.lengths)

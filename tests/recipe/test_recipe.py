@@ -196,7 +196,7 @@ def test_the_default_weights_are_counted_too(write):
         ("data: {source: folder, path: x, ignore: [3]}", "recipe.yaml:1: data.ignore: ignore is for pictures with mas"),
         (
             "data: {source: coco, path: x, classes: 3}",
-            "recipe.yaml:1: data.classes: classes is for source: masks and wds; coco",
+            "recipe.yaml:1: data.classes: classes is for source: wds and masks; coco",
         ),
         (
             "data: {source: masks, path: x, augment: {crop: pad}}",
@@ -222,8 +222,11 @@ def test_the_default_weights_are_counted_too(write):
         (MINIMAL + "trp: {blok: 2}", "recipe.yaml:2: trp.blok: unknown key"),
         (MINIMAL + "trp: {blocks: 2}", "recipe.yaml:2: trp.blocks: blocks is not a setting of dropout replicas"),
         (MINIMAL + "trp: {kind: depth, blocks: 0}", "recipe.yaml:2: trp.blocks: 0 is refused, it must be 1 or more"),
-        ("data: {source: wds/x}", "recipe.yaml:1: data.source: 'wds/x' names a data set; write source: wds"),
-        ("data: {source: tfds/x}", "recipe.yaml:1: data.source: 'tfds/x' is a stream, which could not be resumed"),
+        (
+            "data: {source: wds/x}",
+            "recipe.yaml:1: data.source: 'wds/x' names a data set, and wds data is found by its folder",
+        ),
+        ("data: {source: tfds/x}", "recipe.yaml:1: data.source: 'tfds/x' is a stream: it can't be read at random"),
         ("data: {source: wds}", "recipe.yaml:1: data.path: source: wds needs the path of the folder that holds"),
         ("data: {source: mnist}", "recipe.yaml:1: data.source: 'mnist' is not a data source"),
         ("data: {source: torch/}", "recipe.yaml:1: data.source: 'torch/' is not a data source"),

@@ -14,7 +14,7 @@ from command_line import TINY, Outcome, make_image_folder, make_mask_folder, sna
 from PIL import Image
 
 from spgsurgeon.checkpoint.sealing import sealed
-from spgsurgeon.data.sources.images import open_source
+from spgsurgeon.data.sources.opening import open_source
 from spgsurgeon.data.subsets import hold_out, limit_classes
 from spgsurgeon.errors import DataError
 from spgsurgeon.runs import data_records
@@ -317,13 +317,13 @@ def test_a_picture_that_could_not_be_read_may_be_repaired_but_not_removed(place:
 
 
 def test_masks_and_their_classes_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from spgsurgeon.data.sources.masks import open_mask_source
+    from spgsurgeon.data.sources.opening import open_source
 
     make_mask_folder(tmp_path, each=2, side=16)
-    before = record_of(open_mask_source("masks", tmp_path, "train", classes=3), tmp_path)
+    before = record_of(open_source("masks", tmp_path, "train", classes=3), tmp_path)
     assert compare(before.summary, before.files, before).differences == []
     (tmp_path / "train" / "masks" / "1.png").write_bytes(b"other")
-    now = record_of(open_mask_source("masks", tmp_path, "train", classes=["0", "2", "1"]), tmp_path)
+    now = record_of(open_source("masks", tmp_path, "train", classes=["0", "2", "1"]), tmp_path)
     assert compare(before.summary, before.files, now).differences == [
         "its classes are in another order",
         "replaced: train/masks/1.png",

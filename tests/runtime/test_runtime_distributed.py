@@ -31,6 +31,7 @@ from tiny_runs import (
     weights_hash,
 )
 
+from spgsurgeon.checkpoint.ownership import RECORD
 from spgsurgeon.data.loading.loader import EvaluationBatches
 from spgsurgeon.data.transforms.augmentation import evaluation_transform
 from spgsurgeon.errors import SurgeonError, UsageError
@@ -246,7 +247,7 @@ def shortened(number: str) -> float:
 def test_only_the_first_process_writes(found: dict[str, Any]) -> None:
     leader, other = found["ranks"]
     assert "last" in leader["files"]
-    assert other["files"] == ["recipe.yaml"]  # made by the test itself
+    assert other["files"] == [RECORD, "recipe.yaml"]  # made by the test itself
 
 
 def test_a_process_that_has_ended_ends_the_others(found: dict[str, Any]) -> None:

@@ -91,7 +91,6 @@ SIGNS = Task(
     predicts="a sign for each number",
     samples="rows of numbers",
     source="rows",
-    such_as="rows",
     metrics=(Metric("perplexity", "perplexity", higher_is_better=False, percent=False), LOSS),
     training_transform=lambda preprocessing, augmentation: inputs_of,
     evaluation_transform=lambda preprocessing: inputs_of,

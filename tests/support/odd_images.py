@@ -21,8 +21,7 @@ from tiny_shards import sample, write_tar
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from spgsurgeon.data.sources.image_decoding import Decoding
-from spgsurgeon.data.sources.images import open_source
-from spgsurgeon.data.sources.masks import open_mask_source
+from spgsurgeon.data.sources.opening import open_source
 from spgsurgeon.data.sources.source import Source
 
 WIDTH, HEIGHT = 12, 10
@@ -169,7 +168,7 @@ def _masks(root: Path, content: bytes, ending: str, decoding: Decoding) -> Sourc
         (root / "val" / kind).mkdir(parents=True)
     (root / "val" / "images" / f"0.{ending}").write_bytes(content)
     _blank_mask(content).save(root / "val" / "masks" / "0.png")
-    return open_mask_source("masks", root, "val", classes=2, decoding=decoding)
+    return open_source("masks", root, "val", classes=2, decoding=decoding)
 
 
 def _blank_mask(content: bytes) -> Image.Image:
@@ -185,7 +184,7 @@ def _voc(root: Path, content: bytes, ending: str, decoding: Decoding) -> Source[
     (base / "ImageSets" / "Segmentation" / "val.txt").write_text("0\n")
     (base / "JPEGImages" / "0.jpg").write_bytes(content)
     _blank_mask(content).save(base / "SegmentationClass" / "0.png")
-    return open_mask_source("voc", root, "val", decoding=decoding)
+    return open_source("voc", root, "val", decoding=decoding)
 
 
 def _coco(root: Path, content: bytes, ending: str, decoding: Decoding) -> Source[Any]:
@@ -199,7 +198,7 @@ def _coco(root: Path, content: bytes, ending: str, decoding: Decoding) -> Source
     (root / "val2017" / f"0.{ending}").write_bytes(content)
     (root / "annotations").mkdir()
     (root / "annotations" / "instances_val2017.json").write_text(json.dumps(document))
-    return open_mask_source("coco", root, "val", decoding=decoding)
+    return open_source("coco", root, "val", decoding=decoding)
 
 
 _NO_COCO = pytest.mark.skipif(importlib.util.find_spec("pycocotools") is None, reason="needs pycocotools")

@@ -23,7 +23,7 @@ TINY_RUN = (
     *("data.workers=2", "cold_start.epochs=1", "training.checkpoints.steps=3", "training.device=cpu"),
 )
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "spgsurgeon")
-UNHANDLED = frozenset({-signal.SIGTERM, -signal.SIGINT})
+UNHANDLED = frozenset({-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP})
 """What a signal outside the training loop may also end with: before the command line has its handlers, after its last
 line, or where it is a second one, which leaves temporary files behind.
 """
@@ -83,6 +83,11 @@ class Command:
                 os.killpg(self._process.pid, number)
             else:
                 self._process.send_signal(number)
+
+    def children(self) -> list[int]:
+        """Return the processes that it started itself and that live."""
+        path = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        return [int(child) for child in path.read_text().split()]
 
     def end(self) -> Ended:
         """Wait for its end, and kill what outlives it."""

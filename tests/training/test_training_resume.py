@@ -84,7 +84,7 @@ def test_the_seed_matters(uninterrupted: Finished) -> None:
 
 @pytest.mark.parametrize("step", PLACES.values(), ids=PLACES)
 def test_stopped_by_a_signal(uninterrupted: Finished, tmp_path: Path, step: int) -> None:
-    path, number = tmp_path / "run", signal.SIGINT if step % 2 else signal.SIGTERM
+    path, number = tmp_path / "run", (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)[step % 3]
     with pytest.raises(InterruptedRunError, match=f"after step {step}$") as caught:
         train(tiny_retraining(EVERYTHING, path=path, progress=signal_at(step, number)))
     assert caught.value.exit_code == 128 + number

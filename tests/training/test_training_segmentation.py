@@ -29,6 +29,7 @@ from tiny_runs import (
 )
 from torch import Tensor
 
+from spgsurgeon.data.loading.samples import Batch
 from spgsurgeon.data.transforms.masks import IGNORED
 from spgsurgeon.errors import UsageError
 from spgsurgeon.recipe.schema import ObjectiveSection
@@ -47,6 +48,15 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[d
 def test_workers_do_not_matter(uninterrupted: Any, tmp_path: Path) -> None:
     retraining = train(tiny_segmentation(EVERYTHING_OF_MASKS, path=tmp_path / "run", workers=2))
     assert (weights_hash(retraining), metrics_of(tmp_path / "run")) == uninterrupted
+
+
+def test_maps_may_have_as_many_rows_and_columns_as_there_are_classes() -> None:
+    """Which dimension holds the classes is known, though the shapes alone don't tell."""
+    retraining = tiny_segmentation()
+    retraining.grafted.train()
+    masks = torch.randint(CLASSES, (2, CLASSES, CLASSES))
+    result, _ = retraining._stepper.forward(Batch(torch.rand(2, 3, CLASSES, CLASSES), masks, torch.arange(2)))
+    assert result.episode.lengths.shape == (*masks.shape, 2)
 
 
 @pytest.mark.parametrize("step", [2, 6, 8, 9])

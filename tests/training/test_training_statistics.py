@@ -183,7 +183,8 @@ def test_soft_targets_and_further_outputs() -> None:
     found = []
     for target, given in ((soft, logits), (hard, logits), (hard, logits[..., 0])):
         statistics = EpisodeStatistics(2, 3, ONE_PROCESS)
-        statistics.add(spg_loss(given, target, weights=(0.4,)), Batch({}, target, samples), torch.tensor(False))
+        result = spg_loss(given, target, weights=(0.4,), soft=target is soft)
+        statistics.add(result, Batch({}, target, samples), torch.tensor(False))
         found.append(statistics)
     of_soft, of_two, of_one = (statistics.totals() for statistics in found)
     assert of_soft["by_class"] == of_two["by_class"]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-import mmap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from spgsurgeon.checkpoint.containers.archives import read_archive
 from spgsurgeon.checkpoint.pickle.allowlist import QUANTISED_STORAGES, STORAGES
@@ -20,6 +19,7 @@ from spgsurgeon.checkpoint.state_dict.specs import DTYPE_SIZES
 # the object and the keys of its storages, and these one after another: a count in eight bytes, and the values.
 _PREAMBLE = 3
 _VERSION = 1001
+_FIRST_READ = 4 * 2**20  # bytes
 
 Extents = dict[str, tuple[int, int]]  # by a storage's key: where in the file its values begin, how many bytes they are
 
@@ -72,19 +72,36 @@ def read_torch_zip(file: BinaryIO) -> TorchFile:
 def read_torch_legacy(file: BinaryIO) -> TorchFile:
     """Return the object in a stream of pickles as torch.save wrote before 1.6; none of its values is read."""
     size = file.seek(0, io.SEEK_END)
-    with mmap.mmap(file.fileno(), min(size, PICKLE_LIMIT), access=mmap.ACCESS_READ) as mapped:
-        stream = cast(IO[bytes], mapped)
-        _, version, facts = (read_pickle(stream)[0] for _ in range(_PREAMBLE))
-        if version != _VERSION:
-            raise MalformedError("its protocol version is unknown")
-        if isinstance(facts, dict) and facts.get("little_endian") is False:
-            raise _big_endian()
-        tree, persistent = read_pickle(stream)
-        keys = read_pickle(stream)[0]
-        start = mapped.tell()
+    tree, persistent, keys, start = _read_pickles(file, size)
     references = {node: _reference(node) for node in persistent}
     extents = _walk(file, start, size, keys, references.values())
     return TorchFile(Path(file.name), tree, _storages(references, extents))
+
+
+def _read_pickles(file: BinaryIO, size: int) -> tuple[Any, list[Persistent], Any, int]:
+    """Return the object, its persistent ids, the keys of its storages, and the byte where these begin.
+
+    Where the pickles end is known once they are read; nearly all are done after a few megabytes, so these are tried
+    first. Not memory-mapped: a mapped file that is cut short ends the process with SIGBUS.
+    """
+    for limit in (_FIRST_READ, PICKLE_LIMIT):
+        file.seek(0)
+        try:
+            return _pickles_in(io.BytesIO(file.read(min(size, limit))))
+        except MalformedError:
+            if size <= limit or limit == PICKLE_LIMIT:
+                raise
+    raise AssertionError("the last limit returns or raises")
+
+
+def _pickles_in(stream: io.BytesIO) -> tuple[Any, list[Persistent], Any, int]:
+    _, version, facts = (read_pickle(stream)[0] for _ in range(_PREAMBLE))
+    if version != _VERSION:
+        raise MalformedError("its protocol version is unknown")
+    if isinstance(facts, dict) and facts.get("little_endian") is False:
+        raise _big_endian()
+    tree, persistent = read_pickle(stream)
+    return tree, persistent, read_pickle(stream)[0], stream.tell()
 
 
 def _reference(node: Persistent) -> _Reference:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from typing import IO, Any
 
@@ -14,6 +15,14 @@ from spgsurgeon.checkpoint.refusals import MalformedError, UnsafeError
 PICKLE_LIMIT = 100_000_000  # bytes
 
 _SHOWN = 5
+
+# Classes of plain data that training scripts leave beside the weights. They are not read either, as nothing needs them,
+# but they are no sign of an attack, so whoever trusts the file may unpickle it once.
+_HARMLESS = re.compile(
+    r"datetime\.(datetime|date|time|timedelta|timezone)|collections\.deque|decimal\.Decimal|uuid\.UUID"
+    r"|typing\.Any|mm(engine|cv)(\.\w+)*\.HistoryBuffer|omegaconf\.\w+\.\w*(Config|Node|Metadata)"
+)
+_SECTIONS = ("state_dict", "model", "model_state_dict")
 
 
 def read_pickle(stream: IO[bytes]) -> tuple[Any, list[Persistent]]:
@@ -33,7 +42,7 @@ def read_pickle(stream: IO[bytes]) -> tuple[Any, list[Persistent]]:
     # A gadget runs as soon as it is reached, so what a broken pickle asks for comes before its being broken.
     unsafe = [name for name in machine.globals if name not in ALLOWED_GLOBALS]
     if unsafe:
-        raise _unsafe(unsafe)
+        raise _unsafe(unsafe, tree)
     if isinstance(fault, UnsafeError):
         raise fault
     if fault is not None:
@@ -42,11 +51,24 @@ def read_pickle(stream: IO[bytes]) -> tuple[Any, list[Persistent]]:
     return tree, machine.persistent
 
 
-def _unsafe(unsafe: list[str]) -> UnsafeError:
+def _unsafe(unsafe: list[str], tree: Any) -> UnsafeError:
     more = f" and {len(unsafe) - _SHOWN} more" if len(unsafe) > _SHOWN else ""
     return UnsafeError(
         f"it asks for {', '.join(unsafe[:_SHOWN])}{more}, which reading weights never needs",
-        hint="nothing in it was run; who made the file can save model.state_dict() alone, best as .safetensors",
+        hint=_saving_anew(tree)
+        if all(_HARMLESS.fullmatch(name) for name in unsafe)
+        else "nothing in it was run; who made the file can save model.state_dict() alone, best as .safetensors",
         code="unsafe-pickle",
         unsafe=unsafe,
+    )
+
+
+def _saving_anew(tree: Any) -> str:
+    """Return the line that saves the weights alone, for someone who trusts the file: it is unpickled there."""
+    sections = [name for name in _SECTIONS if isinstance(tree, dict) and isinstance(tree.get(name), dict)]
+    weights = f"d['{sections[0]}']" if sections else "d"
+    return (
+        "nothing in it was run. If you trust whoever made it, this runs it and saves the weights alone: "
+        f"python -c \"import torch; d = torch.load('FILE', 'cpu', weights_only=False); "
+        f"torch.save({weights}, 'weights.pth')\""
     )

@@ -31,8 +31,9 @@ def choose_weights(document: Document, weights: str | None) -> Choice:
     """Return which of a document's weights `weights` means; None asks for the EMA where there is one.
 
     It is "ema", "raw", the name of a top-level section, of an attribute that keys of the weights begin with, or
-    SECTION.ATTRIBUTE. Raises UnreadableError where the file has no such section, where it has several and the choice
-    was left open, and for one process's share of DeepSpeed's optimizer.
+    SECTION.ATTRIBUTE; a state dict deeper in the file goes by its path, SECTION.SECTION. Raises UnreadableError where
+    the file has no such section, where it has several and the choice was left open, and for one process's share of
+    DeepSpeed's optimizer.
     """
     _refuse_zero(document.values)
     places = _places(document)
@@ -43,6 +44,8 @@ def choose_weights(document: Document, weights: str | None) -> Choice:
     section, _, attribute = chosen.partition(".")
     if section in places and attribute:
         return Choice(chosen, places[section], attribute)
+    if (place := _deeper(document, chosen)) is not None:
+        return Choice(chosen, place)
     if chosen not in ("ema", "raw") and default in places:
         return Choice(chosen, places[default], chosen)
     raise _not_there(weights, places, _candidates(document))
@@ -80,6 +83,14 @@ def _places(document: Document) -> dict[str, tuple[str, ...]]:
     }
 
 
+def _deeper(document: Document, path: str) -> tuple[str, ...] | None:
+    """Return the place of the state dict that a dotted path leads to; None if it leads to none."""
+    place, value = tuple(path.split(".")), document.values
+    for name in place:
+        value = value.get(name, {}) if isinstance(value, Mapping) else {}
+    return place if is_state_dict(document, value) else None
+
+
 def _candidates(document: Document) -> list[str]:
     """Return the sections that may be the weights, where the layout is unknown and no bare state dict."""
     if document.layout.raw != ():
@@ -95,11 +106,12 @@ def _candidates(document: Document) -> list[str]:
 def _sections(document: Document) -> list[str]:
     """Return the names of all top-level state dicts, each looked at once: a hostile file has one under many names."""
     distinct = {id(value): value for value in document.values.values()}
-    found = {place for place, value in distinct.items() if _is_state_dict(document, value)}
+    found = {place for place, value in distinct.items() if is_state_dict(document, value)}
     return [key for key, value in document.values.items() if id(value) in found and text(key)]
 
 
-def _is_state_dict(document: Document, value: object) -> bool:
+def is_state_dict(document: Document, value: object) -> bool:
+    """Return whether a value in a document is a dictionary of tensors, counters aside."""
     if not isinstance(value, Mapping):
         return False
     entries = {key: entry for key, entry in value.items() if key not in COUNTERS}

@@ -36,7 +36,9 @@ _TIMM_ARGUMENTS = {
     "std": "std",
     "interpolation": "interpolation",
     "crop_pct": "crop_pct",
+    "crop_mode": "crop_mode",
 }
+_IMAGENET: dict[str, Any] = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
 SpecOf = Callable[[str, object], TensorSpec | None]
 
@@ -68,8 +70,23 @@ def layout_of(document: Mapping[Any, Any]) -> Layout:
         model_args = {name: value for name, value in said.items() if value is not None}
         return Layout("timm", "timm", architecture, model_args, raw, ema)
     if raw == ("model",) and "model" in args and not any(mark in args for mark in _DEIT_MARKS):
-        return Layout("torchvision", "torchvision", architecture, {}, raw, ema)
+        return Layout("torchvision", "torchvision", architecture, _torchvision_evaluation(args), raw, ema)
     return Layout(architecture=architecture, raw=raw, ema=ema)
+
+
+def _torchvision_evaluation(args: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return how torchvision's references/classification/train.py evaluated, under timm's names.
+
+    The script takes ImageNet's mean and deviation for every model. Its earlier versions recorded no sizes.
+    """
+    crop, resize, interpolation = (args.get(key) for key in ("val_crop_size", "val_resize_size", "interpolation"))
+    if not (isinstance(crop, int) and isinstance(resize, int) and min(crop, resize) > 0):
+        return {}
+    share = crop / resize
+    while math.floor(crop / share) < resize:  # evaluation rounds down, as timm does
+        share = math.nextafter(share, 0)
+    said = {"interpolation": interpolation} if text(interpolation) else {}
+    return {"input_size": [3, crop, crop], "crop_pct": share, **_IMAGENET, **said}
 
 
 def _lightning(document: Mapping[Any, Any], raw: tuple[str, ...] | None) -> Layout:

@@ -6,13 +6,15 @@ rich is imported when something is drawn, so that `--json` and `--help` do witho
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import IO, TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 import typer
 
@@ -38,6 +40,7 @@ class Verbosity:
 
 verbosity = Verbosity()
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _UNLIMITED = 100_000  # characters
 
 
@@ -46,7 +49,42 @@ def console(*, stderr: bool) -> Console:
     """Return the console that draws on stderr, or on stdout."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+    file = cast(IO[str], _Stderr()) if stderr else None
+    return Console(stderr=stderr, file=file, highlight=False, soft_wrap=True)
+
+
+class _Stderr:
+    """What is sys.stderr at the time, and nothing once that can't be written to, as a terminal that hung up.
+
+    A run must not end because nobody can be told how it goes.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @property
+    def _stream(self) -> TextIO:
+        stream: TextIO = getattr(sys.stderr, "rich_proxied_file", sys.stderr)  # while a bar is drawn
+        return stream
+
+    def write(self, text: str) -> int:
+        """Write as far as it goes."""
+        with _if_it_can():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """See `write`."""
+        with _if_it_can():
+            self._stream.flush()
+
+
+@contextmanager
+def _if_it_can() -> Iterator[None]:
+    try:
+        yield
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # for all others who write there, Python at its end among them
 
 
 @contextmanager
@@ -62,7 +100,7 @@ def stdout_for_data_only() -> Iterator[None]:
 
 def speaks() -> bool:
     """Whether this process prints results and notes: under torchrun only the first one does."""
-    return os.environ.get("RANK", "0") == "0"
+    return not is_one_of_several() or os.environ["RANK"] == "0"
 
 
 def is_one_of_several() -> bool:
@@ -93,9 +131,27 @@ def emit(document: Mapping[str, Any], render: Callable[[Any], object]) -> None:
             note(text)
     with redirect_stdout(verbosity.stdout or sys.stdout):
         if verbosity.json:
-            print(json.dumps(document, indent=2, ensure_ascii=False))
+            _print(_as_json(document))
         else:
             _show(render(document))
+
+
+def _as_json(document: Mapping[str, Any]) -> str:
+    """Return the document as JSON that every reader takes.
+
+    NaN and infinity, which JSON lacks, are null. Half a character of a file's name that is not UTF-8 is escaped, as
+    no stream could write it.
+    """
+    text = json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False)
+    return _SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _show(rendered: Any) -> None:
@@ -107,7 +163,32 @@ def _show(rendered: Any) -> None:
     out.width = _UNLIMITED
     with out.capture() as captured:
         out.print(rendered)
-    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    _print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+class ClosedOutputError(SurgeonError):
+    """stdout can't be written to."""
+
+    kind = "output"
+
+
+def _print(text: str) -> None:
+    """Print data to stdout, all of it now: a full disk is an error of the command, and no matter of Python's exit.
+
+    Raises ClosedOutputError; BrokenPipeError where the reader has gone, as `head` does.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _drop_stdout()
+        raise ClosedOutputError(f"stdout can't be written to: {error.strerror}", code="stdout-failed") from error
+
+
+def _drop_stdout() -> None:
+    """Let what is still in stdout's buffer go nowhere, or Python would fail with it once more at its exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def note(text: str) -> None:
@@ -123,12 +204,15 @@ def fail(error: SurgeonError) -> None:
     Under torchrun each process says on stderr what may be its own failure alone, with its rank, and the first one on
     each machine what all have alike; the document is the first one's.
     """
-    if verbosity.json and speaks():
+    if verbosity.json and speaks() and not isinstance(error, ClosedOutputError):
         said = {"kind": error.kind, "code": error.code, "message": error.message, "hint": error.hint, **error.details}
-        print(json.dumps({"error": said, "exit_code": error.exit_code}, indent=2, ensure_ascii=False))
+        try:
+            _print(_as_json({"error": said, "exit_code": error.exit_code}))
+        except ClosedOutputError:  # the document can't be had; what went wrong first still counts
+            _say_failure(error.message, error.hint)
     elif error.kind in _ONES_OWN and is_one_of_several():
         _say_failure(f"process {os.environ['RANK']}: {error.message}", error.hint)
-    elif os.environ.get("LOCAL_RANK", "0") == "0":
+    elif not is_one_of_several() or os.environ.get("LOCAL_RANK", "0") == "0":
         _say_failure(error.message, error.hint)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -37,6 +38,15 @@ RandomWeights = Annotated[
     bool, typer.Option("--random-weights", help="Random weights for a model by name, instead of pretrained ones.")
 ]
 NumClasses = Annotated[int | None, typer.Option("--num-classes", min=1, help="Give the model a new, untrained head.")]
+ImageSize = Annotated[
+    str | None,
+    typer.Option(
+        "--image-size",
+        metavar="N|HxW",
+        help="Pixels of the images that the model of a bare file was built for, such as 128x512.",
+        show_default="by its weights",
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write.", show_default=False)]
 
@@ -45,6 +55,16 @@ def check_weights(weights: str | None) -> None:
     """Raise for an empty --weights; which names there are, only the file says."""
     if weights == "":
         raise typer.BadParameter("it is empty; say ema, raw or a name", param_hint="'--weights'")
+
+
+def height_and_width(text: str | None) -> tuple[int, int] | None:
+    """Return what `320` or `180x240` says."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", text)
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is neither N nor HxW, such as 320 or 180x240", param_hint="'--image-size'")
+    return int(found[1]), int(found[2] or found[1])
 
 
 _COMMON = {

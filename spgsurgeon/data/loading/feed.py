@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar, cast
 
@@ -81,6 +83,7 @@ class Feed(Generic[Asked, Made]):
         workers = getattr(self._loader, "_iterator", None)
         if workers is not None:
             # torch ends them with the last reference to their iterator, but a traceback may still hold one
+            _wake(workers._workers)
             workers._shutdown_workers()
         self._loader = None
 
@@ -155,9 +158,17 @@ def _tells_of_a_dead_worker(error: Exception) -> bool:
     return isinstance(error, EOFError | ConnectionError) or any(sign in str(error) for sign in signs)
 
 
+def _wake(workers: Iterable[BaseProcess]) -> None:
+    """Let workers go on that somebody has stopped: they would hear neither torch nor SIGTERM, and be waited for."""
+    for worker in workers:
+        if worker.pid is not None and worker.exitcode is None:
+            with suppress(ProcessLookupError):
+                os.kill(worker.pid, signal.SIGCONT)
+
+
 @contextmanager
 def _signals_wait() -> Iterator[None]:
-    """Let SIGINT and SIGTERM come after the block, and in a worker that it starts when that has its own handlers.
+    """Let `SIGNALS` come after the block, and in a worker that it starts when that has its own handlers.
 
     A handler that raises must not do so within a fork: Python drops what is raised there, locks taken for it stay.
     """
@@ -172,12 +183,14 @@ def _signals_wait() -> Iterator[None]:
 
 
 def start_worker(worker: int) -> None:
-    """Drop inherited handlers: on Ctrl-C the training process finishes its step first, and then ends the workers.
+    """Drop inherited handlers: on Ctrl-C, or when its terminal hangs up, the training process finishes its step first.
 
+    Then it ends the workers.
     Where the system can, a worker ends with a training process that is killed, instead of noticing it seconds later.
     """
     sys.excepthook = _report_unless_hung_up
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

@@ -1,6 +1,6 @@
 """Where labelled pictures come from: the built-in digits, image-folder trees, tar files, and what timm reads.
 
-A new kind of source is one `_open_*` function and one line in `open_source`. Pictures in tar files: `shard_source`.
+Each form has an opener here, which `forms.SOURCES` names. Images in tar files: `shards`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from spgsurgeon.data.sources.file_states import file_states, tree_files
+from spgsurgeon.data.sources.forms import spelled
 from spgsurgeon.data.sources.image_decoding import AS_IS, ENDINGS, Decoding, as_rgb, decode
 from spgsurgeon.data.sources.image_listing import LeftOut, is_hidden
-from spgsurgeon.data.sources.shards import open_shards
+from spgsurgeon.data.sources.reading import Reading
 from spgsurgeon.data.sources.source import (
     ImageSource,
     existing_folder,
@@ -31,58 +32,10 @@ from spgsurgeon.data.sources.source import (
     short_hash,
 )
 from spgsurgeon.data.strata import stratified_order
-from spgsurgeon.errors import UsageError, did_you_mean
+from spgsurgeon.errors import UsageError
 
-FORMS = (
-    "folder, wds (WebDataset's shards: tar files), digits, torch/<name> (torchvision's data sets), "
-    "hfds/<name> (Hugging Face data sets)"
-)
 DIGIT_SPLITS = {"train": 600, "val": 500, "test": 697}
-_STREAMS = ("tfds", "hfids")
 _EVALUATION_SPLITS = ("val", "valid", "validation", "eval", "evaluation", "test")
-
-
-def open_source(
-    source: str,
-    path: str | Path | None,
-    split: str,
-    *,
-    classes: Sequence[str] | int | None = None,
-    decoding: Decoding = AS_IS,
-) -> ImageSource:
-    """Open one split of a data set; nothing is downloaded but by Hugging Face's own library.
-
-    `source` is one of the forms in `FORMS`. For `folder`, `split` is the sub-folder of `path` that holds the class
-    folders ("" or "." means `path` itself). `digits` ignores `path`. `wds` takes `classes`, as `open_shards` does; the
-    others bring theirs. Refuses streams, since training could not resume at the sample where it stopped.
-    """
-    prefix = source.partition("/")[0].lower()
-    if source == "digits":
-        return _open_digits(split)
-    if source == "folder":
-        return _open_folder(path, split, decoding)
-    if source == "wds":
-        return open_shards(path, split, classes=classes, decoding=decoding)
-    if "/" in source and prefix == "wds":
-        raise UsageError(
-            f"{source!r} names a data set, and shards are found by their folder",
-            hint="the source is just 'wds'; the path is the folder that holds the tar files",
-        )
-    if "/" in source and prefix in _STREAMS:
-        raise UsageError(
-            f"{source!r} is a stream: it can't be read at random, so training could not resume exactly",
-            hint="unpack it to a folder with one sub-folder per class and use source 'folder', or write WebDataset "
-            "shards of it and use 'wds'",
-        )
-    if "/" in source and prefix == "torch":
-        return _open_torchvision(source, path, split, decoding)
-    if "/" in source and prefix == "hfds":
-        return _open_hugging_face(source, path, split, decoding)
-    near = did_you_mean(source, ["folder", "wds", "digits"])
-    raise UsageError(
-        f"{source!r} is neither a folder that is there nor a data source",
-        hint=f"{near + ' ' if near else ''}known forms: {FORMS}",
-    )
 
 
 @dataclass(frozen=True)
@@ -118,7 +71,8 @@ class _Digits:
         return f"{self.name}, sample {index} (number {self.origin[index]} of scikit-learn's load_digits)"
 
 
-def _open_digits(split: str) -> ImageSource:
+def open_digits(source: str, path: str | Path | None, split: str, reading: Reading) -> ImageSource:
+    """Open a split of scikit-learn's handwritten digits."""
     if split not in DIGIT_SPLITS:
         raise UsageError(f"digits has no split {split!r}", hint=f"its splits are {', '.join(DIGIT_SPLITS)}")
     from sklearn.datasets import load_digits
@@ -190,15 +144,16 @@ class _ClassFolders(ImageFolder):  # type: ignore[misc]  # torchvision comes wit
         return names, {name: label for label, name in enumerate(names)}
 
 
-def _open_folder(path: str | Path | None, split: str, decoding: Decoding) -> ImageSource:
-    root = existing_folder(path, "folder") / split
+def open_folder(source: str, path: str | Path | None, split: str, reading: Reading) -> ImageSource:
+    """Open the sub-folder `split` of `path`, which holds the class folders ("" or ".": `path` itself does)."""
+    root = existing_folder(path, source) / split
     if not root.is_dir():
         hint = nearby_folders(root.parent, split)
         if root.parent.name in ("train", *_EVALUATION_SPLITS):
             hint = f"the path is that of the folder which holds the splits: {root.parent.parent}"
         raise UsageError(f"no folder {root} for the split {split!r}", hint=hint)
     try:
-        dataset = _ClassFolders(root, decoding)
+        dataset = _ClassFolders(root, reading.decoding)
     except FileNotFoundError as error:
         hint = (
             f"expected {root}/<class>/<image>, one folder per class, with an image in each; read are "
@@ -207,7 +162,7 @@ def _open_folder(path: str | Path | None, split: str, decoding: Decoding) -> Ima
         raise UsageError(f"{printable(str(root))} is not an image folder: {error}", hint=hint) from error
     classes = tuple(printable(name) for name in dataset.classes)
     notes = [*dataset.left_out.notes(), *_renamed(dataset.classes, classes)]
-    return _TorchvisionSource(printable(str(root)), classes, dataset, decoding, tuple(notes))
+    return _TorchvisionSource(printable(str(root)), classes, dataset, reading.decoding, tuple(notes))
 
 
 def _renamed(names: Sequence[str], classes: Sequence[str]) -> list[str]:
@@ -219,7 +174,9 @@ def _renamed(names: Sequence[str], classes: Sequence[str]) -> list[str]:
     return [f"class folders whose names are not UTF-8 are called {', '.join(odd)}"] if odd else []
 
 
-def _open_torchvision(source: str, path: str | Path | None, split: str, decoding: Decoding) -> ImageSource:
+def open_torchvision(source: str, path: str | Path | None, split: str, reading: Reading) -> ImageSource:
+    """Open a split of one of torchvision's data sets, which lies in `path` already."""
+    decoding = reading.decoding
     dataset = _create(source, existing_folder(path, source), split)
     if getattr(dataset, "train", None) is False and split not in _EVALUATION_SPLITS:
         # timm gives the test pictures for any split that it does not know
@@ -277,7 +234,9 @@ def _labels_of(source: ImageSource, targets: Any) -> NDArray[np.int64]:
     return labels.astype(np.int64)
 
 
-def _open_hugging_face(source: str, path: str | Path | None, split: str, decoding: Decoding) -> ImageSource:
+def open_hugging_face(source: str, path: str | Path | None, split: str, reading: Reading) -> ImageSource:
+    """Open a split of a data set that Hugging Face's `datasets` knows."""
+    decoding = reading.decoding
     if importlib.util.find_spec("datasets") is None:
         raise UsageError(f"{source} can't be read: package datasets is not installed", hint="pip install datasets")
     dataset = _create(source, path, split)
@@ -294,7 +253,7 @@ def _create(source: str, path: str | Path | None, split: str) -> Any:
     except Exception as error:  # each reader raises what it likes for a missing file, an unknown name or split
         raise UsageError(
             f"can't open split {split!r} of {source} at {path}: {str(error) or type(error).__name__}",
-            hint=f"the data must be there already, nothing is downloaded; known forms: {FORMS}",
+            hint=f"the data must be there already, nothing is downloaded; sources are {spelled()}",
         ) from error
 
 

@@ -1,25 +1,26 @@
 """Where pictures with masks come from: folders of images and masks, VOC, and COCO with VOC's classes.
 
-A new kind of source is one `_open_*` function and one line in `MASK_SOURCES`.
+Each form has an opener here, which `forms.SOURCES` names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 from torch import Tensor
 from torchvision.datasets import VOCSegmentation
 
-from spgsurgeon.data.sources.class_names import Classes, class_names
+from spgsurgeon.data.sources.class_names import class_names
 from spgsurgeon.data.sources.coco import VOC_CLASSES, open_coco
-from spgsurgeon.data.sources.image_decoding import AS_IS, ENDINGS, Decoding, decode
+from spgsurgeon.data.sources.image_decoding import ENDINGS, decode
 from spgsurgeon.data.sources.image_listing import LeftOut
+from spgsurgeon.data.sources.reading import Reading
 from spgsurgeon.data.sources.source import Source, existing_folder, listing, nearby_folders, printable
-from spgsurgeon.data.transforms.masks import BORDER, NO_VALUES, read_mask
-from spgsurgeon.errors import UsageError, did_you_mean
+from spgsurgeon.data.transforms.masks import BORDER, read_mask
+from spgsurgeon.errors import UsageError
 
 MaskSource = Source[Tensor]
 """Pictures with masks: int64 [H, W] of the picture's size, the class of each pixel or `masks.IGNORED`."""
@@ -28,45 +29,9 @@ _NAMED = 3
 _MASK_ENDINGS = (".png",)
 
 
-def open_mask_source(
-    source: str,
-    path: str | Path | None,
-    split: str,
-    *,
-    classes: Classes = None,
-    ignore: Iterable[int] = (),
-    values: Mapping[int, int] = NO_VALUES,
-    decoding: Decoding = AS_IS,
-) -> MaskSource:
-    """Open one split of a segmentation data set; nothing is downloaded.
-
-    `masks` reads `path/split/images` and `path/split/masks`, or `path/images/split` and `path/masks/split`: pictures,
-    and PNG masks of the same names. Its `classes` are names, or how many there are; None: the lines of
-    `path/classes.txt`. `voc` is VOC 2012 under the root that torchvision's VOCSegmentation takes, `coco` COCO 2017 with
-    VOC's 21 classes; both bring their classes. The mask values in `ignore`, and 255, stand for no class; `values` says
-    the class of those that are not class ids (for `masks` only).
-
-    Raises UsageError for what is not there, and for images and masks that don't make pairs.
-    """
-    if source not in MASK_SOURCES:
-        hint = did_you_mean(source, MASK_SOURCES) or f"known forms: {', '.join(MASK_SOURCES)}"
-        raise UsageError(f"unknown source of pictures with masks {source!r}", hint=hint)
-    reading = MaskReading(tuple(ignore), dict(values), decoding)
-    return MASK_SOURCES[source](existing_folder(path, source), split, classes, reading)
-
-
 def holds_masks(path: str | Path, split: str) -> bool:
     """Return whether the folder is laid out as `masks` reads it."""
     return _image_and_mask_folders(Path(path).expanduser(), split) is not None
-
-
-@dataclass(frozen=True)
-class MaskReading:
-    """How masks and their images are read: see `open_mask_source`."""
-
-    ignore: tuple[int, ...] = ()
-    values: Mapping[int, int] = field(default_factory=dict)
-    decoding: Decoding = AS_IS
 
 
 @dataclass(frozen=True)
@@ -76,7 +41,7 @@ class _MaskFiles:
     name: str
     classes: tuple[str, ...]
     pairs: tuple[tuple[Path, Path], ...]
-    reading: MaskReading
+    reading: Reading
     notes: tuple[str, ...] = ()
     border_assumed: bool = False
     """Whether 255 is left out although nobody said so."""
@@ -100,7 +65,13 @@ class _MaskFiles:
         return ()
 
 
-def _open_folder(root: Path, split: str, classes: Classes, reading: MaskReading) -> MaskSource:
+def open_folder(source: str, path: str | Path | None, split: str, reading: Reading) -> MaskSource:
+    """Open images and PNG masks of the same names, in `path/split/{images,masks}` or `path/{images,masks}/split`.
+
+    The mask values in `reading.ignore`, and 255, stand for no class; `values` says the class of those that are not
+    class numbers. Raises UsageError for what is not there, and for images and masks that don't make pairs.
+    """
+    root = existing_folder(path, source)
     folders = _image_and_mask_folders(root, split)
     if folders is None:
         there = "pictures with masks lie in SPLIT/images and SPLIT/masks, or in images/SPLIT and masks/SPLIT"
@@ -109,7 +80,7 @@ def _open_folder(root: Path, split: str, classes: Classes, reading: MaskReading)
             hint=there if (root / split).is_dir() else nearby_folders(root, split),
         )
     name = str(folders[0].parent if folders[0].name == "images" else root / split)
-    names = class_names(root, classes)
+    names = class_names(root, reading.classes)
     _check_values(reading, len(names))
     assumed = len(names) <= BORDER and BORDER not in reading.ignore and BORDER not in reading.values
     left_out = [LeftOut(endings, folder) for folder, endings in zip(folders, (ENDINGS, _MASK_ENDINGS), strict=True)]
@@ -118,7 +89,7 @@ def _open_folder(root: Path, split: str, classes: Classes, reading: MaskReading)
     return _MaskFiles(printable(name), names, pairs, reading, notes, border_assumed=assumed)
 
 
-def _check_values(reading: MaskReading, classes: int) -> None:
+def _check_values(reading: Reading, classes: int) -> None:
     """Raise UsageError where mask values stand for a class that there is not, or for none as well."""
     if strange := [f"{value}: {label}" for value, label in reading.values.items() if label >= classes]:
         raise UsageError(
@@ -171,8 +142,10 @@ def _by_stem(folder: Path, left_out: LeftOut) -> dict[str, Path]:
     return found
 
 
-def _open_voc(root: Path, split: str, classes: Classes, reading: MaskReading) -> MaskSource:
-    _refuse_classes("voc", classes, reading)
+def open_voc(source: str, path: str | Path | None, split: str, reading: Reading) -> MaskSource:
+    """Open VOC 2012 under the root that torchvision's VOCSegmentation takes; it brings its 21 classes."""
+    root = existing_folder(path, source)
+    _refuse_classes(source, reading)
     if split not in _VOC_SPLITS:
         raise UsageError(f"voc has no split {split!r}", hint=f"its splits are {', '.join(_VOC_SPLITS)}")
     try:
@@ -186,20 +159,15 @@ def _open_voc(root: Path, split: str, classes: Classes, reading: MaskReading) ->
     return _MaskFiles(f"voc ({split})", VOC_CLASSES, pairs, reading)
 
 
-def _open_coco(root: Path, split: str, classes: Classes, reading: MaskReading) -> MaskSource:
-    _refuse_classes("coco", classes, reading)
+def open_coco_split(source: str, path: str | Path | None, split: str, reading: Reading) -> MaskSource:
+    """Open COCO 2017 with VOC's 21 classes, which it brings."""
+    root = existing_folder(path, source)
+    _refuse_classes(source, reading)
     return open_coco(root, split, reading.ignore, reading.decoding)
 
 
-def _refuse_classes(source: str, classes: Classes, reading: MaskReading) -> None:
+def _refuse_classes(source: str, reading: Reading) -> None:
     if reading.values:
         raise UsageError(f"{source} brings its mask values", hint="leave data.mask_values out")
-    if classes is not None:
+    if reading.classes is not None:
         raise UsageError(f"{source} brings its {len(VOC_CLASSES)} classes", hint="leave data.classes out")
-
-
-MASK_SOURCES: dict[str, Callable[[Path, str, Classes, MaskReading], MaskSource]] = {
-    "masks": _open_folder,
-    "voc": _open_voc,
-    "coco": _open_coco,
-}

@@ -24,6 +24,7 @@ from PIL import Image
 from spgsurgeon.data.sources.class_names import CLASS_NAMES, Classes, class_names
 from spgsurgeon.data.sources.file_states import file_states
 from spgsurgeon.data.sources.image_decoding import AS_IS, ENDINGS, Decoding, decode
+from spgsurgeon.data.sources.reading import Reading
 from spgsurgeon.data.sources.shard_files import Shards, find_shards, refuse_remote
 from spgsurgeon.data.sources.source import ImageSource, Source, existing_folder, listing, short_hash
 from spgsurgeon.data.sources.tar_members import Member, members
@@ -37,6 +38,11 @@ _LONGEST_LABEL = 32
 _BUFFER = 2**14  # holds the headers between two pictures, and small pictures with them
 _THREADS = 16  # they wait for the disk more than they compute
 _KEPT_OPEN = 128  # shards, in each process
+
+
+def open_wds(source: str, path: str | Path | None, split: str, reading: Reading) -> ImageSource:
+    """See `open_shards`."""
+    return open_shards(path, split, classes=reading.classes, decoding=reading.decoding)
 
 
 def open_shards(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -61,6 +62,14 @@ class ImageSource(Source[int], Protocol):
 
     def fingerprint(self) -> Iterable[str]:
         """Return lines of which one changes where what `read` gives may have changed."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run trains on and what it is scored on."""
+
+    train: Source[Any]
+    evaluation: Source[Any]
 
 
 def check_same_classes(train: Source[Any], evaluation: Source[Any]) -> None:

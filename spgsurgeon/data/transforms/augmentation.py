@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from timm.data.transforms import ResizeKeepRatio
+from timm.data.transforms import CenterCropOrPad, ResizeKeepRatio
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
@@ -89,18 +89,52 @@ def training_transform(preprocessing: Preprocessing, augmentation: Augmentation)
 def evaluation_transform(preprocessing: Preprocessing) -> StagedTransform:
     """Return the transform for evaluation, PIL image to normalised float32 [C, H, W].
 
-    The shorter edge is resized to height / crop_pct, rounded down as timm does, then the centre is cropped.
+    It is timm's `create_transform` for the same settings, pixel for pixel; see `Preprocessing`. Refuses unknown crop
+    modes and interpolations.
     """
-    _, height, width = preprocessing.input_size
+    fit = _choose("crop mode", preprocessing.crop_mode, _FITS)
+    edges = tuple(math.floor(side / preprocessing.crop_pct) for side in preprocessing.input_size[1:])
+    return StagedTransform(fit(preprocessing, edges), [*_to_grey(preprocessing), Normalised(preprocessing)])
+
+
+def _fit_shorter_edge(preprocessing: Preprocessing, edges: tuple[int, int]) -> list[Any]:
     resize: Any
-    # the epsilon keeps 224 / (224 / 232) at 232
-    edges = [math.floor(side / preprocessing.crop_pct + 1e-6) for side in (height, width)]
-    if height == width:
+    if edges[0] == edges[1]:
         resize = v2.Resize(edges[0], interpolation=interpolation(preprocessing))
-    else:  # the shorter edge alone could leave a picture smaller than the crop
+    else:  # the shorter edge alone could leave an image smaller than the crop
         resize = ResizeKeepRatio(edges, interpolation=interpolation(preprocessing).value)
-    steps = [*_to_grey(preprocessing), Normalised(preprocessing)]
-    return StagedTransform([resize, v2.CenterCrop((height, width))], steps)
+    return [resize, v2.CenterCrop(preprocessing.input_size[1:])]
+
+
+def _fit_each_edge(preprocessing: Preprocessing, edges: tuple[int, int]) -> list[Any]:
+    return [
+        v2.Resize(edges, interpolation=interpolation(preprocessing)),
+        v2.CenterCrop(preprocessing.input_size[1:]),
+    ]
+
+
+def _fit_longer_edge(preprocessing: Preprocessing, edges: tuple[int, int]) -> list[Any]:
+    return [
+        ResizeKeepRatio(edges, interpolation=interpolation(preprocessing).value, longest=1.0),
+        _CropOrPad(list(preprocessing.input_size[1:]), fill=_mean_colour(preprocessing)),
+    ]
+
+
+_FITS = {"center": _fit_shorter_edge, "squash": _fit_each_edge, "border": _fit_longer_edge}
+
+
+class _CropOrPad(CenterCropOrPad):
+    """timm's, but for its text, which says the colour too: images kept under `fixed_key` differ by it."""
+
+    def __repr__(self) -> str:
+        return f"CenterCropOrPad(size={self.size}, fill={self.fill})"
+
+
+def _mean_colour(preprocessing: Preprocessing) -> tuple[int, int, int]:
+    """Return the mean as an RGB colour, 0..255: images turn grey only later."""
+    mean = preprocessing.mean if len(preprocessing.mean) == 3 else preprocessing.mean[:1] * 3
+    red, green, blue = (round(255 * channel) for channel in mean)
+    return red, green, blue
 
 
 def crop_steps(crop: str, task: str, preprocessing: Preprocessing) -> tuple[list[Any], list[Any]]:
@@ -141,8 +175,7 @@ def _random_scale(preprocessing: Preprocessing) -> list[Any]:
     own for scales (520 pixels for crops of 480), and black.
     """
     _, height, width = preprocessing.input_size
-    mean = preprocessing.mean if len(preprocessing.mean) == 3 else preprocessing.mean[:1] * 3
-    fill = {LabelMap: IGNORED, "others": [round(255 * channel) for channel in mean]}
+    fill = {LabelMap: IGNORED, "others": list(_mean_colour(preprocessing))}
     return [
         v2.RandomResize(max(1, height // 2), 2 * height + 1, interpolation=interpolation(preprocessing)),
         v2.RandomCrop((height, width), pad_if_needed=True, fill=fill),
@@ -152,7 +185,8 @@ def _random_scale(preprocessing: Preprocessing) -> list[Any]:
 class Normalised:
     """A PIL image as normalised float32 [C, H, W].
 
-    The numbers are those that torchvision's PILToTensor, ToDtype and Normalize give, in about a third of their time.
+    The numbers are those that torchvision's PILToTensor, ToDtype and Normalize give, in about a third of their time;
+    ToTensor, which divides by 255, rounds otherwise in the last bit.
     """
 
     def __init__(self, preprocessing: Preprocessing) -> None:

@@ -195,7 +195,7 @@ _CONFIG = _table(
     (Texts | Mapping[str, Text], "label_names label_descriptions"),
     (Mapping[str, Any], "model_args pretrained_cfg"),
 )
-_MANIFEST = _table((Text, "library architecture"), (Classes, "num_classes"), (Mapping[str, Any], "model_args"))
+_MANIFEST = _table((Text, "library architecture hub_id"), (Classes, "num_classes"), (Mapping[str, Any], "model_args"))
 _TRAINING = _ARGUMENTS["timm"] | _DESCRIPTION | _table((Mapping[str, Any], "model_kwargs"))
 
 

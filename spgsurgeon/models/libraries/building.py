@@ -177,7 +177,8 @@ def with_classes(module: nn.Module, identity: Identity, num_classes: int) -> tup
 
     Raises ArchitectureError for an encoder, which its library never gives a classifier.
     """
-    cfg = {k: v for k, v in (identity.pretrained_cfg or {}).items() if k not in ("label_names", "label_descriptions")}
+    of_others = ("label_names", "label_descriptions", "tag")  # a tag names published weights, and these are not they
+    cfg = {k: v for k, v in (identity.pretrained_cfg or {}).items() if k not in of_others}
     identity = replace(identity, num_classes=num_classes, pretrained_cfg=cfg or None)
     other = build(identity)
     before, dtype = module.state_dict(), next(module.parameters()).dtype

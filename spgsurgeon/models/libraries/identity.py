@@ -68,6 +68,10 @@ class Library(Protocol):
         """Return the module with the library's weights (None: its default ones), through the library's own cache."""
         ...
 
+    def hub_id(self, architecture: str, identity: Identity) -> str | None:
+        """Return the Hub's name of the weights that `pretrained` gave for `architecture`; None if they aren't there."""
+        ...
+
     def args_from_tensors(self, identity: Identity, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         """Return the factory arguments, beyond the number of classes, that the shapes of a checkpoint call for."""
         ...
@@ -93,7 +97,7 @@ class Library(Protocol):
 
         `architecture` may carry the tag of the weights that training started from, whose preprocessing it then kept.
         `model_args` are named as timm's factory names them, any of: num_classes, in_chans, img_size (pixels),
-        input_size (channels, height, width), global_pool, mean, std, interpolation, crop_pct, model_kwargs (a mapping
-        of further ones, which win).
+        input_size (channels, height, width), global_pool, mean, std, interpolation, crop_pct, crop_mode, model_kwargs
+        (a mapping of further ones, which win).
         """
         ...

@@ -23,7 +23,10 @@ from spgsurgeon.models.libraries.identity import Identity
 from spgsurgeon.models.preprocessing import Preprocessing
 
 _HUB = "hf-hub:"
-_DATA_ARGUMENTS = ("mean", "std", "interpolation", "crop_pct")  # of train.py, named as in timm's pretrained_cfg
+# Of train.py, named as in timm's pretrained_cfg.
+_DATA_ARGUMENTS = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
+_OF_THE_WEIGHTS = ("tag", "license", "description", "origin_url", "paper_name", "paper_ids", "notes")
+"""What timm says of certain weights: not true of others of the same architecture, however alike in all else."""
 
 
 class TimmLibrary:
@@ -81,6 +84,14 @@ class TimmLibrary:
             pretrained_cfg=cfg,
         )
 
+    def hub_id(self, architecture: str, identity: Identity) -> str | None:
+        """Return the name of a `hf-hub:` repository without its revision, or the one that timm fetches a tag from."""
+        if architecture.startswith(_HUB):
+            return architecture.removeprefix(_HUB).partition("@")[0]
+        tag = (identity.pretrained_cfg or {}).get("tag")
+        cfg = get_pretrained_cfg(f"{identity.architecture}.{tag}") if tag else None
+        return cfg.hf_hub_id if cfg else None
+
     def args_from_tensors(self, identity: Identity, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         """Return `in_chans` and `img_size` where the first convolution or the positions call for others than usual."""
         cfg = identity.pretrained_cfg or _default_cfg(identity.architecture)
@@ -105,7 +116,13 @@ class TimmLibrary:
             return {}
         patches = positions.shape[1] - (own.shape[1] - math.prod(grid))  # the others are those of class tokens
         side = math.isqrt(max(patches, 0))
-        return {"img_size": side * patch} if side and side * side == patches else {}
+        if side * side != patches:
+            raise ArchitectureError(
+                f"the weights have {patches} positions of {patch} x {patch} pixels, which make no square image",
+                hint="--image-size HxW gives the height and width in pixels",
+                code="image-size-unknown",
+            )
+        return {"img_size": side * patch} if side else {}
 
     def preprocessing(self, identity: Identity, module: nn.Module) -> Preprocessing:
         """Return timm's own resolution of the data configuration, for the channels and size the model was built for."""
@@ -113,16 +130,25 @@ class TimmLibrary:
         channels, *size = data["input_size"]
         channels = int(identity.model_args.get("in_chans", channels))
         height, width = _height_and_width(identity.model_args.get("img_size") or size)
+        tested = resolve_model_data_config(module, use_test_size="img_size" not in identity.model_args)
+        test_size = (channels, *_height_and_width(tested["input_size"][1:]))
         return Preprocessing(
             input_size=(channels, height, width),
             mean=_for_channels(data["mean"], channels),
             std=_for_channels(data["std"], channels),
             interpolation=data["interpolation"],
             crop_pct=float(data["crop_pct"]),
+            crop_mode=data["crop_mode"],
+            test_input_size=None if tested["input_size"] == data["input_size"] else test_size,
+            test_crop_pct=None if tested["crop_pct"] == data["crop_pct"] else float(tested["crop_pct"]),
         )
 
     def config(self, identity: Identity, module: nn.Module, label_names: list[str] | None) -> dict[str, Any]:
-        """Return what timm itself writes for the Hub, so that it reads the folder as `local-dir:`."""
+        """Return what timm itself writes for the Hub, so that it and transformers read the folder (`local-dir:`).
+
+        Where the weights are from, and under which license, is said only if the identity says so: timm fills in what
+        is true of its default weights.
+        """
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "config.json"
             extra = {"label_names": label_names} if label_names else None
@@ -130,9 +156,14 @@ class TimmLibrary:
             save(module, path, model_config=extra, model_args=identity.model_args)
             config: dict[str, Any] = json.loads(path.read_text())
         config["architecture"] = identity.architecture  # timm's vitamin_xlarge_336 calls itself the one for 256 pixels
-        if "img_size" in identity.model_args:  # then the pictures of the weights that it began with don't fit any more
-            config["pretrained_cfg"]["input_size"] = list(self.preprocessing(identity, module).input_size)
-            config["pretrained_cfg"].pop("test_input_size", None)
+        # It stands beside them already, and transformers passes both to timm's factory, which takes one.
+        config["model_args"] = _without_classes(config.get("model_args") or {})
+        said, cfg = identity.pretrained_cfg or {}, config["pretrained_cfg"]
+        size = list(self.preprocessing(identity, module).input_size)
+        if "img_size" in identity.model_args and size != cfg["input_size"]:  # the images of the weights don't fit then
+            cfg["input_size"] = size
+            cfg.pop("test_input_size", None)
+        config["pretrained_cfg"] = {k: v for k, v in cfg.items() if k not in _OF_THE_WEIGHTS or k in said}
         return config
 
     def builder_arguments(self, identity: Identity, outputs: int) -> dict[str, Any]:
@@ -158,12 +189,15 @@ class TimmLibrary:
     def identity_from_checkpoint(self, architecture: str, model_args: Mapping[str, Any]) -> Identity:
         """Return what timm's train.py built, from its own arguments; pictures keep the size they had in training.
 
-        An image size shapes the module only where the architecture's input size is fixed, as train.py has it.
+        An image size shapes the module only where the architecture's input size is fixed, as train.py has it. Whose
+        weights they are is known only if `architecture` has a tag.
         """
         architecture, _, tag = architecture.partition(".")
         explicit = dict(model_args.get("model_kwargs") or {})
         explicit_classes = explicit.pop("num_classes", None)
         cfg = _default_cfg(f"{architecture}.{tag}" if tag else architecture)
+        if not tag:
+            cfg = {key: value for key, value in cfg.items() if key not in _OF_THE_WEIGHTS}
         channels, size = _training_input(model_args, explicit)
         says = {"in_chans": channels, "global_pool": model_args.get("global_pool")}
         if size is not None and cfg.get("fixed_input_size"):

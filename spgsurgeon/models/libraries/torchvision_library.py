@@ -13,7 +13,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.transforms.functional import InterpolationMode
 
-from spgsurgeon.errors import ArchitectureError, SurgeonError, did_you_mean
+from spgsurgeon.errors import ArchitectureError, SurgeonError, UsageError, did_you_mean
 from spgsurgeon.models.libraries.identity import Identity
 from spgsurgeon.models.preprocessing import Preprocessing
 
@@ -24,6 +24,7 @@ _WITH_WEIGHTS: dict[str, dict[str, Any]] = {
     "googlenet": {"transform_input": True, "aux_logits": False},
     "inception_v3": {"transform_input": True},
 }
+_EVALUATION = ("input_size", "mean", "std", "interpolation", "crop_pct")  # what a training script may have recorded
 _CLASSES: dict[str, int] = {"classification": 1000, "segmentation": 21}  # ImageNet's, and VOC's with the background
 
 
@@ -118,6 +119,9 @@ class TorchvisionLibrary:
         module.load_state_dict(state)
         return module, identity
 
+    def hub_id(self, architecture: str, identity: Identity) -> None:
+        """Return None: torchvision has its weights elsewhere."""
+
     def args_from_tensors(self, identity: Identity, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         """Return the factory arguments that a checkpoint calls for.
 
@@ -180,12 +184,22 @@ class TorchvisionLibrary:
         )
 
     def identity_from_checkpoint(self, architecture: str, model_args: Mapping[str, Any]) -> Identity:
-        """Return the architecture with the checkpoint's classes, the only argument that torchvision's models share."""
+        """Return the architecture with the checkpoint's classes, the only argument that torchvision's models share.
+
+        How the script prepared images for evaluation goes before what the weights that it began with want.
+        """
         architecture, _, tag = architecture.partition(".")
+        if model_args.get("img_size"):
+            raise UsageError(
+                f"torchvision's {architecture} takes square images, and its weights say of which size",
+                hint="leave --image-size out",
+                code="image-size-known",
+            )
         classes = model_args.get("num_classes") or self.default_classes(architecture)
-        preset = _preset(_weights(architecture, tag)) | {"tag": tag} if tag else None
+        preset = _preset(_weights(architecture, tag)) | {"tag": tag} if tag else {}
+        preset |= {key: model_args[key] for key in _EVALUATION if key in model_args}
         args = {"transform_input": True} if tag and architecture in _AUXILIARY_LOGITS else {}
-        return Identity(self.name, architecture, int(classes), args, pretrained_cfg=preset)
+        return Identity(self.name, architecture, int(classes), args, pretrained_cfg=preset or None)
 
 
 @cache

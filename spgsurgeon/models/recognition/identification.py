@@ -6,9 +6,9 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from spgsurgeon.models.libraries.registry import LIBRARIES
-from spgsurgeon.models.recognition.catalogue import Catalogue, Entry, Record, catalogue, full_layout, installed_version
+from spgsurgeon.models.recognition.catalogue import Catalogue, Entry, Record, catalogue, full_layout
 from spgsurgeon.models.recognition.fingerprints import Shape, Shapes, key_codes, pair_codes
+from spgsurgeon.models.recognition.installed import new_names
 from spgsurgeon.models.recognition.matching import Match, compare, exact_match
 from spgsurgeon.models.recognition.parts import Part, inner_parts, main_parts
 
@@ -20,10 +20,15 @@ _MOST = 10_000  # tensors of a file that are looked into; the largest architectu
 
 @dataclass(frozen=True)
 class Identification:
-    """What weights can be: all exact matches, best first; where there is none, the nearest few."""
+    """What weights can be: all exact matches, best first; where there is none, the nearest few.
+
+    `newcomers` are then the names (timm/NAME) that the installed libraries have, the catalogue lacks, and nothing was
+    compared with.
+    """
 
     matches: tuple[Match, ...]
     nearest: tuple[Match, ...]
+    newcomers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,8 +48,8 @@ def identify(
     """Return the architectures whose keys and shapes these are, with any number of classes and of input channels.
 
     The model may lie under an attribute of what was saved (`backbone.`), beside other things. `library` and
-    `architecture` narrow the search to what is known. Where nothing fits exactly, architectures of the installed
-    libraries that the catalogue lacks are built and compared, which takes a while and imports torch.
+    `architecture` narrow the search to what is known. An `architecture` of the installed libraries that the catalogue
+    lacks is built and compared, which imports torch; others of that kind are named only, as building takes seconds.
     """
     asked = _Asked(library, architecture)
     known = catalogue()
@@ -53,33 +58,23 @@ def identify(
     matches = _exact(shapes, lambda part: _entries_with_keys_of(part, known, asked))
     if any(not match.unexpected for match in matches):
         return Identification(matches, ())
-    added = [] if matches else newcomers(known, library=library, architecture=architecture)
+    added = [] if matches or architecture is None else newcomers(known, architecture, library=library)
     matches = matches or _exact(shapes, lambda part: [record.entry for record in added])
     nearest = _nearest(shapes, known, asked, added)
     if matches and not (nearest and nearest[0].fitting > matches[0].fitting):
         return Identification(matches, ())
-    return Identification((), nearest)
+    unseen = [f"{owner}/{name}" for owner, name in new_names(known) if library in (None, owner)]
+    return Identification((), nearest, () if architecture else tuple(unseen))
 
 
-def newcomers(known: Catalogue, *, library: str | None = None, architecture: str | None = None) -> list[Record]:
-    """Return the architectures of the installed libraries that the catalogue lacks, built to see what they are.
-
-    None where the catalogue is of the installed version. `library` and `architecture` narrow what is built.
-    """
-    changed = [
-        name for name in LIBRARIES if library in (None, name) and installed_version(name) != known.versions[name]
-    ]
-    if not changed:
+def newcomers(known: Catalogue, architecture: str, *, library: str | None = None) -> list[Record]:
+    """Return what the installed libraries have under this name and the catalogue lacks, built to see what it is."""
+    names = [name for name, one in new_names(known) if one == architecture and library in (None, name)]
+    if not names:
         return []
-    from spgsurgeon.models.libraries.registry import library as library_named
     from spgsurgeon.models.recognition.cataloguing import describe
 
-    names = [(name, one) for name in changed for one in library_named(name).architectures()]
-    return [
-        describe(name, one)
-        for name, one in names
-        if f"{name}/{one}" not in known.entries and architecture in (None, one)
-    ]
+    return [describe(name, architecture) for name in names]
 
 
 def _exact(shapes: Shapes, candidates: Callable[[Part], Iterable[Entry]]) -> tuple[Match, ...]:

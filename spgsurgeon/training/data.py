@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,28 +13,20 @@ import torch
 from spgsurgeon.data.cache.caching import Cache
 from spgsurgeon.data.cache.decoded_images import estimate
 from spgsurgeon.data.loading.device_feed import several_sizes
+from spgsurgeon.data.sources.forms import MASKED, form_of, samples_of
 from spgsurgeon.data.sources.image_decoding import Decoding
-from spgsurgeon.data.sources.images import open_source
-from spgsurgeon.data.sources.masks import open_mask_source
+from spgsurgeon.data.sources.opening import open_source
 from spgsurgeon.data.sources.shards import with_classes
-from spgsurgeon.data.sources.source import ImageSource, Source, check_several_classes
+from spgsurgeon.data.sources.source import Data, ImageSource, Source, check_several_classes
 from spgsurgeon.data.subsets import hold_out, hold_out_masks, limit_classes
 from spgsurgeon.data.transforms.augmentation import StagedTransform
 from spgsurgeon.data.transforms.batched import check_batched
 from spgsurgeon.errors import SurgeonError
-from spgsurgeon.recipe.data_section import HOLDOUT, MASKS, DataSection
+from spgsurgeon.recipe.data_section import HOLDOUT, DataSection
 from spgsurgeon.runtime.resources import free_memory, processes_here
 
 DECODED_PICTURES = "SPGSURGEON_DECODED_PICTURES"
 """The environment variable with the folder in which runs keep decoded pictures for each other; without it none does."""
-
-
-_PARTS = {
-    "masks": ("images", "masks"),
-    "voc": ("VOCdevkit",),
-    "coco": ("annotations", "train2017", "val2017"),
-}
-"""Folders of data sets that are not called like a split."""
 
 
 @contextmanager
@@ -55,23 +46,16 @@ def decoded_pictures_in(folder: Path) -> Iterator[None]:
             os.environ[DECODED_PICTURES] = before
 
 
-@dataclass(frozen=True)
-class Data:
-    """What a run trains on and what it is scored on."""
-
-    train: Source[Any]
-    evaluation: Source[Any]
-
-
 def data_folders(section: DataSection) -> list[Path]:
     """Return the folders that are read: those of the splits where there are such, else the whole data's.
 
     What lies beside the splits, as runs may, is not read.
     """
-    if section.path is None or section.source == "digits":
+    form = form_of(section.source)
+    if section.path is None or not form.needs_path:
         return []
     root = Path(section.path).expanduser()
-    found = (root / name for name in (section.train, section.eval, *_PARTS.get(section.source, ())))
+    found = (root / name for name in (section.train, section.eval, *form.parts))
     return [path for path in found if path.is_dir()] or [root]
 
 
@@ -96,23 +80,21 @@ def open_training(section: DataSection) -> Source[Any]:
 
 def _open_split(section: DataSection, split: str) -> Source[Any]:
     decoding = Decoding(section.value_range, section.max_pixels)
-    if section.source in MASKS:
-        return open_mask_source(
-            section.source,
-            section.path,
-            split,
-            classes=section.classes,
-            ignore=section.ignore,
-            values=section.mask_values or {},
-            decoding=decoding,
-        )
-    return open_source(section.source, section.path, split, classes=section.classes, decoding=decoding)
+    return open_source(
+        section.source,
+        section.path,
+        split,
+        classes=section.classes,
+        ignore=section.ignore,
+        values=section.mask_values or {},
+        decoding=decoding,
+    )
 
 
 def _parted(section: DataSection, train: Source[Any]) -> tuple[Source[Any], Source[Any]]:
     """Return what of the training split is trained on, and what is held out (where nothing is: all of it)."""
     held = train
-    if section.holdout is not None and section.source in MASKS:
+    if section.holdout is not None and samples_of(section.source) == MASKED:
         train, held = hold_out_masks(train, section.holdout)
     elif section.holdout is not None:
         train, held = hold_out(cast(ImageSource, train), section.holdout)

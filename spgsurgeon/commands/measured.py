@@ -1,0 +1,68 @@
+"""What is known of how a run was measured: its scores, the data they are of, and the control it was compared with."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from spgsurgeon.checkpoint.folders import kind_of, read_state
+from spgsurgeon.comparing.arms import PLAIN
+from spgsurgeon.comparing.reading import is_comparison, read_comparison
+from spgsurgeon.comparing.runs import folder_of
+from spgsurgeon.errors import SurgeonError
+from spgsurgeon.exporting.card_metadata import Evaluation
+from spgsurgeon.loading.locating import resolve_folder
+from spgsurgeon.recipe.data_section import HOLDOUT
+from spgsurgeon.recipe.reading import read_recipe
+from spgsurgeon.tasks.metrics import LOSS
+from spgsurgeon.tasks.task import Task
+
+_HUB_DATA = "hfds/"
+
+
+def scores_of(source: Path, task: Task) -> dict[str, dict[str, float]] | None:
+    """Return the scores that a card shows, original and best; None for a folder that was grafted only."""
+    if kind_of(source) != "run":
+        return None
+    counters = read_state(resolve_folder(source))["counters"]
+    shown = [metric.name for metric in task.metrics if metric != LOSS and metric.name in counters["best"]]
+    return {when: {name: counters[when][name] for name in shown} for when in ("original", "best")}
+
+
+def evaluation_of(source: Path, task: Task) -> Evaluation | None:
+    """Return the data that a run's scores are of; None if there is no run, or no recipe that can be read."""
+    data = None
+    with suppress(SurgeonError):
+        data = read_recipe(source / "recipe.yaml").data
+    if data is None:
+        return None
+    held_out = data.eval == HOLDOUT
+    return Evaluation(
+        source=data.source,
+        name=Path(data.path).name if data.path else data.source.rpartition("/")[2],
+        split=f"{data.holdout:g} of {data.train}, held out" if held_out else data.eval,
+        hub_id=data.source.removeprefix(_HUB_DATA) if data.source.startswith(_HUB_DATA) else None,
+        hub_metrics={metric.name: metric.hub_name for metric in task.metrics if metric.hub_name},
+        percent=frozenset(metric.name for metric in task.metrics if metric.percent),
+    )
+
+
+def control_of(source: Path) -> str | None:
+    """Return what a comparison that the run is part of found against its plain arm; None if that is not known.
+
+    Only if it is a run of those that the arm is judged by: with the learning rate that was chosen.
+    """
+    run = source.resolve()
+    if kind_of(source) != "run" or len(run.parents) < 4 or not is_comparison(run.parents[3]):
+        return None
+    found = read_comparison(run.parents[3], run.parents[3].name, 0).document or {"arms": {}}
+    name, arms = run.parents[1].name, found["arms"]
+    if name not in arms or name == PLAIN or PLAIN not in arms or folder_of(arms[name]["multiple"]) != run.parent.name:
+        return None
+    arm, difference = arms[name], arms[name]["difference"]
+    return (
+        f"over {len(found['seeds'])} seeds, on {found['scored_on']}, {found['metric']} is {arm['mean']:.3f} on "
+        f"average, and {arms[PLAIN]['mean']:.3f} after plain retraining. "
+        f"The difference is {difference['mean']:+.3f} (95 % interval {difference['low']:+.3f} to "
+        f"{difference['high']:+.3f}): {arm['verdict']}."
+    )

@@ -1,0 +1,123 @@
+"""The forms of data that can be read, each registered by one entry; the recipe, help texts and messages list these.
+
+Nothing here needs torch: the module that reads a form is imported when a data set of it is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from spgsurgeon.errors import UsageError, did_you_mean
+
+LABELLED, MASKED = "labelled images", "images with masks"
+"""What the samples of a source are."""
+
+Setting = Literal["classes", "mask_values"]
+
+
+@dataclass(frozen=True)
+class SourceForm:
+    """A form of data: what `data.source` names, or the part before the name of a data set, as in torch/NAME."""
+
+    name: str
+    reads: str
+    """What it is, for people."""
+    opener: str
+    """MODULE:FUNCTION, called as `opening.open_source` does."""
+    samples: str = LABELLED
+    needs_path: bool = True
+    """Whether it lies in a folder that has to be given."""
+    takes: tuple[Setting, ...] = ()
+    """Which keys of the data section it has a use for; the others it brings itself."""
+    parts: tuple[str, ...] = ()
+    """Its folders that are not called like a split."""
+
+    @property
+    def spelled(self) -> str:
+        """How a source of this form is written."""
+        return f"{self.name}NAME" if self.name.endswith("/") else self.name
+
+
+SOURCES = {
+    form.name: form
+    for form in (
+        SourceForm("folder", "a tree with one folder a class", "spgsurgeon.data.sources.images:open_folder"),
+        SourceForm(
+            "wds", "WebDataset's shards, tar files", "spgsurgeon.data.sources.shards:open_wds", takes=("classes",)
+        ),
+        SourceForm("digits", "built in", "spgsurgeon.data.sources.images:open_digits", needs_path=False),
+        SourceForm("torch/", "torchvision's data sets", "spgsurgeon.data.sources.images:open_torchvision"),
+        SourceForm(
+            "hfds/", "Hugging Face data sets", "spgsurgeon.data.sources.images:open_hugging_face", needs_path=False
+        ),
+        SourceForm(
+            "masks",
+            "SPLIT/images and SPLIT/masks",
+            "spgsurgeon.data.sources.masks:open_folder",
+            MASKED,
+            takes=("classes", "mask_values"),
+            parts=("images", "masks"),
+        ),
+        SourceForm("voc", "Pascal VOC 2012", "spgsurgeon.data.sources.masks:open_voc", MASKED, parts=("VOCdevkit",)),
+        SourceForm(
+            "coco",
+            "COCO with VOC's classes",
+            "spgsurgeon.data.sources.masks:open_coco_split",
+            MASKED,
+            parts=("annotations", "train2017", "val2017"),
+        ),
+    )
+}
+_STREAMS = ("tfds/", "hfids/")
+
+
+def form_of(source: str) -> SourceForm:
+    """Return the form that a `data.source` is of. Raises UsageError for one that is not registered."""
+    prefix = source.partition("/")[0] + "/"
+    if source in SOURCES and not source.endswith("/"):
+        return SOURCES[source]
+    if prefix in SOURCES and source != prefix:
+        return SOURCES[prefix]
+    if prefix in _STREAMS:
+        raise UsageError(
+            f"{source!r} is a stream: it can't be read at random, so training could not resume exactly",
+            hint=f"unpack it to a folder with one sub-folder a class, or write shards of it; sources are {spelled()}",
+        )
+    if prefix.removesuffix("/") in SOURCES:
+        form = SOURCES[prefix.removesuffix("/")]
+        raise UsageError(
+            f"{source!r} names a data set, and {form.name} data is found by its folder",
+            hint=f"the source is just {form.name}; the path is the folder that holds the data",
+        )
+    near = did_you_mean(source, [form.name for form in SOURCES.values()])
+    raise UsageError(
+        f"{source!r} is not a data source",
+        hint=f"{near + '; ' if near else ''}sources are {spelled()}",
+    )
+
+
+def samples_of(source: str) -> str:
+    """Return what the samples of a data source are."""
+    return form_of(source).samples
+
+
+def listed(samples: str) -> list[SourceForm]:
+    """Return the forms whose samples are such."""
+    return [form for form in SOURCES.values() if form.samples == samples]
+
+
+def spelled(forms: Iterable[SourceForm] | None = None) -> str:
+    """Return how sources of these forms (None: of all) are written: "folder, wds, torch/NAME"."""
+    return ", ".join(form.spelled for form in (SOURCES.values() if forms is None else forms))
+
+
+def described(forms: Iterable[SourceForm]) -> str:
+    """Return the forms with what they are, for help texts: "folder (a tree ...), wds (...)"."""
+    return ", ".join(f"{form.spelled} ({form.reads})" for form in forms)
+
+
+def taking(setting: Setting) -> str:
+    """Return the names of the forms that have a use for a key of the data section."""
+    return " and ".join(form.name for form in SOURCES.values() if setting in form.takes)

@@ -1,0 +1,19 @@
+"""How the samples of a source are read, as the data section of a recipe or the options of a command say it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from spgsurgeon.data.sources.class_names import Classes
+from spgsurgeon.data.sources.image_decoding import AS_IS, Decoding
+
+
+@dataclass(frozen=True)
+class Reading:
+    """See `opening.open_source`."""
+
+    classes: Classes = None
+    ignore: tuple[int, ...] = ()
+    values: Mapping[int, int] = field(default_factory=dict)
+    decoding: Decoding = AS_IS
