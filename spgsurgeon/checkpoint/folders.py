@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +27,7 @@ FORMAT_VERSION = 1
 
 FolderKind = Literal["grafted", "run", "hub", "weights"]
 
+_FILES = "files"  # in a manifest's base: the files beside the weights, each with its hash
 # What save_pretrained, Accelerate and the Hub call a model's weights, the safe formats first.
 _ALL_WEIGHTS = tuple(name + index for name in (WEIGHTS, "pytorch_model.bin") for index in ("", INDEX_SUFFIX))
 # What is in a folder that a sharded training saved, and what joins it.
@@ -85,16 +87,23 @@ def write_grafted_folder(
     temporary: Mapping[str, Tensor],
     config: Mapping[str, Any],
     manifest: GraftManifest,
+    companions: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Write the four files of a grafted folder into the existing `folder`; fills in the manifest's file hashes."""
+    """Write the four files of a grafted folder into the existing `folder`; fills in the manifest's file hashes.
+
+    `companions` are further files by their names, such as a tokenizer's, which go with the weights byte for byte.
+    """
     from spgsurgeon.checkpoint.hashing import content_hash
     from spgsurgeon.checkpoint.writing import write_json, write_safetensors
 
     write_safetensors(folder / WEIGHTS, base)
     write_safetensors(folder / TEMPORARY, temporary)
     write_json(folder / CONFIG, config)
+    for name, content in (companions or {}).items():
+        (folder / name).write_bytes(content)
     hashed = replace(
         manifest,
+        base=manifest.base | _record_of(companions or {}),
         weights_hash=content_hash(base),
         temporary_hash=content_hash(temporary),
         config_hash=document_hash(config),
@@ -114,6 +123,8 @@ def read_grafted_folder(folder: Path) -> GraftedFolder:
     config = read_json_object(folder / CONFIG)
     with naming(folder / CONFIG):
         _check_hash(document_hash(config), manifest.config_hash, MANIFEST)
+    for name, digest in manifest.base.get(_FILES, {}).items():
+        _check_companion(folder, name, digest)
     if (folder / STATE).exists() or (folder / AVERAGE).exists():
         average = read_state(folder)["hashes"].get("ema")
         if average is not None:
@@ -252,6 +263,21 @@ def check_weights(path: Path, expected: str, record: str) -> None:
         raise _missing(path)
     with naming(path), path.open("rb") as file:
         _check_hash(content_hash_of(read_header(file).entries), expected, record)
+
+
+def _record_of(companions: Mapping[str, bytes]) -> dict[str, dict[str, str]]:
+    """Return what a manifest says of files beside the weights; nothing if there are none."""
+    return {_FILES: {name: sha256(content).hexdigest() for name, content in companions.items()}} if companions else {}
+
+
+def _check_companion(folder: Path, name: object, digest: object) -> None:
+    if not isinstance(name, str) or Path(name).name != name:
+        raise DamagedFileError(f"{folder / MANIFEST} is damaged: {name!a:.60} is not the name of a file beside it")
+    path = folder / name
+    if not path.is_file():
+        raise _missing(path)
+    with naming(path):
+        _check_hash(sha256(path.read_bytes()).hexdigest(), str(digest), MANIFEST)
 
 
 def _missing(path: Path) -> DamagedFileError:

@@ -50,6 +50,14 @@ def command(
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting of the kind, by its key in a recipe: rate=0.1."),
     ] = None,
     num_classes: NumClasses = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "--task",
+            help="Models of transformers: what for, where the model has another head or none: text-classification, "
+            "token-classification, question-answering, ...",
+        ),
+    ] = None,
     arch: Arch = None,
     weights: Weights = None,
     random_weights: RandomWeights = False,
@@ -79,6 +87,7 @@ def command(
             weights=weights,
             arch=arch,
             random_seed=0 if random_weights else None,
+            task=task,
             image_size=height_and_width(image_size),
             force=force,
         )

@@ -18,6 +18,8 @@ from spgsurgeon.cli.terminal.options import (
 )
 from spgsurgeon.replicas.kinds import kind_named, replicas_from
 
+_SHOWN = 8
+
 
 def command(
     model: Model,
@@ -76,6 +78,9 @@ def _rows(document: dict[str, Any]) -> list[tuple[str, str | None]]:
         ("task", document["task"]),
         ("evidence", document.get("evidence")),
         ("head", _head(document)),
+        ("labels", _labels(document.get("labels"))),
+        ("shared weights", "the head's are those of the words" if document.get("tied") else None),
+        ("tokenizer", _tokenizer(document)),
         ("parameters", _size(document)),
         ("dtypes", ", ".join(f"{count} {dtype}" for dtype, count in document["dtypes"].items())),
         ("beside it", ", ".join(document.get("unexpected", []))),
@@ -116,6 +121,20 @@ def _head(document: dict[str, Any]) -> str | None:
         return None if "error" in document else "none"
     module, kind, width = (_each_once(head[key]) for key in ("module", "type", "width"))
     return f"{module} ({kind}, {width} -> {head['classes']} classes)"
+
+
+def _labels(labels: list[str] | None) -> str | None:
+    if not labels:
+        return None
+    more = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
+    return ", ".join(labels[:_SHOWN]) + more
+
+
+def _tokenizer(document: dict[str, Any]) -> str | None:
+    """Return whether the files of a tokenizer are there; nothing for models that need none."""
+    if "tokenizer" not in document:
+        return None
+    return "its files are there" if document["tokenizer"] else "none beside it"
 
 
 def _each_once(value: Any) -> str:

@@ -14,7 +14,7 @@ from spgsurgeon.commands.inspect import describe
 from spgsurgeon.errors import SurgeonError, UsageError, VerificationError
 from spgsurgeon.loading.opening import open_model, state_of
 from spgsurgeon.loading.request import ModelRequest
-from spgsurgeon.replicas.grafted import layout_of
+from spgsurgeon.replicas.grafted import layout_of, layout_of_state
 from spgsurgeon.replicas.kinds import DEFAULT, kinds
 from spgsurgeon.replicas.kinds.kind import ReplicaKind
 from spgsurgeon.surgery.grafting import ProvenGraft, graft_proven
@@ -30,6 +30,7 @@ def graft_folder(
     weights: str | None = None,
     arch: str | None = None,
     random_seed: int | None = None,
+    task: str | None = None,
     image_size: tuple[int, int] | None = None,
     force: bool = False,
 ) -> dict[str, Any]:
@@ -48,7 +49,7 @@ def graft_folder(
         )
     refuse_overwriting_input(output, [Path(model)] if os.path.lexists(model) else [])
     refuse_existing(output, force=force)
-    opened = open_model(ModelRequest(model, weights, arch, num_classes, random_seed, image_size))
+    opened = open_model(ModelRequest(model, weights, arch, num_classes, random_seed, image_size, task))
     if opened.has_replicas:
         raise UsageError(f"{model} is grafted already", hint="strip it first, or give its base")
     refuse_overwriting_input(output, opened.paths())
@@ -60,6 +61,7 @@ def graft_folder(
             temporary=state_of(proven.grafted.replicas),
             config=opened.config(),
             manifest=proven.manifest,
+            companions=opened.beside(),
         )
         _prove_written(folder, proven)
     return {
@@ -76,7 +78,7 @@ def graft_folder(
 def _prove_written(folder: Path, proven: ProvenGraft) -> None:
     """Prove that the files of a grafted folder, read back, are the base, its replicas, and what goes with them."""
     base, replicas = proven.grafted.base, proven.grafted.replicas
-    prove_file(folder / WEIGHTS, proven.manifest.base["content_hash"], layout_of(base))
+    prove_file(folder / WEIGHTS, proven.manifest.base["content_hash"], layout_of_state(state_of(base)))
     prove_file(folder / TEMPORARY, content_hash(state_of(replicas)), layout_of(replicas))
     try:
         read_grafted_folder(folder)

@@ -16,6 +16,7 @@ from spgsurgeon.errors import ArchitectureError, SurgeonError
 from spgsurgeon.loading.locating import Located, locate
 from spgsurgeon.loading.recognising import Recognition, recognize, refusal
 from spgsurgeon.loading.request import ModelRequest
+from spgsurgeon.loading.transformers_folder import read_folder
 from spgsurgeon.models.libraries.registry import NamedModel, parse_model
 from spgsurgeon.models.sites.heads import DepthSite, Site, sites_document
 from spgsurgeon.replicas.kinds import CONTROLS, kinds
@@ -82,7 +83,7 @@ def describe(opened: OpenedModel, known_hash: str | None = None) -> dict[str, An
         library=opened.identity.library,
         architecture=opened.identity.architecture,
         candidates=[opened.identity.name],
-        task=opened.task.name,
+        task=opened.task_name,
         sites=opened.sites if opened.identity.num_classes else (),
         depth=_depth_site(opened),
         parameters=sum(p.numel() for p in opened.module.parameters()),
@@ -116,11 +117,13 @@ def _inspect_opened(request: ModelRequest) -> dict[str, Any]:
 def _inspect_located(path: Path, request: ModelRequest, values: bool | None) -> dict[str, Any] | None:
     """Return the document of weights in a file or folder; None where only building the model can tell what it is."""
     located = locate(path, request.weights, check=False)
-    recognition = recognize(located, request.arch)
-    if (recognition.said is not None and not recognition.fits.matches) or request.image_size is not None:
-        return None
-    document = _recognized(located, recognition)
-    entries = recognition.entries
+    if located.of_transformers and request.arch is None:
+        document, entries = _folder_of_transformers(located), located.outline.entries
+    else:
+        recognition = recognize(located, request.arch)
+        if (recognition.said is not None and not recognition.fits.matches) or request.image_size is not None:
+            return None
+        document, entries = _recognized(located, recognition), recognition.entries
     if values or (values is None and sum(spec.nbytes for spec in entries.values()) <= _READ_UNASKED):
         _check_folder(located)
         document |= {"content_hash": content_hash_of(entries), "non_finite": non_finite_of(entries)}
@@ -155,6 +158,35 @@ def _recognized(located: Located, recognition: Recognition) -> dict[str, Any]:
         document |= _failure(refused)
     elif document["head"] is None:
         document["notes"].append(_nothing_to_graft_at(settled.name))
+    return document
+
+
+def _folder_of_transformers(located: Located) -> dict[str, Any]:
+    """Return the document of a folder whose config.json says what it is: nothing is recognised by keys and shapes."""
+    folder = read_folder(located)
+    config, entries = folder.config, located.outline.entries
+    document = _document(
+        source=located.source,
+        format=located.format,
+        producer=located.producer,
+        library="transformers",
+        architecture=config.named or config.model_type,
+        candidates=[f"transformers/{config.named or config.model_type}"],
+        task=config.head.task if config.head else None,
+        sites=(folder.site,) if folder.site else (),
+        depth=None,
+        parameters=folder.parameters,
+        tensors=[(key, spec.dtype, spec.shape) for key, spec in entries.items()],
+        located=located,
+    )
+    document["evidence"] = f"config.json says {config.named or config.model_type}"
+    document["labels"] = config.labels
+    document["tied"] = config.ties
+    document["companions"] = [path.name for path in folder.companions]
+    document["tokenizer"] = folder.has_tokenizer
+    if folder.site is None:
+        headless = config.headless()
+        document["notes"].append(f"{headless.message}: {headless.hint}")
     return document
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from spgsurgeon import __version__
 from spgsurgeon.checkpoint.folders import GraftManifest, kind_of, read_manifest
-from spgsurgeon.checkpoint.hashing import content_hash, layout_hash
+from spgsurgeon.checkpoint.hashing import content_hash, layout_hash, same_bits
 from spgsurgeon.checkpoint.layout import CONFIG, TEMPORARY
 from spgsurgeon.checkpoint.tensors import read_checkpoint, read_safetensors
 from spgsurgeon.checkpoint.writing import (
@@ -34,18 +34,21 @@ from spgsurgeon.exporting.onnx_file import check_outputs, export_onnx
 from spgsurgeon.loading.locating import resolve_folder
 from spgsurgeon.loading.opening import OpenedModel, open_model, state_of
 from spgsurgeon.loading.request import ModelRequest
-from spgsurgeon.models.libraries.building import build_for_loading, load_weights
+from spgsurgeon.models.libraries.building import load_model
 from spgsurgeon.models.libraries.identity import Identity
 from spgsurgeon.models.libraries.registry import library
 from spgsurgeon.models.modes import run_in_eval
+from spgsurgeon.models.sites.transformers_heads import CHOICE, PIPELINES
+from spgsurgeon.models.sites.transformers_sites import is_of_transformers
 from spgsurgeon.recipe.reading import read_recipe
-from spgsurgeon.replicas.grafted import detach, layout_of
+from spgsurgeon.replicas.grafted import detach, layout_of, layout_of_state
 from spgsurgeon.replicas.kinds import replicas_from
 from spgsurgeon.replicas.outputs import outputs_of
 from spgsurgeon.runs.folder import recipe_of
 from spgsurgeon.runs.layout import RECIPE
 from spgsurgeon.surgery.grafting import regraft
-from spgsurgeon.surgery.proof import Layout, example_images, prove_file, prove_strip
+from spgsurgeon.surgery.proof import Inputs, Layout, example_inputs, prove_file, prove_strip
+from spgsurgeon.tasks.registry import TASKS
 from spgsurgeon.tasks.task import Task
 from spgsurgeon.training.run import inputs_of
 
@@ -61,19 +64,29 @@ class _OnnxOptions:
 
 @dataclass(frozen=True)
 class _Patient:
-    """What is known of a base whose replicas were taken down, apart from its weights."""
+    """What is known of a base whose replicas were taken down, apart from its weights.
+
+    `written` is the layout of its files, which is not that of the module if the library leaves out shared weights.
+    `task` is None if the package has none for it.
+    """
 
     identity: Identity
-    task: Task
+    task: Task | None
     manifest: GraftManifest
     replicas: str | None
     config: dict[str, Any]
-    input_size: tuple[int, int, int]
+    input_size: tuple[int, int, int] | None
+    companions: dict[str, bytes]
     notes: list[str]
     content_hash: str
     grafted_outputs: tuple[Tensor, ...]
-    images: Tensor
+    inputs: Inputs
     layout: Layout
+    written: Layout
+
+    @property
+    def of_transformers(self) -> bool:
+        return self.identity.library == "transformers"
 
 
 def strip_folder(
@@ -111,7 +124,7 @@ def strip_folder(
     module, patient = _take_down(source, weights)
     proof = {"layout_is_the_originals": True}
     if formats == ["onnx"]:  # the others are proven on the file read back
-        proof |= prove_strip(patient.grafted_outputs, module, patient.layout, patient.images)
+        proof |= prove_strip(patient.grafted_outputs, module, patient.layout, patient.inputs)
     if reference is not None:
         _compare_layout(patient, reference, output)
         proof["layout_is_the_references"] = True
@@ -130,6 +143,10 @@ def strip_folder(
             outputs.append({"path": str(output if single else output / FILES[kind]), "format": kind, **report})
         if not single:
             write_json(temporary / CONFIG, patient.config)
+            if patient.of_transformers and "safetensors" in formats:
+                proof |= _prove_from_pretrained(temporary, patient)
+            for name, content in patient.companions.items():
+                (temporary / name).write_bytes(content)
             card = _card(patient, source, proof, formats)
             (temporary / CARD).write_text(card, encoding="utf-8")
         if proof_file is not None:
@@ -187,25 +204,26 @@ def _take_down(source: Path, weights: str | None) -> tuple[nn.Module, _Patient]:
     opened = open_model(ModelRequest(str(folder), weights=weights))
     assert opened.manifest is not None
     grafted = regraft(opened, read_safetensors(folder / TEMPORARY)[0])
-    largest = opened.task.largest_side
-    images = example_images(opened.module, opened.preprocessing.input_size, largest_side=largest)
-    outputs = outputs_of(run_in_eval(grafted, images))
+    inputs = example_inputs(opened)
+    outputs = outputs_of(run_in_eval(grafted, inputs))
     base = detach(grafted)
     state = state_of(base)
     if layout_hash(state) != opened.manifest.base["layout"]:
         raise VerificationError("keys, order, shapes or dtypes are not those of the model that was grafted (law 3)")
     return base, _Patient(
         identity=opened.identity,
-        task=opened.task,
+        task=TASKS.get(opened.task_name),
         manifest=opened.manifest,
         replicas=_replicas(opened),
         config=opened.config(),
-        input_size=opened.preprocessing.input_size,
+        input_size=None if is_of_transformers(base) else opened.preprocessing.input_size,
+        companions=opened.beside(),
         notes=opened.notes,
         content_hash=content_hash(state),
         grafted_outputs=outputs,
-        images=images,
+        inputs=inputs,
         layout=layout_of(base),
+        written=layout_of_state(state),
     )
 
 
@@ -236,6 +254,11 @@ def _write(kind: str, path: Path, module: nn.Module, patient: _Patient, onnx: _O
     bytes have a hash as well.
     """
     if kind == "onnx":
+        if patient.input_size is None:
+            raise UsageError(
+                f"ONNX files are written of models that take images only, and {patient.identity.name} does not",
+                hint="strip to a folder; optimum-cli exports what from_pretrained reads",
+            )
         channels, height, width = patient.input_size
         size = (channels, *(onnx.image_size or (height, width)))
         report = export_onnx(module, path, size, outputs=onnx.outputs or "main", opset=onnx.opset)
@@ -256,10 +279,10 @@ def _write(kind: str, path: Path, module: nn.Module, patient: _Patient, onnx: _O
 
 def _prove(path: Path, patient: _Patient) -> dict[str, Any]:
     """Read a written file back and prove it; return its report."""
-    content_hash = prove_file(path, patient.content_hash, patient.layout)
+    content_hash = prove_file(path, patient.content_hash, patient.written)
     stripped = _read_back(path, patient)
-    proof = prove_strip(patient.grafted_outputs, stripped, patient.layout, patient.images)
-    outputs = zip(outputs_of(run_in_eval(stripped, patient.images)), patient.grafted_outputs, strict=True)
+    proof = prove_strip(patient.grafted_outputs, stripped, patient.layout, patient.inputs)
+    outputs = zip(outputs_of(run_in_eval(stripped, patient.inputs)), patient.grafted_outputs, strict=True)
     difference = max((a - b).abs().max().item() for a, b in outputs)
     return {
         "content_hash": content_hash,
@@ -270,9 +293,18 @@ def _prove(path: Path, patient: _Patient) -> dict[str, Any]:
 
 def _read_back(path: Path, patient: _Patient) -> nn.Module:
     """Return the architecture, built anew, with the weights of the written file."""
-    module = build_for_loading(patient.identity)
-    load_weights(module, read_checkpoint(path).tensors, patient.identity.name)
-    return module
+    return load_model(patient.identity, read_checkpoint(path).tensors)
+
+
+def _prove_from_pretrained(folder: Path, patient: _Patient) -> dict[str, bool]:
+    """Prove that transformers itself reads the written folder to the same outputs, bit for bit."""
+    from spgsurgeon.models.libraries.transformers_library import from_folder
+
+    dtype = patient.config.get("dtype") or patient.config.get("torch_dtype")
+    outputs = outputs_of(run_in_eval(from_folder(patient.identity, folder, dtype), patient.inputs))
+    if not all(map(same_bits, outputs, patient.grafted_outputs)):
+        raise VerificationError("what from_pretrained makes of the written folder gives other outputs")
+    return {"from_pretrained_equal": True}
 
 
 def _public_name(source: str) -> str:
@@ -280,11 +312,12 @@ def _public_name(source: str) -> str:
     return Path(source).name if Path(source).is_absolute() else source
 
 
-def _no_gain(source: Path, task: Task) -> list[str]:
+def _no_gain(source: Path, task: Task | None) -> list[str]:
     """Return the note that the retraining has not helped by its own scores, where it has not."""
-    scores, metric = scores_of(source, task), task.primary
-    if scores is None:
+    scores = None if task is None else scores_of(source, task)
+    if task is None or scores is None:
         return []
+    metric = task.primary
     original, best = (scores[when][metric.name] for when in ("original", "best"))
     if metric.better(best, original):
         return []
@@ -292,20 +325,29 @@ def _no_gain(source: Path, task: Task) -> list[str]:
     return [f"{said}: the run's best {metric.name} is {best:.3f}, the original's {original:.3f}"]
 
 
+def _in_the_hub(patient: _Patient) -> dict[str, Any]:
+    """Return what a card says of the task in the Hub's words, and how the model is used."""
+    if patient.of_transformers:
+        name = library("transformers").task(patient.identity.architecture)
+        pipeline = "" if name == CHOICE else f'predict = transformers.pipeline("{PIPELINES[name]}", model=".")\n'
+        return {"pipeline_tag": PIPELINES[name], "usage": pipeline}  # there is no pipeline that chooses
+    assert patient.task is not None
+    return {"pipeline_tag": patient.task.pipeline_tag, "usage": patient.task.usage}
+
+
 def _card(patient: _Patient, source: Path, proof: dict[str, bool], formats: Sequence[str]) -> str:
     manifest, identity = patient.manifest, patient.identity
-    recipe, scores = (recipe_of(source) if kind_of(source) == "run" else None), scores_of(source, patient.task)
+    recipe, task = (recipe_of(source) if kind_of(source) == "run" else None), patient.task
     return model_card(
         architecture=identity.architecture,
         library=identity.library,
         num_classes=identity.num_classes,
         builder_arguments=library(identity.library).builder_arguments(identity, len(patient.grafted_outputs)),
         replicas=patient.replicas,
-        pipeline_tag=patient.task.pipeline_tag,
-        usage=patient.task.usage,
+        **_in_the_hub(patient),
         recipe=recipe,
-        scores=scores,
-        higher_is_better=patient.task.primary.higher_is_better,
+        scores=scores_of(source, task) if task else None,
+        higher_is_better=task is None or task.primary.higher_is_better,
         proof=dict(proof),
         content_hash=patient.content_hash,
         base_source=_public_name(manifest.base["source"]),
@@ -313,7 +355,7 @@ def _card(patient: _Patient, source: Path, proof: dict[str, bool], formats: Sequ
         base_model=manifest.base.get("hub_id"),
         license=patient.config.get("pretrained_cfg", {}).get("license"),
         base_notes=manifest.base.get("notes", []),
-        evaluation=evaluation_of(source, patient.task),
+        evaluation=evaluation_of(source, task) if task else None,
         control=control_of(source),
         package_version=__version__,
         formats=formats,

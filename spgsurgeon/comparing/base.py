@@ -25,7 +25,7 @@ from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.recipe.data_section import HOLDOUT, DataSection
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.recipe.schema import Recipe
-from spgsurgeon.replicas.grafted import layout_of
+from spgsurgeon.replicas.grafted import layout_of_state
 from spgsurgeon.runs.layout import RECIPE
 from spgsurgeon.surgery.proof import prove_file
 from spgsurgeon.training.data import open_data, open_training
@@ -53,8 +53,10 @@ def write_base(folder: Path, opened: OpenedModel) -> None:
     folder.mkdir()
     state = state_of(opened.module)
     write_safetensors(folder / WEIGHTS, state)
-    prove_file(folder / WEIGHTS, content_hash(state), layout_of(opened.module))
+    prove_file(folder / WEIGHTS, content_hash(state), layout_of_state(state))
     write_json(folder / CONFIG, opened.config())
+    for name, content in opened.beside().items():
+        (folder / name).write_bytes(content)
 
 
 # What it has seen

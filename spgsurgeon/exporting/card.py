@@ -55,6 +55,13 @@ print(session.get_inputs()[0].shape)  # of `images`: float32, normalised as pret
 """
 
 
+_TRANSFORMERS_USAGE = """\
+import transformers
+
+model = transformers.{architecture}.from_pretrained(".").eval()
+"""
+
+
 def model_card(
     *,
     architecture: str,
@@ -81,14 +88,15 @@ def model_card(
 ) -> str:
     """Return the README.md of a Hub folder: YAML front matter, then Markdown. The same arguments give the same text.
 
-    `library` is timm or torchvision; `builder_arguments` are what its builder needs beyond the number of classes, and
-    `usage` what is to be known of the model that it makes. `base_model` is the base's name on the Hub, `license` that
-    of its weights. `recipe` is the resolved recipe as YAML; without one the weights were not retrained. `base_notes`
-    say what was done to the base before it was grafted, such as a new head. `scores` holds `original` (before
-    retraining) and `best`, each {metric: value}; the first metric, better when higher or when lower, decides whether
-    there is a gain. They are of `evaluation`; `control` says what a comparison found against plain retraining. `proof`
-    says of each law whether it holds, or how far. `replicas` says what the temporary modules were, `pipeline_tag` what
-    the Hub calls the task, `formats` what was written. What is None is named as missing; nothing else is claimed.
+    `library` is timm, torchvision or transformers; `builder_arguments` are what its builder needs beyond the number of
+    classes, and `usage` what is to be known of the model that it makes. `base_model` is the base's name on the Hub,
+    `license` that of its weights. `recipe` is the resolved recipe as YAML; without one the weights were not retrained.
+    `base_notes` say what was done to the base before it was grafted, such as a new head. `scores` holds `original`
+    (before retraining) and `best`, each {metric: value}; the first metric, better when higher or when lower, decides
+    whether there is a gain. They are of `evaluation`; `control` says what a comparison found against plain retraining.
+    `proof` says of each law whether it holds, or how far. `replicas` says what the temporary modules were,
+    `pipeline_tag` what the Hub calls the task, `formats` what was written. What is None is named as missing; nothing
+    else is claimed.
     """
     retrained, method = _retrained(recipe)
     license = None if license == "unknown" else license
@@ -155,6 +163,8 @@ def _identity_table(
 def _usage(architecture: str, library: str, num_classes: int, builder_arguments: Mapping[str, Any]) -> str:
     if library == "timm":
         return _TIMM_USAGE
+    if library == "transformers":
+        return _TRANSFORMERS_USAGE.format(architecture=architecture)
     keywords = {"weights": None, "num_classes": num_classes, **builder_arguments}
     arguments = ", ".join([f'"{architecture}"', *(f"{name}={value!r}" for name, value in keywords.items())])
     return _TORCHVISION_USAGE.format(arguments=arguments)

@@ -18,6 +18,7 @@ from spgsurgeon.checkpoint.folders import (
 from spgsurgeon.checkpoint.layout import AVERAGE, CONFIG, WEIGHTS
 from spgsurgeon.checkpoint.reading import Outline, read_outline
 from spgsurgeon.errors import UsageError
+from spgsurgeon.models.libraries.transformers_config import is_transformers_config, refuse_adapter
 
 _BESIDE_THE_DESCRIPTION = ("architecture", "library", "model_args", "num_features", "labels")  # in a flat config.json
 
@@ -45,9 +46,14 @@ class Located:
         """Who wrote it, as far as it shows: this package, transformers, Accelerate, a training script."""
         if self.manifest is not None:
             return "spgsurgeon"
-        if self.config is not None and self.config.get("model_type") == "timm_wrapper":
+        if self.config is not None and self.config.get("model_type") is not None:
             return "transformers"
         return "accelerate" if self.kind == "weights" else self.outline.producer
+
+    @property
+    def of_transformers(self) -> bool:
+        """Whether these are the weights of one of transformers' own models, by the config.json beside them."""
+        return is_transformers_config(self.config)
 
     def paths(self) -> list[Path]:
         """Return the input files and folders, which nothing may be written to."""
@@ -63,6 +69,7 @@ def locate(path: Path, weights: str | None = None, *, check: bool = True) -> Loc
     """
     if not path.is_dir():
         return _with_note(Located(str(path), "file", read_outline(path, weights)), weights)
+    refuse_adapter({file.name for file in path.iterdir()}, str(path))
     kind = kind_of(path)
     if kind in ("grafted", "run"):
         return _locate_grafted(path, kind, weights, check)

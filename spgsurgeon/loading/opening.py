@@ -18,6 +18,7 @@ from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
 from spgsurgeon.loading.locating import Located, locate
 from spgsurgeon.loading.recognising import Recognition, recognize, refusal
 from spgsurgeon.loading.request import ModelRequest
+from spgsurgeon.loading.transformers_folder import open_folder, read_folder
 from spgsurgeon.models.libraries.building import (
     build,
     build_for_loading,
@@ -29,8 +30,10 @@ from spgsurgeon.models.libraries.building import (
 )
 from spgsurgeon.models.libraries.identity import Identity
 from spgsurgeon.models.libraries.registry import NamedModel, library, parse_model, resolve_architecture
+from spgsurgeon.models.libraries.transformers_config import with_dtype, with_labels
 from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.models.recognition.identification import Match
+from spgsurgeon.models.shared_weights import saved_state
 from spgsurgeon.models.sites.heads import DepthSite, Site
 from spgsurgeon.recipe.data_section import known_mask_values, known_range
 from spgsurgeon.replicas.kinds import CONTROLS
@@ -62,6 +65,10 @@ class OpenedModel:
     """The Hub's name of the weights that these are, or were but for the head."""
     notes: list[str] = field(default_factory=list)
     """Choices made on the user's behalf, to be said aloud."""
+    config_document: dict[str, Any] | None = None
+    """The `config.json` that belongs beside these weights, where it is the library's own and not made here."""
+    companions: tuple[Path, ...] = ()
+    """Files that go with the weights unchanged, such as a tokenizer's."""
 
     @property
     def manifest(self) -> GraftManifest | None:
@@ -94,12 +101,20 @@ class OpenedModel:
         return depth_site_of(self.identity, self.module)
 
     @property
+    def task_name(self) -> str:
+        """What the model predicts, by its name."""
+        return library(self.identity.library).task(self.identity.architecture)
+
+    @property
     def task(self) -> Task:
-        """What the model predicts."""
-        return task_named(library(self.identity.library).task(self.identity.architecture))
+        """What the model predicts. Raises UsageError for what can't be trained or scored here."""
+        return task_named(self.task_name)
 
     def config(self) -> dict[str, Any]:
         """Return the `config.json` that belongs beside these weights."""
+        if self.config_document is not None:
+            dtype = str(next(self.module.parameters()).dtype).removeprefix("torch.")
+            return with_dtype(with_labels(self.config_document, self.label_names), dtype)
         config = library(self.identity.library).config(self.identity, self.module, self.label_names)
         said = {
             _IGNORED: list(self.ignored),
@@ -107,6 +122,10 @@ class OpenedModel:
             _RANGE: list(self.value_range or ()),
         }
         return config | {key: value for key, value in said.items() if value}
+
+    def beside(self) -> dict[str, bytes]:
+        """Return the companions by their names, as they are."""
+        return {path.name: path.read_bytes() for path in self.companions}
 
     def paths(self) -> list[Path]:
         """Return the input files and folders, which nothing may be written to."""
@@ -123,7 +142,15 @@ def open_model(request: ModelRequest) -> OpenedModel:
     elif request.random_seed is not None:
         raise UsageError(f"random weights are for models by name; {request.model} has weights of its own")
     else:
-        opened = _open_located(locate(named, request.weights), request.arch, request.image_size)
+        located = locate(named, request.weights)
+        if located.of_transformers:
+            return _open_transformers(located, request)
+        opened = _open_located(located, request.arch, request.image_size)
+    if request.task not in (None, opened.task_name):
+        raise UsageError(
+            f"{request.model} is for {opened.task_name}, not for {request.task}",
+            hint="--task chooses the head of a model of transformers",
+        )
     if request.num_classes in (None, opened.identity.num_classes):
         return opened
     return _with_new_head(opened, request)
@@ -141,10 +168,7 @@ def _with_new_head(opened: OpenedModel, request: ModelRequest) -> OpenedModel:
     assert request.num_classes is not None
     own = opened.identity.num_classes
     if opened.has_replicas:
-        raise UsageError(
-            f"{request.model} is grafted with {own} classes; its head can't be replaced now",
-            hint="give --num-classes when grafting",
-        )
+        raise _too_late(request.model, own)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(request.random_seed or 0)
         module, identity = with_classes(opened.module, opened.identity, request.num_classes)
@@ -159,6 +183,36 @@ def _with_new_head(opened: OpenedModel, request: ModelRequest) -> OpenedModel:
         mask_values={},
         notes=[*opened.notes, note],
     )
+
+
+def _too_late(model: str, classes: int) -> UsageError:
+    return UsageError(
+        f"{model} is grafted with {classes} classes; its head can't be replaced now",
+        hint="give --num-classes when grafting",
+    )
+
+
+def _open_transformers(located: Located, request: ModelRequest) -> OpenedModel:
+    if request.arch is not None:
+        raise UsageError(f"--arch is for weights that don't say what they are; {located.source} has a config.json")
+    if request.image_size is not None:
+        raise UsageError(f"--image-size is for weights that don't say it; {located.source} has a config.json")
+    folder = read_folder(located)
+    made = open_folder(located, folder, request.task, request.num_classes, seed=0)
+    opened = OpenedModel(
+        module=made.module,
+        identity=made.identity,
+        source=located.source,
+        format=located.format,
+        located=located,
+        label_names=made.labels,
+        notes=[*located.notes, *made.notes],
+        config_document=made.config,
+        companions=folder.companions,
+    )
+    if opened.has_replicas and made.is_new:
+        raise _too_late(request.model, folder.site.classes if folder.site else 0)
+    return opened
 
 
 def _open_named(request: ModelRequest, named: NamedModel) -> OpenedModel:
@@ -294,8 +348,8 @@ def in_float32(opened: OpenedModel, done: str) -> OpenedModel:
 
 
 def state_of(module: nn.Module) -> dict[str, Tensor]:
-    """Return the state dict, detached: what is written and hashed."""
-    return {key: value.detach() for key, value in module.state_dict().items()}
+    """Return the state dict, detached: what is written and hashed. See `saved_state`."""
+    return saved_state(module)
 
 
 def non_finite(state: Mapping[str, Tensor]) -> list[str]:

@@ -129,7 +129,8 @@ def refusal(located: Located, recognition: Recognition) -> ArchitectureError:
         f"{name} holds {len(located.outline.entries)} tensors, which fit no architecture of timm or torchvision"
         + ("; the nearest are\n" if nearest else "\n" if lines else "")
         + "\n".join(lines),
-        hint="--arch timm/NAME or torchvision/NAME says which it is; other libraries are not supported",
+        hint="--arch timm/NAME or torchvision/NAME says which it is; models of transformers come as a folder with a "
+        "config.json; other libraries are not supported",
         candidates=[match.entry.name for match in nearest],
     )
 
@@ -174,10 +175,9 @@ def _check_arguments(located: Located) -> None:
 
 def _check_config(config: Mapping[str, Any]) -> None:
     """Refuse a `config.json` that is neither timm's, nor transformers' for a timm model, nor ours for torchvision's."""
-    kind, owner = config.get("model_type", "timm_wrapper"), config.get("library", "timm")
-    if kind != "timm_wrapper" or owner not in LIBRARIES:
-        found = f"model type {kind!r}" if kind != "timm_wrapper" else f"library {owner!r}"
-        raise ArchitectureError(f"{CONFIG} is of the {found}; models of timm and torchvision are supported")
+    owner = config.get("library", "timm")
+    if owner not in LIBRARIES:
+        raise ArchitectureError(f"{CONFIG} is of the library {owner!r}; models of {', '.join(LIBRARIES)} are supported")
 
 
 def _parts(said: str | None) -> tuple[str | None, str | None]:

@@ -19,9 +19,10 @@ class ModelRequest:
     """If it is not the model's own number, the model gets a new, untrained head."""
     random_seed: int | None = None
     """Random weights for a model by name, instead of its pretrained ones, drawn by this seed."""
-
     image_size: tuple[int, int] | None = None
     """Height and width in pixels that the model of a bare file was built for; None: what its weights call for."""
+    task: str | None = None
+    """What a model of transformers is for, if its config.json says another task or none: it gets a new head for it."""
 
     def for_data_of(self, classes: int) -> ModelRequest:
         """Return the request for data of so many classes: random weights have as many, unless a number was given."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from spgsurgeon.models.inputs import call
 
 
 @contextmanager
@@ -22,7 +24,8 @@ def modes_kept(model: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def run_in_eval(model: nn.Module, example: Tensor) -> Any:
-    """Return `model(example)` in eval mode; every submodule's own mode is restored."""
+def run_in_eval(model: nn.Module, example: Tensor | Mapping[str, Tensor]) -> Any:
+    """Return `model(example)` in eval mode, or what it gives on inputs by name; each submodule's mode is restored."""
     with modes_kept(model):
-        return model.eval()(example)
+        model.eval()
+        return model(example) if isinstance(example, Tensor) else call(model, example)

@@ -6,7 +6,7 @@ step-major, so an episode costs one forward pass of the base. K = outputs of a b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, cast
 
@@ -27,8 +27,10 @@ from spgsurgeon.replicas.stacking import (
     per_step_modules,
     running_statistics_kept,
 )
+from spgsurgeon.replicas.whole_model import whole_model_hooks
 
 HEAD_BATCHES = ("stacked", "sequential", "rollouts")
+_LABELS = frozenset({"labels", "start_positions", "end_positions"})  # as the models of transformers call them
 
 
 class GraftedModel(nn.Module):
@@ -65,8 +67,14 @@ class GraftedModel(nn.Module):
     def forward(self, *inputs: Any, **options: Any) -> Any:
         """Return the base's output in eval mode, N rows; in train mode one tensor of (T+1)*N rows.
 
-        Where the base has K outputs in train mode (auxiliary heads), they come stacked: [(T+1)*N, C, ..., K].
+        Where the base has K outputs in train mode (auxiliary heads, or the start and the end of an answer), they come
+        stacked: [(T+1)*N, C, ..., K]. Raises UsageError if labels are among the inputs: the base's own loss would count
+        (T+1)*N predictions against N of them.
         """
+        if self.replicas.training and (labels := _LABELS & options.keys()):
+            raise UsageError(
+                f"a grafted model takes no {', '.join(sorted(labels))}", hint="give them to spg_loss, with its logits"
+            )
         try:
             if self._rolls_out and self.replicas.training:
                 return torch.cat([self._roll_out(step, *inputs, **options) for step in range(self.steps)])
@@ -100,7 +108,7 @@ class GraftedModel(nn.Module):
                 hint="replace or convert modules (SyncBatchNorm) first, then graft",
             )
 
-    def hidden_states(self, *inputs: Any) -> tuple[dict[str, Tensor], Any]:
+    def hidden_states(self, *inputs: Any, **options: Any) -> tuple[dict[str, Tensor], Any]:
         """Return the hidden states [T+1, N, ...] by place, and the output, of one forward pass as the modes are.
 
         Without replicas in train mode there are no states.
@@ -114,7 +122,7 @@ class GraftedModel(nn.Module):
             chain.register_forward_hook(probe(name)) for name, chain in zip(self.sites, self.replicas, strict=True)
         ]
         try:
-            return seen, self(*inputs)
+            return seen, self(*inputs, **options)
         finally:
             for handle in handles:
                 handle.remove()
@@ -173,7 +181,12 @@ def detach(grafted: GraftedModel) -> nn.Module:
 
 def layout_of(module: nn.Module) -> list[tuple[str, tuple[int, ...], torch.dtype]]:
     """Return (key, shape, dtype) of each entry of the state dict, in its order."""
-    return [(key, tuple(value.shape), value.dtype) for key, value in module.state_dict().items()]
+    return layout_of_state(module.state_dict())
+
+
+def layout_of_state(state: Mapping[str, Tensor]) -> list[tuple[str, tuple[int, ...], torch.dtype]]:
+    """Return (key, shape, dtype) of each tensor, in their order."""
+    return [(key, tuple(value.shape), value.dtype) for key, value in state.items()]
 
 
 def _check_places(base: nn.Module, places: Sequence[Place]) -> None:
@@ -202,6 +215,8 @@ def _hooks(base: nn.Module, chains: Sequence[ReplicaChain], places: Sequence[Pla
         hooks += [StackedInput(chain, module, key) for key, chain in entering.items()]
         chain = next(iter(entering.values()))
         hooks += [PerStep(chain, path) for path in per_step_modules(base.get_submodule(module), module)]
+    if head_batch != "rollouts":
+        hooks += whole_model_hooks(base, pairs)
     for chain, place in pairs:
         if place.side == "output":
             hooks += [StackedOutput(chain, place.module), *(PerStep(chain, path) for path in place.normalisations)]

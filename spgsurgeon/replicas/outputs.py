@@ -11,21 +11,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_LOGITS = (("logits",), ("start_logits", "end_logits"))
+
 
 def outputs_of(output: Any) -> tuple[Tensor, ...]:
     """Return the tensors that a model's `output` consists of, that of inference first.
 
-    Torchvision's segmentation models give a mapping, its entry `out` before `aux`. Raises TypeError for anything that
-    is not made of tensors.
+    Torchvision's segmentation models give a mapping, its entry `out` before `aux`. Of the mappings of transformers only
+    logits are read: [N, ..., C], or [N, L] twice, for where an answer starts and where it ends. Raises TypeError for
+    anything that is not made of tensors.
     """
     parts: list[Any]
-    if isinstance(output, Mapping):
+    if isinstance(output, Mapping) and (named := _logits_among(output)):
+        parts = [output[name] for name in named]
+    elif isinstance(output, Mapping):
         parts = [output[name] for name in sorted(output, key=lambda name: name != "out")]
     else:
         parts = list(output) if isinstance(output, (tuple, list)) else [output]
     if not parts or any(not isinstance(part, Tensor) for part in parts):
         raise TypeError(f"a model gives tensors, not {describe_output(output)}")
     return tuple(parts)
+
+
+def _logits_among(output: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names that transformers gives logits, those that are there; further outputs are no predictions."""
+    return next((names for names in _LOGITS if all(name in output for name in names)), ())
 
 
 def main_output(output: Any) -> Tensor:

@@ -75,13 +75,23 @@ class Checkpoint:
 class RunFolder:
     """One run on disk. `config` and `manifest` describe the grafted model in every checkpoint.
 
-    `keep` is how many of the newest checkpoints stay, besides the best.
+    `companions` are the files that go with its weights, by name. `keep` is how many of the newest checkpoints stay,
+    besides the best.
     """
 
-    def __init__(self, path: Path, config: Mapping[str, Any], manifest: GraftManifest, *, keep: int = 2) -> None:
+    def __init__(
+        self,
+        path: Path,
+        config: Mapping[str, Any],
+        manifest: GraftManifest,
+        *,
+        companions: Mapping[str, bytes] | None = None,
+        keep: int = 2,
+    ) -> None:
         self.path = path
         self._config = config
         self._manifest = manifest
+        self._companions = companions
         self._keep = keep
         self._metrics = MetricsLog(path)
 
@@ -112,6 +122,7 @@ class RunFolder:
                 temporary=checkpoint.temporary,
                 config=self._config,
                 manifest=self._manifest,
+                companions=self._companions,
             )
             hashes = {}
             for extra, name_of_extra in _EXTRAS.items():

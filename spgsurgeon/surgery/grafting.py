@@ -14,7 +14,7 @@ from spgsurgeon.loading.opening import OpenedModel, refuse_unsound, state_of
 from spgsurgeon.replicas.grafted import GraftedModel
 from spgsurgeon.replicas.kinds import replicas_from
 from spgsurgeon.replicas.kinds.kind import ReplicaKind
-from spgsurgeon.surgery.proof import example_images, fingerprint, prove_graft
+from spgsurgeon.surgery.proof import example_inputs, fingerprint, prove_graft
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ def graft_proven(
     """
     refuse_unsound(state_of(opened.module))
     replicas = replicas.settled(opened)
-    images = example_images(opened.module, opened.preprocessing.input_size, largest_side=opened.task.largest_side)
-    before = fingerprint(opened.module, images)
+    inputs = example_inputs(opened)
+    before = fingerprint(opened.module, inputs)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         grafted = replicas.attach_to(opened.module, replicas.places(opened), head_batch).eval()
-    proof = prove_graft(grafted, before, images)
+    proof = prove_graft(grafted, before, inputs)
     identity, state = opened.identity, state_of(opened.module)
     manifest = GraftManifest(
         package_version=__version__,
@@ -54,6 +54,7 @@ def graft_proven(
             "tensors": len(state),
             "layout": layout_hash(state),
             "notes": opened.notes,
+            **_original_keys(opened),
             **({"hub_id": opened.hub_id} if opened.hub_id else {}),
         },
         trp=replicas.document(),
@@ -61,6 +62,11 @@ def graft_proven(
         temporary_parameters=sum(p.numel() for p in grafted.replicas.parameters()),
     )
     return ProvenGraft(grafted, manifest, proof)
+
+
+def _original_keys(opened: OpenedModel) -> dict[str, list[str]]:
+    """Return what the original file called its weights, for transformers, which leaves out shared ones and renames."""
+    return {"keys": list(opened.located.outline.entries)} if opened.located and opened.located.of_transformers else {}
 
 
 def regraft(opened: OpenedModel, temporary: dict[str, Tensor] | None, *, head_batch: str = "stacked") -> GraftedModel:

@@ -6,10 +6,12 @@ Each check returns the laws that hold, by name, and raises VerificationError on 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,11 +20,16 @@ from spgsurgeon.checkpoint.hashing import DTYPE_NAMES, content_hash, same_bits
 from spgsurgeon.checkpoint.state_dict.specs import TensorSpec
 from spgsurgeon.checkpoint.values import content_hash_of
 from spgsurgeon.errors import ArchitectureError, SurgeonError, UsageError, VerificationError, first_line
-from spgsurgeon.models.modes import modes_kept
+from spgsurgeon.loading.opening import OpenedModel
+from spgsurgeon.models.modes import modes_kept, run_in_eval
+from spgsurgeon.models.shared_weights import saved_state
+from spgsurgeon.models.sites.transformers_sites import is_of_transformers
+from spgsurgeon.models.transformers_examples import example_of
 from spgsurgeon.replicas.grafted import GraftedModel, layout_of
 from spgsurgeon.replicas.outputs import outputs_of
 from spgsurgeon.replicas.stacking import ReplicaChain
 
+Inputs = Tensor | Mapping[str, Tensor]
 Layout = list[tuple[str, tuple[int, ...], torch.dtype]]
 
 
@@ -50,32 +57,39 @@ def example_images(
     return torch.randn(batch, channels, *sides, generator=generator).to(parameter.device, parameter.dtype)
 
 
-def fingerprint(module: nn.Module, images: Tensor) -> Fingerprint:
-    """Return the fingerprint of a module on `images` [N, channels, H, W]. Its mode is kept.
+def example_inputs(opened: OpenedModel) -> Inputs:
+    """Return what the laws are proven on for an opened model: noise for images, else its inputs by name."""
+    if is_of_transformers(opened.module):
+        return example_of(opened.module)
+    return example_images(opened.module, opened.preprocessing.input_size, largest_side=opened.task.largest_side)
+
+
+def fingerprint(module: nn.Module, inputs: Inputs) -> Fingerprint:
+    """Return the fingerprint of a module on `inputs`, images [N, channels, H, W] or others by name. Its mode is kept.
 
     Raises VerificationError where an output is NaN somewhere, which equals nothing.
     """
-    outputs = _eval_outputs(module, images)
+    outputs = _eval_outputs(module, inputs)
     if any(output.isnan().any() for output in outputs):
         raise VerificationError(
             "the model gives NaN on pictures of noise, so no law can be proven on it",
             hint="do its half-precision weights overflow? cast them to float32 first",
         )
-    return Fingerprint(outputs, content_hash(module.state_dict()))
+    return Fingerprint(outputs, content_hash(saved_state(module)))
 
 
-def prove_graft(grafted: GraftedModel, base: Fingerprint, images: Tensor) -> dict[str, bool]:
+def prove_graft(grafted: GraftedModel, base: Fingerprint, inputs: Inputs) -> dict[str, bool]:
     """Prove laws 1 and 2 on a fresh graft: eval outputs and weights are the base's, each replica starts as identity.
 
     All of it to the bit; only of hidden states the sign of zeros does not count: what a replica adds is 0, and -0 + 0
     is 0.
     Raises ArchitectureError where the model fails in train mode or gives something else than a row a step and picture.
     """
-    if content_hash(grafted.base.state_dict()) != base.content_hash:
+    if content_hash(saved_state(grafted.base)) != base.content_hash:
         raise VerificationError("grafting changed the base's state dict (law 1)")
-    if not _equal(_eval_outputs(grafted, images), base.outputs):
+    if not _equal(_eval_outputs(grafted, inputs), base.outputs):
         raise VerificationError("the grafted model's outputs in eval mode differ from the base's (law 1)")
-    for site, states in _training_states(grafted, images).items():
+    for site, states in _training_states(grafted, inputs).items():
         states = states + 0  # -0 becomes 0, as it does when a replica adds zero to it
         for t in range(1, grafted.steps):
             if not same_bits(states[t], states[0]):
@@ -83,16 +97,16 @@ def prove_graft(grafted: GraftedModel, base: Fingerprint, images: Tensor) -> dic
     return {"state_dict_unchanged": True, "eval_outputs_equal": True, "replicas_start_as_identity": True}
 
 
-def prove_strip(grafted_output: Any, stripped: nn.Module, layout: Layout, images: Tensor) -> dict[str, bool]:
+def prove_strip(grafted_output: Any, stripped: nn.Module, layout: Layout, inputs: Inputs) -> dict[str, bool]:
     """Prove laws 3 and 4: the stripped module has the original's layout, no hook, and the grafted model's outputs.
 
-    `grafted_output` is what the grafted model gave on `images` in eval mode: a tensor, a mapping or a tuple of them.
+    `grafted_output` is what the grafted model gave on `inputs` in eval mode: a tensor, a mapping or a tuple of them.
     """
     if layout_of(stripped) != layout:
         raise VerificationError("the stripped model's keys, order, shapes or dtypes are not the base's (law 3)")
     if hooks := _hooked_modules(stripped):
         raise VerificationError(f"hooks are left on {', '.join(hooks)} (law 3)")
-    if not _equal(_eval_outputs(stripped, images), outputs_of(grafted_output)):
+    if not _equal(_eval_outputs(stripped, inputs), outputs_of(grafted_output)):
         raise VerificationError("the stripped model's outputs differ from the grafted model's in eval mode (law 4)")
     return {"layout_equal": True, "no_hooks_left": True, "eval_outputs_equal": True}
 
@@ -136,17 +150,13 @@ def _equal(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> bool:
 
 
 @torch.no_grad()
-def _eval_outputs(module: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
+def _eval_outputs(module: nn.Module, inputs: Inputs) -> tuple[Tensor, ...]:
     try:
-        with modes_kept(module):
-            output: Any = module.eval()(images)
+        output: Any = run_in_eval(module, inputs)
     except (AssertionError, RuntimeError, ValueError) as error:
-        hint = (
-            None if images.dtype == torch.float32 else f"its weights are {images.dtype}: convert them to float32 first"
-        )
-        raise UsageError(
-            f"the model can't take pictures of {list(images.shape[1:])}: {first_line(error)}", hint=hint
-        ) from error
+        kind = _dtype_of(inputs)
+        hint = None if kind == torch.float32 else f"its weights are {kind}: convert them to float32 first"
+        raise UsageError(f"the model can't take {_described(inputs)}: {first_line(error)}", hint=hint) from error
     try:
         return outputs_of(output)
     except TypeError as error:
@@ -154,18 +164,20 @@ def _eval_outputs(module: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
 
 
 @torch.no_grad()
-def _training_states(grafted: GraftedModel, images: Tensor) -> dict[str, Tensor]:
+def _training_states(grafted: GraftedModel, inputs: Inputs) -> dict[str, Tensor]:
     """Return the hidden states in train mode, [T+1, N, ...] by place, with the replicas' perturbations off.
 
     Running statistics and random numbers are put back.
     """
     buffers = {name: buffer.clone() for name, buffer in grafted.named_buffers()}
     try:
-        with modes_kept(grafted), torch.random.fork_rng(devices=[]):
+        with modes_kept(grafted), _random_numbers_kept():
             grafted.train()
             for perturbation in _perturbations(grafted.replicas):
                 perturbation.eval()
-            states, logits = grafted.hidden_states(images)
+            states, logits = (
+                grafted.hidden_states(inputs) if isinstance(inputs, Tensor) else grafted.hidden_states(**inputs)
+            )
     except (RuntimeError, TypeError, ValueError) as error:
         raise ArchitectureError(
             f"in train mode the model grafted at {', '.join(grafted.sites)} fails: {first_line(error)}",
@@ -174,7 +186,7 @@ def _training_states(grafted: GraftedModel, images: Tensor) -> dict[str, Tensor]
     finally:
         for name, buffer in grafted.named_buffers():
             buffer.copy_(buffers[name])
-    _check_stacked(grafted, states, rows=logits.shape[0], pictures=images.shape[0])
+    _check_stacked(grafted, states, rows=logits.shape[0], pictures=_rows_of(inputs))
     return states
 
 
@@ -197,9 +209,45 @@ def _check_stacked(grafted: GraftedModel, states: dict[str, Tensor], *, rows: in
         )
 
 
+def _rows_of(inputs: Inputs) -> int:
+    return len(inputs if isinstance(inputs, Tensor) else next(iter(inputs.values())))
+
+
+def _dtype_of(inputs: Inputs) -> torch.dtype:
+    """Return the type of the numbers that go in, which is that of the weights; float32 if only words do."""
+    tensors = [inputs] if isinstance(inputs, Tensor) else list(inputs.values())
+    return next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), torch.float32)
+
+
+def _described(inputs: Inputs) -> str:
+    if isinstance(inputs, Tensor):
+        return f"pictures of {list(inputs.shape[1:])}"
+    return ", ".join(f"{name} of {list(value.shape[1:])}" for name, value in inputs.items())
+
+
 def _hooked_modules(module: nn.Module) -> list[str]:
     return [
         name or "the model itself"
         for name, part in module.named_modules()
-        if part._forward_pre_hooks or part._forward_hooks or part._backward_hooks
+        if any(not _is_the_librarys(hook) for hook in _hooks_of(part))
     ]
+
+
+def _hooks_of(part: nn.Module) -> list[Any]:
+    return [*part._forward_pre_hooks.values(), *part._forward_hooks.values(), *part._backward_hooks.values()]
+
+
+def _is_the_librarys(hook: Any) -> bool:
+    """Return whether it is one of those by which transformers collects hidden states, put there by any forward pass."""
+    return str(getattr(hook, "__module__", "")).startswith("transformers.")
+
+
+@contextmanager
+def _random_numbers_kept() -> Iterator[None]:
+    """Put generators back afterwards: torch's, and numpy's, which models of sound draw masks from in train mode."""
+    state = np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        np.random.set_state(state)

@@ -96,7 +96,13 @@ def train(
         if restarted:
             note = f"torchrun restarted the processes; {output} was gone on with"
             case = replace(case, opened=replace(case.opened, notes=[*case.opened.notes, note]))
-        run = RunFolder(output, case.config, case.manifest, keep=settled.training.checkpoints.keep)
+        run = RunFolder(
+            output,
+            case.config,
+            case.manifest,
+            companions=case.opened.beside(),
+            keep=settled.training.checkpoints.keep,
+        )
         with make_retraining(case, processes, run, progress, now) as retraining:
             if dry_run:
                 return plan(retraining) | _describe(case, processes, output)

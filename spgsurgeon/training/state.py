@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from timm.utils import ModelEmaV3
 
+from spgsurgeon.models.shared_weights import load_saved_state, saved_state
 from spgsurgeon.replicas.grafted import GraftedModel
 from spgsurgeon.runs.folder import Checkpoint
 from spgsurgeon.tasks.task import Scores
@@ -62,11 +63,11 @@ class TrainingState:
         state: dict[str, Any] = {"counters": asdict(self.counters), "optimizer": numbers}
         state |= {"stands_on": dict(self.stands_on)} if self.stands_on else {}
         return Checkpoint(
-            base=self.grafted.base.state_dict(),
+            base=saved_state(self.grafted.base),
             temporary=self.grafted.replicas.state_dict(),
             optimizer=tensors,
             # The replicas' average is read by nobody, so only the base's is kept.
-            ema=self.ema.module.base.state_dict() if self.ema else {},
+            ema=saved_state(self.ema.module.base) if self.ema else {},
             state=state | {"scaler": self.scaler.state_dict()},
             unreadable=dict(self.counters.unreadable),
         )
@@ -74,13 +75,13 @@ class TrainingState:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to a checkpoint. Raises DamagedFileError where the optimizer's state is of another one."""
         device = next(self.grafted.parameters()).device
-        self.grafted.base.load_state_dict(checkpoint.base)
+        load_saved_state(self.grafted.base, checkpoint.base)
         self.grafted.replicas.load_state_dict(checkpoint.temporary)
         tensors = {key: value for key, value in checkpoint.optimizer.items() if not key.startswith(_COLD)}
         restore_optimizer(self.optimizer, self.grafted, tensors, checkpoint.state["optimizer"])
         self.scaler.load_state_dict(checkpoint.state["scaler"])
         if self.ema:
-            self.ema.module.base.load_state_dict(checkpoint.ema)
+            load_saved_state(self.ema.module.base, checkpoint.ema)
         self.counters = Counters(**checkpoint.state["counters"])
         cold = {k.removeprefix(_COLD): v.to(device) for k, v in checkpoint.optimizer.items() if k.startswith(_COLD)}
         self.moments = Moments(cold.get("first"), cold.get("second")) if cold else None

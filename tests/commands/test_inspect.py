@@ -280,9 +280,9 @@ def test_the_wrapper_of_transformers_is_read(tmp_path: Path) -> None:
 
 
 def test_another_kind_of_transformer_is_refused_by_name(tmp_path: Path) -> None:
-    save_file({"vit.embeddings.cls_token": torch.zeros(1)}, tmp_path / "model.safetensors")
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))
-    with pytest.raises(ArchitectureError, match="model type 'vit'"):
+    save_file({"owlvit.embeddings.cls_token": torch.zeros(1)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "owlvit"}))
+    with pytest.raises(ArchitectureError, match="model type 'owlvit'"):
         inspect(str(tmp_path))
 
 

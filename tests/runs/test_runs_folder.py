@@ -230,3 +230,15 @@ def test_a_run_is_not_overwritten(run: RunFolder) -> None:
     run.create("model: other\n", force=True)
     assert run.load() is None
     assert recipe_of(run.path) == "model: other\n"
+
+
+def test_what_goes_with_the_weights_lies_in_every_checkpoint_and_a_change_is_noticed(tmp_path: Path) -> None:
+    content = b'{"a":\r\n 1}'
+    run = tiny_run_folder(tmp_path / "run", companions={"tokenizer.json": content})
+    run.save("00001", checkpoint(1.0), best=True)
+    file = (run.path / "best").resolve() / "tokenizer.json"
+    assert file.read_bytes() == content
+    assert run.load()
+    file.write_bytes(content + b" ")
+    with pytest.raises(DamagedFileError, match=r"tokenizer\.json"):
+        run.load()

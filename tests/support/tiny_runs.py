@@ -128,7 +128,9 @@ def tiny_grafted(seed: int = 0, *, rate: float = 0.2, replicas: int = 2, **optio
     return attach(Tiny(**options), "head", **settings)
 
 
-def tiny_run_folder(path: Path, keep: int = 2, *, create: bool | None = None) -> RunFolder:
+def tiny_run_folder(
+    path: Path, keep: int = 2, *, create: bool | None = None, companions: dict[str, bytes] | None = None
+) -> RunFolder:
     """Return the folder of a tiny run; left out, `create` makes it where there is none."""
     base = dict.fromkeys(("source", "library", "architecture", "content_hash", "tensors", "layout"), "tiny") | {
         "num_classes": CLASSES,
@@ -137,7 +139,7 @@ def tiny_run_folder(path: Path, keep: int = 2, *, create: bool | None = None) ->
     manifest = GraftManifest(
         package_version="0", base=base, trp={"kind": "dropout"}, site={"module": "head"}, temporary_parameters=84
     )
-    run = RunFolder(path, {"architecture": "tiny"}, manifest, keep=keep)
+    run = RunFolder(path, {"architecture": "tiny"}, manifest, companions=companions, keep=keep)
     if create or (create is None and not path.exists()):
         run.create("model: tiny\n")
     return run

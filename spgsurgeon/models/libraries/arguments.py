@@ -39,6 +39,9 @@ Spread = Annotated[Sequence[Annotated[float, Field(gt=0)]], Field(min_length=1, 
 CropShare = Annotated[float, Field(ge=0.1, le=2)]  # of the shorter edge; timm's own are 0.8 to 1.15
 Text = Annotated[str, Field(max_length=10_000)]
 Texts = Text | Sequence[Text]
+Vocabulary = Annotated[int, Field(ge=1, le=2**22)]  # the largest have some 260,000 words
+TokenId = Annotated[int, Field(ge=-1, le=2**22)]
+Length = Annotated[int, Field(ge=-1, le=2**24)]  # of texts in tokens; the longest that models take are some 10 million
 
 # fmt: off
 Pool = Literal[
@@ -49,7 +52,21 @@ Activation = Literal[
     "relu", "relu6", "leaky_relu", "prelu", "elu", "celu", "selu", "gelu", "gelu_tanh", "quick_gelu", "silu", "swish",
     "mish", "hard_sigmoid", "hard_swish", "hard_mish", "sigmoid", "tanh", "identity",
 ]
+# What a config.json of transformers calls them.
+Function = Literal[
+    "gelu", "gelu_10", "gelu_accurate", "gelu_fast", "gelu_new", "gelu_python", "gelu_pytorch_tanh",
+    "gelu_python_tanh", "quick_gelu", "relu", "relu2", "relu6", "leaky_relu", "silu", "swish", "mish", "tanh",
+    "sigmoid", "linear", "laplace", "prelu",
+]
+Rotation = Literal[
+    "rope_theta", "factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings",
+    "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "partial_rotary_factor", "short_factor",
+    "long_factor", "truncate", "rope_type", "type",
+]
+RotationKind = Literal["default", "linear", "dynamic", "yarn", "longrope", "llama3"]
 # fmt: on
+Attention = Literal["full_attention", "sliding_attention"]
+Rotations = Mapping[Rotation, bool | float | RotationKind | Sequence[float] | None]
 Interpolation = Literal["nearest", "nearest-exact", "bilinear", "bicubic", "box", "hamming", "lanczos", "random"]
 
 _Table = dict[str, TypeAdapter[Any]]
@@ -103,7 +120,59 @@ _ARGUMENTS: dict[str, _Table] = {
         (Flag, "aux_logits aux_loss transform_input init_weights"),
         (Rate, "dropout attention_dropout stochastic_depth_prob"),
     ),
+    "transformers": _table(  # fields of a config.json
+        (Vocabulary, "vocab_size"),
+        (TokenId | Annotated[Sequence[TokenId], Field(max_length=64)], "eos_token_id"),
+        (TokenId, "pad_token_id bos_token_id cls_token_id sep_token_id mask_token_id"),
+        (Length, "max_position_embeddings n_positions n_ctx sliding_window max_relative_positions max_length"),
+        (Length, "position_buckets local_attention"),
+        (Number, "hidden_size intermediate_size embedding_size inner_group_num num_hidden_groups dim hidden_dim"),
+        (Number, "num_attention_heads num_key_value_heads head_dim n_heads n_embd n_head n_inner attention_head_size"),
+        (Number, "type_vocab_size relative_attention_num_buckets pooler_hidden_size max_window_layers"),
+        (Number, "pretraining_tp global_attn_every_n_layers num_channels encoder_stride pooler_output_size"),
+        (Number, "num_conv_pos_embeddings num_conv_pos_embedding_groups num_feat_extract_layers classifier_proj_size"),
+        (Number, "chunk_size_feed_forward"),
+        (Number, "mask_time_length mask_time_min_masks mask_feature_length mask_feature_min_masks num_mel_bins"),
+        (Number, "num_adapter_layers adapter_kernel_size adapter_stride output_hidden_size frequency_stride"),
+        (Number, "time_stride num_codevectors_per_group num_codevector_groups codevector_dim proj_codevector_dim"),
+        (Numbers, "conv_dim conv_kernel conv_stride tdnn_dim tdnn_kernel tdnn_dilation"),
+        (Depth, "num_hidden_layers n_layer n_layers"),
+        (Size, "image_size patch_size window_size"),
+        (Number, "num_ctc_classes num_negatives num_buckets max_bucket_distance xvector_output_dim adapter_attn_dim"),
+        (Numbers, "num_heads hidden_sizes"),
+        (Number, "embed_dim"),
+        (Depths, "depths num_stages"),
+        (Ratio, "mlp_ratio"),
+        (Scale, "layer_scale_init_value layerscale_value contrastive_logits_temperature diversity_loss_weight"),
+        (Literal["sum", "mean"], "ctc_loss_reduction"),
+        (Scale, "layer_norm_eps layer_norm_epsilon rms_norm_eps norm_eps initializer_range initializer_cutoff_factor"),
+        (Rate, "hidden_dropout_prob attention_probs_dropout_prob classifier_dropout classifier_dropout_prob dropout"),
+        (Rate, "attention_dropout qa_dropout seq_classif_dropout attn_pdrop embd_pdrop resid_pdrop pooler_dropout"),
+        (Rate, "embedding_dropout mlp_dropout hidden_dropout activation_dropout feat_proj_dropout final_dropout"),
+        (Rate, "feat_quantizer_dropout layerdrop mask_time_prob mask_feature_prob summary_first_dropout"),
+        (Rate, "summary_last_dropout drop_path_rate"),
+        (Function, "hidden_act hidden_activation activation activation_function classifier_activation"),
+        (Function, "pooler_hidden_act pooler_act feat_extract_activation summary_activation"),
+        (Literal["cls", "mean"], "classifier_pooling"),
+        (Literal["first", "last", "mean", "cls_index"], "summary_type"),
+        (Literal["group", "layer"], "feat_extract_norm"),
+        (Literal["layer_norm", "layer_norm|batch_norm"], "norm_rel_ebd"),
+        (Literal["c2p", "p2c", "c2p|p2c", "p2c|c2p"] | Sequence[Literal["c2p", "p2c"]], "pos_att_type"),
+        (Annotated[Sequence[Attention], Field(max_length=1024)], "layer_types"),
+        (Rotations | Mapping[Attention, Rotations | None], "rope_parameters"),
+        (Rotations, "rope_scaling"),
+        (Annotated[float, Field(gt=0, le=1e9)], "rope_theta global_rope_theta local_rope_theta"),
+        (Flag, "tie_word_embeddings use_cache is_decoder add_cross_attention sinusoidal_pos_embds legacy qkv_bias"),
+        (Flag, "relative_attention position_biased_input share_att_key attention_bias mlp_bias norm_bias decoder_bias"),
+        (Flag, "classifier_bias scale_attn_weights scale_attn_by_inverse_layer_idx reorder_and_upcast_attn"),
+        (Flag, "use_sliding_window summary_use_proj summary_proj_to_labels do_stable_layer_norm conv_bias add_adapter"),
+        (Flag, "apply_spec_augment use_weighted_layer_sum sparse_prediction feat_proj_layer_norm conv_pos_batch_norm"),
+        (Flag, "use_absolute_embeddings use_absolute_position_embeddings use_relative_position_bias use_mask_token"),
+        (Flag, "use_shared_relative_position_bias use_mean_pooling use_swiglu_ffn apply_layernorm ctc_zero_infinity"),
+    ),
 }
+
+_NULLS = ("transformers",)  # null in a config.json is a value: no window, where leaving it out means one of 4,096
 
 # What describes weights and their pictures in timm's `pretrained_cfg`; where weights come from is not among it.
 _DESCRIPTION = _table(
@@ -131,12 +200,13 @@ _TRAINING = _ARGUMENTS["timm"] | _DESCRIPTION | _table((Mapping[str, Any], "mode
 
 
 def checked_arguments(library: str, given: Mapping[str, Any], place: str = "model_args") -> dict[str, Any]:
-    """Return `given`, arguments of a factory of `library`, without those that are None, which stand for none.
+    """Return `given`, arguments of a factory of `library`, without those that are None, where these stand for none.
 
     Raises UnsafeInputError naming those that are not in the table, and DamagedFileError naming one that is of another
     type or out of bounds; `place` says where they were found.
     """
-    table, given = _ARGUMENTS.get(library, {}), {name: value for name, value in given.items() if value is not None}
+    table = _ARGUMENTS.get(library, {})
+    given = {name: value for name, value in given.items() if value is not None or library in _NULLS}
     if strange := [name for name in given if name not in table]:
         raise UnsafeInputError(
             f"{place}: {', '.join(_shown(name) for name in strange[:_SHOWN])} "
@@ -148,6 +218,17 @@ def checked_arguments(library: str, given: Mapping[str, Any], place: str = "mode
         )
     _check(table, given, place)
     return given
+
+
+def allowed_arguments(library: str, document: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Return those fields of a `document` at `place` that may reach `library`; all others are left out.
+
+    Raises DamagedFileError naming one that is of another type or out of bounds.
+    """
+    table = _ARGUMENTS[library]
+    known = {name: value for name, value in document.items() if name in table}
+    _check(table, known, place)
+    return known
 
 
 def checked_description(given: Mapping[str, Any], place: str = "pretrained_cfg") -> dict[str, Any]:

@@ -20,6 +20,7 @@ from spgsurgeon.models.recognition.varying_shapes import number_at, places_betwe
 from spgsurgeon.models.sites.depth import find_depth_site
 from spgsurgeon.models.sites.heads import DepthSite, Site
 from spgsurgeon.models.sites.search import find_sites
+from spgsurgeon.models.sites.transformers_sites import find_transformers_sites, is_of_transformers
 
 _SHOWN = 5
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -81,8 +82,11 @@ def _parameters_on_meta() -> Iterator[None]:
 def sites_of(identity: Identity, module: nn.Module) -> tuple[Site, ...]:
     """Return where dropout replicas attach (see `find_sites`), traced at the model's own input size.
 
-    Raises ArchitectureError where there is no classifier, or none that can be grafted.
+    Those of transformers are known by their class. Raises ArchitectureError where there is no classifier, or none that
+    can be grafted.
     """
+    if is_of_transformers(module):
+        return find_transformers_sites(module)
     return find_sites(module, _example(identity, module))
 
 
@@ -91,6 +95,8 @@ def depth_site_of(identity: Identity, module: nn.Module) -> DepthSite:
 
     Raises ArchitectureError where there is no classifier, or where the family of the model has no such replicas.
     """
+    if is_of_transformers(module):
+        raise ArchitectureError(f"{identity.name} has no replicas of depth: they are known for image models only")
     return find_depth_site(module, _example(identity, module))
 
 
@@ -168,6 +174,18 @@ def _check_dtypes(parameters: Mapping[str, Tensor], name: str) -> None:
             "quantized them",
             code="quantized-weights",
         )
+
+
+def load_model(identity: Identity, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Return the module of `identity` with `tensors`, all of them, in eval mode. See `load_weights`."""
+    if identity.library == "transformers":
+        from spgsurgeon.models.libraries.transformers_library import TransformersLibrary
+
+        with torch.random.fork_rng(devices=[]):
+            return TransformersLibrary().load(identity, tensors)[0]
+    module = build_for_loading(identity)
+    load_weights(module, tensors, identity.name)
+    return module
 
 
 def with_classes(module: nn.Module, identity: Identity, num_classes: int) -> tuple[nn.Module, Identity]:

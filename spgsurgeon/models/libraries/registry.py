@@ -15,8 +15,10 @@ from spgsurgeon.models.recognition.catalogue import catalogue
 _IMPLEMENTATIONS = {
     "timm": ("spgsurgeon.models.libraries.timm_library", "TimmLibrary"),
     "torchvision": ("spgsurgeon.models.libraries.torchvision_library", "TorchvisionLibrary"),
+    "transformers": ("spgsurgeon.models.libraries.transformers_library", "TransformersLibrary"),
 }
-LIBRARIES = tuple(_IMPLEMENTATIONS)
+LIBRARIES = ("timm", "torchvision")
+"""Those whose weights are recognised by keys and shapes alone; weights of others come with a config.json."""
 
 _PREFIXES = {"timm/": "timm", "timm:": "timm", "torchvision/": "torchvision", "tv/": "torchvision"}
 

@@ -15,21 +15,25 @@ from spgsurgeon.errors import ArchitectureError
 from spgsurgeon.models.sites.heads import Site
 from spgsurgeon.models.sites.segmentation import find_segmentation_sites, is_segmentation_model
 from spgsurgeon.models.sites.tracing import meta_twin, run_twin
+from spgsurgeon.models.sites.transformers_sites import find_transformers_sites, is_of_transformers
 
 
 def find_sites(model: nn.Module, example: Tensor) -> tuple[Site, ...]:
     """Return the layers that make the logits of `model`, an image classifier; the first makes those of its main output.
 
-    Segmentation models of torchvision are replicated before their whole heads: see `find_segmentation_sites`. Otherwise
-    these are the layers whose output reaches the model's in train mode through no further layer: distilled and
-    two-branch models have several, which they combine, others an auxiliary head. They are found in the autograd graph
-    of one pass on the meta device, so nothing is computed and the model stays as it is; of `example`
-    [N, channels, H, W] only the size and type matter.
+    Models of transformers, of any task, are known by their class: see `find_transformers_sites`. Segmentation models of
+    torchvision are replicated before their whole heads: see `find_segmentation_sites`. Otherwise these are the layers
+    whose output reaches the model's in train mode through no further layer: distilled and two-branch models have
+    several, which they combine, others an auxiliary head. They are found in the autograd graph of one pass on the meta
+    device, so nothing is computed and the model stays as it is; of `example` [N, channels, H, W] only the size and type
+    matter.
 
     Raises ArchitectureError, saying what was found, where a head is no Linear or 1x1 convolution.
     """
     if getattr(model, "num_classes", None) == 0:
         raise ArchitectureError("the model has no classifier", hint="give it one: --num-classes N")
+    if is_of_transformers(model):
+        return find_transformers_sites(model)
     if is_segmentation_model(model):
         return find_segmentation_sites(model, example)
     twin = meta_twin(model)
