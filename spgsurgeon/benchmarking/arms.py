@@ -23,8 +23,8 @@ from spgsurgeon.recipe.training_section import OptimizerSection
 from spgsurgeon.replicas import kinds
 from spgsurgeon.replicas.grafted import detach
 from spgsurgeon.runtime.distributed import Processes, autocast, choose_precision
-from spgsurgeon.runtime.environment import deterministic_algorithms
 from spgsurgeon.runtime.memory_format import choose_memory_format, laid_out
+from spgsurgeon.runtime.reproducibility import deterministic_algorithms
 from spgsurgeon.tasks.task import Task
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.optimization import make_schedule

@@ -12,7 +12,7 @@ from spgsurgeon.benchmarking.arms import Arm, wait_for
 from spgsurgeon.benchmarking.blocks import Seconds, rate, throughput_ratio, time_blocks
 from spgsurgeon.data.loading.loader import TrainingBatches
 from spgsurgeon.data.loading.samples import Batch
-from spgsurgeon.runtime.environment import deterministic_algorithms
+from spgsurgeon.runtime.reproducibility import deterministic_algorithms
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.statistics import EpisodeStatistics
 

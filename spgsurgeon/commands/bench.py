@@ -41,7 +41,7 @@ from spgsurgeon.models.inputs import IMAGES
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.recipe.training_section import TrainingSection
 from spgsurgeon.runtime.distributed import Processes, choose_device, choose_precision, current_device
-from spgsurgeon.runtime.environment import (
+from spgsurgeon.runtime.reproducibility import (
     choose_deterministic_workspace,
     environment,
     fastest_convolutions,

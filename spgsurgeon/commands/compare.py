@@ -26,11 +26,11 @@ from spgsurgeon.comparing.plan import Grid, read_plan
 from spgsurgeon.comparing.pool import hire
 from spgsurgeon.comparing.reading import is_comparison
 from spgsurgeon.comparing.search import check_search
-from spgsurgeon.comparing.start import OF_DECODED, go_on, preview, start
+from spgsurgeon.comparing.starting import OF_DECODED, go_on, preview, start
 from spgsurgeon.comparing.table import markdown
 from spgsurgeon.errors import UsageError
 from spgsurgeon.loading.request import ModelRequest
-from spgsurgeon.reporting.comparison_figures import comparison_figures
+from spgsurgeon.reporting.comparison_plots import comparison_figures
 from spgsurgeon.training.data import decoded_pictures_in
 
 Say = Callable[[str], None]

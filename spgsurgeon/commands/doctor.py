@@ -7,8 +7,8 @@ import platform
 from collections.abc import Iterator
 from typing import Any
 
-from spgsurgeon.runtime.accelerators import accelerators, distributed_check, thread_check
 from spgsurgeon.runtime.checks import Check
+from spgsurgeon.runtime.hardware import accelerators, distributed_check, thread_check
 from spgsurgeon.runtime.installation import combination_checks, import_checks, packages, version_checks
 from spgsurgeon.runtime.resources import cache_checks, caches, processors, shared_memory_check
 

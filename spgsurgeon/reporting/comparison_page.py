@@ -9,7 +9,7 @@ from typing import Any
 
 from spgsurgeon.comparing.records import ComparisonRecord, Trial
 from spgsurgeon.comparing.table import COST_HEAD, HEAD, cost_rows, metric_of, remarks, rows
-from spgsurgeon.reporting.comparison_figures import arm_color
+from spgsurgeon.reporting.comparison_plots import arm_color
 
 _NAME = 0  # the column that names an arm
 

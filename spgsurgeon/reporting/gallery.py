@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from matplotlib.figure import Figure
 
 from spgsurgeon.comparing.records import ComparisonRecord
-from spgsurgeon.reporting.comparison_figures import CAPTIONS, TITLES, comparison_figures
+from spgsurgeon.reporting.comparison_plots import CAPTIONS, TITLES, comparison_figures
 from spgsurgeon.reporting.figures import (
     SHOWN_CLASSES,
     accepted_figure,

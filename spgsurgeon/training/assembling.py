@@ -15,7 +15,7 @@ from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.replicas.kinds import replicas_from
 from spgsurgeon.runs.folder import RunFolder
 from spgsurgeon.runtime.distributed import Processes
-from spgsurgeon.runtime.environment import deterministic_algorithms, fastest_convolutions, tf32_products
+from spgsurgeon.runtime.reproducibility import deterministic_algorithms, fastest_convolutions, tf32_products
 from spgsurgeon.runtime.resources import default_workers
 from spgsurgeon.training.data import choose_cache
 from spgsurgeon.training.evaluation import evaluation_batches

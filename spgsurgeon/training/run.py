@@ -22,7 +22,7 @@ from spgsurgeon.runs.folder import RunFolder, last_of, newest_intact, own_run, r
 from spgsurgeon.runs.layout import DATA_FILES, RECIPE
 from spgsurgeon.runs.resuming import FREE_KEYS, check_run, differences, records_of, stands_on
 from spgsurgeon.runtime.distributed import Processes, choose_precision, join_processes, known_to_torchrun, tell_torchrun
-from spgsurgeon.runtime.environment import environment
+from spgsurgeon.runtime.reproducibility import environment
 from spgsurgeon.runtime.resources import default_workers
 from spgsurgeon.training.assembling import make_retraining, scored_at, switches
 from spgsurgeon.training.data import data_folders, open_data

@@ -31,7 +31,7 @@ from spgsurgeon.commands import bench as workflow
 from spgsurgeon.data.loading.samples import Samples
 from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.runtime.distributed import Processes
-from spgsurgeon.runtime.environment import deterministic_algorithms
+from spgsurgeon.runtime.reproducibility import deterministic_algorithms
 from spgsurgeon.training.assembling import make_retraining
 
 CPU = Processes(0, 1, torch.device("cpu"))

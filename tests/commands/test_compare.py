@@ -26,7 +26,7 @@ from spgsurgeon.comparing.arms import line_up
 from spgsurgeon.comparing.plan import Plan, complete, read_plan, started_plan
 from spgsurgeon.comparing.pool import hire
 from spgsurgeon.comparing.runs import Assignment, Run, perform
-from spgsurgeon.comparing.start import go_on
+from spgsurgeon.comparing.starting import go_on
 from spgsurgeon.errors import UsageError
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.runtime.signals import InterruptedRunError

@@ -16,7 +16,8 @@ from command_line import Outcome, spgsurgeon, succeed
 from packaging.requirements import Requirement
 
 from spgsurgeon.commands.doctor import doctor
-from spgsurgeon.runtime import accelerators, installation, resources
+from spgsurgeon.runtime import hardware as accelerators
+from spgsurgeon.runtime import installation, resources
 
 METADATA = {
     "spgsurgeon": ("0.1", ["torch>=2.10", "torchvision>=0.25", "timm>=1.0.26", 'ruff>=0.12; extra == "dev"']),

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from spgsurgeon.comparing.table import HEAD, cost_rows, markdown, remarks, rows
-from spgsurgeon.reporting.comparison_figures import comparison_figures
+from spgsurgeon.reporting.comparison_plots import comparison_figures
 
 DIFFERENCE = {"mean": 1.5, "low": 0.5, "high": 2.5, "bootstrap_low": 0.8, "bootstrap_high": 2.1, "detectable": 1.25}
 

@@ -31,7 +31,7 @@ from tiny_runs import (
 from spgsurgeon.checkpoint.sealing import sealed
 from spgsurgeon.errors import DamagedFileError
 from spgsurgeon.recipe.training_section import CheckpointSection
-from spgsurgeon.runtime.environment import deterministic_algorithms
+from spgsurgeon.runtime.reproducibility import deterministic_algorithms
 from spgsurgeon.runtime.signals import InterruptedRunError
 from spgsurgeon.training.loop import Retraining
 

@@ -10,7 +10,7 @@ from tiny_runs import ONE_PROCESS
 
 from spgsurgeon.errors import UsageError
 from spgsurgeon.recipe.reading import read_recipe
-from spgsurgeon.runtime.environment import deterministic_algorithms, environment, tf32_products
+from spgsurgeon.runtime.reproducibility import deterministic_algorithms, environment, tf32_products
 from spgsurgeon.training.assembling import switches as torch_switches
 from spgsurgeon.training.run import train
 
