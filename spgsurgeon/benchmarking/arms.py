@@ -14,22 +14,21 @@ from timm.utils import ModelEmaV3, NativeScaler, dispatch_clip_grad
 from torch import Tensor, nn
 
 from spgsurgeon.benchmarking.blocks import Seconds
-from spgsurgeon.data.loading.samples import Batch
-from spgsurgeon.data.sources.forms import LABELLED
+from spgsurgeon.data import LABELLED, Batch
 from spgsurgeon.errors import SurgeonError, UsageError, did_you_mean
-from spgsurgeon.models.inputs import call
-from spgsurgeon.recipe.schema import Recipe
-from spgsurgeon.recipe.training_section import OptimizerSection
-from spgsurgeon.replicas import kinds
-from spgsurgeon.replicas.grafted import detach
-from spgsurgeon.runtime.distributed import Processes, autocast, choose_precision
-from spgsurgeon.runtime.memory_format import choose_memory_format, laid_out
-from spgsurgeon.runtime.reproducibility import deterministic_algorithms
-from spgsurgeon.tasks.task import Task
-from spgsurgeon.training.loop import Retraining
-from spgsurgeon.training.optimization import make_schedule
-from spgsurgeon.training.preparing import Case
-from spgsurgeon.training.statistics import EpisodeStatistics
+from spgsurgeon.models import call
+from spgsurgeon.recipe import OptimizerSection, Recipe
+from spgsurgeon.replicas import detach, kinds
+from spgsurgeon.runtime import (
+    Processes,
+    autocast,
+    choose_memory_format,
+    choose_precision,
+    deterministic_algorithms,
+    laid_out,
+)
+from spgsurgeon.tasks import Task
+from spgsurgeon.training import Case, EpisodeStatistics, Retraining, make_schedule
 
 PLAIN: str = "plain"
 GRAFTED: str = "grafted"

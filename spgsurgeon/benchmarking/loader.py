@@ -10,11 +10,9 @@ from typing import Any
 
 from spgsurgeon.benchmarking.arms import Arm, wait_for
 from spgsurgeon.benchmarking.blocks import Seconds, rate, throughput_ratio, time_blocks
-from spgsurgeon.data.loading.loader import TrainingBatches
-from spgsurgeon.data.loading.samples import Batch
-from spgsurgeon.runtime.reproducibility import deterministic_algorithms
-from spgsurgeon.training.loop import Retraining
-from spgsurgeon.training.statistics import EpisodeStatistics
+from spgsurgeon.data import Batch, TrainingBatches
+from spgsurgeon.runtime import deterministic_algorithms
+from spgsurgeon.training import EpisodeStatistics, Retraining
 
 LOADED, RESIDENT = "end_to_end", "synthetic"
 

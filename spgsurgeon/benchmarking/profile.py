@@ -14,8 +14,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from spgsurgeon.benchmarking.arms import Arm, wait_for
-from spgsurgeon.exporting.silence import silenced
-from spgsurgeon.training.plan import kept_for_backward
+from spgsurgeon.exporting import silenced
+from spgsurgeon.training import kept_for_backward
 
 _MEMORY = "[memory]"
 _TRACED = {"cpu": 0, "cuda": 1}  # how torch's profiler numbers the devices whose memory it watches

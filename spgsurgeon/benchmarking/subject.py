@@ -10,19 +10,15 @@ from pathlib import Path
 
 from spgsurgeon.benchmarking.arms import CHANGES, check_arm
 from spgsurgeon.benchmarking.noise import Noise
-from spgsurgeon.data.sources.forms import MASKED, form_of, spelled
-from spgsurgeon.data.sources.source import Data
+from spgsurgeon.data import MASKED, Data, form_of, spelled
 from spgsurgeon.errors import RecipeError, UsageError
-from spgsurgeon.loading.opening import OpenedModel, open_model
-from spgsurgeon.loading.request import ModelRequest
-from spgsurgeon.models.libraries.registry import NamedModel, parse_model
-from spgsurgeon.recipe.reading import read_recipe
-from spgsurgeon.recipe.schema import Recipe
+from spgsurgeon.loading import ModelRequest, OpenedModel, open_model
+from spgsurgeon.models import NamedModel, parse_model
+from spgsurgeon.recipe import Recipe, read_recipe
 from spgsurgeon.replicas.kinds import REPLICAS
-from spgsurgeon.runtime.resources import default_workers
-from spgsurgeon.tasks.task import Task
-from spgsurgeon.training.data import open_training
-from spgsurgeon.training.preparing import Case, prepare
+from spgsurgeon.runtime import default_workers
+from spgsurgeon.tasks import Task
+from spgsurgeon.training import Case, open_training, prepare
 
 OWN_DATA = "recipe"
 """The data that the recipe's data section describes."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from spgsurgeon.errors import UsageError
-from spgsurgeon.runtime.locking import LOCK
+from spgsurgeon.runtime import LOCK
 
 RECORD = ".spgsurgeon.json"
 _LONGEST = 10 * 2**20  # bytes of a record

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from spgsurgeon.checkpoint.ownership import check_ours, grows, record, temporary_of
 from spgsurgeon.errors import SurgeonError, UsageError
-from spgsurgeon.runtime.locking import LOCK, FolderLock, HeldError, check_unowned, lock, unlock
+from spgsurgeon.runtime import LOCK, FolderLock, HeldError, check_unowned, lock, unlock
 
 _HERE, _RENAME_EXCHANGE = -100, 2  # of Linux' renameat2: AT_FDCWD, and its flag
 

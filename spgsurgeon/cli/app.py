@@ -35,7 +35,7 @@ from spgsurgeon.cli import (
 from spgsurgeon.cli.terminal.console import ClosedOutputError, fail, is_one_of_several, verbosity
 from spgsurgeon.cli.terminal.options import with_common_options
 from spgsurgeon.errors import SurgeonError, UsageError
-from spgsurgeon.runtime.checks import in_a_line
+from spgsurgeon.runtime import in_a_line
 
 app = typer.Typer(
     name="spgsurgeon",

@@ -10,10 +10,10 @@ import typer
 
 from spgsurgeon.cli.terminal.console import columns, emit, gigabytes, millions, pairs, working
 from spgsurgeon.cli.terminal.options import Arch, Model, NumClasses, Weights, check_weights
-from spgsurgeon.data.sources.forms import spelled
+from spgsurgeon.data import spelled
 from spgsurgeon.errors import UsageError
 from spgsurgeon.replicas.kinds import replicas_from
-from spgsurgeon.runtime.devices import DEVICES
+from spgsurgeon.runtime import DEVICES
 
 _Overrides = Annotated[
     list[str] | None,

@@ -125,8 +125,7 @@ def _grid(text: str | None) -> list[float] | Literal["auto"] | None:
 def _render(document: dict[str, Any], costs: dict[str, Any], output: Path) -> Any:
     from rich.console import Group
 
-    from spgsurgeon.comparing.layout import COSTS, DOCUMENT, FIGURES, TABLE
-    from spgsurgeon.comparing.table import COST_HEAD, HEAD, cost_rows, remarks, rows
+    from spgsurgeon.comparing import COST_HEAD, COSTS, DOCUMENT, FIGURES, HEAD, TABLE, cost_rows, remarks, rows
 
     return Group(
         columns(HEAD, rows(document)),
@@ -153,7 +152,7 @@ _OUTPUTS = {
 
 
 def _render_plan(document: dict[str, Any]) -> Any:
-    from spgsurgeon.comparing.table import of_the_base
+    from spgsurgeon.comparing import of_the_base
 
     arms, rates = document["arms"], document["learning_rates"]
     steps = [f"{name} {arm['steps']:,}" for name, arm in arms.items() if arm["steps"] is not None]

@@ -31,7 +31,7 @@ def command(
 def _render(document: dict[str, Any]) -> Any:
     from rich.console import Group
 
-    from spgsurgeon.comparing.table import HEAD, remarks, rows
+    from spgsurgeon.comparing import HEAD, remarks, rows
 
     names = ("base", "plain", "spg")
     scores = [(row["seed"], *(f"{row[name]:.2f}" for name in names)) for row in document["seeds"]]

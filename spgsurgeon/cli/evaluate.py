@@ -9,8 +9,8 @@ import typer
 
 from spgsurgeon.cli.terminal.console import columns, emit, image_size, pairs
 from spgsurgeon.cli.terminal.options import Arch, Model, Weights, check_weights, height_and_width
-from spgsurgeon.data.sources.forms import SOURCES, described
-from spgsurgeon.runtime.devices import DEVICES
+from spgsurgeon.data import SOURCES, described
+from spgsurgeon.runtime import DEVICES
 
 
 def command(
@@ -145,7 +145,7 @@ def _mask_values(given: list[str] | None) -> dict[int, int] | None:
 def _render(document: dict[str, Any]) -> Any:
     from rich.console import Group
 
-    from spgsurgeon.tasks.registry import task_of
+    from spgsurgeon.tasks import task_of
 
     task = task_of(document)
     assert task is not None, "an evaluation has the scores of its task"

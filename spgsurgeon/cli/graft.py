@@ -73,7 +73,7 @@ def command(
     Deeper: `spgsurgeon graft torchvision/resnet18 --trp depth -o grafted/`
     """
     from spgsurgeon.commands.graft import graft_folder
-    from spgsurgeon.recipe.reading import read_settings, replicas_of
+    from spgsurgeon.recipe import read_settings, replicas_of
 
     check_weights(weights)
     given = {"replicas": replicas, "rate": rate, "blocks": blocks, "block": block, "init": init}

@@ -45,7 +45,7 @@ def command(
     On several GPUs: `torchrun --nproc-per-node 4 -m spgsurgeon train ...`
     """
     from spgsurgeon.cli.terminal.progress import RunProgress
-    from spgsurgeon.training.run import train
+    from spgsurgeon.training import train
 
     check_weights(weights)
     model, overrides = split_arguments(arguments or [])
@@ -79,7 +79,7 @@ def split_arguments(arguments: list[str]) -> tuple[str | None, list[str]]:
 def _render(document: dict[str, Any]) -> Any:
     from rich.console import Group
 
-    from spgsurgeon.tasks.registry import task_of
+    from spgsurgeon.tasks import task_of
 
     task = task_of(document["original"])
     assert task is not None, "a run has the scores of its task"
@@ -113,7 +113,7 @@ def _split(data: dict[str, Any], samples: str) -> str:
 
 
 def _render_plan(document: dict[str, Any]) -> Any:
-    from spgsurgeon.tasks.registry import task_scored_by
+    from spgsurgeon.tasks import task_scored_by
 
     samples = task_scored_by(document["metric"]).samples
     rates = document["learning_rates"]

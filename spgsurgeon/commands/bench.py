@@ -13,43 +13,43 @@ from typing import Any
 import torch
 from torch.utils._pytree import tree_map
 
-from spgsurgeon.benchmarking.arms import (
+from spgsurgeon.benchmarking import (
     GRAFTED,
     PLAIN,
     TIMM,
     Arm,
-    own_arm,
-    says_what_does_not_fit,
-    settle_arms,
-    timm_arm,
-)
-from spgsurgeon.benchmarking.blocks import (
     Blocks,
+    Subject,
+    measure,
+    own_arm,
     processor_ratio,
     rate,
+    says_what_does_not_fit,
+    settle_arms,
+    settle_subject,
     steps_that_last,
     throughput_ratio,
     time_blocks,
+    time_loader,
+    timm_arm,
+    unused_without_data,
 )
-from spgsurgeon.benchmarking.loader import time_loader
-from spgsurgeon.benchmarking.profile import measure
-from spgsurgeon.benchmarking.subject import Subject, settle_subject, unused_without_data
-from spgsurgeon.data.loading.samples import Batch
+from spgsurgeon.data import Batch
 from spgsurgeon.errors import UsageError
-from spgsurgeon.loading.request import ModelRequest
-from spgsurgeon.models.inputs import IMAGES
-from spgsurgeon.recipe.schema import Recipe
-from spgsurgeon.recipe.training_section import TrainingSection
-from spgsurgeon.runtime.distributed import Processes, choose_device, choose_precision, current_device
-from spgsurgeon.runtime.reproducibility import (
+from spgsurgeon.loading import ModelRequest
+from spgsurgeon.models import IMAGES
+from spgsurgeon.recipe import Recipe, TrainingSection
+from spgsurgeon.runtime import (
+    Processes,
     choose_deterministic_workspace,
+    choose_device,
+    choose_precision,
+    current_device,
     environment,
     fastest_convolutions,
     tf32_products,
 )
-from spgsurgeon.training.assembling import make_retraining
-from spgsurgeon.training.loop import Retraining
-from spgsurgeon.training.preparing import Case
+from spgsurgeon.training import Case, Retraining, make_retraining
 
 FEWEST_BLOCKS = 20
 """With fewer, an interval says little."""

@@ -15,23 +15,36 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from spgsurgeon.checkpoint.ownership import remove_ours
-from spgsurgeon.checkpoint.writing import atomic_file, own_folder, write_json
-from spgsurgeon.comparing.arguments import Arguments, arguments_of, check_start
-from spgsurgeon.comparing.arms import SEARCH, Lineup, line_up
-from spgsurgeon.comparing.choice import Comparison
-from spgsurgeon.comparing.devices import place
-from spgsurgeon.comparing.layout import COSTS, DECODED, DOCUMENT, FIGURES, TABLE
-from spgsurgeon.comparing.plan import Grid, read_plan
-from spgsurgeon.comparing.pool import hire
-from spgsurgeon.comparing.reading import is_comparison
-from spgsurgeon.comparing.search import check_search
-from spgsurgeon.comparing.starting import OF_DECODED, go_on, preview, start
-from spgsurgeon.comparing.table import markdown
+from spgsurgeon.checkpoint import atomic_file, own_folder, remove_ours, write_json
+from spgsurgeon.comparing import (
+    COSTS,
+    DECODED,
+    DOCUMENT,
+    FIGURES,
+    OF_DECODED,
+    SEARCH,
+    TABLE,
+    Arguments,
+    Comparison,
+    Grid,
+    Lineup,
+    arguments_of,
+    check_search,
+    check_start,
+    go_on,
+    hire,
+    is_comparison,
+    line_up,
+    markdown,
+    place,
+    preview,
+    read_plan,
+    start,
+)
 from spgsurgeon.errors import UsageError
-from spgsurgeon.loading.request import ModelRequest
-from spgsurgeon.reporting.comparison_plots import comparison_figures
-from spgsurgeon.training.data import decoded_pictures_in
+from spgsurgeon.loading import ModelRequest
+from spgsurgeon.reporting import comparison_figures
+from spgsurgeon.training import decoded_pictures_in
 
 Say = Callable[[str], None]
 

@@ -12,19 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from spgsurgeon.checkpoint.writing import atomic_file, atomic_folder, refuse_existing, write_json
+from spgsurgeon.checkpoint import atomic_file, atomic_folder, refuse_existing, write_json
 from spgsurgeon.commands.compare import compare
 from spgsurgeon.commands.strip import strip_folder
-from spgsurgeon.comparing.arms import PLAIN
-from spgsurgeon.comparing.layout import RESULTS
-from spgsurgeon.comparing.pool import one_thread
-from spgsurgeon.comparing.runs import merit, read_results, results_of
+from spgsurgeon.comparing import PLAIN, RESULTS, merit, one_thread, read_results, results_of
 from spgsurgeon.errors import UsageError
 from spgsurgeon.replicas import kinds
-from spgsurgeon.runtime.locking import FolderLock
-from spgsurgeon.runtime.signals import InterruptedRunError
-from spgsurgeon.tasks.registry import task_scored_by
-from spgsurgeon.training.run import train
+from spgsurgeon.runtime import FolderLock, InterruptedRunError
+from spgsurgeon.tasks import task_scored_by
+from spgsurgeon.training import train
 
 MODEL = "timm/test_resnet"
 RECIPE = "digits-dropout"

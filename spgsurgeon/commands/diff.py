@@ -8,17 +8,19 @@ from typing import Any
 
 from torch import Tensor
 
-from spgsurgeon.checkpoint.differences import Distance, distance, drift, together
-from spgsurgeon.checkpoint.hashing import DTYPE_NAMES, content_hash
-from spgsurgeon.checkpoint.layout import MANIFEST
-from spgsurgeon.checkpoint.tensors import load_tensors
-from spgsurgeon.checkpoint.values import content_hash_of
-from spgsurgeon.loading.locating import Located, locate
-from spgsurgeon.loading.opening import open_model, state_of
-from spgsurgeon.loading.request import ModelRequest
-from spgsurgeon.models.libraries.registry import NamedModel, parse_model
-from spgsurgeon.models.recognition.catalogue import catalogue
-from spgsurgeon.models.recognition.parts import main_parts
+from spgsurgeon.checkpoint import (
+    DTYPE_NAMES,
+    MANIFEST,
+    Distance,
+    content_hash,
+    content_hash_of,
+    distance,
+    drift,
+    load_tensors,
+    together,
+)
+from spgsurgeon.loading import Located, ModelRequest, locate, open_model, state_of
+from spgsurgeon.models import NamedModel, catalogue, main_parts, parse_model
 
 Layout = dict[str, tuple[str, tuple[int, ...]]]
 

@@ -7,10 +7,20 @@ import platform
 from collections.abc import Iterator
 from typing import Any
 
-from spgsurgeon.runtime.checks import Check
-from spgsurgeon.runtime.hardware import accelerators, distributed_check, thread_check
-from spgsurgeon.runtime.installation import combination_checks, import_checks, packages, version_checks
-from spgsurgeon.runtime.resources import cache_checks, caches, processors, shared_memory_check
+from spgsurgeon.runtime import (
+    Check,
+    accelerators,
+    cache_checks,
+    caches,
+    combination_checks,
+    distributed_check,
+    import_checks,
+    packages,
+    processors,
+    shared_memory_check,
+    thread_check,
+    version_checks,
+)
 
 # What changes where weights come from, what computes, and how fast. No credentials, and no proxies: they hold some.
 _VARIABLES = (

@@ -9,28 +9,37 @@ from typing import Any, cast
 
 import torch
 
-from spgsurgeon.data.classes import check_classes, classes_said_by, in_timms_order, with_labels_of
-from spgsurgeon.data.loading.loader import EvaluationBatches
-from spgsurgeon.data.loading.seen import check_drawn, over_processes, said_of_masks, said_of_traits
-from spgsurgeon.data.sources.class_names import CLASS_NAMES
-from spgsurgeon.data.sources.forms import MASKED, form_of, samples_of, spelled
-from spgsurgeon.data.sources.image_decoding import Decoding
-from spgsurgeon.data.sources.masks import holds_masks
-from spgsurgeon.data.sources.opening import open_source
-from spgsurgeon.data.sources.shards import with_classes
-from spgsurgeon.data.sources.source import ImageSource, Source, check_several_classes
+from spgsurgeon.data import (
+    CLASS_NAMES,
+    MASKED,
+    Decoding,
+    EvaluationBatches,
+    ImageSource,
+    Source,
+    check_classes,
+    check_drawn,
+    check_several_classes,
+    classes_said_by,
+    form_of,
+    holds_masks,
+    in_timms_order,
+    open_source,
+    over_processes,
+    said_of_masks,
+    said_of_traits,
+    samples_of,
+    spelled,
+    with_classes,
+    with_labels_of,
+)
 from spgsurgeon.errors import SurgeonError, UsageError
-from spgsurgeon.loading.opening import OpenedModel, in_float32, open_model, refuse_unsound, state_of
-from spgsurgeon.loading.request import ModelRequest
-from spgsurgeon.models.preprocessing import Preprocessing
-from spgsurgeon.recipe.data_section import known_range
-from spgsurgeon.recipe.reading import read_recipe
-from spgsurgeon.runs.folder import run_of
-from spgsurgeon.runs.layout import RECIPE
-from spgsurgeon.runtime.devices import known_device
-from spgsurgeon.runtime.distributed import Processes, choose_precision, join_processes
-from spgsurgeon.tasks.task import Tally
-from spgsurgeon.training.evaluation import evaluate, evaluation_batches
+from spgsurgeon.loading import ModelRequest, OpenedModel, in_float32, open_model, refuse_unsound, state_of
+from spgsurgeon.models import Preprocessing
+from spgsurgeon.recipe import known_range, read_recipe
+from spgsurgeon.runs import RECIPE, run_of
+from spgsurgeon.runtime import Processes, choose_precision, join_processes, known_device
+from spgsurgeon.tasks import Tally
+from spgsurgeon.training import evaluate, evaluation_batches
 
 CLASS_ORDERS = ("auto", "natural", "code-point")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")

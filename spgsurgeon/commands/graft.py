@@ -6,19 +6,22 @@ import os
 from pathlib import Path
 from typing import Any
 
-from spgsurgeon.checkpoint.folders import read_grafted_folder, write_grafted_folder
-from spgsurgeon.checkpoint.hashing import content_hash
-from spgsurgeon.checkpoint.layout import TEMPORARY, WEIGHTS
-from spgsurgeon.checkpoint.writing import atomic_folder, refuse_existing, refuse_overwriting_input
+from spgsurgeon.checkpoint import (
+    TEMPORARY,
+    WEIGHTS,
+    atomic_folder,
+    content_hash,
+    read_grafted_folder,
+    refuse_existing,
+    refuse_overwriting_input,
+    write_grafted_folder,
+)
 from spgsurgeon.commands.inspect import describe
 from spgsurgeon.errors import SurgeonError, UsageError, VerificationError
-from spgsurgeon.loading.opening import open_model, state_of
-from spgsurgeon.loading.request import ModelRequest
-from spgsurgeon.replicas.grafted import layout_of, layout_of_state
+from spgsurgeon.loading import ModelRequest, open_model, state_of
+from spgsurgeon.replicas import ReplicaKind, layout_of, layout_of_state
 from spgsurgeon.replicas.kinds import DEFAULT, kinds
-from spgsurgeon.replicas.kinds.kind import ReplicaKind
-from spgsurgeon.surgery.grafting import ProvenGraft, graft_proven
-from spgsurgeon.surgery.proof import prove_file
+from spgsurgeon.surgery import ProvenGraft, graft_proven, prove_file
 
 
 def graft_folder(

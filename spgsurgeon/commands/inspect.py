@@ -10,20 +10,15 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from spgsurgeon.checkpoint.folders import read_grafted_folder
-from spgsurgeon.checkpoint.values import content_hash_of, non_finite_of
+from spgsurgeon.checkpoint import content_hash_of, non_finite_of, read_grafted_folder
 from spgsurgeon.errors import ArchitectureError, SurgeonError
-from spgsurgeon.loading.locating import Located, locate
-from spgsurgeon.loading.recognising import Recognition, recognize, refusal
-from spgsurgeon.loading.request import ModelRequest
-from spgsurgeon.loading.transformers_folder import read_folder
-from spgsurgeon.models.libraries.registry import NamedModel, parse_model
-from spgsurgeon.models.sites.heads import DepthSite, Site, sites_document
+from spgsurgeon.loading import Located, ModelRequest, Recognition, locate, read_folder, recognize, refusal
+from spgsurgeon.models import DepthSite, NamedModel, Site, parse_model, sites_document
 from spgsurgeon.replicas.kinds import CONTROLS, kinds
 
 if TYPE_CHECKING:
-    from spgsurgeon.loading.opening import OpenedModel
-    from spgsurgeon.models.recognition.identification import Match
+    from spgsurgeon.loading import OpenedModel
+    from spgsurgeon.models import Match
 
 _T = TypeVar("_T")
 _DEQUANTIZE = (
@@ -72,8 +67,8 @@ def describe(opened: OpenedModel, known_hash: str | None = None) -> dict[str, An
 
     Raises ArchitectureError where it has a head that can't be grafted.
     """
-    from spgsurgeon.checkpoint.hashing import DTYPE_NAMES, content_hash
-    from spgsurgeon.loading.opening import non_finite, state_of
+    from spgsurgeon.checkpoint import DTYPE_NAMES, content_hash
+    from spgsurgeon.loading import non_finite, state_of
 
     located, state = opened.located, state_of(opened.module)
     document = _document(
@@ -105,8 +100,8 @@ def _depth_site(opened: OpenedModel) -> DepthSite | None:
 
 def _inspect_opened(request: ModelRequest) -> dict[str, Any]:
     """Return the document of a model that has to be built to be known."""
-    from spgsurgeon.checkpoint.hashing import DTYPE_NAMES
-    from spgsurgeon.loading.opening import open_model, state_of
+    from spgsurgeon.checkpoint import DTYPE_NAMES
+    from spgsurgeon.loading import open_model, state_of
 
     opened = open_model(request)
     listed = [(key, DTYPE_NAMES[value.dtype], tuple(value.shape)) for key, value in state_of(opened.module).items()]

@@ -5,17 +5,13 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from spgsurgeon.checkpoint.folders import kind_of, read_state
-from spgsurgeon.comparing.arms import PLAIN
-from spgsurgeon.comparing.reading import is_comparison, read_comparison
-from spgsurgeon.comparing.runs import folder_of
+from spgsurgeon.checkpoint import kind_of, read_state
+from spgsurgeon.comparing import PLAIN, folder_of, is_comparison, read_comparison
 from spgsurgeon.errors import SurgeonError
-from spgsurgeon.exporting.card_metadata import Evaluation
-from spgsurgeon.loading.locating import resolve_folder
-from spgsurgeon.recipe.data_section import HOLDOUT
-from spgsurgeon.recipe.reading import read_recipe
-from spgsurgeon.tasks.metrics import LOSS
-from spgsurgeon.tasks.task import Task
+from spgsurgeon.exporting import Evaluation
+from spgsurgeon.loading import resolve_folder
+from spgsurgeon.recipe import HOLDOUT, read_recipe
+from spgsurgeon.tasks import LOSS, Task
 
 _HUB_DATA = "hfds/"
 

@@ -10,18 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spgsurgeon.checkpoint.hashing import content_hash
-from spgsurgeon.checkpoint.writing import atomic_file, write_safetensors, write_torch
+from spgsurgeon.checkpoint import atomic_file, content_hash, write_safetensors, write_torch
 from spgsurgeon.errors import UsageError, did_you_mean
-from spgsurgeon.exporting.onnx_file import export_onnx
-from spgsurgeon.models.sites.depth import find_depth_site
-from spgsurgeon.models.sites.heads import DepthSite, Site
-from spgsurgeon.models.sites.search import find_sites
-from spgsurgeon.recipe.reading import replicas_of
-from spgsurgeon.replicas.grafted import GraftedModel, detach, layout_of, refuse_grafted
+from spgsurgeon.exporting import export_onnx
+from spgsurgeon.models import DepthSite, Site, find_depth_site, find_sites
+from spgsurgeon.recipe import replicas_of
+from spgsurgeon.replicas import GraftedModel, Place, detach, layout_of, refuse_grafted
 from spgsurgeon.replicas.kinds import DEFAULT
-from spgsurgeon.replicas.places import Place
-from spgsurgeon.surgery.proof import prove_file
+from spgsurgeon.surgery import prove_file
 
 FORMATS = ("safetensors", "pt", "onnx")
 SUFFIXES = {".safetensors": "safetensors", ".pt": "pt", ".pth": "pt", ".onnx": "onnx"}

@@ -9,10 +9,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from spgsurgeon.errors import SurgeonError, UsageError
-from spgsurgeon.recipe.reading import read_recipe
-from spgsurgeon.recipe.schema import Recipe
-from spgsurgeon.recipe.shipped import find_recipe, find_shipped, shipped_recipes
-from spgsurgeon.recipe.writing import dump_recipe
+from spgsurgeon.recipe import Recipe, dump_recipe, find_recipe, find_shipped, read_recipe, shipped_recipes
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from spgsurgeon import __version__
-from spgsurgeon.checkpoint.writing import atomic_folder, refuse_existing, refuse_overwriting_input, write_json
-from spgsurgeon.comparing.reading import is_comparison, read_comparison
-from spgsurgeon.comparing.records import ComparisonRecord
+from spgsurgeon.checkpoint import atomic_folder, refuse_existing, refuse_overwriting_input, write_json
+from spgsurgeon.comparing import ComparisonRecord, is_comparison, read_comparison
 from spgsurgeon.errors import UsageError
-from spgsurgeon.recipe.reading import read_recipe
-from spgsurgeon.reporting.gallery import drawings_of
-from spgsurgeon.reporting.page import render_page
-from spgsurgeon.reporting.thumbnails import with_pictures
-from spgsurgeon.runs.layout import RECIPE
-from spgsurgeon.runs.reading import check_is_run, read_run
-from spgsurgeon.runs.records import RunRecord
-from spgsurgeon.training.run import inputs_of
+from spgsurgeon.recipe import read_recipe
+from spgsurgeon.reporting import drawings_of, render_page, with_pictures
+from spgsurgeon.runs import RECIPE, RunRecord, check_is_run, read_run
+from spgsurgeon.training import inputs_of
 
 _PAGE, _FIGURES, _DOCUMENT = "index.html", "figures", "report.json"
 

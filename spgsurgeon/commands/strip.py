@@ -12,15 +12,21 @@ from typing import Any
 from torch import Tensor, nn
 
 from spgsurgeon import __version__
-from spgsurgeon.checkpoint.folders import GraftManifest, kind_of, read_manifest
-from spgsurgeon.checkpoint.hashing import content_hash, layout_hash, same_bits
-from spgsurgeon.checkpoint.layout import CONFIG, TEMPORARY
-from spgsurgeon.checkpoint.tensors import read_checkpoint, read_safetensors
-from spgsurgeon.checkpoint.writing import (
+from spgsurgeon.checkpoint import (
+    CONFIG,
+    TEMPORARY,
+    GraftManifest,
     atomic_file,
     atomic_folder,
+    content_hash,
+    kind_of,
+    layout_hash,
+    read_checkpoint,
+    read_manifest,
+    read_safetensors,
     refuse_existing,
     refuse_overwriting_input,
+    same_bits,
     write_json,
     write_safetensors,
     write_torch,
@@ -28,29 +34,16 @@ from spgsurgeon.checkpoint.writing import (
 from spgsurgeon.commands.measured import control_of, evaluation_of, scores_of
 from spgsurgeon.commands.modules import FORMATS, SUFFIXES, format_of
 from spgsurgeon.errors import SurgeonError, UsageError, VerificationError, did_you_mean
-from spgsurgeon.exporting.card import model_card
-from spgsurgeon.exporting.layout import CARD, FILES
-from spgsurgeon.exporting.onnx_file import check_outputs, export_onnx
-from spgsurgeon.loading.locating import resolve_folder
-from spgsurgeon.loading.opening import OpenedModel, open_model, state_of
-from spgsurgeon.loading.request import ModelRequest
-from spgsurgeon.models.libraries.building import load_model
-from spgsurgeon.models.libraries.identity import Identity
-from spgsurgeon.models.libraries.registry import library
-from spgsurgeon.models.modes import run_in_eval
-from spgsurgeon.models.sites.transformers_heads import CHOICE, PIPELINES
-from spgsurgeon.models.sites.transformers_sites import is_of_transformers
-from spgsurgeon.recipe.reading import read_recipe
-from spgsurgeon.replicas.grafted import detach, layout_of, layout_of_state
+from spgsurgeon.exporting import CARD, FILES, check_outputs, export_onnx, model_card
+from spgsurgeon.loading import ModelRequest, OpenedModel, open_model, resolve_folder, state_of
+from spgsurgeon.models import CHOICE, PIPELINES, Identity, is_of_transformers, library, load_model, run_in_eval
+from spgsurgeon.recipe import read_recipe
+from spgsurgeon.replicas import detach, layout_of, layout_of_state, outputs_of
 from spgsurgeon.replicas.kinds import replicas_from
-from spgsurgeon.replicas.outputs import outputs_of
-from spgsurgeon.runs.folder import recipe_of
-from spgsurgeon.runs.layout import RECIPE
-from spgsurgeon.surgery.grafting import regraft
-from spgsurgeon.surgery.proof import Inputs, Layout, example_inputs, prove_file, prove_strip
-from spgsurgeon.tasks.registry import TASKS
-from spgsurgeon.tasks.task import Task
-from spgsurgeon.training.run import inputs_of
+from spgsurgeon.runs import RECIPE, recipe_of
+from spgsurgeon.surgery import Inputs, Layout, example_inputs, prove_file, prove_strip, regraft
+from spgsurgeon.tasks import TASKS, Task
+from spgsurgeon.training import inputs_of
 
 
 @dataclass(frozen=True)
@@ -298,7 +291,7 @@ def _read_back(path: Path, patient: _Patient) -> nn.Module:
 
 def _prove_from_pretrained(folder: Path, patient: _Patient) -> dict[str, bool]:
     """Prove that transformers itself reads the written folder to the same outputs, bit for bit."""
-    from spgsurgeon.models.libraries.transformers_library import from_folder
+    from spgsurgeon.models import from_folder
 
     dtype = patient.config.get("dtype") or patient.config.get("torch_dtype")
     outputs = outputs_of(run_in_eval(from_folder(patient.identity, folder, dtype), patient.inputs))

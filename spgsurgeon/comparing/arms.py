@@ -9,11 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from spgsurgeon.errors import RecipeError, UsageError, did_you_mean
-from spgsurgeon.recipe.data_section import HOLDOUT
-from spgsurgeon.recipe.reading import read_recipe
-from spgsurgeon.recipe.schema import Recipe
-from spgsurgeon.replicas import kinds
-from spgsurgeon.replicas.kinds.kind import ReplicaKind
+from spgsurgeon.recipe import HOLDOUT, Recipe, read_recipe
+from spgsurgeon.replicas import ReplicaKind, kinds
 
 PLAIN, SEARCH = "plain", "search"
 

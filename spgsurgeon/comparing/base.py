@@ -10,25 +10,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spgsurgeon.checkpoint.folders import read_manifest, read_state
-from spgsurgeon.checkpoint.hashing import content_hash
-from spgsurgeon.checkpoint.layout import CONFIG, STATE, WEIGHTS
-from spgsurgeon.checkpoint.writing import write_json, write_safetensors
-from spgsurgeon.data.classes import check_classes
-from spgsurgeon.data.sources.forms import samples_of
-from spgsurgeon.data.sources.source import Source
-from spgsurgeon.data.subsets import Subset
+from spgsurgeon.checkpoint import (
+    CONFIG,
+    STATE,
+    WEIGHTS,
+    content_hash,
+    read_manifest,
+    read_state,
+    write_json,
+    write_safetensors,
+)
+from spgsurgeon.data import Source, Subset, check_classes, samples_of
 from spgsurgeon.errors import SurgeonError
-from spgsurgeon.loading.locating import resolve_folder
-from spgsurgeon.loading.opening import OpenedModel, open_model, state_of
-from spgsurgeon.loading.request import ModelRequest
-from spgsurgeon.recipe.data_section import HOLDOUT, DataSection
-from spgsurgeon.recipe.reading import read_recipe
-from spgsurgeon.recipe.schema import Recipe
-from spgsurgeon.replicas.grafted import layout_of_state
-from spgsurgeon.runs.layout import RECIPE
-from spgsurgeon.surgery.proof import prove_file
-from spgsurgeon.training.data import open_data, open_training
+from spgsurgeon.loading import ModelRequest, OpenedModel, open_model, resolve_folder, state_of
+from spgsurgeon.recipe import HOLDOUT, DataSection, Recipe, read_recipe
+from spgsurgeon.replicas import layout_of_state
+from spgsurgeon.runs import RECIPE
+from spgsurgeon.surgery import prove_file
+from spgsurgeon.training import open_data, open_training
 
 
 def open_base(request: ModelRequest, recipe: Recipe) -> OpenedModel:

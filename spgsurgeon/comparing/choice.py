@@ -25,9 +25,8 @@ from spgsurgeon.comparing.runs import (
 )
 from spgsurgeon.comparing.scores import Scored, against_plain, score
 from spgsurgeon.errors import SurgeonError
-from spgsurgeon.recipe.data_section import HOLDOUT
-from spgsurgeon.recipe.schema import Recipe
-from spgsurgeon.tasks.registry import task_scored_by
+from spgsurgeon.recipe import HOLDOUT, Recipe
+from spgsurgeon.tasks import task_scored_by
 
 _GROWTH, _MOST_GROWTH = 3.0, 4  # of an `auto` one: the next value is so many times the last, so many times a side
 _NO_DIFFERENCE: dict[str, Any] = {"difference": None, "verdict": None}

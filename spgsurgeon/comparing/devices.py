@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from spgsurgeon.runtime.distributed import choose_device
-from spgsurgeon.runtime.resources import processors
+from spgsurgeon.runtime import choose_device, processors
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 

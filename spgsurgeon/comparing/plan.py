@@ -16,18 +16,15 @@ import torchvision
 from pydantic import TypeAdapter, ValidationError
 
 from spgsurgeon import __version__
-from spgsurgeon.checkpoint.folders import read_json_object
+from spgsurgeon.checkpoint import read_json_object
 from spgsurgeon.comparing.arms import PLAIN, Arm, Lineup
 from spgsurgeon.comparing.layout import PLAN
 from spgsurgeon.comparing.pool import one_thread
 from spgsurgeon.comparing.runs import folder_of
 from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
-from spgsurgeon.recipe.data_section import HOLDOUT
-from spgsurgeon.recipe.differences import differing
-from spgsurgeon.recipe.schema import Recipe
-from spgsurgeon.runs.resuming import FREE_KEYS
-from spgsurgeon.training.data import open_data
-from spgsurgeon.training.run import time_steps, train
+from spgsurgeon.recipe import HOLDOUT, Recipe, differing
+from spgsurgeon.runs import FREE_KEYS
+from spgsurgeon.training import open_data, time_steps, train
 
 BUDGETS = ("epochs", "seconds")
 Grid = Sequence[float] | Literal["auto"]

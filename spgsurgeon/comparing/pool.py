@@ -22,7 +22,7 @@ import torch
 
 from spgsurgeon.comparing.devices import VISIBLE
 from spgsurgeon.errors import SurgeonError
-from spgsurgeon.runtime.signals import InterruptedRunError, StopRequest, die_with_parent, stop_on_signals
+from spgsurgeon.runtime import InterruptedRunError, StopRequest, die_with_parent, stop_on_signals
 
 _POLL_SECONDS = 0.3
 

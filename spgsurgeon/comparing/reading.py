@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from spgsurgeon.checkpoint.folders import read_json_object
+from spgsurgeon.checkpoint import read_json_object
 from spgsurgeon.comparing.layout import COSTS, DOCUMENT, PLAN, RESULTS
 from spgsurgeon.comparing.plan import Plan, read_plan
 from spgsurgeon.comparing.records import ComparisonCosts, ComparisonDocument, ComparisonRecord, Trial
 from spgsurgeon.comparing.runs import Result, Run, mean_validation, read_results, results_of
 from spgsurgeon.errors import DamagedFileError
-from spgsurgeon.tasks.registry import task_scored_by
+from spgsurgeon.tasks import task_scored_by
 
 _Model = TypeVar("_Model", bound=BaseModel)
 

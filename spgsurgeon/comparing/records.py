@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, Field, FiniteFloat, model_validator
 
 from spgsurgeon.errors import UsageError
-from spgsurgeon.runs.records import Count
-from spgsurgeon.tasks.registry import task_scored_by
+from spgsurgeon.runs import Count
+from spgsurgeon.tasks import task_scored_by
 
 
 def _known_metric(name: str) -> str:

@@ -10,20 +10,15 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from spgsurgeon.checkpoint.folders import read_state
+from spgsurgeon.checkpoint import read_state
 from spgsurgeon.comparing.arms import SEARCH
 from spgsurgeon.comparing.layout import RUNS
 from spgsurgeon.comparing.search import search
 from spgsurgeon.errors import SurgeonError
-from spgsurgeon.recipe.schema import Recipe
-from spgsurgeon.runs.folder import last_of
-from spgsurgeon.runs.layout import METRICS
-from spgsurgeon.runs.records import read_epochs
-from spgsurgeon.runs.resuming import FREE_KEYS
-from spgsurgeon.tasks.metrics import LOSS, Metric
-from spgsurgeon.tasks.task import Scores
-from spgsurgeon.training.number_guard import NonFiniteError
-from spgsurgeon.training.run import train
+from spgsurgeon.recipe import Recipe
+from spgsurgeon.runs import FREE_KEYS, METRICS, last_of, read_epochs
+from spgsurgeon.tasks import LOSS, Metric, Scores
+from spgsurgeon.training import NonFiniteError, train
 
 
 @dataclass(frozen=True)

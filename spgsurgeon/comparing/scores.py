@@ -17,14 +17,11 @@ from torch import Tensor
 
 from spgsurgeon.comparing.statistics import PairedDifference, agreeing, paired_difference, resampled_difference
 from spgsurgeon.errors import UsageError
-from spgsurgeon.loading.opening import open_model
-from spgsurgeon.loading.request import ModelRequest
-from spgsurgeon.recipe.data_section import HOLDOUT
-from spgsurgeon.recipe.schema import Recipe
-from spgsurgeon.runtime.distributed import Processes, choose_precision, join_processes
-from spgsurgeon.tasks.task import Scores, Task
-from spgsurgeon.training.data import choose_cache, open_data
-from spgsurgeon.training.evaluation import evaluate, evaluation_batches
+from spgsurgeon.loading import ModelRequest, open_model
+from spgsurgeon.recipe import HOLDOUT, Recipe
+from spgsurgeon.runtime import Processes, choose_precision, join_processes
+from spgsurgeon.tasks import Scores, Task
+from spgsurgeon.training import choose_cache, evaluate, evaluation_batches, open_data
 
 
 @dataclass(frozen=True)

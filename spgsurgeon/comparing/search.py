@@ -9,17 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spgsurgeon.checkpoint.folders import read_state
+from spgsurgeon.checkpoint import read_state
 from spgsurgeon.errors import UsageError
-from spgsurgeon.runs.folder import last_of
-from spgsurgeon.runs.layout import METRICS
-from spgsurgeon.runs.records import read_epochs
-from spgsurgeon.runtime.seeds import derive_seed
-from spgsurgeon.tasks.metrics import LOSS
-from spgsurgeon.tasks.registry import task_of
-from spgsurgeon.tasks.task import Scores
-from spgsurgeon.training.number_guard import NonFiniteError
-from spgsurgeon.training.run import train
+from spgsurgeon.runs import METRICS, last_of, read_epochs
+from spgsurgeon.runtime import derive_seed
+from spgsurgeon.tasks import LOSS, Scores, task_of
+from spgsurgeon.training import NonFiniteError, train
 
 HIGHEST_RATE = 0.8
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from spgsurgeon.checkpoint.folders import check_weights
-from spgsurgeon.checkpoint.hashing import content_hash
-from spgsurgeon.checkpoint.layout import WEIGHTS
-from spgsurgeon.checkpoint.writing import (
+from spgsurgeon.checkpoint import (
+    WEIGHTS,
     atomic_file,
     atomic_folder,
+    check_weights,
+    content_hash,
     refuse_existing,
     refuse_overwriting_input,
     write_json,
@@ -29,15 +29,11 @@ from spgsurgeon.comparing.reading import is_comparison
 from spgsurgeon.comparing.runs import Run, rate_of, read_results
 from spgsurgeon.comparing.table import of_the_base
 from spgsurgeon.errors import UsageError
-from spgsurgeon.loading.opening import OpenedModel, state_of
-from spgsurgeon.loading.request import ModelRequest
-from spgsurgeon.recipe.shipped import find_recipe
-from spgsurgeon.runs.data_records import write_files
-from spgsurgeon.runs.layout import DATA_FILES
-from spgsurgeon.runs.resuming import check_data, records_of, summaries
-from spgsurgeon.runtime.locking import FolderLock
-from spgsurgeon.training.data import decoded_pictures_in, open_data
-from spgsurgeon.training.run import inputs_of
+from spgsurgeon.loading import ModelRequest, OpenedModel, state_of
+from spgsurgeon.recipe import find_recipe
+from spgsurgeon.runs import DATA_FILES, check_data, records_of, summaries, write_files
+from spgsurgeon.runtime import FolderLock
+from spgsurgeon.training import decoded_pictures_in, inputs_of, open_data
 
 OF_DECODED = ("*.lock", "*/")
 """What lies in `DECODED`, as patterns; see `ownership`."""

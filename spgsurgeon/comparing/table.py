@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from spgsurgeon.tasks.metrics import Metric
-from spgsurgeon.tasks.registry import task_scored_by
+from spgsurgeon.tasks import Metric, task_scored_by
 
 HEAD = ("arm", "learning rate", "chosen by", "score", "against plain", "95 % interval", "bootstrap", "agree", "verdict")
 _ENOUGH_FOR_BOOTSTRAP = 20  # seeds

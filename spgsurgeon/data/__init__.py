@@ -1,1 +1,5 @@
 """Sources of samples, what happens to a sample, and how batches reach the device."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from spgsurgeon.runtime.seeds import derive_seed
+from spgsurgeon.runtime import derive_seed
 
 
 def stratified_order(labels: Iterable[int], purpose: str) -> list[int]:

@@ -1,1 +1,5 @@
 """What leaves the house: ONNX graphs proven against their model, and the model card."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

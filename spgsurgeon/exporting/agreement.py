@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from spgsurgeon.errors import VerificationError
-from spgsurgeon.models.inputs import IMAGES
+from spgsurgeon.models import IMAGES
 
 HINT = "try another opset, or export safetensors instead"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from spgsurgeon.checkpoint.layout import WEIGHTS
+from spgsurgeon.checkpoint import WEIGHTS
 
 ONNX: Final = "model.onnx"
 PT: Final = "model.pt"

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from spgsurgeon.errors import SurgeonError, UsageError, VerificationError
 from spgsurgeon.exporting.agreement import HINT, Agreement, compare, reason, run_both
 from spgsurgeon.exporting.silence import silenced
-from spgsurgeon.models.inputs import IMAGES
-from spgsurgeon.replicas.outputs import outputs_of
+from spgsurgeon.models import IMAGES
+from spgsurgeon.replicas import outputs_of
 
 # Below 18 the exporter leaves the graph at 18 without an error (torchlib is written for 18); 23 is torch's own maximum.
 OPSETS = range(18, 24)

@@ -6,19 +6,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from spgsurgeon.checkpoint.folders import (
+from spgsurgeon.checkpoint import (
+    AVERAGE,
+    CONFIG,
+    WEIGHTS,
     GraftManifest,
+    Outline,
     best_of,
     kind_of,
     read_grafted_folder,
     read_json_object,
     read_manifest,
+    read_outline,
     weights_file_of,
 )
-from spgsurgeon.checkpoint.layout import AVERAGE, CONFIG, WEIGHTS
-from spgsurgeon.checkpoint.reading import Outline, read_outline
 from spgsurgeon.errors import UsageError
-from spgsurgeon.models.libraries.transformers_config import is_transformers_config, refuse_adapter
+from spgsurgeon.models import is_transformers_config, refuse_adapter
 
 _BESIDE_THE_DESCRIPTION = ("architecture", "library", "model_args", "num_features", "labels")  # in a flat config.json
 

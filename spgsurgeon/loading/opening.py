@@ -11,34 +11,36 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from spgsurgeon.checkpoint.folders import GraftManifest
-from spgsurgeon.checkpoint.layout import CONFIG
-from spgsurgeon.checkpoint.tensors import load_tensors
+from spgsurgeon.checkpoint import CONFIG, GraftManifest, load_tensors
 from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
 from spgsurgeon.loading.locating import Located, locate
 from spgsurgeon.loading.recognising import Recognition, recognize, refusal
 from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.loading.transformers_folder import open_folder, read_folder
-from spgsurgeon.models.libraries.building import (
+from spgsurgeon.models import (
+    DepthSite,
+    Identity,
+    Match,
+    NamedModel,
+    Preprocessing,
+    Site,
     build,
     build_for_loading,
     depth_site_of,
     fit_identity,
+    library,
     load_weights,
+    parse_model,
+    resolve_architecture,
+    saved_state,
     sites_of,
     with_classes,
+    with_dtype,
+    with_labels,
 )
-from spgsurgeon.models.libraries.identity import Identity
-from spgsurgeon.models.libraries.registry import NamedModel, library, parse_model, resolve_architecture
-from spgsurgeon.models.libraries.transformers_config import with_dtype, with_labels
-from spgsurgeon.models.preprocessing import Preprocessing
-from spgsurgeon.models.recognition.identification import Match
-from spgsurgeon.models.shared_weights import saved_state
-from spgsurgeon.models.sites.heads import DepthSite, Site
-from spgsurgeon.recipe.data_section import known_mask_values, known_range
+from spgsurgeon.recipe import known_mask_values, known_range
 from spgsurgeon.replicas.kinds import CONTROLS
-from spgsurgeon.tasks.registry import task_named
-from spgsurgeon.tasks.task import Task
+from spgsurgeon.tasks import Task, task_named
 
 Read = TypeVar("Read")
 _LISTED = 8

@@ -7,13 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from spgsurgeon.checkpoint.layout import CONFIG, MANIFEST
-from spgsurgeon.checkpoint.state_dict.specs import TensorSpec
+from spgsurgeon.checkpoint import CONFIG, MANIFEST, TensorSpec
 from spgsurgeon.errors import ArchitectureError, UsageError
 from spgsurgeon.loading.locating import Located
-from spgsurgeon.models.libraries.registry import LIBRARIES
-from spgsurgeon.models.recognition.catalogue import catalogue
-from spgsurgeon.models.recognition.identification import Identification, Match, identify
+from spgsurgeon.models import LIBRARIES, Identification, Match, catalogue, identify
 
 _LISTED = 8
 _SHARD = re.compile(r"-\d{5}-of-\d{5}\.")
@@ -163,7 +160,7 @@ def _check_arguments(located: Located) -> None:
     documents = (located.config, located.manifest, outline.model_args)
     if not any(documents):
         return
-    from spgsurgeon.models.libraries.arguments import check_config, check_manifest, check_training_arguments
+    from spgsurgeon.models import check_config, check_manifest, check_training_arguments
 
     if located.config is not None:
         largest = max((side for spec in outline.entries.values() for side in spec.shape), default=0)

@@ -11,19 +11,21 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spgsurgeon.checkpoint.state_dict.specs import TensorSpec
+from spgsurgeon.checkpoint import TensorSpec
 from spgsurgeon.errors import DamagedFileError, UnsafeInputError, UsageError
 from spgsurgeon.loading.locating import Located
-from spgsurgeon.models.libraries.identity import Identity
-from spgsurgeon.models.libraries.transformers_config import (
+from spgsurgeon.models import (
+    LABELLED,
+    Head,
+    Identity,
+    Site,
     TransformersConfig,
     classes_of,
+    default_head,
     made_up_labels,
     read_transformers_config,
     with_labels,
 )
-from spgsurgeon.models.sites.heads import Site
-from spgsurgeon.models.sites.transformers_heads import LABELLED, Head, default_head
 
 if TYPE_CHECKING:
     from torch import nn
@@ -85,7 +87,7 @@ def read_folder(located: Located) -> TransformersFolder:
     assert located.config is not None
     assert located.folder is not None
     if located.manifest is not None:
-        from spgsurgeon.models.libraries.arguments import check_manifest  # pydantic takes its time
+        from spgsurgeon.models import check_manifest  # pydantic takes its time
 
         check_manifest(located.manifest.base, f"{located.folder}/graft.json")
     config = read_transformers_config(located.config, f"{located.folder}/config.json")
@@ -108,11 +110,8 @@ def open_folder(
     """
     import torch
 
-    from spgsurgeon.checkpoint.tensors import load_tensors
-    from spgsurgeon.models.libraries.limits import limited_to
-    from spgsurgeon.models.libraries.registry import library
-    from spgsurgeon.models.libraries.transformers_library import TransformersLibrary, refuse_unlisted
-    from spgsurgeon.models.sites.transformers_sites import find_transformers_sites
+    from spgsurgeon.checkpoint import load_tensors
+    from spgsurgeon.models import TransformersLibrary, find_transformers_sites, library, limited_to, refuse_unlisted
 
     head, is_new = _head(folder, task, num_classes)
     identity, document = _identity(folder, head, num_classes if is_new else None)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, model_validator
 
-from spgsurgeon.data.sources.forms import MASKED, SOURCES, described, form_of, samples_of, taking
+from spgsurgeon.data import MASKED, SOURCES, described, form_of, samples_of, taking
 from spgsurgeon.errors import UsageError
 from spgsurgeon.sections import Count, NonNegative, NonNegativeInt, Probability, Section, fault_at
 

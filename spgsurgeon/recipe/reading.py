@@ -15,8 +15,8 @@ from spgsurgeon.recipe.document import Document, KeyPath, apply_override, dotted
 from spgsurgeon.recipe.schema import Recipe, accepts, fields_at, recipe_keys, sections_at, union_of
 from spgsurgeon.recipe.shipped import find_recipe
 from spgsurgeon.recipe.syntax import LONGEST
+from spgsurgeon.replicas import ReplicaKind
 from spgsurgeon.replicas.kinds import kind_named, settings_of_others
-from spgsurgeon.replicas.kinds.kind import ReplicaKind
 from spgsurgeon.sections import OneOf
 
 # What a value has to be, by pydantic's type of error; the braces are filled from the error's own context.

@@ -19,8 +19,8 @@ from pydantic.fields import FieldInfo
 from spgsurgeon.errors import closest
 from spgsurgeon.recipe.data_section import DataSection
 from spgsurgeon.recipe.training_section import TrainingSection
+from spgsurgeon.replicas import ReplicaKind
 from spgsurgeon.replicas.kinds import DEFAULT, kinds, settings_of_others
-from spgsurgeon.replicas.kinds.kind import ReplicaKind
 from spgsurgeon.sections import (
     BelowOne,
     Count,

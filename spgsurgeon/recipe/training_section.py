@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from spgsurgeon.runtime.devices import known_device
+from spgsurgeon.runtime import known_device
 from spgsurgeon.sections import BelowOne, Count, Decay, NonNegative, NonNegativeInt, Positive, Section, fault_at
 
 

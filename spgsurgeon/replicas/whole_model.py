@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from spgsurgeon.models.sites.transformers_heads import head_of_class
+from spgsurgeon.models import head_of_class
 from spgsurgeon.replicas.places import Place
 from spgsurgeon.replicas.stacking import Hook, ReplicaChain
 

@@ -7,8 +7,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from spgsurgeon.comparing.records import ComparisonRecord, Trial
-from spgsurgeon.comparing.table import COST_HEAD, HEAD, cost_rows, metric_of, remarks, rows
+from spgsurgeon.comparing import COST_HEAD, HEAD, ComparisonRecord, Trial, cost_rows, metric_of, remarks, rows
 from spgsurgeon.reporting.comparison_plots import arm_color
 
 _NAME = 0  # the column that names an arm

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from spgsurgeon.comparing.table import metric_of
+from spgsurgeon.comparing import metric_of
 from spgsurgeon.reporting.figures import ACCENTS, DASHES, HEIGHT, INK, QUIET, WIDTH, draw
 
 TITLES = {"scores": "Scores", "learning-rates": "Learning rates", "valid-share": "Still valid"}

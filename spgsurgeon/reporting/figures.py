@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from spgsurgeon.runs.records import EpochRecord, RunRecord, step_labels
-from spgsurgeon.tasks.metrics import Metric
+from spgsurgeon.runs import EpochRecord, RunRecord, step_labels
+from spgsurgeon.tasks import Metric
 
 _Dash = Literal["-", "--", "-.", ":"]
 

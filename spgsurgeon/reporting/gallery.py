@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from matplotlib.figure import Figure
 
-from spgsurgeon.comparing.records import ComparisonRecord
+from spgsurgeon.comparing import ComparisonRecord
 from spgsurgeon.reporting.comparison_plots import CAPTIONS, TITLES, comparison_figures
 from spgsurgeon.reporting.figures import (
     SHOWN_CLASSES,
@@ -21,8 +21,8 @@ from spgsurgeon.reporting.figures import (
     throughput_figure,
     valid_share_figure,
 )
-from spgsurgeon.runs.records import EpochRecord, RunRecord, in_words
-from spgsurgeon.tasks.registry import TASKS
+from spgsurgeon.runs import EpochRecord, RunRecord, in_words
+from spgsurgeon.tasks import TASKS
 
 Section = Literal["comparison", "curves", "episodes", "speed", "cold"]
 

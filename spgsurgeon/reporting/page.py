@@ -11,12 +11,11 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from spgsurgeon.comparing.records import ComparisonRecord
+from spgsurgeon.comparing import ComparisonRecord
 from spgsurgeon.reporting.comparison_page import comparison_section
 from spgsurgeon.reporting.figures import accent
 from spgsurgeon.reporting.gallery import Drawing
-from spgsurgeon.runs.layout import METRICS
-from spgsurgeon.runs.records import EpochRecord, RunRecord, in_words
+from spgsurgeon.runs import METRICS, EpochRecord, RunRecord, in_words
 
 _ENVIRONMENT = Environment(
     loader=FileSystemLoader(Path(__file__).parent),

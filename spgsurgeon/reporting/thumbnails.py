@@ -7,12 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from spgsurgeon.data.sources.source import Source
+from spgsurgeon.data import Source
 from spgsurgeon.errors import SurgeonError
-from spgsurgeon.recipe.reading import read_recipe
-from spgsurgeon.runs.layout import RECIPE
-from spgsurgeon.runs.records import RunRecord, ShownPicture
-from spgsurgeon.training.data import open_training
+from spgsurgeon.recipe import read_recipe
+from spgsurgeon.runs import RECIPE, RunRecord, ShownPicture
+from spgsurgeon.training import open_training
 
 _EDGE = 208  # pixels: twice as many as are shown, for sharp screens
 _ICON = 32

@@ -1,1 +1,5 @@
 """A run folder: its layout, its writer, its metrics log, its readers."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -17,8 +17,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from spgsurgeon.checkpoint.writing import atomic_file
-from spgsurgeon.data.sources.source import Source, listing
+from spgsurgeon.checkpoint import atomic_file
+from spgsurgeon.data import Source, listing
 from spgsurgeon.runs.layout import DATA_FILES
 
 State = tuple[int, int]

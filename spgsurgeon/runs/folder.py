@@ -16,35 +16,43 @@ from typing import Any
 
 from torch import Tensor
 
-from spgsurgeon.checkpoint.folders import (
+from spgsurgeon.checkpoint import (
+    AVERAGE,
+    CONFIG,
+    MANIFEST,
+    OPTIMIZER,
+    RECORD,
+    STATE,
+    TEMPORARY,
+    WEIGHTS,
     GraftManifest,
+    atomic_file,
+    atomic_folder,
     best_of,
     check_weights,
     checkpoint_at,
+    content_hash,
+    has_own_record,
+    own_folder,
     read_grafted_folder,
     read_json_object,
     read_manifest,
+    read_safetensors,
     read_state,
-    write_grafted_folder,
-)
-from spgsurgeon.checkpoint.hashing import content_hash
-from spgsurgeon.checkpoint.layout import AVERAGE, CONFIG, MANIFEST, OPTIMIZER, STATE, TEMPORARY, WEIGHTS
-from spgsurgeon.checkpoint.ownership import RECORD, has_own_record, remove_ours, strangers, temporary_of
-from spgsurgeon.checkpoint.sealing import sealed
-from spgsurgeon.checkpoint.tensors import read_safetensors
-from spgsurgeon.checkpoint.writing import (
-    atomic_file,
-    atomic_folder,
-    own_folder,
+    remove_ours,
+    sealed,
+    strangers,
     sweep,
+    temporary_of,
     write_failures,
+    write_grafted_folder,
     write_json,
     write_safetensors,
 )
 from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
 from spgsurgeon.runs.layout import BEST, CHECKPOINTS, DATA_FILES, ENVIRONMENT, EVENTS, LAST, METRICS, RECIPE, UNREADABLE
 from spgsurgeon.runs.metrics_log import MetricsLog
-from spgsurgeon.runtime.locking import FolderLock
+from spgsurgeon.runtime import FolderLock
 
 _EXTRAS = {"optimizer": OPTIMIZER, "ema": AVERAGE}
 _POINTERS = (BEST, LAST)

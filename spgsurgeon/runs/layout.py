@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from spgsurgeon.checkpoint.layout import RUN_BEST, RUN_RECIPE
+from spgsurgeon.checkpoint import RUN_BEST, RUN_RECIPE
 
 RECIPE: Final = RUN_RECIPE
 """The resolved recipe, which marks a run."""

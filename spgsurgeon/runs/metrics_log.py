@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from spgsurgeon.checkpoint.writing import atomic_file, write_failures
+from spgsurgeon.checkpoint import atomic_file, write_failures
 from spgsurgeon.runs.layout import EVENTS, METRICS
 
 

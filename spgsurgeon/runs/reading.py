@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spgsurgeon.checkpoint.folders import kind_of, read_json_object, read_manifest, read_state
-from spgsurgeon.checkpoint.layout import CONFIG
+from spgsurgeon.checkpoint import CONFIG, kind_of, read_json_object, read_manifest, read_state
 from spgsurgeon.errors import DamagedFileError, UsageError
-from spgsurgeon.recipe.reading import read_recipe
-from spgsurgeon.recipe.schema import Recipe
+from spgsurgeon.recipe import Recipe, read_recipe
+from spgsurgeon.replicas import ReplicaKind
 from spgsurgeon.replicas.kinds import replicas_from
-from spgsurgeon.replicas.kinds.kind import ReplicaKind
 from spgsurgeon.runs.folder import last_of
 from spgsurgeon.runs.layout import ENVIRONMENT, METRICS, RECIPE
 from spgsurgeon.runs.records import RunRecord, read_epochs

@@ -12,8 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
-from spgsurgeon.tasks.metrics import Metric
-from spgsurgeon.tasks.registry import TASKS, task_of
+from spgsurgeon.tasks import TASKS, Metric, task_of
 
 Count = Annotated[int, Field(ge=0)]
 

@@ -8,12 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from spgsurgeon.data.sources.forms import form_of
-from spgsurgeon.data.sources.source import Data
+from spgsurgeon.data import Data, form_of
 from spgsurgeon.errors import UsageError
-from spgsurgeon.recipe.data_section import DataSection
-from spgsurgeon.recipe.differences import differing
-from spgsurgeon.recipe.schema import Recipe
+from spgsurgeon.recipe import DataSection, Recipe, differing
 from spgsurgeon.runs.data_records import DataRecord, compare, name_within, read_files, record_of
 from spgsurgeon.runs.folder import unreadable_of
 

@@ -8,12 +8,10 @@ import torch
 from torch import Tensor
 
 from spgsurgeon import __version__
-from spgsurgeon.checkpoint.folders import GraftManifest
-from spgsurgeon.checkpoint.hashing import layout_hash
-from spgsurgeon.loading.opening import OpenedModel, refuse_unsound, state_of
-from spgsurgeon.replicas.grafted import GraftedModel
+from spgsurgeon.checkpoint import GraftManifest, layout_hash
+from spgsurgeon.loading import OpenedModel, refuse_unsound, state_of
+from spgsurgeon.replicas import GraftedModel, ReplicaKind
 from spgsurgeon.replicas.kinds import replicas_from
-from spgsurgeon.replicas.kinds.kind import ReplicaKind
 from spgsurgeon.surgery.proof import example_inputs, fingerprint, prove_graft
 
 

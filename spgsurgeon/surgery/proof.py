@@ -15,19 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spgsurgeon.checkpoint.containers.documents import read_document
-from spgsurgeon.checkpoint.hashing import DTYPE_NAMES, content_hash, same_bits
-from spgsurgeon.checkpoint.state_dict.specs import TensorSpec
-from spgsurgeon.checkpoint.values import content_hash_of
+from spgsurgeon.checkpoint import DTYPE_NAMES, TensorSpec, content_hash, content_hash_of, read_document, same_bits
 from spgsurgeon.errors import ArchitectureError, SurgeonError, UsageError, VerificationError, first_line
-from spgsurgeon.loading.opening import OpenedModel
-from spgsurgeon.models.modes import modes_kept, run_in_eval
-from spgsurgeon.models.shared_weights import saved_state
-from spgsurgeon.models.sites.transformers_sites import is_of_transformers
-from spgsurgeon.models.transformers_examples import example_of
-from spgsurgeon.replicas.grafted import GraftedModel, layout_of
-from spgsurgeon.replicas.outputs import outputs_of
-from spgsurgeon.replicas.stacking import ReplicaChain
+from spgsurgeon.loading import OpenedModel
+from spgsurgeon.models import example_of, is_of_transformers, modes_kept, run_in_eval, saved_state
+from spgsurgeon.replicas import GraftedModel, ReplicaChain, layout_of, outputs_of
 
 Inputs = Tensor | Mapping[str, Tensor]
 Layout = list[tuple[str, tuple[int, ...], torch.dtype]]

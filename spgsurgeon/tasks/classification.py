@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from spgsurgeon.data.sources.forms import LABELLED
-from spgsurgeon.data.transforms.augmentation import evaluation_transform, training_transform
+from spgsurgeon.data import LABELLED, evaluation_transform, training_transform
 from spgsurgeon.errors import UsageError
-from spgsurgeon.runtime.distributed import Processes, sum_dtype
+from spgsurgeon.runtime import Processes, sum_dtype
 from spgsurgeon.tasks.metrics import LOSS, Metric
 from spgsurgeon.tasks.task import Scores, Task
 

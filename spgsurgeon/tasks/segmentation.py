@@ -13,11 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from spgsurgeon.data.sources.forms import MASKED
-from spgsurgeon.data.transforms.joint import joint_evaluation_transform, joint_training_transform
-from spgsurgeon.data.transforms.masks import IGNORED
+from spgsurgeon.data import IGNORED, MASKED, joint_evaluation_transform, joint_training_transform
 from spgsurgeon.errors import UsageError
-from spgsurgeon.runtime.distributed import Processes, sum_dtype
+from spgsurgeon.runtime import Processes, sum_dtype
 from spgsurgeon.tasks.metrics import LOSS, Metric
 from spgsurgeon.tasks.task import Scores, Task
 

@@ -9,12 +9,10 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spgsurgeon.data.loading.samples import AnyTransform, Collate, batches_by_size
-from spgsurgeon.data.sources.forms import described, listed
-from spgsurgeon.data.transforms.augmentation import Augmentation
+from spgsurgeon.data import AnyTransform, Augmentation, Collate, batches_by_size, described, listed
 from spgsurgeon.errors import UsageError
-from spgsurgeon.models.preprocessing import Preprocessing
-from spgsurgeon.runtime.distributed import Processes
+from spgsurgeon.models import Preprocessing
+from spgsurgeon.runtime import Processes
 from spgsurgeon.tasks.metrics import Metric
 
 Scores = dict[str, Any]

@@ -6,17 +6,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from spgsurgeon.data.cache.caching import Cache
-from spgsurgeon.data.loading.loader import EvaluationBatches, TrainingBatches
-from spgsurgeon.data.loading.samples import AnyTransform
-from spgsurgeon.data.transforms.augmentation import Augmentation
-from spgsurgeon.models.preprocessing import Preprocessing
-from spgsurgeon.recipe.schema import Recipe
+from spgsurgeon.data import AnyTransform, Augmentation, Cache, EvaluationBatches, TrainingBatches
+from spgsurgeon.models import Preprocessing
+from spgsurgeon.recipe import Recipe
 from spgsurgeon.replicas.kinds import replicas_from
-from spgsurgeon.runs.folder import RunFolder
-from spgsurgeon.runtime.distributed import Processes
-from spgsurgeon.runtime.reproducibility import deterministic_algorithms, fastest_convolutions, tf32_products
-from spgsurgeon.runtime.resources import default_workers
+from spgsurgeon.runs import RunFolder
+from spgsurgeon.runtime import Processes, default_workers, deterministic_algorithms, fastest_convolutions, tf32_products
 from spgsurgeon.training.data import choose_cache
 from spgsurgeon.training.evaluation import evaluation_batches
 from spgsurgeon.training.loop import Retraining

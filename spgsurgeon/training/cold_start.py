@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from spgsurgeon.checkpoint.hashing import content_hash
+from spgsurgeon.checkpoint import content_hash
 from spgsurgeon.errors import UsageError, VerificationError
 
 # What the optimizers of torch and timm call them.

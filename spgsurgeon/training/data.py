@@ -10,20 +10,29 @@ from typing import Any, cast
 
 import torch
 
-from spgsurgeon.data.cache.caching import Cache
-from spgsurgeon.data.cache.decoded_images import estimate
-from spgsurgeon.data.loading.device_feed import several_sizes
-from spgsurgeon.data.sources.forms import MASKED, form_of, samples_of
-from spgsurgeon.data.sources.image_decoding import Decoding
-from spgsurgeon.data.sources.opening import open_source
-from spgsurgeon.data.sources.shards import with_classes
-from spgsurgeon.data.sources.source import Data, ImageSource, Source, check_several_classes
-from spgsurgeon.data.subsets import hold_out, hold_out_masks, limit_classes
-from spgsurgeon.data.transforms.augmentation import StagedTransform
-from spgsurgeon.data.transforms.batched import check_batched
+from spgsurgeon.data import (
+    MASKED,
+    Cache,
+    Data,
+    Decoding,
+    ImageSource,
+    Source,
+    StagedTransform,
+    check_batched,
+    check_several_classes,
+    estimate,
+    form_of,
+    hold_out,
+    hold_out_masks,
+    limit_classes,
+    open_source,
+    samples_of,
+    several_sizes,
+    with_classes,
+)
 from spgsurgeon.errors import SurgeonError
-from spgsurgeon.recipe.data_section import HOLDOUT, DataSection
-from spgsurgeon.runtime.resources import free_memory, processes_here
+from spgsurgeon.recipe import HOLDOUT, DataSection
+from spgsurgeon.runtime import free_memory, processes_here
 
 DECODED_PICTURES = "SPGSURGEON_DECODED_PICTURES"
 """The environment variable with the folder in which runs keep decoded pictures for each other; without it none does."""

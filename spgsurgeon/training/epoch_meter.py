@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from spgsurgeon.data.loading.loader import TrainingBatches
-from spgsurgeon.data.loading.samples import Batch
-from spgsurgeon.runtime.distributed import Processes, peak_memory
+from spgsurgeon.data import Batch, TrainingBatches
+from spgsurgeon.runtime import Processes, peak_memory
 
 Read = TypeVar("Read")
 

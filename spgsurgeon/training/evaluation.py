@@ -9,18 +9,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from spgsurgeon.data.cache.caching import Cache
-from spgsurgeon.data.loading.loader import EvaluationBatches
-from spgsurgeon.data.loading.samples import Batch
-from spgsurgeon.data.loading.transfer import Transfer
-from spgsurgeon.data.sources.source import Source
-from spgsurgeon.models.inputs import call
-from spgsurgeon.models.preprocessing import Preprocessing
-from spgsurgeon.replicas.outputs import main_output
-from spgsurgeon.runtime.distributed import Processes, autocast
-from spgsurgeon.runtime.memory_format import choose_memory_format, laid_out, lay_out_convolutions
-from spgsurgeon.runtime.resources import default_workers
-from spgsurgeon.tasks.task import Scores, Tally, Task
+from spgsurgeon.data import Batch, Cache, EvaluationBatches, Source, Transfer
+from spgsurgeon.models import Preprocessing, call
+from spgsurgeon.replicas import main_output
+from spgsurgeon.runtime import (
+    Processes,
+    autocast,
+    choose_memory_format,
+    default_workers,
+    laid_out,
+    lay_out_convolutions,
+)
+from spgsurgeon.tasks import Scores, Tally, Task
 
 
 @torch.no_grad()

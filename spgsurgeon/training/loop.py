@@ -21,20 +21,32 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from spgsurgeon.data.loading.loader import EvaluationBatches, TrainingBatches
-from spgsurgeon.data.loading.samples import Batch
-from spgsurgeon.data.loading.seen import check_drawn, over_processes, said_of_masks, said_of_traits
-from spgsurgeon.data.sources.source import Source
+from spgsurgeon.data import (
+    Batch,
+    EvaluationBatches,
+    Source,
+    TrainingBatches,
+    check_drawn,
+    over_processes,
+    said_of_masks,
+    said_of_traits,
+)
 from spgsurgeon.errors import SurgeonError, UsageError
-from spgsurgeon.objective.loss import SPGLoss
-from spgsurgeon.recipe.schema import Recipe
-from spgsurgeon.replicas.grafted import GraftedModel
-from spgsurgeon.replicas.stacking import running_statistics_kept
-from spgsurgeon.runs.folder import RunFolder
-from spgsurgeon.runtime.distributed import Processes, choose_precision, forget_peak_memory
-from spgsurgeon.runtime.memory_format import choose_memory_format, lay_out_convolutions
-from spgsurgeon.runtime.signals import InterruptedRunError, StopNow, stop_on_signals
-from spgsurgeon.tasks.task import Scores, Task
+from spgsurgeon.objective import SPGLoss
+from spgsurgeon.recipe import Recipe
+from spgsurgeon.replicas import GraftedModel, running_statistics_kept
+from spgsurgeon.runs import RunFolder
+from spgsurgeon.runtime import (
+    InterruptedRunError,
+    Processes,
+    StopNow,
+    choose_memory_format,
+    choose_precision,
+    forget_peak_memory,
+    lay_out_convolutions,
+    stop_on_signals,
+)
+from spgsurgeon.tasks import Scores, Task
 from spgsurgeon.training.cold_start import (
     check_unchanged,
     drift,
@@ -44,10 +56,10 @@ from spgsurgeon.training.cold_start import (
 )
 from spgsurgeon.training.epoch_meter import EpochMeter
 from spgsurgeon.training.evaluation import evaluate
-from spgsurgeon.training.number_guard import NonFiniteError
 from spgsurgeon.training.optimization import learning_rate, make_optimizer, make_schedule
 from spgsurgeon.training.progress import Progress
 from spgsurgeon.training.safekeeping import Safekeeping
+from spgsurgeon.training.soundness.number_guard import NonFiniteError
 from spgsurgeon.training.state import Counters, TrainingState
 from spgsurgeon.training.statistics import EpisodeStatistics, extremes, summarize
 from spgsurgeon.training.stepping import Stepper

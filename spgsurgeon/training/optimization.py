@@ -12,9 +12,9 @@ from timm.scheduler.scheduler import Scheduler
 from torch import Tensor
 
 from spgsurgeon.errors import DamagedFileError, UsageError, did_you_mean
-from spgsurgeon.recipe.training_section import OptimizerSection, ScheduleSection
-from spgsurgeon.replicas.grafted import GraftedModel
-from spgsurgeon.runtime.memory_format import laid_out_like
+from spgsurgeon.recipe import OptimizerSection, ScheduleSection
+from spgsurgeon.replicas import GraftedModel
+from spgsurgeon.runtime import laid_out_like
 
 _SEPARATOR = "::"
 _UNUSABLE = {"kron": "its preconditioners and their random numbers can't be saved, so a run could not be resumed"}

@@ -8,23 +8,16 @@ from typing import Any
 
 import torch
 
-from spgsurgeon.checkpoint.folders import GraftManifest
-from spgsurgeon.checkpoint.hashing import layout_hash
-from spgsurgeon.checkpoint.layout import TEMPORARY
-from spgsurgeon.checkpoint.tensors import read_safetensors
-from spgsurgeon.data.classes import check_classes, classes_said_by, differing_names
-from spgsurgeon.data.sources.forms import samples_of
-from spgsurgeon.data.sources.source import Data, check_same_classes
+from spgsurgeon.checkpoint import TEMPORARY, GraftManifest, layout_hash, read_safetensors
+from spgsurgeon.data import Data, check_classes, check_same_classes, classes_said_by, differing_names, samples_of
 from spgsurgeon.errors import ArchitectureError, UsageError
-from spgsurgeon.loading.opening import OpenedModel, in_float32, open_model, state_of
-from spgsurgeon.loading.request import ModelRequest
-from spgsurgeon.models.sites.tracing import meta_twin, run_twin
-from spgsurgeon.recipe.data_section import DataSection
-from spgsurgeon.recipe.schema import Recipe
-from spgsurgeon.replicas.grafted import GraftedModel
-from spgsurgeon.surgery.grafting import graft_proven, regraft
-from spgsurgeon.training.batch_norms import check_batch_norms
+from spgsurgeon.loading import ModelRequest, OpenedModel, in_float32, open_model, state_of
+from spgsurgeon.models import meta_twin, run_twin
+from spgsurgeon.recipe import DataSection, Recipe
+from spgsurgeon.replicas import GraftedModel
+from spgsurgeon.surgery import graft_proven, regraft
 from spgsurgeon.training.data import open_data
+from spgsurgeon.training.soundness.batch_norms import check_batch_norms
 
 
 @dataclass(frozen=True)

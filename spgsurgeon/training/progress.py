@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from spgsurgeon.tasks.task import Scores
+from spgsurgeon.tasks import Scores
 
 
 class Progress(Protocol):

@@ -9,21 +9,34 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from spgsurgeon.checkpoint.folders import read_state
-from spgsurgeon.checkpoint.writing import refuse_existing, refuse_overwriting_input
+from spgsurgeon.checkpoint import read_state, refuse_existing, refuse_overwriting_input
 from spgsurgeon.errors import DataError, UsageError
-from spgsurgeon.loading.request import ModelRequest
-from spgsurgeon.recipe.reading import read_recipe
-from spgsurgeon.recipe.schema import Recipe
-from spgsurgeon.recipe.shipped import find_recipe
-from spgsurgeon.recipe.writing import dump_recipe
-from spgsurgeon.runs.data_records import write_files
-from spgsurgeon.runs.folder import RunFolder, last_of, newest_intact, own_run, recipe_of
-from spgsurgeon.runs.layout import DATA_FILES, RECIPE
-from spgsurgeon.runs.resuming import FREE_KEYS, check_run, differences, records_of, stands_on
-from spgsurgeon.runtime.distributed import Processes, choose_precision, join_processes, known_to_torchrun, tell_torchrun
-from spgsurgeon.runtime.reproducibility import environment
-from spgsurgeon.runtime.resources import default_workers
+from spgsurgeon.loading import ModelRequest
+from spgsurgeon.recipe import Recipe, dump_recipe, find_recipe, read_recipe
+from spgsurgeon.runs import (
+    DATA_FILES,
+    FREE_KEYS,
+    RECIPE,
+    RunFolder,
+    check_run,
+    differences,
+    last_of,
+    newest_intact,
+    own_run,
+    recipe_of,
+    records_of,
+    stands_on,
+    write_files,
+)
+from spgsurgeon.runtime import (
+    Processes,
+    choose_precision,
+    default_workers,
+    environment,
+    join_processes,
+    known_to_torchrun,
+    tell_torchrun,
+)
 from spgsurgeon.training.assembling import make_retraining, scored_at, switches
 from spgsurgeon.training.data import data_folders, open_data
 from spgsurgeon.training.loop import Retraining

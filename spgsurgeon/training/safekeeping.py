@@ -6,11 +6,9 @@ from contextlib import AbstractContextManager
 from typing import Any, NoReturn
 
 from spgsurgeon.errors import SurgeonError
-from spgsurgeon.recipe.training_section import CheckpointSection
-from spgsurgeon.runs.folder import RunFolder
-from spgsurgeon.runs.saving import CheckpointSaver
-from spgsurgeon.runtime.distributed import Processes
-from spgsurgeon.runtime.signals import InterruptedRunError, StopRequest
+from spgsurgeon.recipe import CheckpointSection
+from spgsurgeon.runs import CheckpointSaver, RunFolder
+from spgsurgeon.runtime import InterruptedRunError, Processes, StopRequest
 from spgsurgeon.training.progress import Progress
 from spgsurgeon.training.state import TrainingState
 

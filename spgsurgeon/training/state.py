@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from timm.utils import ModelEmaV3
 
-from spgsurgeon.models.shared_weights import load_saved_state, saved_state
-from spgsurgeon.replicas.grafted import GraftedModel
-from spgsurgeon.runs.folder import Checkpoint
-from spgsurgeon.tasks.task import Scores
+from spgsurgeon.models import load_saved_state, saved_state
+from spgsurgeon.replicas import GraftedModel
+from spgsurgeon.runs import Checkpoint
+from spgsurgeon.tasks import Scores
 from spgsurgeon.training.cold_start import Moments
 from spgsurgeon.training.optimization import optimizer_state, restore_optimizer
 from spgsurgeon.training.statistics import Totals

@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from spgsurgeon.data.loading.samples import Batch
-from spgsurgeon.data.sources.source import Source
-from spgsurgeon.objective.loss import SPGLoss
-from spgsurgeon.runtime.distributed import Processes, sum_dtype
+from spgsurgeon.data import Batch, Source
+from spgsurgeon.objective import SPGLoss
+from spgsurgeon.runtime import Processes, sum_dtype
 
 EXTREMES = 12
 """How many pictures with the shortest episodes are remembered, and how many with the longest."""

@@ -10,20 +10,14 @@ from timm.scheduler.scheduler import Scheduler
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from spgsurgeon.data.loading.samples import Batch
-from spgsurgeon.data.loading.transfer import Transfer
-from spgsurgeon.data.sources.forms import LABELLED
-from spgsurgeon.data.transforms.mixing import BatchMixer
+from spgsurgeon.data import LABELLED, Batch, BatchMixer, Transfer
 from spgsurgeon.errors import UsageError
-from spgsurgeon.models.inputs import IMAGES, call
-from spgsurgeon.objective.loss import SPGLoss, spg_loss
-from spgsurgeon.recipe.data_section import AugmentSection
-from spgsurgeon.recipe.schema import Recipe
-from spgsurgeon.runtime.distributed import Processes, autocast
-from spgsurgeon.runtime.memory_format import choose_memory_format, laid_out
-from spgsurgeon.runtime.seeds import derive_seed, seed_generators
-from spgsurgeon.tasks.task import Task
-from spgsurgeon.training.number_guard import NumberGuard
+from spgsurgeon.models import IMAGES, call
+from spgsurgeon.objective import SPGLoss, spg_loss
+from spgsurgeon.recipe import AugmentSection, Recipe
+from spgsurgeon.runtime import Processes, autocast, choose_memory_format, derive_seed, laid_out, seed_generators
+from spgsurgeon.tasks import Task
+from spgsurgeon.training.soundness.number_guard import NumberGuard
 from spgsurgeon.training.state import TrainingState
 from spgsurgeon.training.statistics import EpisodeStatistics
 

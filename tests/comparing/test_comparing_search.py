@@ -19,7 +19,7 @@ from spgsurgeon.loading.opening import open_model
 from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.runs.records import EpochRecord, read_epochs
-from spgsurgeon.training.number_guard import NonFiniteError
+from spgsurgeon.training.soundness.number_guard import NonFiniteError
 
 RECIPE = """
 trp: {kind: fixed-dropout}

@@ -11,7 +11,7 @@ from command_line import spgsurgeon
 from torch import nn
 
 from spgsurgeon.errors import UsageError
-from spgsurgeon.training.batch_norms import check_batch_norms
+from spgsurgeon.training.soundness.batch_norms import check_batch_norms
 
 
 def torch_refuses(model: nn.Module, side: int, batch_size: int) -> bool:

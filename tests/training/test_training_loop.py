@@ -44,8 +44,8 @@ from spgsurgeon.runtime import signals as interruption
 from spgsurgeon.runtime.signals import InterruptedRunError, stop_on_signals
 from spgsurgeon.training import run as workflow
 from spgsurgeon.training.loop import Retraining
-from spgsurgeon.training.number_guard import NonFiniteError
 from spgsurgeon.training.plan import plan
+from spgsurgeon.training.soundness.number_guard import NonFiniteError
 
 PLAIN = changed(
     SETTINGS, objective=ObjectiveSection(), optimizer=OptimizerSection(lr=0.1, momentum=0.0, weight_decay=0.0)

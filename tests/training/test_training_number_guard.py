@@ -22,8 +22,8 @@ from tiny_runs import (
 from spgsurgeon.recipe.training_section import OptimizerSection
 from spgsurgeon.runtime.signals import InterruptedRunError
 from spgsurgeon.training.loop import Retraining
-from spgsurgeon.training.number_guard import NonFiniteError
 from spgsurgeon.training.optimization import make_optimizer
+from spgsurgeon.training.soundness.number_guard import NonFiniteError
 
 NAN, INFINITY = float("nan"), float("inf")
 FUSED, OTHER = OptimizerSection(name="sgd", lr=0.05), OptimizerSection(name="lamb", lr=0.01)

@@ -10,9 +10,9 @@ from tiny_runs import SETTINGS, changed, tiny_retraining
 from torch import Tensor
 
 from spgsurgeon.recipe.training_section import OptimizerSection
-from spgsurgeon.training.number_guard import _norms as norms
+from spgsurgeon.training.soundness.number_guard import _norms as norms
+from spgsurgeon.training.soundness.weight_bound import WeightBound
 from spgsurgeon.training.statistics import EpisodeStatistics
-from spgsurgeon.training.weight_bound import WeightBound
 
 OPTIMIZERS: dict[str, Callable[[list[Tensor]], torch.optim.Optimizer]] = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.5),
@@ -80,7 +80,7 @@ def test_weights_are_looked_at_where_they_may_be_infinite(
         found.append(weight in {tensor.data_ptr() for tensor in tensors})
         return norms(tensors)
 
-    monkeypatch.setattr("spgsurgeon.training.number_guard._norms", watched)
+    monkeypatch.setattr("spgsurgeon.training.soundness.number_guard._norms", watched)
     statistics = EpisodeStatistics(retraining.grafted.steps, 4, retraining.processes)
     for _ in looks:
         retraining._stepper.apply(retraining._stepper.accumulate([batch]), statistics, update=True)

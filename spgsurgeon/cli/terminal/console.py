@@ -288,7 +288,7 @@ def proof_lines(proof: Mapping[str, bool]) -> str:
 
 def score_line(scores: Mapping[str, Any]) -> str:
     """Return the score that counts, with its name."""
-    from spgsurgeon.tasks.registry import task_of
+    from spgsurgeon.tasks import task_of
 
     task = task_of(scores)
     assert task is not None, "scores have that of their task"

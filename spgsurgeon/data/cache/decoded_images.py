@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from spgsurgeon.checkpoint.writing import atomic_folder, write_failures
+from spgsurgeon.checkpoint import atomic_folder, write_failures
 from spgsurgeon.data.loading.feed import Feed
 from spgsurgeon.data.loading.samples import Part
 from spgsurgeon.data.sources.image_decoding import Traits, set_traits, traits_of

@@ -21,7 +21,7 @@ from spgsurgeon.data.sources.source import Source
 from spgsurgeon.data.transforms.augmentation import StagedTransform
 from spgsurgeon.data.transforms.batched import BatchedAugmentation, check_batched
 from spgsurgeon.errors import UsageError
-from spgsurgeon.models.inputs import IMAGES
+from spgsurgeon.models import IMAGES
 
 
 class DevicePictures:

@@ -18,7 +18,7 @@ from spgsurgeon.data.loading.samples import Made, Part, Unusable
 from spgsurgeon.data.loading.seen import Seen
 from spgsurgeon.data.sources.source import Source
 from spgsurgeon.errors import DataError, SurgeonError
-from spgsurgeon.runtime.signals import SIGNALS, die_with_parent
+from spgsurgeon.runtime import SIGNALS, die_with_parent
 
 Asked = TypeVar("Asked")
 

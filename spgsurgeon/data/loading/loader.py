@@ -20,7 +20,7 @@ from spgsurgeon.data.loading.feed import unusable_error
 from spgsurgeon.data.loading.samples import AnyTransform, Batch, Collate, Key, Samples, Unusable, batches_by_size
 from spgsurgeon.data.sources.source import Source
 from spgsurgeon.errors import UsageError
-from spgsurgeon.runtime.seeds import derive_seed
+from spgsurgeon.runtime import derive_seed
 
 
 class TrainingBatches:

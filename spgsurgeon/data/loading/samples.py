@@ -20,8 +20,8 @@ from spgsurgeon.data.sources.image_decoding import traits_of
 from spgsurgeon.data.sources.source import Source
 from spgsurgeon.data.transforms.augmentation import StagedTransform, Transform
 from spgsurgeon.data.transforms.joint import JointTransform
-from spgsurgeon.models.inputs import IMAGES
-from spgsurgeon.runtime.seeds import derive_seed, isolated_generator
+from spgsurgeon.models import IMAGES
+from spgsurgeon.runtime import derive_seed, isolated_generator
 
 Inputs = dict[str, Tensor]
 """What goes into the model, by name; see `models.inputs`."""

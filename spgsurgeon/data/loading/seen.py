@@ -17,7 +17,7 @@ from spgsurgeon.data.sources.image_decoding import Traits
 from spgsurgeon.data.sources.source import Source, listing
 from spgsurgeon.data.transforms.masks import BORDER, IGNORED
 from spgsurgeon.errors import DataError
-from spgsurgeon.runtime.distributed import Processes
+from spgsurgeon.runtime import Processes
 
 _SAID = {
     Traits.ORIENTED: "carry an EXIF orientation, which was not applied (nor do timm and torchvision)",

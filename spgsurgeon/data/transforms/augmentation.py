@@ -20,7 +20,7 @@ from torchvision.transforms import InterpolationMode, v2
 from spgsurgeon.data.loading.transfer import sent
 from spgsurgeon.data.transforms.masks import IGNORED, LabelMap
 from spgsurgeon.errors import UsageError, did_you_mean
-from spgsurgeon.models.preprocessing import Preprocessing
+from spgsurgeon.models import Preprocessing
 
 Transform = Callable[[Image.Image], Tensor]
 

@@ -19,7 +19,7 @@ from spgsurgeon.data.loading.transfer import sent
 from spgsurgeon.data.transforms.augmentation import Normalised, StagedTransform
 from spgsurgeon.data.transforms.resampling import INTERPOLATIONS, resized_crops
 from spgsurgeon.errors import UsageError
-from spgsurgeon.runtime.seeds import isolated_generator
+from spgsurgeon.runtime import isolated_generator
 
 _DRAWN = 9  # top, left, height and width of the crop; whether it is mirrored; as much again of what is erased
 

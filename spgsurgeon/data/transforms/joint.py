@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 from spgsurgeon.data.transforms.augmentation import Augmentation, crop_steps, flip_steps, interpolation, to_normalised
 from spgsurgeon.data.transforms.masks import LabelMap
 from spgsurgeon.errors import UsageError
-from spgsurgeon.models.preprocessing import Preprocessing
+from spgsurgeon.models import Preprocessing
 
 JointTransform = Callable[[Image.Image, Tensor], tuple[Tensor, Tensor]]
 

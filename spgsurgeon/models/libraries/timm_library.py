@@ -17,7 +17,7 @@ from timm.models import PretrainedCfg, get_pretrained_cfg, load_model_config_fro
 from timm.models._hub import save_config_for_hf
 from torch import Tensor, nn
 
-from spgsurgeon.checkpoint.layout import CONFIG
+from spgsurgeon.checkpoint import CONFIG
 from spgsurgeon.errors import ArchitectureError, SurgeonError, did_you_mean, first_line
 from spgsurgeon.models.libraries.arguments import checked_arguments, checked_description
 from spgsurgeon.models.libraries.identity import Identity

@@ -13,7 +13,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.transforms.functional import InterpolationMode
 
-from spgsurgeon.checkpoint.layout import CONFIG
+from spgsurgeon.checkpoint import CONFIG
 from spgsurgeon.errors import ArchitectureError, SurgeonError, UsageError, did_you_mean, first_line
 from spgsurgeon.models.libraries.identity import Identity
 from spgsurgeon.models.preprocessing import Preprocessing

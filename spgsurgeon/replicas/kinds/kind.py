@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 from pydantic import model_validator
 
-from spgsurgeon.models.sites.heads import DepthSite, Site, sites_document
+from spgsurgeon.models import DepthSite, Site, sites_document
 from spgsurgeon.replicas.places import Place
 from spgsurgeon.sections import Count, Section, fault_at
 

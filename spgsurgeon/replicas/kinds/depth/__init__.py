@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from spgsurgeon.errors import ArchitectureError, UsageError, did_you_mean
-from spgsurgeon.models.sites.heads import DepthSite
+from spgsurgeon.models import DepthSite
 from spgsurgeon.replicas.kinds.kind import Replicas, Sites
 from spgsurgeon.replicas.places import Place
 from spgsurgeon.sections import Count

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from spgsurgeon.models.sites.heads import DepthSite
+from spgsurgeon.models import DepthSite
 from spgsurgeon.replicas.kinds.depth.blocks import (
     ConvolutionalBlock,
     bottleneck,

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from spgsurgeon.errors import SurgeonError
-from spgsurgeon.runtime.distributed import Processes
+from spgsurgeon.runtime import Processes
+from spgsurgeon.training.soundness.weight_bound import Rates, WeightBound
 from spgsurgeon.training.state import TrainingState
-from spgsurgeon.training.weight_bound import Rates, WeightBound
 
 _LEAST_SCALE = 1.0  # below it float16's loss scale has collapsed: gradients overflow even unscaled
 _SCALE_READ_EVERY = 16  # steps: reading it waits for the device, and a collapse takes about as many

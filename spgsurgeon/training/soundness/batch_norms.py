@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spgsurgeon.errors import UsageError
-from spgsurgeon.models.sites.tracing import meta_twin, run_twin
+from spgsurgeon.models import meta_twin, run_twin
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 

@@ -1,0 +1,27 @@
+from .arms import GRAFTED, PLAIN, TIMM, Arm, own_arm, says_what_does_not_fit, settle_arms, timm_arm
+from .blocks import Blocks, processor_ratio, rate, steps_that_last, throughput_ratio, time_blocks
+from .loader import time_loader
+from .profile import measure
+from .subject import Subject, settle_subject, unused_without_data
+
+__all__ = [
+    "GRAFTED",
+    "PLAIN",
+    "TIMM",
+    "Arm",
+    "Blocks",
+    "Subject",
+    "measure",
+    "own_arm",
+    "processor_ratio",
+    "rate",
+    "says_what_does_not_fit",
+    "settle_arms",
+    "settle_subject",
+    "steps_that_last",
+    "throughput_ratio",
+    "time_blocks",
+    "time_loader",
+    "timm_arm",
+    "unused_without_data",
+]

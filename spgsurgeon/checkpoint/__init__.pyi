@@ -1,0 +1,91 @@
+from .containers.documents import read_document
+from .differences import Distance, distance, drift, together
+from .folders import (
+    GraftManifest,
+    best_of,
+    check_weights,
+    checkpoint_at,
+    kind_of,
+    read_grafted_folder,
+    read_json_object,
+    read_manifest,
+    read_state,
+    weights_file_of,
+    write_grafted_folder,
+)
+from .hashing import DTYPE_NAMES, content_hash, layout_hash, same_bits
+from .layout import AVERAGE, CONFIG, MANIFEST, OPTIMIZER, RUN_BEST, RUN_RECIPE, STATE, TEMPORARY, WEIGHTS
+from .ownership import RECORD, has_own_record, remove_ours, strangers, temporary_of
+from .reading import Outline, read_outline
+from .sealing import sealed
+from .state_dict.specs import TensorSpec
+from .tensors import load_tensors, read_checkpoint, read_safetensors
+from .values import content_hash_of, non_finite_of
+from .writing import (
+    atomic_file,
+    atomic_folder,
+    own_folder,
+    refuse_existing,
+    refuse_overwriting_input,
+    sweep,
+    write_failures,
+    write_json,
+    write_safetensors,
+    write_torch,
+)
+
+__all__ = [
+    "AVERAGE",
+    "CONFIG",
+    "DTYPE_NAMES",
+    "MANIFEST",
+    "OPTIMIZER",
+    "RECORD",
+    "RUN_BEST",
+    "RUN_RECIPE",
+    "STATE",
+    "TEMPORARY",
+    "WEIGHTS",
+    "Distance",
+    "GraftManifest",
+    "Outline",
+    "TensorSpec",
+    "atomic_file",
+    "atomic_folder",
+    "best_of",
+    "check_weights",
+    "checkpoint_at",
+    "content_hash",
+    "content_hash_of",
+    "distance",
+    "drift",
+    "has_own_record",
+    "kind_of",
+    "layout_hash",
+    "load_tensors",
+    "non_finite_of",
+    "own_folder",
+    "read_checkpoint",
+    "read_document",
+    "read_grafted_folder",
+    "read_json_object",
+    "read_manifest",
+    "read_outline",
+    "read_safetensors",
+    "read_state",
+    "refuse_existing",
+    "refuse_overwriting_input",
+    "remove_ours",
+    "same_bits",
+    "sealed",
+    "strangers",
+    "sweep",
+    "temporary_of",
+    "together",
+    "weights_file_of",
+    "write_failures",
+    "write_grafted_folder",
+    "write_json",
+    "write_safetensors",
+    "write_torch",
+]

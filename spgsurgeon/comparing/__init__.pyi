@@ -1,0 +1,56 @@
+from .arguments import Arguments, arguments_of, check_start
+from .arms import PLAIN, SEARCH, Lineup, line_up
+from .choice import Comparison
+from .devices import place
+from .layout import COSTS, DECODED, DOCUMENT, FIGURES, RESULTS, TABLE
+from .plan import Grid, read_plan
+from .pool import hire, one_thread
+from .reading import is_comparison, read_comparison
+from .records import ComparisonRecord, Trial
+from .runs import folder_of, merit, read_results, results_of
+from .search import check_search
+from .starting import OF_DECODED, go_on, preview, start
+from .table import COST_HEAD, HEAD, cost_rows, markdown, metric_of, of_the_base, remarks, rows
+
+__all__ = [
+    "COSTS",
+    "COST_HEAD",
+    "DECODED",
+    "DOCUMENT",
+    "FIGURES",
+    "HEAD",
+    "OF_DECODED",
+    "PLAIN",
+    "RESULTS",
+    "SEARCH",
+    "TABLE",
+    "Arguments",
+    "Comparison",
+    "ComparisonRecord",
+    "Grid",
+    "Lineup",
+    "Trial",
+    "arguments_of",
+    "check_search",
+    "check_start",
+    "cost_rows",
+    "folder_of",
+    "go_on",
+    "hire",
+    "is_comparison",
+    "line_up",
+    "markdown",
+    "merit",
+    "metric_of",
+    "of_the_base",
+    "one_thread",
+    "place",
+    "preview",
+    "read_comparison",
+    "read_plan",
+    "read_results",
+    "remarks",
+    "results_of",
+    "rows",
+    "start",
+]

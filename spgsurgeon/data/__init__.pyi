@@ -1,0 +1,76 @@
+from .cache.caching import Cache
+from .cache.decoded_images import estimate
+from .classes import check_classes, classes_said_by, differing_names, in_timms_order, with_labels_of
+from .loading.device_feed import several_sizes
+from .loading.loader import EvaluationBatches, TrainingBatches
+from .loading.samples import AnyTransform, Batch, Collate, batches_by_size
+from .loading.seen import check_drawn, over_processes, said_of_masks, said_of_traits
+from .loading.transfer import Transfer
+from .sources.class_names import CLASS_NAMES
+from .sources.forms import LABELLED, MASKED, SOURCES, described, form_of, listed, samples_of, spelled, taking
+from .sources.image_decoding import Decoding
+from .sources.masks import holds_masks
+from .sources.opening import open_source
+from .sources.shards import with_classes
+from .sources.source import Data, ImageSource, Source, check_same_classes, check_several_classes, listing
+from .subsets import Subset, hold_out, hold_out_masks, limit_classes
+from .transforms.augmentation import Augmentation, StagedTransform, evaluation_transform, training_transform
+from .transforms.batched import check_batched
+from .transforms.joint import joint_evaluation_transform, joint_training_transform
+from .transforms.masks import IGNORED
+from .transforms.mixing import BatchMixer
+
+__all__ = [
+    "CLASS_NAMES",
+    "IGNORED",
+    "LABELLED",
+    "MASKED",
+    "SOURCES",
+    "AnyTransform",
+    "Augmentation",
+    "Batch",
+    "BatchMixer",
+    "Cache",
+    "Collate",
+    "Data",
+    "Decoding",
+    "EvaluationBatches",
+    "ImageSource",
+    "Source",
+    "StagedTransform",
+    "Subset",
+    "TrainingBatches",
+    "Transfer",
+    "batches_by_size",
+    "check_batched",
+    "check_classes",
+    "check_drawn",
+    "check_same_classes",
+    "check_several_classes",
+    "classes_said_by",
+    "described",
+    "differing_names",
+    "estimate",
+    "evaluation_transform",
+    "form_of",
+    "hold_out",
+    "hold_out_masks",
+    "holds_masks",
+    "in_timms_order",
+    "joint_evaluation_transform",
+    "joint_training_transform",
+    "limit_classes",
+    "listed",
+    "listing",
+    "open_source",
+    "over_processes",
+    "said_of_masks",
+    "said_of_traits",
+    "samples_of",
+    "several_sizes",
+    "spelled",
+    "taking",
+    "training_transform",
+    "with_classes",
+    "with_labels_of",
+]

@@ -1,0 +1,99 @@
+from .inputs import IMAGES, call
+from .libraries.arguments import check_config, check_manifest, check_training_arguments
+from .libraries.building import (
+    build,
+    build_for_loading,
+    depth_site_of,
+    fit_identity,
+    load_model,
+    load_weights,
+    sites_of,
+    with_classes,
+)
+from .libraries.identity import Identity
+from .libraries.limits import limited_to
+from .libraries.registry import LIBRARIES, NamedModel, library, parse_model, resolve_architecture
+from .libraries.transformers_config import (
+    TransformersConfig,
+    classes_of,
+    is_transformers_config,
+    made_up_labels,
+    read_transformers_config,
+    refuse_adapter,
+    with_dtype,
+    with_labels,
+)
+from .libraries.transformers_library import TransformersLibrary, from_folder, refuse_unlisted
+from .modes import modes_kept, run_in_eval
+from .preprocessing import Preprocessing
+from .recognition.catalogue import catalogue
+from .recognition.identification import Identification, Match, identify
+from .recognition.parts import main_parts
+from .shared_weights import load_saved_state, saved_state
+from .sites.depth import find_depth_site
+from .sites.heads import DepthSite, Site, sites_document
+from .sites.search import find_sites
+from .sites.tracing import meta_twin, run_twin
+from .sites.transformers_heads import CHOICE, LABELLED, PIPELINES, Head, default_head, head_of_class
+from .sites.transformers_sites import find_transformers_sites, is_of_transformers
+from .transformers_examples import example_of
+
+__all__ = [
+    "CHOICE",
+    "IMAGES",
+    "LABELLED",
+    "LIBRARIES",
+    "PIPELINES",
+    "DepthSite",
+    "Head",
+    "Identification",
+    "Identity",
+    "Match",
+    "NamedModel",
+    "Preprocessing",
+    "Site",
+    "TransformersConfig",
+    "TransformersLibrary",
+    "build",
+    "build_for_loading",
+    "call",
+    "catalogue",
+    "check_config",
+    "check_manifest",
+    "check_training_arguments",
+    "classes_of",
+    "default_head",
+    "depth_site_of",
+    "example_of",
+    "find_depth_site",
+    "find_sites",
+    "find_transformers_sites",
+    "fit_identity",
+    "from_folder",
+    "head_of_class",
+    "identify",
+    "is_of_transformers",
+    "is_transformers_config",
+    "library",
+    "limited_to",
+    "load_model",
+    "load_saved_state",
+    "load_weights",
+    "made_up_labels",
+    "main_parts",
+    "meta_twin",
+    "modes_kept",
+    "parse_model",
+    "read_transformers_config",
+    "refuse_adapter",
+    "refuse_unlisted",
+    "resolve_architecture",
+    "run_in_eval",
+    "run_twin",
+    "saved_state",
+    "sites_document",
+    "sites_of",
+    "with_classes",
+    "with_dtype",
+    "with_labels",
+]

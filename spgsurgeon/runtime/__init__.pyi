@@ -1,0 +1,93 @@
+from .checks import Check, in_a_line
+from .devices import DEVICES, known_device
+from .distributed import (
+    Processes,
+    autocast,
+    choose_device,
+    choose_precision,
+    current_device,
+    forget_peak_memory,
+    join_processes,
+    known_to_torchrun,
+    peak_memory,
+    sum_dtype,
+    tell_torchrun,
+)
+from .hardware import accelerators, distributed_check, thread_check
+from .installation import combination_checks, import_checks, packages, version_checks
+from .locking import LOCK, FolderLock, HeldError, check_unowned, lock, unlock
+from .memory_format import choose_memory_format, laid_out, laid_out_like, lay_out_convolutions
+from .reproducibility import (
+    choose_deterministic_workspace,
+    deterministic_algorithms,
+    environment,
+    fastest_convolutions,
+    tf32_products,
+)
+from .resources import (
+    cache_checks,
+    caches,
+    default_workers,
+    free_memory,
+    processes_here,
+    processors,
+    shared_memory_check,
+)
+from .seeds import derive_seed, isolated_generator, seed_generators
+from .signals import SIGNALS, InterruptedRunError, StopNow, StopRequest, die_with_parent, stop_on_signals
+
+__all__ = [
+    "DEVICES",
+    "LOCK",
+    "SIGNALS",
+    "Check",
+    "FolderLock",
+    "HeldError",
+    "InterruptedRunError",
+    "Processes",
+    "StopNow",
+    "StopRequest",
+    "accelerators",
+    "autocast",
+    "cache_checks",
+    "caches",
+    "check_unowned",
+    "choose_deterministic_workspace",
+    "choose_device",
+    "choose_memory_format",
+    "choose_precision",
+    "combination_checks",
+    "current_device",
+    "default_workers",
+    "derive_seed",
+    "deterministic_algorithms",
+    "die_with_parent",
+    "distributed_check",
+    "environment",
+    "fastest_convolutions",
+    "forget_peak_memory",
+    "free_memory",
+    "import_checks",
+    "in_a_line",
+    "isolated_generator",
+    "join_processes",
+    "known_device",
+    "known_to_torchrun",
+    "laid_out",
+    "laid_out_like",
+    "lay_out_convolutions",
+    "lock",
+    "packages",
+    "peak_memory",
+    "processes_here",
+    "processors",
+    "seed_generators",
+    "shared_memory_check",
+    "stop_on_signals",
+    "sum_dtype",
+    "tell_torchrun",
+    "tf32_products",
+    "thread_check",
+    "unlock",
+    "version_checks",
+]
