@@ -54,7 +54,9 @@ def test_what_train_says_of_a_score_that_is_better_when_lower(
 ) -> None:
     monkeypatch.setitem(TASKS, SIGNS.name, SIGNS)
     original, last = {"perplexity": 20.0, "loss": 3.0}, {"perplexity": best, "loss": 2.9}
-    shown = drawn(train._render({"original": original, "best": last, "last": last, "trp": {}, "run": "r"}))
+    shown = drawn(
+        train._render({"original": original, "best": last, "last": last, "trp": {"kind": "dropout"}, "run": "r"})
+    )
     assert "perplexity loss original 20.000 3.0000" in shown
     assert said in shown
     assert "%" not in shown
