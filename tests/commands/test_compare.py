@@ -28,6 +28,7 @@ from spgsurgeon.comparing.pool import hire
 from spgsurgeon.comparing.runs import Assignment, Run, perform
 from spgsurgeon.comparing.starting import go_on
 from spgsurgeon.errors import UsageError
+from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.runtime.signals import InterruptedRunError
 
@@ -278,7 +279,11 @@ def test_a_grid_may_become_wider(grid: Any, compared: Path, tmp_path: Path) -> N
     folder = shutil.copytree(compared / "c", tmp_path / "c", symlinks=True)
     asked = replace(arguments_of(earlier, folder), learning_rates=grid, names_the_base=False)
     lineup = line_up(ARMS, folder / "compare-recipe.yaml", earlier.overrides)
-    assert go_on(asked, lineup, earlier, folder, {}, lambda text: None) == started == read_plan(folder)
+    assert (
+        go_on(asked, lineup, earlier, folder, ModelRequest(str(asked.model)), lambda text: None)
+        == started
+        == read_plan(folder)
+    )
 
 
 def test_a_comparison_goes_on_with_another_cache(compared: Path, tmp_path: Path) -> None:
