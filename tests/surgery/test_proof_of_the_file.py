@@ -160,7 +160,8 @@ def test_a_fault_in_writing_the_base_of_a_comparison_is_found(
 def test_the_hash_that_is_reported_is_that_of_the_file(made: Path, tmp_path: Path) -> None:
     arguments = ("--export", "safetensors", "--export", "pt", "--export", "onnx", "--json")
     outputs = succeed("strip", made / "grafted", "-o", tmp_path / "out", *arguments).document["outputs"]
-    found = content_hash_of(read_header(tmp_path / "out" / "model.safetensors").entries)
+    with (tmp_path / "out" / "model.safetensors").open("rb") as file:
+        found = content_hash_of(read_header(file).entries)
     assert [written["content_hash"] for written in outputs] == [found] * 3
     assert content_hash(torch.load(tmp_path / "out" / "model.pt")) == found
     onnx = (tmp_path / "out" / "model.onnx").read_bytes()
