@@ -10,7 +10,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from spgsurgeon.checkpoint import content_hash_of, non_finite_of, read_grafted_folder
+from spgsurgeon.checkpoint import CONFIG, content_hash_of, non_finite_of, read_grafted_folder
 from spgsurgeon.errors import ArchitectureError, SurgeonError
 from spgsurgeon.loading import Located, ModelRequest, Recognition, locate, read_folder, recognize, refusal
 from spgsurgeon.models import DepthSite, NamedModel, Site, parse_model, sites_document
@@ -174,7 +174,7 @@ def _folder_of_transformers(located: Located) -> dict[str, Any]:
         tensors=[(key, spec.dtype, spec.shape) for key, spec in entries.items()],
         located=located,
     )
-    document["evidence"] = f"config.json says {config.named or config.model_type}"
+    document["evidence"] = f"{CONFIG} says {config.named or config.model_type}"
     document["labels"] = config.labels
     document["tied"] = config.ties
     document["companions"] = [path.name for path in folder.companions]

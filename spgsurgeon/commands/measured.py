@@ -7,13 +7,13 @@ from pathlib import Path
 
 from spgsurgeon.checkpoint import kind_of, read_state
 from spgsurgeon.comparing import PLAIN, folder_of, is_comparison, read_comparison
+from spgsurgeon.data import form_of
 from spgsurgeon.errors import SurgeonError
 from spgsurgeon.exporting import Evaluation
 from spgsurgeon.loading import resolve_folder
 from spgsurgeon.recipe import HOLDOUT, read_recipe
+from spgsurgeon.runs import RECIPE
 from spgsurgeon.tasks import LOSS, Task
-
-_HUB_DATA = "hfds/"
 
 
 def scores_of(source: Path, task: Task) -> dict[str, dict[str, float]] | None:
@@ -29,15 +29,15 @@ def evaluation_of(source: Path, task: Task) -> Evaluation | None:
     """Return the data that a run's scores are of; None if there is no run, or no recipe that can be read."""
     data = None
     with suppress(SurgeonError):
-        data = read_recipe(source / "recipe.yaml").data
+        data = read_recipe(source / RECIPE).data
     if data is None:
         return None
-    held_out = data.eval == HOLDOUT
+    held_out, form = data.eval == HOLDOUT, form_of(data.source)
     return Evaluation(
         source=data.source,
         name=Path(data.path).name if data.path else data.source.rpartition("/")[2],
         split=f"{data.holdout:g} of {data.train}, held out" if held_out else data.eval,
-        hub_id=data.source.removeprefix(_HUB_DATA) if data.source.startswith(_HUB_DATA) else None,
+        hub_id=data.source.removeprefix(form.name) if form.on_hub else None,
         hub_metrics={metric.name: metric.hub_name for metric in task.metrics if metric.hub_name},
         percent=frozenset(metric.name for metric in task.metrics if metric.percent),
     )

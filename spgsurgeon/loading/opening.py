@@ -196,9 +196,9 @@ def _too_late(model: str, classes: int) -> UsageError:
 
 def _open_transformers(located: Located, request: ModelRequest) -> OpenedModel:
     if request.arch is not None:
-        raise UsageError(f"--arch is for weights that don't say what they are; {located.source} has a config.json")
+        raise UsageError(f"--arch is for weights that don't say what they are; {located.source} has a {CONFIG}")
     if request.image_size is not None:
-        raise UsageError(f"--image-size is for weights that don't say it; {located.source} has a config.json")
+        raise UsageError(f"--image-size is for weights that don't say it; {located.source} has a {CONFIG}")
     folder = read_folder(located)
     made = open_folder(located, folder, request.task, request.num_classes, seed=0)
     opened = OpenedModel(
@@ -275,6 +275,8 @@ def _identity(
     if outline.architecture is None or architecture != outline.architecture.partition(".")[0]:
         says = {key: value for key, value in says.items() if key == "num_classes"}  # the rest is of another model
     if image_size is not None:
+        if owner == "torchvision":  # whose transformers are square: their positions tell
+            raise _size_is_known(f"torchvision's {architecture}")
         says = _at_size(says, image_size)
     _, _, tag = (recognition.said or "").partition(".")
     identity = library(owner).identity_from_checkpoint(f"{architecture}.{tag}" if tag else architecture, says)

@@ -127,7 +127,7 @@ def refusal(located: Located, recognition: Recognition) -> ArchitectureError:
         + ("; the nearest are\n" if nearest else "\n" if lines else "")
         + "\n".join(lines),
         hint="--arch timm/NAME or torchvision/NAME says which it is; models of transformers come as a folder with a "
-        "config.json; other libraries are not supported",
+        f"{CONFIG}; other libraries are not supported",
         candidates=[match.entry.name for match in nearest],
     )
 

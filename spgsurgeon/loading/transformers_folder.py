@@ -11,7 +11,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spgsurgeon.checkpoint import TensorSpec
+from spgsurgeon.checkpoint import CONFIG, MANIFEST, TensorSpec
 from spgsurgeon.errors import DamagedFileError, UnsafeInputError, UsageError
 from spgsurgeon.loading.locating import Located
 from spgsurgeon.models import (
@@ -89,8 +89,8 @@ def read_folder(located: Located) -> TransformersFolder:
     if located.manifest is not None:
         from spgsurgeon.models import check_manifest  # pydantic takes its time
 
-        check_manifest(located.manifest.base, f"{located.folder}/graft.json")
-    config = read_transformers_config(located.config, f"{located.folder}/config.json")
+        check_manifest(located.manifest.base, f"{located.folder}/{MANIFEST}")
+    config = read_transformers_config(located.config, f"{located.folder}/{CONFIG}")
     companions = tuple(
         path for name in COMPANIONS if (path := located.folder / name).is_file() and _is_inside(path, located.folder)
     )

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spgsurgeon.checkpoint import CONFIG
 from spgsurgeon.errors import ArchitectureError
 from spgsurgeon.models.sites.transformers_heads import CHOICE, Head, head_of_class
 
@@ -40,8 +41,8 @@ def _text(head: Head, config: Any, generator: torch.Generator) -> dict[str, Tens
     words, pad = config.vocab_size, config.pad_token_id
     if pad is None and head.tiled:
         raise ArchitectureError(
-            f"config.json gives no padding token, and without one a {head.name} takes a single text at a time",
-            hint="set pad_token_id in config.json to the number of the tokenizer's padding token",
+            f"{CONFIG} gives no padding token, and without one a {head.name} takes a single text at a time",
+            hint=f"set pad_token_id in {CONFIG} to the number of the tokenizer's padding token",
             code="no-padding-token",
         )
     shape = (2, *((_CHOICES,) if head.task == CHOICE else ()), min(_LENGTH, config.max_position_embeddings // 2))

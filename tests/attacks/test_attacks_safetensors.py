@@ -159,9 +159,9 @@ def bytes_apiece(count: int) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_100_000_tensors_are_read(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").write_bytes(file_of(bytes_apiece(100_000), bytes(100_000)))
-    assert list(read_outline(tmp_path / "model.safetensors").entries) == list(bytes_apiece(100_000))
+def test_as_many_tensors_as_are_allowed_are_read(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(file_of(bytes_apiece(80_000), bytes(80_000)))
+    assert list(read_outline(tmp_path / "model.safetensors").entries) == list(bytes_apiece(80_000))
 
 
 COUNT = 10_000

@@ -172,7 +172,7 @@ def test_every_arm_trains_what_it_says(recipe: Path, tmp_path: Path) -> None:
         "spg-episode-mean": "episode-mean",
         "depth": "episode",
     }
-    assert [name for name in arms if recipes[name].trp.rollouts] == ["rollouts"]
+    assert [name for name in arms if getattr(recipes[name].trp, "rollouts", False)] == ["rollouts"]
     grafted = {name: read_manifest(run / "last").trp for name, run in runs.items()}
     assert grafted["depth"]["kind"] == "depth"
     assert grafted["dropout"] == {"kind": "fixed-dropout", "rate": 0.2}

@@ -109,4 +109,4 @@ def test_refusals(home: Path, arguments: tuple[str, ...], code: int, words: tupl
 def test_a_name_after_wds_is_told_where_it_belongs(home: Path, tmp_path: Path) -> None:
     outcome = spgsurgeon(*train(home, "wds", tmp_path / "run", "data.source=wds/imagenet"))
     assert outcome.code == 2
-    assert "write source: wds, and the folder of the tar files as the path" in outcome.out
+    assert "the source is just wds; the path is the folder that holds the data" in outcome.out

@@ -14,7 +14,7 @@ from timm.data import create_dataset
 from timm.models._hub import save_for_hf
 
 from spgsurgeon.data.classes import with_labels_of
-from spgsurgeon.data.sources.images import open_source
+from spgsurgeon.data.sources.opening import open_source
 from spgsurgeon.data.sources.source import ImageSource
 from spgsurgeon.errors import UsageError
 

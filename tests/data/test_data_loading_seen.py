@@ -20,6 +20,7 @@ from spgsurgeon.data.subsets import Subset, hold_out
 from spgsurgeon.data.transforms.augmentation import Augmentation, evaluation_transform, training_transform
 from spgsurgeon.data.transforms.joint import joint_evaluation_transform, joint_training_transform
 from spgsurgeon.errors import DataError
+from spgsurgeon.models.inputs import IMAGES
 from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.tasks.segmentation import SegmentationTally
 
@@ -44,7 +45,7 @@ def test_evaluation_notices_each_image(folder: Any, workers: int, cache: Cache |
     transform = evaluation_transform(PREPROCESSING)
     batches = EvaluationBatches(folder, transform, batch_size=5, workers=workers, unreadable="skip", cache=cache)
     for _ in range(2):  # twice does not count twice
-        assert sum(len(images) for images, *_ in batches) == 10
+        assert sum(len(batch.targets) for batch in batches) == 10
         assert batches.traits.tolist() == [*TRAITS, *TRAITS]
     batches.close()
 
@@ -77,7 +78,9 @@ def test_a_cache_in_a_folder_is_of_one_range(tmp_path: Path) -> None:
         source = open_source("folder", tmp_path / "data", "", decoding=decoding)
         transform = evaluation_transform(PREPROCESSING)
         cache = Cache(folder=tmp_path / "decoded")
-        images.append(next(iter(EvaluationBatches(source, transform, batch_size=2, workers=0, cache=cache)))[0])
+        images.append(
+            next(iter(EvaluationBatches(source, transform, batch_size=2, workers=0, cache=cache))).inputs[IMAGES]
+        )
     assert torch.equal(images[0], images[2])
     assert not torch.equal(images[0], images[1])
 
@@ -114,8 +117,8 @@ BINARY[:4] = 255
 def drawn_by_evaluation(source: Any) -> list[int]:
     tally = SegmentationTally(ONE)
     batches = EvaluationBatches(source, joint_evaluation_transform(PREPROCESSING), batch_size=2, workers=0)
-    for images, masks, _ in batches:
-        tally.add(torch.zeros(len(images), len(source.classes), *images.shape[2:]), masks)
+    for batch in batches:
+        tally.add(torch.zeros(len(batch.targets), len(source.classes), *batch.inputs[IMAGES].shape[2:]), batch.targets)
     tally.scores()
     return tally.drawn()
 

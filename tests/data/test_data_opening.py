@@ -12,13 +12,13 @@ import pytest
 from command_line import DIGITS, TINY, make_image_folder, spgsurgeon, succeed
 
 from spgsurgeon.checkpoint.folders import read_manifest
-from spgsurgeon.data import opening as pictures
 from spgsurgeon.data.cache import caching
 from spgsurgeon.data.cache import decoded_images as decoded_pictures
 from spgsurgeon.data.sources.opening import open_source
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.reporting import gallery
 from spgsurgeon.runtime.resources import default_workers
+from spgsurgeon.training import data as pictures
 from spgsurgeon.training.data import decoded_pictures_in, open_data, open_training
 
 PARTS = ("data.holdout=0.1", "data.eval=holdout", "data.limit=6", "training.batch_size=20", "data.workers=0")

@@ -15,9 +15,13 @@ import os, sys, time
 from pathlib import Path
 from spgsurgeon.runtime.locking import FolderLock
 owned = FolderLock(Path(sys.argv[1]))
-if sys.argv[2:] and os.fork() == 0:  # a loader worker
-    time.sleep(60)
-    os._exit(0)
+if sys.argv[2:]:
+    heard, told = os.pipe()
+    if os.fork() == 0:  # a loader worker
+        os.write(told, b"here")
+        time.sleep(60)
+        os._exit(0)
+    os.read(heard, 4)  # once it is there, it has let go of what it inherited
 print("held", flush=True)
 sys.stdin.read()
 """

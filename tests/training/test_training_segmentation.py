@@ -32,6 +32,7 @@ from torch import Tensor
 from spgsurgeon.data.loading.samples import Batch
 from spgsurgeon.data.transforms.masks import IGNORED
 from spgsurgeon.errors import UsageError
+from spgsurgeon.models.inputs import IMAGES
 from spgsurgeon.recipe.schema import ObjectiveSection
 from spgsurgeon.recipe.training_section import CheckpointSection
 from spgsurgeon.runtime.signals import InterruptedRunError
@@ -55,7 +56,7 @@ def test_maps_may_have_as_many_rows_and_columns_as_there_are_classes() -> None:
     retraining = tiny_segmentation()
     retraining.grafted.train()
     masks = torch.randint(CLASSES, (2, CLASSES, CLASSES))
-    result, _ = retraining._stepper.forward(Batch(torch.rand(2, 3, CLASSES, CLASSES), masks, torch.arange(2)))
+    result, _ = retraining._stepper.forward(Batch({IMAGES: torch.rand(2, 3, CLASSES, CLASSES)}, masks, torch.arange(2)))
     assert result.episode.lengths.shape == (*masks.shape, 2)
 
 

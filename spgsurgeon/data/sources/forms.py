@@ -31,6 +31,8 @@ class SourceForm:
     """Whether it lies in a folder that has to be given."""
     takes: tuple[Setting, ...] = ()
     """Which keys of the data section it has a use for; the others it brings itself."""
+    on_hub: bool = False
+    """Whether NAME is that of a data set of the Hub."""
     parts: tuple[str, ...] = ()
     """Its folders that are not called like a split."""
 
@@ -50,7 +52,11 @@ SOURCES = {
         SourceForm("digits", "built in", "spgsurgeon.data.sources.images:open_digits", needs_path=False),
         SourceForm("torch/", "torchvision's data sets", "spgsurgeon.data.sources.images:open_torchvision"),
         SourceForm(
-            "hfds/", "Hugging Face data sets", "spgsurgeon.data.sources.images:open_hugging_face", needs_path=False
+            "hfds/",
+            "Hugging Face data sets",
+            "spgsurgeon.data.sources.images:open_hugging_face",
+            needs_path=False,
+            on_hub=True,
         ),
         SourceForm(
             "masks",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import InterpolationMode
 
 from spgsurgeon.checkpoint import CONFIG
-from spgsurgeon.errors import ArchitectureError, SurgeonError, UsageError, did_you_mean, first_line
+from spgsurgeon.errors import ArchitectureError, SurgeonError, did_you_mean, first_line
 from spgsurgeon.models.libraries.identity import Identity
 from spgsurgeon.models.preprocessing import Preprocessing
 
@@ -190,12 +190,6 @@ class TorchvisionLibrary:
         How the script prepared images for evaluation goes before what the weights that it began with want.
         """
         architecture, _, tag = architecture.partition(".")
-        if model_args.get("img_size"):
-            raise UsageError(
-                f"torchvision's {architecture} takes square images, and its weights say of which size",
-                hint="leave --image-size out",
-                code="image-size-known",
-            )
         classes = model_args.get("num_classes") or self.default_classes(architecture)
         preset = _preset(_weights(architecture, tag)) | {"tag": tag} if tag else {}
         preset |= {key: model_args[key] for key in _EVALUATION if key in model_args}

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spgsurgeon.checkpoint import CONFIG
 from spgsurgeon.errors import ArchitectureError, SurgeonError, UnsafeInputError, UsageError, did_you_mean
 from spgsurgeon.models.libraries.identity import Identity
 from spgsurgeon.models.libraries.transformers_config import made_up_labels
@@ -85,7 +86,7 @@ class TransformersLibrary:
             more = f" and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
             raise ArchitectureError(
                 f"the weights do not fit {identity.name}: {'; '.join(faults[:_SHOWN])}{more}",
-                hint="was config.json changed, or is the folder incomplete?",
+                hint=f"was {CONFIG} changed, or is the folder incomplete?",
                 faults=faults,
             )
         left = sorted(found["unexpected_keys"])
@@ -119,11 +120,11 @@ class TransformersLibrary:
 
     def identity_from_config(self, config: Mapping[str, Any]) -> Identity:
         """Raise ArchitectureError: the number of classes is known by the weights only, see `transformers_folder`."""
-        raise ArchitectureError("a config.json of transformers needs its weights beside it")
+        raise ArchitectureError(f"a {CONFIG} of transformers needs its weights beside it")
 
     def identity_from_checkpoint(self, architecture: str, model_args: Mapping[str, Any]) -> Identity:
         """Raise ArchitectureError: training scripts record no models of transformers."""
-        raise ArchitectureError(f"{architecture} needs a folder with its config.json", hint="give the folder")
+        raise ArchitectureError(f"{architecture} needs a folder with its {CONFIG}", hint="give the folder")
 
 
 def from_folder(identity: Identity, folder: Path, dtype: str | None) -> nn.Module:
