@@ -1,5 +1,7 @@
 from .data_section import HOLDOUT, AugmentSection, DataSection, known_mask_values, known_range
 from .differences import differing
+from .explaining import explain_recipe
+from .json_schema import SCHEMA_TITLE, recipe_json_schema
 from .reading import read_recipe, read_settings, replicas_of
 from .schema import Recipe
 from .shipped import find_recipe, find_shipped, shipped_recipes
@@ -8,6 +10,7 @@ from .writing import dump_recipe
 
 __all__ = [
     "HOLDOUT",
+    "SCHEMA_TITLE",
     "AugmentSection",
     "CheckpointSection",
     "DataSection",
@@ -17,12 +20,14 @@ __all__ = [
     "TrainingSection",
     "differing",
     "dump_recipe",
+    "explain_recipe",
     "find_recipe",
     "find_shipped",
     "known_mask_values",
     "known_range",
     "read_recipe",
     "read_settings",
+    "recipe_json_schema",
     "replicas_of",
     "shipped_recipes",
 ]

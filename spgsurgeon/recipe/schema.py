@@ -193,7 +193,7 @@ def accepts(path: tuple[str | int, ...], kind: type) -> bool:
     return any(kind in (field.annotation, *get_args(field.annotation)) for field in fields_at(path))
 
 
-def _listed(section: type[Section]) -> dict[str, str]:
+def listed(section: type[Section]) -> dict[str, str]:
     """Return what those keys of a section mean that stand for an entry of a list, as of the sources."""
     return {name: field.description for name, field in section.model_fields.items() if field.description}
 
@@ -201,7 +201,7 @@ def _listed(section: type[Section]) -> dict[str, str]:
 def recipe_keys(path: tuple[str, ...] = ()) -> dict[str, str]:
     """Return what each dotted key below `path` means, in schema order, sections before their keys."""
     keys: dict[str, str] = {}
-    told = [_listed(section) | meanings(section) for section in sections_at(path)]
+    told = [listed(section) | meanings(section) for section in sections_at(path)]
     for name in dict.fromkeys(name for section in sections_at(path) for name in section.model_fields):
         keys[".".join((*path, name))] = " ".join(dict.fromkeys(each[name] for each in told if name in each))
         keys |= recipe_keys((*path, name))

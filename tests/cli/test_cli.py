@@ -60,7 +60,7 @@ def python(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
 def test_all_verbs_are_there() -> None:
     assert {" ".join(path) for path in VERBS} >= {
         *("inspect", "graft", "train", "strip", "eval", "diff", "demo", "doctor", "report", "compare", "bench"),
-        *("recipes ls", "recipes show", "recipes cp", "recipes check"),
+        *(f"recipes {verb}" for verb in ("ls", "show", "cp", "check", "diff", "schema")),
     }
 
 
@@ -351,9 +351,14 @@ def test_only_the_first_process_of_a_run_speaks(monkeypatch: pytest.MonkeyPatch)
 
 def test_recipes_through_the_command_line(tmp_path: Path) -> None:
     listed = succeed("recipes", "ls", "--json").document["recipes"]
-    assert {"name", "title", "path"} <= set(listed[0])
-    for row in listed:
-        assert re.search(rf"^{row['name']} +{re.escape(row['title'])}$", succeed("recipes", "ls").out, re.MULTILINE)
+    assert {"name", "title", "path", "data", "model", "replicas", "size"} <= set(listed[0])
+    lines = {line.split()[0]: line for line in succeed("recipes", "ls").out.splitlines()}
+    assert lines["cifar10-few"].split() == ["cifar10-few", "cifar10", "resnet18", "3", "dropout", "64"]
+    assert {row["name"] for row in listed} | {"recipe"} == lines.keys()
+    assert max(map(len, lines.values())) <= 100
+    assert succeed("recipes", "schema", "--json").document == json.loads(succeed("recipes", "schema").out)
+    differing = succeed("recipes", "diff", "digits-dropout", "cifar10-few").out
+    assert re.search(r"^data\.source +digits +folder$", differing, re.MULTILINE)
     copied = Path(succeed("recipes", "cp", "digits-dropout", tmp_path, "--json").document["path"])
     assert succeed("recipes", "check", copied, "--json").document == {"recipe": str(copied), "valid": True}
     shown = succeed("recipes", "show", copied, "training.epochs=3")

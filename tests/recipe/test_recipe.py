@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from spgsurgeon.commands.recipes import check_recipe, copy_recipe, list_recipes, show_recipe
+from spgsurgeon.commands.recipes import check_recipe, copy_recipe, diff_recipes, list_recipes, show_recipe
 from spgsurgeon.errors import RecipeError, SurgeonError, UsageError
 from spgsurgeon.recipe.data_section import DataSection
+from spgsurgeon.recipe.json_schema import recipe_json_schema
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.recipe.schema import Recipe, recipe_keys
 from spgsurgeon.recipe.shipped import find_recipe, shipped_recipes
-from spgsurgeon.recipe.training_section import TrainingSection
+from spgsurgeon.recipe.training_section import OptimizerSection, TrainingSection
 from spgsurgeon.recipe.writing import dump_recipe
 from spgsurgeon.replicas.kinds import kinds
 from spgsurgeon.replicas.kinds.fixed_dropout import FixedDropout
 from spgsurgeon.replicas.kinds.none import NoReplicas
+from spgsurgeon.sections import meanings
 
 SHIPPED = (
     "camvid-lraspp-base",
@@ -379,10 +383,49 @@ def test_copying_refuses_what_exists(tmp_path):
         copy_recipe("digits-dropout", copied)
     assert copied.read_text() == "mine"
     copy_recipe("digits-dropout.yaml", copied, force=True)
-    assert copied.read_bytes() == shipped_recipes()["digits-dropout"].read_bytes()
-    assert [path.name for path in tmp_path.iterdir()] == ["digits-dropout.yaml"], "nothing else is left behind"
+    line, rest = copied.read_text().split("\n", maxsplit=1)
+    assert rest == shipped_recipes()["digits-dropout"].read_text()
+    schema = tmp_path / line.removeprefix("# yaml-language-server: $schema=")
+    assert json.loads(schema.read_text()) == recipe_json_schema()
+    assert {*tmp_path.iterdir()} == {copied, schema}, "nothing else is left behind"
     with pytest.raises(UsageError, match="not a folder"):
         copy_recipe("digits-dropout", tmp_path / "missing" / "x.yaml")
+
+
+def test_a_copy_is_shown_under_the_head_that_it_was_copied_with(tmp_path):
+    copied = copy_recipe("digits-dropout", tmp_path)
+    assert show_recipe(copied) == show_recipe("digits-dropout")
+
+
+def test_copying_leaves_the_file_of_others_where_the_schema_goes(tmp_path):
+    other = tmp_path / "recipe.schema.json"
+    other.write_text('{"title": "recipes of a kitchen"}')
+    with pytest.raises(UsageError, match=r"recipe\.schema\.json is not a schema of recipes"):
+        copy_recipe("digits-dropout", tmp_path)
+    assert [*tmp_path.iterdir()] == [other]
+
+
+@pytest.mark.parametrize("name", ["digits-dropout", "imagenet-resnet18-depth", "camvid-lraspp-base"])
+def test_an_explained_recipe_is_the_same_recipe(name, write):
+    explained = show_recipe(name, ["training.epochs=7"], explain=True)
+    recipe = read_recipe(name, ["training.epochs=7"])
+    assert read_recipe(write(explained)) == recipe
+    words = " ".join(re.sub(r"\s+# ?", " ", explained).split())
+    kind = type(recipe.trp)
+    for section, told in ((recipe.trp, meanings(kind)), (recipe.training.optimizer, meanings(OptimizerSection))):
+        for key in type(section).model_fields:
+            assert " ".join(told[key].split()) in words, key
+
+
+def test_recipes_differ_by_key(write):
+    found = diff_recipes("digits-dropout", write(show_recipe("digits-dropout", ["trp={kind: depth}", "model=m"])))
+    differences = {row.pop("key"): row for row in found["differences"]}
+    assert differences["trp.kind"] == {"a": "dropout", "b": "depth"}
+    assert differences["model"] == {"a": None, "b": "m"}
+    assert differences["trp.rate"] == {"a": 0.2}, "replicas of depth have no such key"
+    assert differences["trp.init"] == {"b": "identity"}
+    assert not found["identical"]
+    assert diff_recipes("digits-dropout", "digits-dropout")["differences"] == []
 
 
 def test_a_failed_copy_leaves_the_old_file(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from functools import cache
@@ -248,14 +248,14 @@ def pairs(rows: Iterable[tuple[str, object]]) -> Table:
     return table
 
 
-def columns(head: Iterable[str], rows: Iterable[Iterable[object]]) -> Table:
-    """Return a table with a head, for several things of a kind."""
+def columns(head: Iterable[str], rows: Iterable[Iterable[object]], whole: Collection[str] = ()) -> Table:
+    """Return a table with a head, for several things of a kind; the columns `whole` are the last to be folded."""
     from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in head:
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name in whole)
     for row in rows:
         table.add_row(*(escape(_in_one_line(str(value))) for value in row))
     return table
