@@ -124,7 +124,8 @@ def own_arm(name: str, retraining: Retraining, parts: list[Batch], *, determinis
 
     `parts` are the batches of each step, on the device.
     """
-    grafted, average = retraining.grafted.train(), retraining.state.ema
+    retraining.enter_training()
+    grafted, average = retraining.grafted, retraining.state.ema
     statistics = EpisodeStatistics(grafted.steps, len(retraining.batches.source.classes), retraining.processes)
     return Arm(
         name,

@@ -120,6 +120,7 @@ def _render_plan(document: dict[str, Any]) -> Any:
     shown = [f"{rate:.3g}" for rate in rates]
     curve = " ".join(shown if len(shown) <= 12 else [*shown[:6], "...", *shown[-5:]])
     memory, data = document["estimated_memory_bytes"], document["data"]
+    frozen = f"; {millions(count)} of the model's are frozen" if (count := document["frozen_parameters"]) else ""
     train, scored = (_split(data[part], samples) for part in ("train", "eval"))
     return pairs(
         [
@@ -137,7 +138,7 @@ def _render_plan(document: dict[str, Any]) -> Any:
             ("learning rate", f"at each epoch's start, the cold start's left out: {curve}"),
             (
                 "parameters",
-                f"{millions(document['parameters'])} + {millions(document['temporary_parameters'])} temporary",
+                f"{millions(document['parameters'])} + {millions(document['temporary_parameters'])} temporary{frozen}",
             ),
             (
                 "memory",

@@ -39,7 +39,9 @@ SAME_IN_ALL_ARMS = (
     "training.epochs",
     "training.batch_size",
     "training.accumulate",
+    "training.drop_last",
     "training.optimizer.lr",
+    "training.optimizer.head_lr",
     "training.device",
     "training.seed",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, Strict, model_validator
 
 from spgsurgeon.runtime import known_device
 from spgsurgeon.sections import BelowOne, Count, Decay, NonNegative, NonNegativeInt, Positive, Section, fault_at
@@ -25,6 +25,11 @@ class OptimizerSection(Section):
     """Nesterov's momentum (sgd only)."""
     decay_bias_and_norm: bool = True
     """Whether weight decay also falls on biases and normalisation layers."""
+    head_lr: Positive | None = None
+    """Peak learning rate of the head, the layers that make the logits; null is `lr`."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Factor by which each layer of the base learns more slowly than the one after it, as timm has it; null is none.
+    timm's models only."""
 
     @model_validator(mode="after")
     def _nesterov_has_a_momentum(self) -> Self:
@@ -74,10 +79,16 @@ class TrainingSection(Section):
     """The optimizer."""
     schedule: ScheduleSection = ScheduleSection()
     """The learning rate over time."""
+    freeze: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Strict(False)] = ()
+    """Parts of the base that do not learn, by name, such as [stem, 'blocks.[0-2]']; wildcards do not reach over a dot.
+    Their batch norms stay in eval mode."""
     gradient_clip: Positive | None = None
     """Largest norm of the gradient; null does not clip."""
     accumulate: Count = 1
     """Batches summed into one optimizer step."""
+    drop_last: bool = True
+    """Whether an epoch leaves out the samples that do not fill its last batch, and the batches that do not fill its
+    last step; false keeps them, as a smaller batch and a smaller step."""
     ema: Decay | None = None
     """Decay of the exponential moving average of the weights, for one optimizer step; null keeps none."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

@@ -10,6 +10,7 @@ from .distributed import (
     join_processes,
     known_to_torchrun,
     peak_memory,
+    processes_of_run,
     sum_dtype,
     tell_torchrun,
 )
@@ -80,6 +81,7 @@ __all__ = [
     "packages",
     "peak_memory",
     "processes_here",
+    "processes_of_run",
     "processors",
     "seed_generators",
     "shared_memory_check",

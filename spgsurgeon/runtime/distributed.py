@@ -97,6 +97,11 @@ class Processes:
             dist.barrier()
 
 
+def processes_of_run() -> int:
+    """Return how many processes `torchrun` started for this run, on all machines."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 @contextmanager
 def join_processes(device: str = "auto") -> Iterator[Processes]:
     """Join the group that `torchrun`'s environment describes, if any, and leave it at the end.
@@ -104,7 +109,7 @@ def join_processes(device: str = "auto") -> Iterator[Processes]:
     Raises UsageError where `device` is not there, LostProcessError where another process ends before the body does.
     """
     chosen = choose_device(device)
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    world_size = processes_of_run()
     if world_size == 1:
         with current_device(chosen):
             yield Processes(0, 1, chosen)

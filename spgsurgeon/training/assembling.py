@@ -51,6 +51,7 @@ def make_retraining(
         _training_batches(case, processes, cache),
         _evaluation_batches(case, processes, cache),
         num_classes=len(case.data.train.classes),
+        head=case.head,
         step_labels=replicas_from(case.manifest.trp).step_labels(case.opened),
         run=run,
         progress=progress,
@@ -95,6 +96,7 @@ def _training_batches(case: Case, processes: Processes, cache: Cache | None) -> 
         unreadable=data.unreadable,
         cache=cache,
         collate=case.opened.task.collate,
+        drop_last=training.drop_last,
     )
 
 

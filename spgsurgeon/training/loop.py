@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from itertools import islice
@@ -63,6 +63,7 @@ from spgsurgeon.training.soundness.number_guard import NonFiniteError
 from spgsurgeon.training.state import Counters, TrainingState
 from spgsurgeon.training.statistics import EpisodeStatistics, extremes, summarize
 from spgsurgeon.training.stepping import Stepper
+from spgsurgeon.training.weights.freezing import Frozen
 
 _WARM_UP = 2  # steps that are not timed
 
@@ -74,8 +75,8 @@ class Retraining:
     """One retraining from its first step, or from a checkpoint, to its end.
 
     `recipe` says how; the model, its replicas, the data and the task are given. Without a `run` folder nothing is
-    written. `step_labels` has one entry a step (T+1); see `summarize`. Checkpoints keep `stands_on`, what a run that
-    resumes compares itself with.
+    written. `step_labels` has one entry a step (T+1); see `summarize`. `head` names the parameters of the base's head,
+    see `parameter_groups`. Checkpoints keep `stands_on`, what a run that resumes compares itself with.
     """
 
     def __init__(
@@ -89,12 +90,16 @@ class Retraining:
         *,
         num_classes: int,
         step_labels: Sequence[str],
+        head: Collection[str] | None = None,
         run: RunFolder | None = None,
         progress: Progress | None = None,
         stands_on: Mapping[str, Any] | None = None,
     ) -> None:
         settings = recipe.training
-        self.steps_per_epoch = training.batches_per_epoch // settings.accumulate
+        # If all samples count, the last step may have fewer batches, as the last batch may have fewer samples.
+        spare = 0 if settings.drop_last else settings.accumulate - 1
+        self.steps_per_epoch = (training.batches_per_epoch + spare) // settings.accumulate
+        self._batches_per_epoch = min(training.batches_per_epoch, self.steps_per_epoch * settings.accumulate)
         if not self.steps_per_epoch:
             raise UsageError(
                 f"an epoch has {training.batches_per_epoch} batches, fewer than accumulate={settings.accumulate}",
@@ -108,7 +113,8 @@ class Retraining:
         self._training, self._evaluation = training, evaluation
         self._num_classes, self._labels = num_classes, step_labels
         self._precision = choose_precision(settings.precision, processes.device)
-        self.optimizer = make_optimizer(grafted, settings.optimizer)
+        self._frozen = Frozen(grafted.base, settings.freeze)
+        self.optimizer = make_optimizer(grafted, settings.optimizer, head)
         self.schedule = make_schedule(self.optimizer, settings.schedule, settings.epochs, self.steps_per_epoch)
         self.state = TrainingState(
             self.grafted,
@@ -185,8 +191,13 @@ class Retraining:
 
     def try_batch(self, batch: Batch | None = None) -> SPGLoss:
         """Run a batch, the first one if left out, forward as a step would."""
-        self.grafted.train()
+        self.enter_training()
         return self._stepper.forward(self._training.first() if batch is None else batch)[0]
+
+    def enter_training(self) -> None:
+        """Put the model into train mode, but for the batch norms of frozen parts."""
+        self.grafted.train()
+        self._frozen.keep()
 
     def take_step(self, parts: list[Batch], statistics: EpisodeStatistics) -> None:
         """Take one step of the training proper on these batches, in train mode, and nothing else that a run does.
@@ -208,7 +219,7 @@ class Retraining:
         """
         statistics = EpisodeStatistics(self.grafted.steps, self._num_classes, self.processes, None)
         batches = self._training.epoch(0)
-        self.grafted.train()
+        self.enter_training()
         started = 0.0
         for step in range(_WARM_UP + count):
             if step == _WARM_UP:
@@ -272,14 +283,15 @@ class Retraining:
         batches = self._training.epoch(counters.epoch, counters.batch)
         self._unless_told_to_stop(self._training.open)  # decoding once is no training time
         meter = EpochMeter(self._training, self.processes)
-        self.grafted.train()
-        while counters.batch < self.steps_per_epoch * self.settings.accumulate:
+        self.enter_training()
+        while counters.batch < self._batches_per_epoch:
             parts = meter.waiting(lambda: self._read(batches))
             self._between_steps(statistics)
-            assert len(parts) == self.settings.accumulate, "the epoch has fewer batches than the loader said"
+            expected = min(self.settings.accumulate, self._batches_per_epoch - counters.batch)
+            assert len(parts) == expected, "the epoch has fewer batches than the loader said"
             self._step(parts, statistics, update=phase == "train")
             meter.count(parts)
-            counters.batch += self.settings.accumulate
+            counters.batch += len(parts)
             if self.progress:
                 self.progress.advance()
         self._between_steps(statistics)
@@ -359,7 +371,8 @@ class Retraining:
     def _step(self, parts: list[Batch], statistics: EpisodeStatistics, *, update: bool) -> None:
         try:
             with self._keeping.at_once(self._compiles):  # which may take minutes
-                results = self._stepper.accumulate(parts)
+                divisors = self._training.divisors(self.counters.batch, len(parts))
+                results = self._stepper.accumulate(parts, divisors)
         except StopNow:
             self._keeping.leave(self._keeping.request.number, save=False)  # nothing was done since it started
         self._compiles = False

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers, param_groups_weight_decay
+from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import Tensor
@@ -15,13 +15,16 @@ from spgsurgeon.errors import DamagedFileError, UsageError, did_you_mean
 from spgsurgeon.recipe import OptimizerSection, ScheduleSection
 from spgsurgeon.replicas import GraftedModel
 from spgsurgeon.runtime import laid_out_like
+from spgsurgeon.training.weights.groups import SCALE, parameter_groups
 
 _SEPARATOR = "::"
 _UNUSABLE = {"kron": "its preconditioners and their random numbers can't be saved, so a run could not be resumed"}
 
 
-def make_optimizer(grafted: GraftedModel, settings: OptimizerSection) -> torch.optim.Optimizer:
-    """Return the optimizer over the base's and the replicas' parameters.
+def make_optimizer(
+    grafted: GraftedModel, settings: OptimizerSection, head: Collection[str] | None = None
+) -> torch.optim.Optimizer:
+    """Return the optimizer over the base's and the replicas' parameters, in the groups of `parameter_groups`.
 
     Raises UsageError for a name that is unknown, or of an optimizer that can't be used here.
     """
@@ -32,7 +35,7 @@ def make_optimizer(grafted: GraftedModel, settings: OptimizerSection) -> torch.o
     options: dict[str, Any] = {"fused": True} if _can_be_fused(name) else {}
     try:
         optimizer = create_optimizer_v2(
-            _groups(grafted, settings),
+            parameter_groups(grafted, settings, head),
             opt=name,
             lr=settings.lr,
             weight_decay=settings.weight_decay,
@@ -63,16 +66,6 @@ def _check_usable(name: str) -> None:
         raise UsageError(f"optimizer {name!r} can't be used: {reason}", hint="take another one, such as adamw or lamb")
 
 
-def _groups(grafted: GraftedModel, settings: OptimizerSection) -> Any:
-    if settings.decay_bias_and_norm:
-        return [{"params": [p for p in grafted.parameters() if p.requires_grad]}]
-    # timm's models name what must not decay beyond biases and norms, position embeddings for one.
-    spared: Iterable[str] = getattr(grafted.base, "no_weight_decay", set)()
-    return param_groups_weight_decay(
-        grafted, settings.weight_decay, no_weight_decay_list=[f"base.{key}" for key in spared]
-    )
-
-
 def make_schedule(
     optimizer: torch.optim.Optimizer, settings: ScheduleSection, epochs: int, steps_per_epoch: int
 ) -> Scheduler:
@@ -95,8 +88,9 @@ def make_schedule(
 
 
 def learning_rate(optimizer: torch.optim.Optimizer) -> float:
-    """Return the learning rate of the first parameter group."""
-    return float(optimizer.param_groups[0]["lr"])
+    """Return the learning rate of the first parameter group, before its own scale."""
+    first = optimizer.param_groups[0]
+    return float(first["lr"] / first.get(SCALE, 1.0))
 
 
 def optimizer_state(

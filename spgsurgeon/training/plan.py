@@ -29,7 +29,10 @@ def plan(retraining: Retraining) -> dict[str, Any]:
     for epoch in range(0, recipe.training.epochs, every):
         retraining.schedule.step_update(epoch * retraining.steps_per_epoch)
         rates.append(learning_rate(retraining.optimizer))
-    weights = sum(p.numel() * p.element_size() for p in grafted.parameters())
+    weights, learning = (
+        sum(p.numel() * p.element_size() for p in grafted.parameters() if p.requires_grad or everything)
+        for everything in (True, False)
+    )
     activations = kept_for_backward(retraining.try_batch, grafted)
     return {
         "steps_per_epoch": retraining.steps_per_epoch,
@@ -38,11 +41,12 @@ def plan(retraining: Retraining) -> dict[str, Any]:
         "learning_rates": rates,
         "epochs_between_learning_rates": every,
         "parameters": sum(p.numel() for p in grafted.base.parameters()),
+        "frozen_parameters": sum(p.numel() for p in grafted.base.parameters() if not p.requires_grad),
         "temporary_parameters": sum(p.numel() for p in grafted.replicas.parameters()),
         "estimated_memory_bytes": {
-            "weights_gradients_moments": 4 * weights,
+            "weights_gradients_moments": weights + 3 * learning,
             "activations": activations,
-            "total": 4 * weights + activations,
+            "total": weights + 3 * learning + activations,
         },
     }
 

@@ -15,6 +15,7 @@ from spgsurgeon.loading import ModelRequest, OpenedModel, in_float32, open_model
 from spgsurgeon.models import meta_twin, run_twin
 from spgsurgeon.recipe import DataSection, Recipe
 from spgsurgeon.replicas import GraftedModel
+from spgsurgeon.runtime import processes_of_run
 from spgsurgeon.surgery import graft_proven, regraft
 from spgsurgeon.training.data import open_data
 from spgsurgeon.training.soundness.batch_norms import check_batch_norms
@@ -30,6 +31,8 @@ class Case:
     grafted: GraftedModel
     manifest: GraftManifest
     config: dict[str, Any]
+    head: frozenset[str] | None = None
+    """The names of the head's parameters, if something of the run goes by them."""
 
 
 def prepare(
@@ -54,7 +57,7 @@ def prepare(
     check_classes(data.train, opened.identity.num_classes, model, _new_head(opened, classes), said_by=said_by)
     _check_sizes(section, opened)
     input_size = opened.preprocessing.at(section.image_size).input_size
-    check_batch_norms(opened.module, input_size, recipe.training.batch_size)
+    check_batch_norms(opened.module, input_size, *_smallest_batch(recipe, len(data.train)))
     opened = replace(
         opened,
         label_names=list(data.train.classes),
@@ -69,6 +72,7 @@ def prepare(
         ],
     )
     head_batch = recipe.trp.head_mode
+    head = _head(opened) if recipe.training.optimizer.head_lr is not None else None  # before replicas are in its way
     if not resumes and (recipe.trp.control or not opened.has_replicas):
         proven = graft_proven(opened, recipe.trp, head_batch=head_batch, seed=recipe.training.seed)
         grafted, manifest = proven.grafted, proven.manifest
@@ -82,7 +86,22 @@ def prepare(
     manifest = replace(manifest, base=manifest.base | {"layout": layout_hash(state_of(grafted.base))})
     config = opened.config()
     config["pretrained_cfg"] = _of_retrained(config["pretrained_cfg"], section, opened.preprocessing.input_size)
-    return Case(recipe, data, opened, grafted, manifest, config)
+    return Case(recipe, data, opened, grafted, manifest, config, head)
+
+
+def _head(opened: OpenedModel) -> frozenset[str]:
+    """Return the names of the parameters of the layers that make the logits."""
+    modules = {site.module for site in opened.sites}
+    names = (f"{path}.{name}" for path in modules for name, _ in opened.module.get_submodule(path).named_parameters())
+    return frozenset(names)
+
+
+def _smallest_batch(recipe: Recipe, samples: int) -> tuple[int, bool]:
+    """Return the fewest samples that a process takes at once, and whether that is only so in an epoch's last batch."""
+    size, processes = recipe.training.batch_size, processes_of_run()
+    rest = samples % (size * processes)
+    partial = not recipe.training.drop_last and rest >= processes
+    return (rest // processes, True) if partial else (size, False)
 
 
 def _of_retrained(cfg: dict[str, Any], section: DataSection, own: tuple[int, int, int]) -> dict[str, Any]:

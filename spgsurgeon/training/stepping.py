@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -50,16 +51,20 @@ class Stepper:
         self._model: Any = torch.compile(model) if settings.compile else model
         self._guard = NumberGuard(state, processes, policy=settings.non_finite, most_skips=settings.max_skips)
 
-    def accumulate(self, parts: list[Batch]) -> list[tuple[SPGLoss, Batch]]:
-        """Make the gradient of one step from its batches; return what each of them gave, on the device."""
+    def accumulate(self, parts: list[Batch], divisors: Sequence[float] | None = None) -> list[tuple[SPGLoss, Batch]]:
+        """Make the gradient of one step from its batches; return what each of them gave, on the device.
+
+        `divisors` are what their losses are divided by; left out, all batches count the same.
+        """
         self._state.optimizer.zero_grad(set_to_none=True)
         self._guard.before_step()
         results = []
+        divisors = divisors or [len(parts)] * len(parts)
         for part, batch in enumerate(parts):
             last = part + 1 == len(parts)
             with self._distributed.no_sync() if self._distributed and not last else nullcontext():
                 result, seen = self.forward(batch, part)
-                self._state.scaler.scale(result.loss / len(parts)).backward()
+                self._state.scaler.scale(result.loss / divisors[part]).backward()
             results.append((result, seen))
         return results
 

@@ -114,6 +114,38 @@ def test_ranks_share_out_the_joined_batch() -> None:
     assert equal(together, joined)
 
 
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_the_rest_of_an_epoch_is_a_last_batch_that_ranks_share(world_size: int) -> None:
+    """Of 50 samples in joined batches of 12, two are left: a sample each for two processes, too few for three."""
+    size = 12 // world_size
+    ranks = [
+        epoch_of(training(batch_size=size, rank=rank, world_size=world_size, drop_last=False), epoch=1)
+        for rank in range(world_size)
+    ]
+    assert {len(batches) for batches in ranks} == {4 if world_size == 3 else 5}
+    together = [tree_map(in_one, *step) for step in zip(*ranks, strict=True)]
+    assert equal(epoch_of(training(batch_size=12), epoch=1), together[:4])
+    seen = [label for batches in ranks for batch in batches for label in batch.targets.tolist()]
+    assert sorted(seen) == list(range(50)) if world_size < 3 else len(set(seen)) == 48
+    if world_size < 3:
+        assert [len(batches[-1].targets) for batches in ranks] == [2 // world_size] * world_size
+
+
+def test_resuming_gives_the_rest_too() -> None:
+    whole = epoch_of(training(drop_last=False), epoch=2)
+    assert equal(epoch_of(training(drop_last=False, workers=2), epoch=2, start=11), whole[11:])
+    assert training(drop_last=False).divisors(10, 3) == [10 / 4, 10 / 4, 10 / 2]
+    assert training(drop_last=False).divisors(0, 3) == [3, 3, 3]
+
+
+def test_fewer_samples_than_a_batch_are_one_batch_if_the_last_is_kept() -> None:
+    batches = training(Numbered(3), drop_last=False)
+    assert [len(batch.targets) for batch in epoch_of(batches, 0)] == [3]
+    with pytest.raises(UsageError) as caught:
+        training(Numbered(3), drop_last=False, world_size=4)
+    assert caught.value.hint
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_abandoned_epoch_leaves_nothing_to_the_next(workers: int) -> None:
     batches = training(workers=workers)

@@ -148,7 +148,7 @@ xyz: red
         "recipe.yaml:9: training.batch_size: 0 is refused, it must be 1 or more",
         "recipe.yaml:10: training.epochs: 3.0 is refused, it must be an integer",
         "recipe.yaml:11: training.optimizer: 'fast' is not a section with keys name, lr, momentum, weight_decay, "
-        "nesterov, decay_bias_and_norm",
+        "nesterov, decay_bias_and_norm, head_lr, layer_decay",
         "recipe.yaml:12: training.ema: 'none' is refused, it must be a number (or null)",
         "recipe.yaml:13: training.compile: 'yes' is refused, it must be true or false",
         "recipe.yaml:14: training.seed: true is refused, it must be an integer",

@@ -59,6 +59,12 @@ CASES = {
     "plain": ObjectiveSection(form="step", weights=()),
 }
 JOINED = 8
+FURTHER: dict[str, dict[str, Any]] = {
+    "accumulated": {"accumulate": 2},
+    "uneven": {"drop_last": False, "samples": 27},
+    "uneven, accumulated": {"drop_last": False, "samples": 29, "accumulate": 3},
+}
+"""Of plain retraining; 27 samples leave three for the last batch of two processes."""
 ROUNDING = {torch.float32: 1e-6, torch.float64: 1e-13}
 """How much two processes may differ from one, relative to the largest entry of a gradient."""
 ALONE = Processes(0, 1, torch.device("cpu"))
@@ -70,7 +76,9 @@ def settings_for(objective: ObjectiveSection) -> Recipe:
     )
 
 
-def after_an_epoch(processes: Processes, objective: ObjectiveSection, **changes: Any) -> dict[str, Any]:
+def after_an_epoch(
+    processes: Processes, objective: ObjectiveSection, samples: int = 24, **changes: Any
+) -> dict[str, Any]:
     """Train without dropout and batch norms, and return what must not depend on the number of processes."""
     grafted = tiny_grafted(rate=0.0, replicas=len(objective.weights), dropout=0.0, norm=False)
     watcher = Watcher()
@@ -80,6 +88,7 @@ def after_an_epoch(processes: Processes, objective: ObjectiveSection, **changes:
             grafted=grafted,
             processes=processes,
             batch_size=JOINED // processes.world_size,
+            samples=samples,
             progress=watcher,
         )
     )
@@ -101,7 +110,7 @@ def in_each_process(rank: int, folder: Path) -> None:
     os.environ["MASTER_PORT"] = (folder / "port").read_text()
     with join_processes("cpu") as processes:
         found: dict[str, Any] = {case: after_an_epoch(processes, objective) for case, objective in CASES.items()}
-        found["accumulated"] = after_an_epoch(processes, CASES["plain"], accumulate=2)
+        found |= {name: after_an_epoch(processes, CASES["plain"], **given) for name, given in FURTHER.items()}
         found["identity"] = (processes.rank, processes.world_size, processes.leads)
         found["sums"] = [processes.sum(torch.tensor(rank + 1.0)), processes.mean(torch.tensor(rank + 1.0))]
         found["alike"] = [processes.alike("a name"), processes.alike(f"a name of {rank}")]
@@ -174,10 +183,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {"folder": folder, "ranks": ranks}
 
 
-@pytest.mark.parametrize("case", [*CASES, "accumulated"])
+@pytest.mark.parametrize("case", [*CASES, *FURTHER])
 def test_two_processes_on_the_joined_batch_equal_one(found: dict[str, Any], case: str) -> None:
-    changes = {"accumulate": 2} if case == "accumulated" else {}
-    one = after_an_epoch(ALONE, CASES.get(case, CASES["plain"]), **changes)
+    one = after_an_epoch(ALONE, CASES.get(case, CASES["plain"]), **FURTHER.get(case, {}))
     if case in ("episode", "episode-mean", "step", "normalised"):  # or denominators would not depend on the data
         assert 0.1 < one["statistics"]["valid_share"][1] < 0.9
     for two in (found["ranks"][0][case], found["ranks"][1][case]):

@@ -219,6 +219,7 @@ def tiny_retraining(
             seed=settings.training.seed,
             unreadable=unreadable,
             cache=cache,
+            drop_last=settings.training.drop_last,
             **share,
         ),
         EvaluationBatches(

@@ -47,3 +47,13 @@ def test_train_says_so_at_once(tmp_path: Path) -> None:
         assert outcome.code == 2
         assert outcome.document["error"]["code"] == "one-value-batch-norm"
         assert not (tmp_path / "run").exists()
+
+
+def test_the_last_batch_may_be_one_image(tmp_path: Path) -> None:
+    """Of 600 digits, a batch of 599 leaves one, which drop_last leaves out."""
+    settings = ("data.image_size=32", "training.batch_size=599", "training.epochs=1", "data.workers=0", "--dry-run")
+    command = ("train", "timm/test_resnet", "--random-weights", "--recipe", "digits-dropout", *settings, "--json")
+    refused = spgsurgeon(*command, "training.drop_last=false", "-o", tmp_path / "run")
+    assert refused.document["error"]["code"] == "one-value-batch-norm"
+    assert "drop_last" in refused.document["error"]["hint"]
+    assert spgsurgeon(*command, "-o", tmp_path / "run").code == 0

@@ -84,6 +84,23 @@ def test_batches_that_make_no_whole_step_are_left_out() -> None:
     assert sum(watcher.lines[0]["accepted_units"].values()) == 16
 
 
+def test_all_samples_of_an_epoch_count_the_same_with_the_last_batch_kept() -> None:
+    """22 samples: a step of 8 + 8 and one of 6 are those of batches of 16, whichever way they are made."""
+
+    def final(accumulate: int, batch_size: int) -> tuple[torch.Tensor, int]:
+        grafted = tiny_grafted(rate=0.0, dropout=0.0, norm=False)
+        objective = ObjectiveSection(form="episode", weights=(0.0, 0.0))
+        settings = changed(PLAIN, objective=objective, accumulate=accumulate, drop_last=False)
+        retraining = train(tiny_retraining(settings, grafted=grafted, batch_size=batch_size, samples=22))
+        return parameters(retraining), retraining.counters.step
+
+    for accumulate, batch_size in ((2, 8), (4, 4), (5, 3)):
+        expected = final(1, accumulate * batch_size)
+        found = final(accumulate, batch_size)
+        torch.testing.assert_close(found[0], expected[0])
+        assert found[1] == expected[1] == 4
+
+
 def test_too_few_batches_to_accumulate() -> None:
     with pytest.raises(UsageError, match="an epoch has 6 batches, fewer than accumulate=7") as caught:
         tiny_retraining(changed(SETTINGS, accumulate=7))

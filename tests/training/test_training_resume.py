@@ -100,6 +100,19 @@ def test_crashed(uninterrupted: Finished, tmp_path: Path, step: int) -> None:
     assert finished(path, train(resumed(path, settings))) == uninterrupted
 
 
+@pytest.mark.parametrize("step", [3, 4, 5, 9, 15, 16])
+def test_crashed_with_the_last_batch_kept(tmp_path: Path, step: int) -> None:
+    """Of 26 samples: three steps of two batches and one of a batch of two, two epochs cold and two after them."""
+    settings = changed(EVERYTHING, drop_last=False, checkpoints=CheckpointSection(steps=2 if step % 2 else None))
+    whole, path = tmp_path / "whole", tmp_path / "run"
+    expected = finished(whole, train(tiny_retraining(settings, path=whole, samples=26)))
+    assert expected.metrics[-1]["step"] == 16
+    with pytest.raises(CrashError):
+        train(tiny_retraining(settings, path=path, samples=26, progress=crash_at(step)))
+    again = tiny_retraining(settings, path=path, samples=26, grafted=tiny_grafted(seed=99))
+    assert finished(path, train(again, resume=True)) == expected
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])

@@ -24,11 +24,13 @@ from spgsurgeon.runtime import derive_seed
 
 
 class TrainingBatches:
-    """Shuffled full batches of one process, in an order that is a function of the seed and the epoch.
+    """Shuffled batches of one process, in an order that is a function of the seed and the epoch.
 
+    All of them are full with `drop_last`. Without it the rest of the data makes a last, smaller joined batch, which the
+    processes share evenly; a rest with fewer samples than processes is left out.
     Where `unreadable` is "skip", the next sample of the source that can be used takes the place of one that can't, so
-    that batches keep their size; `unusable` lists what was passed over. Refuses a data set that is smaller than one
-    joined batch.
+    that batches keep their size; `unusable` lists what was passed over. Refuses a data set that does not make a joined
+    batch.
     """
 
     def __init__(
@@ -45,15 +47,18 @@ class TrainingBatches:
         unreadable: str = "stop",
         cache: Cache | None = None,
         collate: Collate = batches_by_size,
+        drop_last: bool = True,
     ) -> None:
         joined = world_size * batch_size
-        if len(source) < joined:
+        least = joined if drop_last else world_size
+        if len(source) < least:
             raise UsageError(
                 f"{source.name} has {len(source)} samples, too few for one batch of "
                 f"{joined} ({world_size} processes x {batch_size})",
-                hint="lower training.batch_size",
+                hint="lower training.batch_size" if drop_last else "use fewer processes",
             )
-        self.batches_per_epoch = len(source) // joined
+        self._joined = joined_sizes(len(source), joined, least)
+        self.batches_per_epoch = len(self._joined)
         self._samples, self._batch_size, self._seed = len(source), batch_size, seed
         self._rank, self._world_size = rank, world_size
         self.source = source
@@ -69,6 +74,14 @@ class TrainingBatches:
             collate=collate,
             counts=True,
         )
+
+    def divisors(self, first: int, count: int) -> list[float]:
+        """Return what the losses of `count` batches from `first` on are divided by to add up to their samples' mean.
+
+        Of batches of one size that is their number.
+        """
+        sizes = self._joined[first : first + count]
+        return [sum(sizes) / size for size in sizes]
 
     @property
     def seconds(self) -> float:
@@ -118,8 +131,9 @@ class TrainingBatches:
         generator = torch.Generator().manual_seed(derive_seed(self._seed, "order", epoch))
         order = torch.randperm(self._samples, generator=generator)
         for batch in range(start, self.batches_per_epoch):
-            first = (batch * self._world_size + self._rank) * self._batch_size
-            yield [(epoch, index) for index in order[first : first + self._batch_size].tolist()]
+            joined, first = self._joined[batch], batch * self._world_size * self._batch_size
+            own = order[first : first + joined][part_of(joined, self._rank, self._world_size)]
+            yield [(epoch, index) for index in own.tolist()]
 
 
 class EvaluationBatches:
@@ -146,7 +160,7 @@ class EvaluationBatches:
         collate: Collate = batches_by_size,
     ) -> None:
         samples = len(source)
-        part = range(samples * rank // world_size, samples * (rank + 1) // world_size)
+        part = range(samples)[part_of(samples, rank, world_size)]
         self.source = source
         self._parts = [part[first : first + batch_size] for first in range(0, len(part), batch_size)]
         self._most_parts = math.ceil(math.ceil(samples / world_size) / batch_size)
@@ -185,3 +199,14 @@ class EvaluationBatches:
     def close(self) -> None:
         """End the workers; iterating again would start new ones."""
         self._feed.close()
+
+
+def part_of(samples: int, rank: int, world_size: int) -> slice:
+    """Return which of `samples` a rank has: as many as each other one, or one more."""
+    return slice(samples * rank // world_size, samples * (rank + 1) // world_size)
+
+
+def joined_sizes(samples: int, joined: int, least: int) -> list[int]:
+    """Return how many samples each joined batch of an epoch has: `joined`, and in a last one at least `least`."""
+    rest = samples % joined
+    return [joined] * (samples // joined) + ([rest] if rest >= least else [])

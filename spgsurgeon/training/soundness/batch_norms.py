@@ -14,10 +14,11 @@ from spgsurgeon.models import meta_twin, run_twin
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-def check_batch_norms(model: nn.Module, input_size: tuple[int, ...], batch_size: int) -> None:
+def check_batch_norms(model: nn.Module, input_size: tuple[int, ...], batch_size: int, only_last: bool = False) -> None:
     """Raise UsageError, naming a layer and the size it sees, for batch norms with one value a channel in training.
 
-    `input_size` is [channels, height, width]; only batches of one, in each process, can have such.
+    `input_size` is [channels, height, width]; only batches of one, in each process, can have such. `only_last`: only
+    the last batch of an epoch has so few images.
     """
     if batch_size > 1:
         return
@@ -29,7 +30,9 @@ def check_batch_norms(model: nn.Module, input_size: tuple[int, ...], batch_size:
     raise UsageError(
         f"the batch norm {name} sees one value a channel, {shape}, in a batch of one image of "
         f"{' x '.join(map(str, input_size[1:]))} pixels{more}: it has no variance",
-        hint="training.batch_size=2 or more, or larger images (data.image_size)",
+        hint="training.drop_last=true leaves that last batch out, or another training.batch_size"
+        if only_last
+        else "training.batch_size=2 or more, or larger images (data.image_size)",
         code="one-value-batch-norm",
         layers=list(found),
     )

@@ -1,0 +1,1 @@
+"""Which weights learn, and how fast each of them does."""
