@@ -5,9 +5,11 @@ from .loop import Retraining
 from .optimization import make_schedule
 from .plan import kept_for_backward
 from .preparing import Case, prepare
-from .run import inputs_of, time_steps, train
+from .run import train
+from .settling import inputs_of
 from .soundness.number_guard import NonFiniteError
 from .statistics import EpisodeStatistics
+from .timing import time_steps
 
 __all__ = [
     "Case",

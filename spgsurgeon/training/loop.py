@@ -2,44 +2,31 @@
 
 An *update* is one optimizer step of the training proper; a *step* counts those of the cold start too. Order and
 augmentation of the data are functions of (seed, epoch, sample), dropout and mixing of (seed, step): with the counters
-and the tensors of a checkpoint, a resumed run repeats an uninterrupted one bit for bit, where the device's own kernels
+and the tensors of a checkpoint, a resumed run repeats an uninterrupted one bit for bit, if the device's own kernels
 repeat themselves (on CUDA see `deterministic_algorithms`).
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import torch
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from spgsurgeon.data import (
-    Batch,
-    EvaluationBatches,
-    Source,
-    TrainingBatches,
-    check_drawn,
-    over_processes,
-    said_of_masks,
-    said_of_traits,
-)
-from spgsurgeon.errors import SurgeonError, UsageError
+from spgsurgeon.data import Batch, EvaluationBatches, TrainingBatches, check_drawn
+from spgsurgeon.errors import UsageError
 from spgsurgeon.objective import SPGLoss
-from spgsurgeon.recipe import Recipe
+from spgsurgeon.recipe import Recipe, TrainingSection
 from spgsurgeon.replicas import GraftedModel, running_statistics_kept
 from spgsurgeon.runs import RunFolder
 from spgsurgeon.runtime import (
-    InterruptedRunError,
     Processes,
-    StopNow,
     choose_memory_format,
     choose_precision,
     forget_peak_memory,
@@ -54,21 +41,17 @@ from spgsurgeon.training.cold_start import (
     moments_of,
     parameter_hash,
 )
-from spgsurgeon.training.epoch_meter import EpochMeter
+from spgsurgeon.training.epoch.remarks import Remarks
+from spgsurgeon.training.epoch.safekeeping import Safekeeping
+from spgsurgeon.training.epoch.steps import EpochSteps
 from spgsurgeon.training.evaluation import evaluate
 from spgsurgeon.training.optimization import learning_rate, make_optimizer, make_schedule
 from spgsurgeon.training.progress import Progress
-from spgsurgeon.training.safekeeping import Safekeeping
 from spgsurgeon.training.soundness.number_guard import NonFiniteError
 from spgsurgeon.training.state import Counters, TrainingState
 from spgsurgeon.training.statistics import EpisodeStatistics, extremes, summarize
 from spgsurgeon.training.stepping import Stepper
 from spgsurgeon.training.weights.freezing import Frozen
-
-_WARM_UP = 2  # steps that are not timed
-
-
-Read = TypeVar("Read")
 
 
 class Retraining:
@@ -96,41 +79,39 @@ class Retraining:
         stands_on: Mapping[str, Any] | None = None,
     ) -> None:
         settings = recipe.training
-        # If all samples count, the last step may have fewer batches, as the last batch may have fewer samples.
-        spare = 0 if settings.drop_last else settings.accumulate - 1
-        self.steps_per_epoch = (training.batches_per_epoch + spare) // settings.accumulate
-        self._batches_per_epoch = min(training.batches_per_epoch, self.steps_per_epoch * settings.accumulate)
-        if not self.steps_per_epoch:
-            raise UsageError(
-                f"an epoch has {training.batches_per_epoch} batches, fewer than accumulate={settings.accumulate}",
-                hint="lower training.accumulate or training.batch_size",
-            )
+        self.steps_per_epoch = _steps_per_epoch(training, settings)
         self.grafted = grafted.to(processes.device)
         layout = choose_memory_format(settings.memory_format, processes.device, grafted)
         lay_out_convolutions(self.grafted, layout)
         self.recipe, self.settings, self.task = recipe, settings, task
         self.processes, self.run_folder, self.progress = processes, run, progress
-        self._training, self._evaluation = training, evaluation
-        self._num_classes, self._labels = num_classes, step_labels
+        self._training, self._evaluation, self._labels = training, evaluation, step_labels
         self._precision = choose_precision(settings.precision, processes.device)
         self._frozen = Frozen(grafted.base, settings.freeze)
         self.optimizer = make_optimizer(grafted, settings.optimizer, head)
         self.schedule = make_schedule(self.optimizer, settings.schedule, settings.epochs, self.steps_per_epoch)
-        self.state = TrainingState(
-            self.grafted,
-            self.optimizer,
-            scaler=torch.amp.GradScaler(processes.device.type, enabled=self._precision == torch.float16),
-            ema=ModelEmaV3(grafted, decay=settings.ema) if settings.ema else None,
-            counters=Counters(cold_finished=recipe.cold_start.most_epochs == 0),
-            stands_on=stands_on or {},
-        )
+        scaler = torch.amp.GradScaler(processes.device.type, enabled=self._precision == torch.float16)
+        ema = ModelEmaV3(grafted, decay=settings.ema) if settings.ema else None
+        counters = Counters(cold_finished=recipe.cold_start.most_epochs == 0)
+        self.state = TrainingState(grafted, self.optimizer, scaler, ema, counters, stands_on=stands_on or {})
         self._keeping = Safekeeping(self.state, processes, progress)
         self._stepper = Stepper(
             self.state, self.schedule, recipe, task, processes, num_classes=num_classes, precision=self._precision
         )
-        self._compiles = settings.compile  # until the first step is done
-        self.remarks: list[str] = []
-        """What the images and masks that were read gave reason to say."""
+        self._remarks = Remarks(training, evaluation, processes, self._keeping)
+        self._steps = EpochSteps(
+            self.state,
+            self._stepper,
+            training,
+            processes,
+            self._keeping,
+            self._remarks,
+            enter_training=self.enter_training,
+            batches_per_epoch=min(training.batches_per_epoch, self.steps_per_epoch * settings.accumulate),
+            accumulate=settings.accumulate,
+            num_classes=num_classes,
+            compiles=settings.compile,
+        )
 
     @property
     def counters(self) -> Counters:
@@ -146,6 +127,11 @@ class Retraining:
     def updates(self) -> int:
         """How many updates the training proper has."""
         return self.settings.epochs * self.steps_per_epoch
+
+    @property
+    def remarks(self) -> list[str]:
+        """What the images and masks that were read gave reason to say."""
+        return self._remarks.said
 
     def run(self) -> Counters:
         """Train to the end and return the counters, scores included.
@@ -172,12 +158,12 @@ class Retraining:
             while counters.epoch < counters.cold_epochs + self.settings.epochs:
                 self._training_epoch()
             self._keeping.finish()
-            self._note_traits()
+            self._remarks.traits()
             self.processes.wait()
         return counters
 
     def resume(self, folder: Path | None = None) -> bool:
-        """Go back to where the checkpoint in `folder`, else the run's last one, was; False where it has none."""
+        """Go back to where the checkpoint in `folder`, else the run's last one, was; False if it has none."""
         checkpoint = self.run_folder.load(folder) if self.run_folder else None
         if self.run_folder is None or checkpoint is None:
             return False
@@ -206,33 +192,15 @@ class Retraining:
         """
         self._stepper.apply(self._stepper.accumulate(parts), statistics, update=True)
 
+    def settle(self) -> None:
+        """Wait for the last step, so that all of them are known to be sound. Raises NonFiniteError as training does."""
+        self._stepper.settle()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close(at_once=kind is not None and not issubclass(kind, Exception))
-
-    def time_steps(self, count: int) -> float:
-        """Return the seconds that one of `count` steps takes, the reading of its data included.
-
-        They train the model, which is of no use after it. Raises NonFiniteError as training does.
-        """
-        statistics = EpisodeStatistics(self.grafted.steps, self._num_classes, self.processes, None)
-        batches = self._training.epoch(0)
-        self.enter_training()
-        started = 0.0
-        for step in range(_WARM_UP + count):
-            if step == _WARM_UP:
-                self._stepper.settle()
-                started = time.perf_counter()
-            parts = list(islice(batches, self.settings.accumulate))
-            if len(parts) < self.settings.accumulate:  # an epoch is shorter than that
-                batches = self._training.epoch(step + 1)
-                parts = list(islice(batches, self.settings.accumulate))
-            self.take_step(parts, statistics)
-        self._stepper.settle()
-        statistics.totals()  # waits for the device
-        return (time.perf_counter() - started) / count
 
     def close(self, *, at_once: bool = False) -> None:
         """End loader workers and, unless it must be `at_once`, wait for files that are being written."""
@@ -279,24 +247,8 @@ class Retraining:
     def _epoch(self, phase: str) -> dict[str, Any]:
         """Do the steps that the epoch still has, and return its line of metrics."""
         counters = self.counters
-        statistics = EpisodeStatistics(self.grafted.steps, self._num_classes, self.processes, counters.statistics)
-        batches = self._training.epoch(counters.epoch, counters.batch)
-        self._unless_told_to_stop(self._training.open)  # decoding once is no training time
-        meter = EpochMeter(self._training, self.processes)
-        self.enter_training()
-        while counters.batch < self._batches_per_epoch:
-            parts = meter.waiting(lambda: self._read(batches))
-            self._between_steps(statistics)
-            expected = min(self.settings.accumulate, self._batches_per_epoch - counters.batch)
-            assert len(parts) == expected, "the epoch has fewer batches than the loader said"
-            self._step(parts, statistics, update=phase == "train")
-            meter.count(parts)
-            counters.batch += len(parts)
-            if self.progress:
-                self.progress.advance()
-        self._between_steps(statistics)
-        self._take_stock(statistics)  # waits for the device, so it comes before the clock is read
-        figures = meter.figures()
+        advance = self.progress.advance if self.progress else lambda: None
+        figures = self._steps.take(update=phase == "train", advance=advance)
         assert counters.statistics is not None
         return {
             "epoch": counters.epoch + 1 - (counters.cold_epochs if phase == "train" else 0),
@@ -315,8 +267,8 @@ class Retraining:
         counters.batch = 0
         counters.statistics = None
         metrics |= {"unreadable_pictures": len(counters.unreadable)}
-        if counters.epoch == 1 and (drawn := self._training.drawn) is not None:
-            self._note_masks(self.processes.sum(drawn.to(self.processes.device)).tolist(), self._training.source)
+        if counters.epoch == 1:
+            self._remarks.training_masks()
         self._keeping.save(best=best, line=metrics)
         if self.progress:
             self.progress.epoch(metrics)
@@ -329,87 +281,33 @@ class Retraining:
         """
         self.processes.share_buffers(model)
         batches = self._evaluation.run(self._keeping.stop_if_asked)
-        try:
-            with self._keeping.at_once():
-                form, tally = self.settings.memory_format, self.task.tally(self.processes)
-                scores = evaluate(
-                    model, batches, self.processes, self._precision, self.task, memory_format=form, tally=tally
-                )
-        except StopNow:
-            self._keeping.leave(self._keeping.request.number)
-        except SurgeonError as error:
-            if isinstance(error, InterruptedRunError) or self._keeping.request.number is None:
-                raise
-            self._keeping.leave(self._keeping.request.number)  # loader workers die of a signal to the whole group
-        self._note_unreadable()
+        tally = self.task.tally(self.processes)
+        scores = self._keeping.or_leave(
+            lambda: evaluate(
+                model,
+                batches,
+                self.processes,
+                self._precision,
+                self.task,
+                memory_format=self.settings.memory_format,
+                tally=tally,
+            )
+        )
+        self._remarks.unreadable(self.counters)
         if first and (drawn := tally.drawn()) is not None:
             check_drawn(drawn, self._evaluation.source)
-            self._note_masks(drawn, self._evaluation.source)
+            self._remarks.masks(drawn, self._evaluation.source)
         return scores
 
-    # Steps
 
-    def _read(self, batches: Iterator[Batch]) -> list[Batch]:
-        """Return the batches of one step: all of them, so that whatever ends a run here ends it between two steps.
-
-        There may be fewer where the run was told to stop.
-        """
-        return self._unless_told_to_stop(lambda: list(islice(batches, self.settings.accumulate))) or []
-
-    def _unless_told_to_stop(self, read: Callable[[], Read]) -> Read | None:
-        """Return what `read` returns; None where the run was told to stop meanwhile."""
-        try:
-            with self._keeping.at_once():
-                return read()
-        except StopNow:
-            return None
-        except SurgeonError:
-            if self._keeping.request.number is None:  # loader workers die of a signal to the whole process group
-                raise
-            return None
-
-    def _step(self, parts: list[Batch], statistics: EpisodeStatistics, *, update: bool) -> None:
-        try:
-            with self._keeping.at_once(self._compiles):  # which may take minutes
-                divisors = self._training.divisors(self.counters.batch, len(parts))
-                results = self._stepper.accumulate(parts, divisors)
-        except StopNow:
-            self._keeping.leave(self._keeping.request.number, save=False)  # nothing was done since it started
-        self._compiles = False
-        self._stepper.apply(results, statistics, update=update)
-
-    # Checkpoints
-
-    def _between_steps(self, statistics: EpisodeStatistics) -> None:
-        """Save if it is time, leave if any process was told to: all processes do the same after the same step."""
-        wanted = self._keeping.wanted()
-        if not wanted:
-            return
-        self._take_stock(statistics)
-        if wanted > 1:
-            self._keeping.leave(wanted // 2)
-        self._keeping.save()
-
-    def _take_stock(self, statistics: EpisodeStatistics) -> None:
-        """Bring the counters up to date with what is counted on the devices; waits for all of them."""
-        self._stepper.settle()
-        self.counters.statistics = statistics.totals()
-        self._note_unreadable()
-
-    def _note_masks(self, drawn: list[int], source: Source[Any]) -> None:
-        said = said_of_masks(drawn, source)
-        self.remarks += said
-        for text in said:
-            self._keeping.warn(text)
-
-    def _note_traits(self) -> None:
-        """Remark on the images that were read, training's and evaluation's; those of one data set only once."""
-        for batches in (self._training, self._evaluation):
-            traits = over_processes(batches.traits, self.processes)
-            self.remarks += [text for text in said_of_traits(traits, batches.source) if text not in self.remarks]
-
-    def _note_unreadable(self) -> None:
-        found = self.processes.joined({**self._training.unusable, **self._evaluation.unusable})
-        if new := found.keys() - self.counters.unreadable.keys():
-            self.counters.unreadable |= found
-            self._keeping.warn(f"{len(new)} pictures can't be used and were passed over; {min(new)}: {found[min(new)]}")
+def _steps_per_epoch(training: TrainingBatches, settings: TrainingSection) -> int:
+    """Return how many steps an epoch has. Raises UsageError if it has none."""
+    # If all samples count, the last step may have fewer batches, as the last batch may have fewer samples.
+    spare = 0 if settings.drop_last else settings.accumulate - 1
+    steps = (training.batches_per_epoch + spare) // settings.accumulate
+    if not steps:
+        raise UsageError(
+            f"an epoch has {training.batches_per_epoch} batches, fewer than accumulate={settings.accumulate}",
+            hint="lower training.accumulate or training.batch_size",
+        )
+    return steps

@@ -41,7 +41,7 @@ from spgsurgeon.data.transforms.resampling import _pillow_turns
 from spgsurgeon.errors import DataError, SurgeonError, UsageError
 from spgsurgeon.models.inputs import IMAGES
 from spgsurgeon.models.preprocessing import Preprocessing
-from spgsurgeon.training import epoch_meter
+from spgsurgeon.training.epoch import meter as epoch_meter
 
 CPU = torch.device("cpu")
 MEMORY, DEVICE = Cache(), Cache(CPU)

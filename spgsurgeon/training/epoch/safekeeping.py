@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from spgsurgeon.errors import SurgeonError
 from spgsurgeon.recipe import CheckpointSection
 from spgsurgeon.runs import CheckpointSaver, RunFolder
-from spgsurgeon.runtime import InterruptedRunError, Processes, StopRequest
+from spgsurgeon.runtime import InterruptedRunError, Processes, StopNow, StopRequest
 from spgsurgeon.training.progress import Progress
 from spgsurgeon.training.state import TrainingState
 
+Read = TypeVar("Read")
+
 
 class Safekeeping:
-    """Saves a run's `state`, once it was started with a folder, and leaves the run where a signal asks for that."""
+    """Saves a run's `state`, once it was started with a folder, and leaves the run if a signal asks for that."""
 
     def __init__(self, state: TrainingState, processes: Processes, progress: Progress | None) -> None:
         self._state, self._processes, self._progress = state, processes, progress
@@ -36,8 +39,32 @@ class Safekeeping:
         return self._processes.world_size == 1
 
     def at_once(self, wanted: bool = True) -> AbstractContextManager[None]:
-        """Let a signal raise StopNow inside the block, where this process may leave alone; see `StopRequest`."""
+        """Let a signal raise StopNow inside the block, if this process may leave alone; see `StopRequest`."""
         return self.request.at_once(wanted and self.alone)
+
+    def unless_told_to_stop(self, read: Callable[[], Read]) -> Read | None:
+        """Return what `read` returns; None if the run was told to stop meanwhile, to be left after the step."""
+        try:
+            with self.at_once():
+                return read()
+        except StopNow:
+            return None
+        except SurgeonError:
+            if self.request.number is None:  # loader workers die of a signal to the whole process group
+                raise
+            return None
+
+    def or_leave(self, work: Callable[[], Read]) -> Read:
+        """Return what `work` returns; leave the run, saved, if it is told to stop meanwhile."""
+        try:
+            with self.at_once():
+                return work()
+        except StopNow:
+            self.leave()
+        except SurgeonError as error:
+            if isinstance(error, InterruptedRunError) or self.request.number is None:
+                raise
+            self.leave()  # loader workers die of a signal to the whole process group
 
     def wanted(self) -> int:
         """Return what is to be done after this step, the same on all processes.
@@ -48,7 +75,7 @@ class Safekeeping:
         return self._processes.largest(2 * (self.request.number or 0) + due)
 
     def stop_if_asked(self) -> None:
-        """Leave where any process was told to; each calls this equally often."""
+        """Leave if any process was told to; each calls this equally often."""
         number = self._processes.largest(self.request.number or 0)
         if number:
             self.leave(number)
@@ -68,10 +95,14 @@ class Safekeeping:
         if self._saver and not at_once:
             self._saver.close()
 
-    def leave(self, number: int | None, *, save: bool = True) -> NoReturn:
-        """Raise InterruptedRunError for the signal of that number; what was done is saved before, if wanted."""
+    def leave(self, number: int | None = None, *, save: bool = True) -> NoReturn:
+        """Raise InterruptedRunError for the signal of that number, else the one that came here.
+
+        What was done is saved before, if wanted.
+        """
+        number = number or self.request.number
         assert number is not None
-        hint = "go on with the same command and --resume" if self._run else None
+        hint = "resume it by the same command with --resume" if self._run else None
         message = f"stopped by signal {number} after step {self._state.counters.step}"
         if self._saver:
             try:

@@ -1,0 +1,49 @@
+"""What the images and masks that a run reads give reason to say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from spgsurgeon.data import EvaluationBatches, Source, TrainingBatches, over_processes, said_of_masks, said_of_traits
+from spgsurgeon.runtime import Processes
+from spgsurgeon.training.epoch.safekeeping import Safekeeping
+from spgsurgeon.training.state import Counters
+
+
+class Remarks:
+    """Collects them in `said`. Each method is called by all processes alike."""
+
+    def __init__(
+        self, training: TrainingBatches, evaluation: EvaluationBatches, processes: Processes, keeping: Safekeeping
+    ) -> None:
+        self._training, self._evaluation = training, evaluation
+        self._processes, self._keeping = processes, keeping
+        self.said: list[str] = []
+
+    def training_masks(self) -> None:
+        """Remark on the masks that were trained on so far, if the data has any."""
+        drawn: torch.Tensor | None = self._training.drawn
+        if drawn is not None:
+            self.masks(self._processes.sum(drawn.to(self._processes.device)).tolist(), self._training.source)
+
+    def masks(self, drawn: list[int], source: Source[Any]) -> None:
+        """Remark on masks of `source`, of which `drawn` are the pixels of each class, over all processes."""
+        said = said_of_masks(drawn, source)
+        self.said += said
+        for text in said:
+            self._keeping.warn(text)
+
+    def traits(self) -> None:
+        """Remark on the images that were read, training's and evaluation's; those of one data set only once."""
+        for batches in (self._training, self._evaluation):
+            traits = over_processes(batches.traits, self._processes)
+            self.said += [text for text in said_of_traits(traits, batches.source) if text not in self.said]
+
+    def unreadable(self, counters: Counters) -> None:
+        """Count the images that no process can use, and warn of those that are new."""
+        found = self._processes.joined({**self._training.unusable, **self._evaluation.unusable})
+        if new := found.keys() - counters.unreadable.keys():
+            counters.unreadable |= found
+            self._keeping.warn(f"{len(new)} images can't be used and were skipped; {min(new)}: {found[min(new)]}")
