@@ -13,7 +13,7 @@ from spgsurgeon.benchmarking.noise import Noise
 from spgsurgeon.data import MASKED, Data, form_of, spelled
 from spgsurgeon.errors import RecipeError, UsageError
 from spgsurgeon.loading import ModelRequest, OpenedModel, open_model
-from spgsurgeon.models import NamedModel, parse_model
+from spgsurgeon.models import NamedModel, of_images, parse_model
 from spgsurgeon.recipe import Recipe, read_recipe
 from spgsurgeon.replicas.kinds import REPLICAS
 from spgsurgeon.runtime import default_workers
@@ -121,5 +121,5 @@ def _noise_section(recipe: Recipe, task: Task) -> str:
 
 def _noise(recipe: Recipe, opened: OpenedModel) -> Noise:
     classes = tuple(str(label) for label in range(opened.identity.num_classes))
-    _, height, width = opened.preprocessing.at(recipe.data.image_size).input_size
+    _, height, width = of_images(opened.preprocessing, opened.source).at(recipe.data.image_size).input_size
     return Noise(classes, (height, width), masks=opened.task.samples == MASKED)

@@ -87,6 +87,23 @@ def command(
             help="How class folders are numbered for a model without names of classes.",
         ),
     ] = "auto",
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column",
+            metavar="ROLE=NAME",
+            help="A column of a table, such as text=sentence or label=label.",
+            show_default="those that data sets usually have",
+        ),
+    ] = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option("--max-length", min=1, help="The most tokens of a text.", show_default="what the model takes"),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option("--metric", help="The score that comes first.", show_default="the task's first"),
+    ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 64,
     workers: Annotated[int | None, typer.Option("--workers", min=0, help="Loader processes; by the machine.")] = None,
     device: Annotated[str, typer.Option("--device", help=f"{DEVICES}.")] = "auto",
@@ -119,6 +136,9 @@ def command(
         unreadable=unreadable,
         common_classes=common_classes,
         class_order=class_order,
+        columns=_columns(column),
+        max_length=max_length,
+        metric=metric,
         batch_size=batch_size,
         workers=workers,
         device=device,
@@ -140,6 +160,13 @@ def _mask_values(given: list[str] | None) -> dict[int, int] | None:
     if len(values) < len(pairs):
         raise typer.BadParameter("a mask value is given twice", param_hint="'--mask-value'")
     return values or None
+
+
+def _columns(given: list[str] | None) -> dict[str, str] | None:
+    pairs = dict(text.partition("=")[::2] for text in given or [])
+    if any(not role or not name for role, name in pairs.items()):
+        raise typer.BadParameter("it says ROLE=NAME, as text=sentence", param_hint="'--column'")
+    return pairs or None
 
 
 def _render(document: dict[str, Any]) -> Any:

@@ -113,9 +113,9 @@ def _split(data: dict[str, Any], samples: str) -> str:
 
 
 def _render_plan(document: dict[str, Any]) -> Any:
-    from spgsurgeon.tasks import task_scored_by
+    from spgsurgeon.tasks import task_named
 
-    samples = task_scored_by(document["metric"]).samples
+    samples = task_named(document["task"]).samples
     rates = document["learning_rates"]
     shown = [f"{rate:.3g}" for rate in rates]
     curve = " ".join(shown if len(shown) <= 12 else [*shown[:6], "...", *shown[-5:]])

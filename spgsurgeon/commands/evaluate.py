@@ -34,7 +34,7 @@ from spgsurgeon.data import (
 )
 from spgsurgeon.errors import SurgeonError, UsageError
 from spgsurgeon.loading import ModelRequest, OpenedModel, in_float32, open_model, refuse_unsound, state_of
-from spgsurgeon.models import Preprocessing
+from spgsurgeon.models import Preprocessing, TextPreprocessing
 from spgsurgeon.recipe import known_range, read_recipe
 from spgsurgeon.runs import RECIPE, run_of
 from spgsurgeon.runtime import Processes, choose_precision, join_processes, known_device
@@ -62,6 +62,9 @@ def evaluate_model(
     unreadable: str | None = None,
     common_classes: bool = False,
     class_order: str = "auto",
+    columns: Mapping[str, str] | None = None,
+    max_length: int | None = None,
+    metric: str | None = None,
     batch_size: int = 64,
     workers: int | None = None,
     device: str = "auto",
@@ -81,6 +84,9 @@ def evaluate_model(
     at images that can't be used, or "skip", which leaves them out and lists them under `unreadable` (None: what the
     run of the model did, else stop).
 
+    `columns` names those of a table by what they hold, `max_length` is the most tokens of a text (None: as many as the
+    model takes), and `metric` the score that comes first.
+
     Labels go by the names of the classes if the model has names, see `with_labels_of`; `common_classes` leaves out
     images of classes that the model lacks. Without names the data's order counts: of class folders "natural" (timm's)
     or "code-point" (torchvision's) by `class_order`; "auto" is timm's for weights of its training script.
@@ -97,33 +103,34 @@ def evaluate_model(
     refuse_unsound(state_of(opened.module))
     form = form or _form_of(root, split, opened)
     decoding = Decoding(value_range or opened.value_range, max_pixels)
-    source = _open_data(form, root, split, opened, ignore, mask_values, decoding)
+    source = _open_data(form, root, split, opened, ignore, mask_values, decoding, columns)
+    task = opened.task.scored_by(metric)
     if opened.identity.num_classes == 1:
         check_several_classes(source)
     left_out = unreadable or _unreadable_in_training(opened)
     source, matched = _with_labels_of(opened, source, form, model, common_classes, class_order)
     hint = "score it on data with the classes it was made for"
     check_classes(source, opened.identity.num_classes, model, hint, said_by=classes_said_by(form, root))
-    preprocessing = _preprocessing(opened, shorter, test_size)
+    preprocessing = _preprocessing(opened, shorter, test_size).limited(max_length)
     with join_processes(device) as processes:
         batches = evaluation_batches(
-            source, preprocessing, batch_size, workers, processes, task=opened.task, unreadable=left_out
+            source, preprocessing, batch_size, workers, processes, task=task, unreadable=left_out
         )
-        tally = opened.task.tally(processes)
+        tally = task.tally(processes)
         try:
             module = opened.module.to(processes.device)
             chosen = choose_precision(precision, processes.device)
-            scores = evaluate(module, batches, processes, chosen, opened.task, tally=tally)
+            scores = evaluate(module, batches, processes, chosen, task, tally=tally)
             _check_scores(scores, chosen)
             seen = _said_of_seen(batches, tally, processes)
             passed_over = processes.joined(batches.unusable)
         finally:
             batches.close()
-    for metric in opened.task.by_class:
-        scores[metric.name] = dict(zip(source.classes, scores[metric.name], strict=True))
+    for score in task.by_class:
+        scores[score.name] = dict(zip(source.classes, scores[score.name], strict=True))
     return {
         **scores,
-        **opened.task.size(preprocessing),
+        **task.size(preprocessing),
         "model": model,
         "data": source.name,
         **({"unreadable": dict(sorted(passed_over.items()))} if left_out == "skip" else {}),
@@ -179,15 +186,16 @@ def _with_labels_of(
     return with_labels_of(cast(ImageSource, source), names, model, common=common)
 
 
-def _preprocessing(opened: OpenedModel, image_size: int | None, test_size: bool) -> Preprocessing:
+def _preprocessing(opened: OpenedModel, image_size: int | None, test_size: bool) -> Preprocessing | TextPreprocessing:
+    own = opened.preprocessing
     if not test_size:
-        return opened.preprocessing.at(image_size)
+        return own.at(image_size)
     if image_size is not None:
         raise UsageError("--test-size and --image-size contradict each other", hint="give one of them")
-    tested = opened.preprocessing.at_test_size()
+    tested = own.at_test_size() if isinstance(own, Preprocessing) else None
     if tested is None:
         raise UsageError(
-            f"{opened.source} has no other size for tests than {_size_of(opened.preprocessing)}",
+            f"{opened.source} has no other size for tests than its own",
             hint="leave --test-size out, or say a size with --image-size",
         )
     return tested
@@ -196,7 +204,9 @@ def _preprocessing(opened: OpenedModel, image_size: int | None, test_size: bool)
 def _other_test_size(opened: OpenedModel, image_size: int | None, test_size: bool) -> list[str]:
     """Return the note on weights that their authors test at another size, where nobody chose one here."""
     own = opened.preprocessing
-    tested = None if test_size or image_size is not None else own.at_test_size()
+    if not isinstance(own, Preprocessing) or test_size or image_size is not None:
+        return []
+    tested = own.at_test_size()
     if tested is None:
         return []
     return [f"scored at {_size_of(own)}, as in training; timm tests these weights at {_size_of(tested)} (--test-size)"]
@@ -279,6 +289,7 @@ def _open_data(
     ignore: Sequence[int] | None,
     mask_values: Mapping[int, int] | None,
     decoding: Decoding,
+    columns: Mapping[str, str] | None,
 ) -> Source[Any]:
     """Open the data where it fits the model's task."""
     opened.task.check_samples(samples_of(form), opened.source)
@@ -288,7 +299,8 @@ def _open_data(
             raise UsageError(f"--ignore is for masks, and the data has {samples_of(form)}", hint="leave --ignore out")
         if mask_values:
             raise UsageError(f"--mask-value is for masks, and the data has {samples_of(form)}", hint="leave it out")
-        return with_classes(open_source(form, root, split, decoding=decoding), opened.identity.num_classes)
+        found = open_source(form, root, split, decoding=decoding, columns=columns or {})
+        return with_classes(found, opened.identity.num_classes)
     classes = None
     if "classes" in takes and root is not None and not (root.expanduser() / CLASS_NAMES).is_file():
         classes = opened.config().get("label_names") or opened.identity.num_classes

@@ -36,7 +36,16 @@ from spgsurgeon.commands.modules import FORMATS, SUFFIXES, format_of
 from spgsurgeon.errors import SurgeonError, UsageError, VerificationError, did_you_mean
 from spgsurgeon.exporting import CARD, FILES, check_outputs, export_onnx, model_card
 from spgsurgeon.loading import ModelRequest, OpenedModel, open_model, resolve_folder, state_of
-from spgsurgeon.models import CHOICE, PIPELINES, Identity, is_of_transformers, library, load_model, run_in_eval
+from spgsurgeon.models import (
+    CHOICE,
+    PIPELINES,
+    Identity,
+    is_of_transformers,
+    library,
+    load_model,
+    of_images,
+    run_in_eval,
+)
 from spgsurgeon.recipe import read_recipe
 from spgsurgeon.replicas import detach, layout_of, layout_of_state, outputs_of
 from spgsurgeon.replicas.kinds import replicas_from
@@ -209,7 +218,7 @@ def _take_down(source: Path, weights: str | None) -> tuple[nn.Module, _Patient]:
         manifest=opened.manifest,
         replicas=_replicas(opened),
         config=opened.config(),
-        input_size=None if is_of_transformers(base) else opened.preprocessing.input_size,
+        input_size=None if is_of_transformers(base) else of_images(opened.preprocessing, opened.source).input_size,
         companions=opened.beside(),
         notes=opened.notes,
         content_hash=content_hash(state),

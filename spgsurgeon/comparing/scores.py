@@ -21,7 +21,7 @@ from spgsurgeon.loading import ModelRequest, open_model
 from spgsurgeon.recipe import HOLDOUT, Recipe
 from spgsurgeon.runtime import Processes, choose_precision, join_processes
 from spgsurgeon.tasks import Scores, Task
-from spgsurgeon.training import choose_cache, evaluate, evaluation_batches, open_data
+from spgsurgeon.training import choose_cache, evaluate, evaluation_batches, open_data, settled_preprocessing
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,13 @@ def score(folder: Path, recipe: Recipe) -> Scored:
     assert data.eval != HOLDOUT, "learning rates were chosen on it"
     opened = open_model(ModelRequest(str(folder)))
     source = open_data(data).evaluation
-    preprocessing = opened.preprocessing.at(data.eval_image_size or data.image_size)
+    task = opened.task.scored_by(training.metric)
+    preprocessing = settled_preprocessing(opened, data, data.eval_image_size or data.image_size)
     size = training.eval_batch_size or training.batch_size
     with join_processes(training.device) as processes:
         precision = choose_precision(training.precision, processes.device)
-        tally = _CountedEach(opened.task, processes)
-        transform = opened.task.evaluation_transform(preprocessing)
+        tally = _CountedEach(task, processes)
+        transform = task.evaluation_transform(preprocessing)
         cache = choose_cache(data.cache, processes.device, [(source, transform)], lambda text: None)
         batches = evaluation_batches(
             source,
@@ -54,14 +55,12 @@ def score(folder: Path, recipe: Recipe) -> Scored:
             size,
             data.workers,
             processes,
-            task=opened.task,
+            task=task,
             unreadable=data.unreadable,
             cache=cache,
         )
         try:
-            scores = evaluate(
-                opened.module.to(processes.device), batches, processes, precision, opened.task, tally=tally
-            )
+            scores = evaluate(opened.module.to(processes.device), batches, processes, precision, task, tally=tally)
         finally:
             batches.close()
     del scores["images_per_second"]

@@ -3,11 +3,11 @@ from .cache.decoded_images import estimate
 from .classes import check_classes, classes_said_by, differing_names, in_timms_order, with_labels_of
 from .loading.device_feed import several_sizes
 from .loading.loader import EvaluationBatches, TrainingBatches
-from .loading.samples import AnyTransform, Batch, Collate, batches_by_size
+from .loading.samples import AnyTransform, Batch, Collate, Prepared, batches_by_size
 from .loading.seen import check_drawn, over_processes, said_of_masks, said_of_traits
 from .loading.transfer import Transfer
 from .sources.class_names import CLASS_NAMES
-from .sources.forms import LABELLED, MASKED, SOURCES, described, form_of, listed, samples_of, spelled, taking
+from .sources.forms import LABELLED, MASKED, SOURCES, TEXTS, described, form_of, listed, samples_of, spelled, taking
 from .sources.image_decoding import Decoding
 from .sources.masks import holds_masks
 from .sources.opening import open_source
@@ -19,6 +19,7 @@ from .transforms.batched import check_batched
 from .transforms.joint import joint_evaluation_transform, joint_training_transform
 from .transforms.masks import IGNORED
 from .transforms.mixing import BatchMixer
+from .transforms.texts import LabelledTextTransform, batches_padded, text_padding
 
 __all__ = [
     "CLASS_NAMES",
@@ -26,6 +27,7 @@ __all__ = [
     "LABELLED",
     "MASKED",
     "SOURCES",
+    "TEXTS",
     "AnyTransform",
     "Augmentation",
     "Batch",
@@ -36,12 +38,15 @@ __all__ = [
     "Decoding",
     "EvaluationBatches",
     "ImageSource",
+    "LabelledTextTransform",
+    "Prepared",
     "Source",
     "StagedTransform",
     "Subset",
     "TrainingBatches",
     "Transfer",
     "batches_by_size",
+    "batches_padded",
     "check_batched",
     "check_classes",
     "check_drawn",
@@ -70,6 +75,7 @@ __all__ = [
     "several_sizes",
     "spelled",
     "taking",
+    "text_padding",
     "training_transform",
     "with_classes",
     "with_labels_of",

@@ -24,6 +24,7 @@ from spgsurgeon.models import (
     NamedModel,
     Preprocessing,
     Site,
+    TextPreprocessing,
     build,
     build_for_loading,
     depth_site_of,
@@ -87,10 +88,10 @@ class OpenedModel:
         """Whether these weights come with replicas; those of a control do not."""
         return self.manifest is not None and self.manifest.trp["kind"] not in CONTROLS
 
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """How the model wants its pictures."""
-        return library(self.identity.library).preprocessing(self.identity, self.module)
+    @cached_property
+    def preprocessing(self) -> Preprocessing | TextPreprocessing:
+        """How the model wants its samples."""
+        return library(self.identity.library).preprocessing(self.identity, self.module, self.companions)
 
     @cached_property
     def sites(self) -> tuple[Site, ...]:

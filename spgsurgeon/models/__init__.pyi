@@ -25,7 +25,7 @@ from .libraries.transformers_config import (
 )
 from .libraries.transformers_library import TransformersLibrary, from_folder, refuse_unlisted
 from .modes import modes_kept, run_in_eval
-from .preprocessing import Preprocessing
+from .preprocessing import Preprocessing, of_images
 from .recognition.catalogue import catalogue
 from .recognition.identification import Identification, Match, identify
 from .recognition.parts import main_parts
@@ -36,6 +36,7 @@ from .sites.search import find_sites
 from .sites.tracing import meta_twin, run_twin
 from .sites.transformers_heads import CHOICE, LABELLED, PIPELINES, Head, default_head, head_of_class
 from .sites.transformers_sites import find_transformers_sites, is_of_transformers
+from .text_preprocessing import TextPreprocessing
 from .transformers_examples import example_of
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "NamedModel",
     "Preprocessing",
     "Site",
+    "TextPreprocessing",
     "TransformersConfig",
     "TransformersLibrary",
     "build",
@@ -83,6 +85,7 @@ __all__ = [
     "main_parts",
     "meta_twin",
     "modes_kept",
+    "of_images",
     "parse_model",
     "read_transformers_config",
     "refuse_adapter",

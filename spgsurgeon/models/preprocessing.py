@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from spgsurgeon.errors import ArchitectureError, UsageError
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -36,3 +38,16 @@ class Preprocessing:
     def at(self, image_size: int | None) -> Preprocessing:
         """Return the same preprocessing at another (square) image size; None keeps it as it is."""
         return self if image_size is None else replace(self, input_size=(self.input_size[0], image_size, image_size))
+
+    def limited(self, max_length: int | None, *, stops: bool = False) -> Preprocessing:
+        """Return the same preprocessing. Raises UsageError for a number of tokens, which images don't have."""
+        if max_length is not None or stops:
+            raise UsageError("a number of tokens is for models of texts, not of images", hint="leave it out")
+        return self
+
+
+def of_images(preprocessing: object, name: str) -> Preprocessing:
+    """Return the preprocessing of the model `name`. Raises ArchitectureError unless it takes images."""
+    if isinstance(preprocessing, Preprocessing):
+        return preprocessing
+    raise ArchitectureError(f"this is for models of images, and {name} takes none")

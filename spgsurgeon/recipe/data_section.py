@@ -95,7 +95,14 @@ class DataSection(Section):
     with masks have no class, and no such limit."""
     classes: Annotated[tuple[str, ...] | int | None, BeforeValidator(_known_classes)] = None
     """Names of the classes by mask value or label, or their number; null reads classes.txt in the data's folder, and
-    for `wds` without one counts the labels. `masks` and `wds` only."""
+    without one goes by the labels. `masks`, `wds` and `texts` only."""
+    columns: dict[str, str] | None = None
+    """Columns of a table by what they hold, such as {text: sentence, label: label} or {text: question, pair: answer,
+    label: label}; null takes those that data sets usually have, and says which."""
+    max_length: Count | None = None
+    """The most tokens of a text, those that the tokenizer adds included; null: as many as the model takes."""
+    too_long: Literal["cut", "stop"] = "cut"
+    """What a longer text does: it is cut, counted and said, or it can't be used (see `unreadable`)."""
     ignore: Annotated[tuple[NonNegativeInt, ...], Strict(False)] = ()
     """Mask values that are not scored and teach nothing, besides 255."""
     mask_values: Annotated[dict[int, int] | None, BeforeValidator(known_mask_values)] = None
@@ -149,6 +156,7 @@ class DataSection(Section):
     @model_validator(mode="after")
     def _fits_the_source(self) -> Self:
         takes = form_of(self.source).takes
+        self._check_records(takes)
         if "classes" not in takes and self.classes is not None:
             raise fault_at("classes", f"classes is for source: {taking('classes')}; {self.source} has its own")
         if "mask_values" not in takes and self.mask_values:
@@ -171,3 +179,15 @@ class DataSection(Section):
             also = f", which has {' and '.join([', '.join(crops[:-1]), crops[-1]])}"
             raise fault_at("augment", f"crop {self.augment.crop!r} does not go with source: {self.source}{also}")
         return self
+
+    def _check_records(self, takes: tuple[str, ...]) -> None:
+        """Raise for keys of records that images have no use for, and the other way round."""
+        of_records = "columns" in takes
+        for key in _OF_IMAGES if of_records else _OF_RECORDS:
+            if key in self.model_fields_set and getattr(self, key) != type(self).model_fields[key].default:
+                kinds = samples_of(self.source)
+                raise fault_at(key, f"{key} does not go with source: {self.source}, which has {kinds}")
+
+
+_OF_IMAGES = ("image_size", "eval_image_size", "value_range", "max_pixels", "augment", "cache", "mask_values")
+_OF_RECORDS = ("columns", "max_length", "too_long")

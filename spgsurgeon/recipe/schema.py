@@ -43,6 +43,7 @@ SAME_IN_ALL_ARMS = (
     "training.optimizer.lr",
     "training.optimizer.head_lr",
     "training.device",
+    "training.metric",
     "training.seed",
 )
 """What the arms of a comparison share, so that data, steps and choice of learning rates are the same."""

@@ -111,6 +111,9 @@ class TrainingSection(Section):
     """The most steps that `skip` may leave out in a run."""
     deterministic: bool = False
     """Whether torch is held to its deterministic algorithms; slower, and an error where there is none."""
+    metric: str | None = None
+    """The score that the best checkpoint is chosen by and runs are compared by, of tasks that have several, such as
+    `matthews` or `f1` for texts; null is the task's first."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of everything random."""
 

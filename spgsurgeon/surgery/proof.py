@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from spgsurgeon.checkpoint import DTYPE_NAMES, TensorSpec, content_hash, content_hash_of, read_document, same_bits
 from spgsurgeon.errors import ArchitectureError, SurgeonError, UsageError, VerificationError, first_line
 from spgsurgeon.loading import OpenedModel
-from spgsurgeon.models import example_of, is_of_transformers, modes_kept, run_in_eval, saved_state
+from spgsurgeon.models import example_of, is_of_transformers, modes_kept, of_images, run_in_eval, saved_state
 from spgsurgeon.replicas import GraftedModel, ReplicaChain, layout_of, outputs_of
 
 Inputs = Tensor | Mapping[str, Tensor]
@@ -53,7 +53,8 @@ def example_inputs(opened: OpenedModel) -> Inputs:
     """Return what the laws are proven on for an opened model: noise for images, else its inputs by name."""
     if is_of_transformers(opened.module):
         return example_of(opened.module)
-    return example_images(opened.module, opened.preprocessing.input_size, largest_side=opened.task.largest_side)
+    size = of_images(opened.preprocessing, opened.source).input_size
+    return example_images(opened.module, size, largest_side=opened.task.largest_side)
 
 
 def fingerprint(module: nn.Module, inputs: Inputs) -> Fingerprint:

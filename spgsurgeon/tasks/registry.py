@@ -8,9 +8,10 @@ from typing import Any
 from spgsurgeon.errors import UsageError, did_you_mean
 from spgsurgeon.tasks.classification import CLASSIFICATION
 from spgsurgeon.tasks.segmentation import SEGMENTATION
-from spgsurgeon.tasks.task import Task
+from spgsurgeon.tasks.task import METRIC, Task
+from spgsurgeon.tasks.text_classification import TEXT_CLASSIFICATION
 
-TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFICATION, SEGMENTATION)}
+TASKS: dict[str, Task] = {task.name: task for task in (CLASSIFICATION, SEGMENTATION, TEXT_CLASSIFICATION)}
 
 
 def task_named(name: str) -> Task:
@@ -21,15 +22,22 @@ def task_named(name: str) -> Task:
 
 
 def task_scored_by(metric: str) -> Task:
-    """Return the task whose runs are compared by the metric of this name. Raises UsageError where none is."""
-    primary = {task.primary.name: task for task in TASKS.values()}
-    if metric not in primary:
+    """Return the task whose runs are compared by the metric of this name, which it has in first place.
+
+    Tasks that share a metric count and judge it alike. Raises UsageError if there is none.
+    """
+    found = next((task for task in TASKS.values() if task.primary.name == metric), None)
+    found = found or next((task for task in TASKS.values() if metric in task.alternatives), None)
+    if found is None:
+        known = list(dict.fromkeys(name for task in TASKS.values() for name in (task.primary.name, *task.alternatives)))
         raise UsageError(
-            f"no task is scored by {metric!r}; there are {', '.join(primary)}", hint=did_you_mean(metric, primary)
+            f"no task is scored by {metric!r}; there are {', '.join(known)}", hint=did_you_mean(metric, known)
         )
-    return primary[metric]
+    return found.scored_by(metric)
 
 
 def task_of(scores: Mapping[str, Any]) -> Task | None:
-    """Return the task that scores are of, None where they are of none that is known."""
+    """Return the task that scores are of, with the metric first that they name; None for one that is not known."""
+    if (metric := scores.get(METRIC)) is not None:
+        return task_scored_by(metric)
     return next((task for task in TASKS.values() if scores.get(task.primary.name) is not None), None)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 from torch import Tensor
 
 from spgsurgeon.data import AnyTransform, Augmentation, Collate, batches_by_size, described, listed
-from spgsurgeon.errors import UsageError
-from spgsurgeon.models import Preprocessing
+from spgsurgeon.errors import UsageError, did_you_mean
 from spgsurgeon.runtime import Processes
 from spgsurgeon.tasks.metrics import Metric
 
 Scores = dict[str, Any]
 """Numbers, or lists with one a class; plain data."""
+
+
+METRIC = "metric"
+"""Among scores of a task that can be judged by several: the name of the one that comes first."""
 
 
 class Tally(Protocol):
@@ -35,6 +38,16 @@ class Tally(Protocol):
         """Return the units over all processes by true class, those ignored last; None for what is not counted so."""
 
 
+class Measure(NamedTuple):
+    """How a score comes from samples: what each of N adds to it by logits and targets, [N, ...], and [R] by their sums.
+
+    Without the second it is the percentage that [N] of them make.
+    """
+
+    counts: Callable[[Tensor, Tensor], Tensor]
+    from_counts: Callable[[NDArray[Any]], NDArray[Any]] | None = None
+
+
 @dataclass(frozen=True)
 class Task:
     """What a model predicts, and all that follows from it; see `TASKS`.
@@ -51,9 +64,10 @@ class Task:
     """What the samples of its data are, see `data.sources.forms`."""
     source: str
     """The `data.source` that a folder's path stands for."""
-    training_transform: Callable[[Preprocessing, Augmentation], AnyTransform]
-    evaluation_transform: Callable[[Preprocessing], AnyTransform]
-    size: Callable[[Preprocessing], dict[str, Any]]
+    training_transform: Callable[[Any, Augmentation], AnyTransform]
+    """Makes the transform of training by how the model wants its samples (see `models.Preprocessing` and others)."""
+    evaluation_transform: Callable[[Any], AnyTransform]
+    size: Callable[[Any], dict[str, Any]]
     """What a document says of the size that samples are scored at."""
     metrics: tuple[Metric, ...]
     """Its scores. By the first one the best checkpoint is chosen and runs are compared."""
@@ -63,10 +77,12 @@ class Task:
     """What each sample adds to the first score, [N, ...], by logits and targets."""
     from_counts: Callable[[NDArray[Any]], NDArray[Any]] | None = None
     """The first score, [R], of sums [R, ...] of such counts; None: it is the percentage that [N] of them make."""
-    collate: Collate = batches_by_size
-    """Makes batches of samples."""
+    collation: Callable[[Any], Collate] = lambda preprocessing: batches_by_size
+    """Makes what makes batches of samples."""
     readout: Callable[[Tensor], Tensor] = lambda logits: logits
     """Turns a model's logits into [rows, C, ...], the classes in second place and units after them."""
+    alternatives: Mapping[str, Measure] = field(default_factory=dict)
+    """Others of its scores that a recipe can have in first place, by their names."""
     by_class: tuple[Metric, ...] = ()
     """Scores with an entry a class, None for one that has none."""
 
@@ -83,6 +99,27 @@ class Task:
     def primary(self) -> Metric:
         """The score that the best checkpoint is chosen by, and that runs are compared by."""
         return self.metrics[0]
+
+    def scored_by(self, metric: str | None) -> Task:
+        """Return the task with another of its scores in first place; None keeps it as it is. Raises UsageError."""
+        if metric in (None, self.primary.name):
+            return self
+        if metric not in self.alternatives:
+            known = [self.primary.name, *self.alternatives]
+            raise UsageError(
+                f"{metric!r} can't choose a checkpoint of a model that predicts {self.predicts}; there are "
+                f"{', '.join(known)}",
+                hint=did_you_mean(metric or "", known),
+                code="unknown-metric",
+            )
+        first = {self.primary.name: Measure(self.counts, self.from_counts)}
+        return replace(
+            self,
+            metrics=tuple(sorted(self.metrics, key=lambda one: one.name != metric)),
+            counts=self.alternatives[metric].counts,
+            from_counts=self.alternatives[metric].from_counts,
+            alternatives=first | dict(self.alternatives),
+        )
 
     def check_samples(self, samples: str, model: str) -> None:
         """Raise UsageError where the data has other samples (see `data.sources.forms`) than it needs."""

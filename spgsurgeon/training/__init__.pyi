@@ -1,4 +1,4 @@
-from .assembling import make_retraining
+from .assembling import make_retraining, settled_preprocessing
 from .data import choose_cache, decoded_pictures_in, open_data, open_training
 from .evaluation import evaluate, evaluation_batches
 from .loop import Retraining
@@ -27,6 +27,7 @@ __all__ = [
     "open_data",
     "open_training",
     "prepare",
+    "settled_preprocessing",
     "time_steps",
     "train",
 ]

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from spgsurgeon.data import AnyTransform, Augmentation, Cache, EvaluationBatches, TrainingBatches
-from spgsurgeon.models import Preprocessing
-from spgsurgeon.recipe import Recipe
+from spgsurgeon.loading import OpenedModel
+from spgsurgeon.models import Preprocessing, TextPreprocessing
+from spgsurgeon.recipe import DataSection, Recipe
 from spgsurgeon.replicas.kinds import replicas_from
 from spgsurgeon.runs import RunFolder
 from spgsurgeon.runtime import Processes, default_workers, deterministic_algorithms, fastest_convolutions, tf32_products
@@ -46,7 +47,7 @@ def make_retraining(
     return Retraining(
         case.grafted,
         case.recipe,
-        case.opened.task,
+        case.task,
         processes,
         _training_batches(case, processes, cache),
         _evaluation_batches(case, processes, cache),
@@ -64,22 +65,34 @@ def _cache(case: Case, processes: Processes, progress: Progress | None) -> Cache
         return None
     parts = (
         (case.data.train, _training_transform(case)),
-        (case.data.evaluation, case.opened.task.evaluation_transform(scored_at(case))),
+        (case.data.evaluation, case.task.evaluation_transform(scored_at(case))),
     )
     say = progress.warning if progress and processes.leads else lambda text: None
     return choose_cache(case.recipe.data.cache, processes.device, parts, say)
 
 
 def _training_transform(case: Case) -> AnyTransform:
-    data, augment = case.recipe.data, case.recipe.data.augment
+    augment = case.recipe.data.augment
     augmentation = Augmentation(crop=augment.crop, flip=augment.flip, policy=augment.policy, erase=augment.erase)
-    return case.opened.task.training_transform(case.opened.preprocessing.at(data.image_size), augmentation)
+    return case.task.training_transform(trained_at(case), augmentation)
 
 
-def scored_at(case: Case) -> Preprocessing:
-    """Return how pictures are prepared for scoring."""
+def trained_at(case: Case) -> Preprocessing | TextPreprocessing:
+    """Return how samples are prepared for training."""
+    return settled_preprocessing(case.opened, case.recipe.data, case.recipe.data.image_size)
+
+
+def scored_at(case: Case) -> Preprocessing | TextPreprocessing:
+    """Return how samples are prepared for scoring."""
     data = case.recipe.data
-    return case.opened.preprocessing.at(data.eval_image_size or data.image_size)
+    return settled_preprocessing(case.opened, data, data.eval_image_size or data.image_size)
+
+
+def settled_preprocessing(
+    opened: OpenedModel, data: DataSection, image_size: int | None
+) -> Preprocessing | TextPreprocessing:
+    """Return how the model wants its samples, as far as a recipe's data section leaves it that choice."""
+    return opened.preprocessing.at(image_size).limited(data.max_length, stops=data.too_long == "stop")
 
 
 def _training_batches(case: Case, processes: Processes, cache: Cache | None) -> TrainingBatches:
@@ -95,7 +108,7 @@ def _training_batches(case: Case, processes: Processes, cache: Cache | None) -> 
         pin_memory=processes.device.type == "cuda",
         unreadable=data.unreadable,
         cache=cache,
-        collate=case.opened.task.collate,
+        collate=case.task.collation(case.opened.preprocessing),
         drop_last=training.drop_last,
     )
 
@@ -108,7 +121,7 @@ def _evaluation_batches(case: Case, processes: Processes, cache: Cache | None) -
         training.eval_batch_size or training.batch_size,
         data.workers,
         processes,
-        task=case.opened.task,
+        task=case.task,
         unreadable=data.unreadable,
         cache=cache,
     )

@@ -97,6 +97,7 @@ def _open_split(section: DataSection, split: str) -> Source[Any]:
         ignore=section.ignore,
         values=section.mask_values or {},
         decoding=decoding,
+        columns=section.columns or {},
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from spgsurgeon.data import Batch, Cache, EvaluationBatches, Source, Transfer
-from spgsurgeon.models import Preprocessing, call
+from spgsurgeon.models import Preprocessing, TextPreprocessing, call
 from spgsurgeon.replicas import main_output
 from spgsurgeon.runtime import (
     Processes,
@@ -20,7 +20,7 @@ from spgsurgeon.runtime import (
     laid_out,
     lay_out_convolutions,
 )
-from spgsurgeon.tasks import Scores, Tally, Task
+from spgsurgeon.tasks import METRIC, Scores, Tally, Task
 
 
 @torch.no_grad()
@@ -51,13 +51,13 @@ def evaluate(
         with autocast(processes.device, precision):
             logits = main_output(call(model, laid_out(inputs, layout)))
         tally.add(task.readout(logits).float(), targets)
-    scores = tally.scores()
+    scores = tally.scores() | ({METRIC: task.primary.name} if task.alternatives else {})
     return scores | {"images_per_second": scores["samples"] / (time.perf_counter() - started)}
 
 
 def evaluation_batches(
     source: Source[Any],
-    preprocessing: Preprocessing,
+    preprocessing: Preprocessing | TextPreprocessing,
     batch_size: int,
     workers: int | None,
     processes: Processes,
@@ -77,5 +77,5 @@ def evaluation_batches(
         pin_memory=processes.device.type == "cuda",
         unreadable=unreadable,
         cache=cache,
-        collate=task.collate,
+        collate=task.collation(preprocessing),
     )

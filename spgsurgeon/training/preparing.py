@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from shlex import quote
 from typing import Any
@@ -12,11 +13,12 @@ from spgsurgeon.checkpoint import TEMPORARY, GraftManifest, layout_hash, read_sa
 from spgsurgeon.data import Data, check_classes, check_same_classes, classes_said_by, differing_names, samples_of
 from spgsurgeon.errors import ArchitectureError, UsageError
 from spgsurgeon.loading import ModelRequest, OpenedModel, in_float32, open_model, state_of
-from spgsurgeon.models import meta_twin, run_twin
+from spgsurgeon.models import Preprocessing, meta_twin, run_twin
 from spgsurgeon.recipe import DataSection, Recipe
 from spgsurgeon.replicas import GraftedModel
 from spgsurgeon.runtime import processes_of_run
 from spgsurgeon.surgery import graft_proven, regraft
+from spgsurgeon.tasks import Task
 from spgsurgeon.training.data import open_data
 from spgsurgeon.training.soundness.batch_norms import check_batch_norms
 
@@ -33,6 +35,11 @@ class Case:
     config: dict[str, Any]
     head: frozenset[str] | None = None
     """The names of the head's parameters, if something of the run goes by them."""
+
+    @property
+    def task(self) -> Task:
+        """What the model predicts, judged as the recipe says."""
+        return self.opened.task.scored_by(self.recipe.training.metric)
 
 
 def prepare(
@@ -55,12 +62,14 @@ def prepare(
     opened.task.check_samples(samples_of(section.source), model)
     said_by = classes_said_by(section.source, section.path, section.classes)
     check_classes(data.train, opened.identity.num_classes, model, _new_head(opened, classes), said_by=said_by)
-    _check_sizes(section, opened)
-    input_size = opened.preprocessing.at(section.image_size).input_size
-    check_batch_norms(opened.module, input_size, *_smallest_batch(recipe, len(data.train)))
+    opened.task.scored_by(recipe.training.metric)
+    if isinstance(opened.preprocessing, Preprocessing):
+        _check_sizes(section, opened, opened.preprocessing)
+        input_size = opened.preprocessing.at(section.image_size).input_size
+        check_batch_norms(opened.module, input_size, *_smallest_batch(recipe, len(data.train)))
     opened = replace(
         opened,
-        label_names=list(data.train.classes),
+        label_names=_label_names(opened, data.train.classes),
         ignored=section.ignore,
         mask_values=section.mask_values or {},
         value_range=section.value_range,
@@ -85,7 +94,8 @@ def prepare(
         manifest = opened.manifest
     manifest = replace(manifest, base=manifest.base | {"layout": layout_hash(state_of(grafted.base))})
     config = opened.config()
-    config["pretrained_cfg"] = _of_retrained(config["pretrained_cfg"], section, opened.preprocessing.input_size)
+    if isinstance(opened.preprocessing, Preprocessing):
+        config["pretrained_cfg"] = _of_retrained(config["pretrained_cfg"], section, opened.preprocessing.input_size)
     return Case(recipe, data, opened, grafted, manifest, config, head)
 
 
@@ -102,6 +112,14 @@ def _smallest_batch(recipe: Recipe, samples: int) -> tuple[int, bool]:
     rest = samples % (size * processes)
     partial = not recipe.training.drop_last and rest >= processes
     return (rest // processes, True) if partial else (size, False)
+
+
+def _label_names(opened: OpenedModel, classes: Sequence[str]) -> list[str] | None:
+    """Return the names of the classes: the data's; the model's own, if it has any, when the data has numbers only."""
+    if list(classes) != list(map(str, range(len(classes)))):
+        return list(classes)
+    has_own = opened.label_names is not None or opened.config_document is not None
+    return opened.label_names if has_own else list(classes)
 
 
 def _of_retrained(cfg: dict[str, Any], section: DataSection, own: tuple[int, int, int]) -> dict[str, Any]:
@@ -121,9 +139,9 @@ def _other_range(section: DataSection, opened: OpenedModel) -> list[str]:
     return [f"the model was trained with data.value_range={list(before)}, which this recipe does not say"]
 
 
-def _check_sizes(section: DataSection, opened: OpenedModel) -> None:
+def _check_sizes(section: DataSection, opened: OpenedModel, preprocessing: Preprocessing) -> None:
     """Raise UsageError for pictures of a size that the model can't take, as of a vision transformer's fixed one."""
-    channels, *own = opened.preprocessing.input_size
+    channels, *own = preprocessing.input_size
     for key in ("image_size", "eval_image_size"):
         size = getattr(section, key)
         if size is None or [size, size] == own:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from spgsurgeon.checkpoint import read_state, refuse_overwriting_input
 from spgsurgeon.errors import DataError, UsageError
 from spgsurgeon.loading import ModelRequest
+from spgsurgeon.models import Preprocessing
 from spgsurgeon.recipe import Recipe, dump_recipe
 from spgsurgeon.runs import (
     DATA_FILES,
@@ -33,7 +34,7 @@ from spgsurgeon.runtime import (
     known_to_torchrun,
     tell_torchrun,
 )
-from spgsurgeon.training.assembling import make_retraining, scored_at, switches
+from spgsurgeon.training.assembling import make_retraining, scored_at, switches, trained_at
 from spgsurgeon.training.data import open_data
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.plan import plan
@@ -200,17 +201,18 @@ def _check_shared(output: Path, processes: Processes) -> None:
 def _describe(case: Case, processes: Processes, output: Path) -> dict[str, Any]:
     """Return what a run would be of, beside its plan."""
     recipe, data = case.recipe, case.data
-    size = case.opened.preprocessing.at(recipe.data.image_size).input_size[1:]
-    task = case.opened.task
+    trained, task = trained_at(case), case.task
+    size = {"image_size": list(trained.input_size[1:])} if isinstance(trained, Preprocessing) else task.size(trained)
     return {
         "model": recipe.model,
         "trp": case.manifest.trp,
         "passes": case.grafted.steps if recipe.trp.head_mode == "rollouts" else 1,
         "data": {
-            "train": {"name": data.train.name, "samples": len(data.train), "image_size": list(size)},
+            "train": {"name": data.train.name, "samples": len(data.train), **size},
             "eval": {"name": data.evaluation.name, "samples": len(data.evaluation)} | task.size(scored_at(case)),
             "classes": len(data.train.classes),
         },
+        "task": task.name,
         "metric": task.primary.name,
         "epochs": recipe.training.epochs,
         "device": str(processes.device),

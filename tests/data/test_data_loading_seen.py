@@ -88,7 +88,7 @@ def test_a_cache_in_a_folder_is_of_one_range(tmp_path: Path) -> None:
 def test_what_is_said_of_it(folder: Any) -> None:
     said = said_of_traits(np.array(TRAITS * 2, dtype=np.uint8), folder)
     assert len(said) == 3
-    assert said[0].startswith(f"4 of the 12 images of {folder.name} carry an EXIF orientation, which was not applied")
+    assert said[0].startswith(f"4 of the 12 samples of {folder.name} carry an EXIF orientation, which was not applied")
     assert said[1].startswith("2 of the 12 images")
     assert "transparent" in said[1]
     assert "0 to 65535" in said[2]

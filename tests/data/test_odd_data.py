@@ -56,9 +56,9 @@ def test_training_and_eval_say_what_they_saw_of_the_images(tmp_path: Path) -> No
     rewrite(root, exif=turned(6))
     trained = succeed(*of_folder(root), "-o", tmp_path / "run", "--json").document
     for split in ("train", "val"):
-        assert said(trained["notes"], "8 of the 8 images", str(root / split), "EXIF orientation", "not applied")
+        assert said(trained["notes"], "8 of the 8 samples", str(root / split), "EXIF orientation", "not applied")
     scored = succeed("eval", tmp_path / "run", "--data", root, "--workers", 0, "--json").document
-    assert said(scored["notes"], "8 of the 8 images", "EXIF orientation")
+    assert said(scored["notes"], "8 of the 8 samples", "EXIF orientation")
     rewrite(root, exif=turned(1))
     upright = succeed("eval", tmp_path / "run", "--data", root, "--workers", 0, "--json").document
     assert not said(upright["notes"], "EXIF")

@@ -98,6 +98,6 @@ SIGNS = Task(
     tally=Perplexity,
     counts=surprise,
     from_counts=lambda sums: torch.as_tensor(sums[:, 0] / sums[:, 1]).exp().numpy(),
-    collate=padded,
+    collation=lambda preprocessing: padded,
     readout=lambda logits: logits.movedim(-1, 1),
 )

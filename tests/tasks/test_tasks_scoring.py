@@ -123,7 +123,7 @@ def test_of_several_outputs_the_one_of_inference_is_scored() -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_nothing_to_score(task: str) -> None:
-    with pytest.raises(UsageError, match="not one image"):
+    with pytest.raises(UsageError, match=r"not one (image|sample)"):
         TASKS[task].tally(ONE_PROCESS).scores()
 
 

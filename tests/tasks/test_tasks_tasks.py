@@ -66,9 +66,13 @@ def sign_retraining(recipe: Recipe, path: Path | None = None, progress: Watcher 
         recipe,
         SIGNS,
         ONE_PROCESS,
-        TrainingBatches(Rows(8), training, batch_size=4, workers=0, seed=0, collate=SIGNS.collate),
+        TrainingBatches(Rows(8), training, batch_size=4, workers=0, seed=0, collate=SIGNS.collation(PREPROCESSING)),
         EvaluationBatches(
-            Rows(10), SIGNS.evaluation_transform(PREPROCESSING), batch_size=4, workers=0, collate=SIGNS.collate
+            Rows(10),
+            SIGNS.evaluation_transform(PREPROCESSING),
+            batch_size=4,
+            workers=0,
+            collate=SIGNS.collation(PREPROCESSING),
         ),
         num_classes=2,
         step_labels=("0", "0.2", "0.36"),
@@ -109,9 +113,10 @@ def test_padding_and_the_place_of_classes_change_no_loss() -> None:
     """Row by row, unpadded and by hand, the loss is the same; at two numbers a row, classes and units are as many."""
     retraining = sign_retraining(SETTINGS)
     retraining.grafted.base.eval()
-    (batch,) = SIGNS.collate([*map(retraining.batches._uncached.__getitem__, [(0, 1), (0, 5)])])  # type: ignore[list-item]
+    collate = SIGNS.collation(PREPROCESSING)
+    (batch,) = collate([*map(retraining.batches._uncached.__getitem__, [(0, 1), (0, 5)])])  # type: ignore[list-item]
     assert batch.inputs["numbers"].shape == (2, 2)
-    (padded,) = SIGNS.collate([*map(retraining.batches._uncached.__getitem__, [(0, 1), (0, 5), (0, 3)])])  # type: ignore[list-item]
+    (padded,) = collate([*map(retraining.batches._uncached.__getitem__, [(0, 1), (0, 5), (0, 3)])])  # type: ignore[list-item]
     assert (padded.targets[:2, 2:] == PADDING).all()
     for made in (batch, padded):
         assert retraining.try_batch(made).step_losses[0].item() == pytest.approx(by_hand(retraining, made), rel=1e-5)

@@ -70,7 +70,7 @@ class RunProgress:
         parts = [f"{name} {metrics['epoch']:3d}", f"loss {metrics['loss']:.4f}"]
         parts += [f"valid {shares} %"] if shares else []
         parts += [score_line(metrics["evaluation"])] if metrics["evaluation"] else []
-        parts += [f"lr {metrics['learning_rate']:.3g}", f"{metrics['images_per_second']:.0f} images/s"]
+        parts += [f"lr {metrics['learning_rate']:.3g}", f"{metrics['images_per_second']:.0f} samples/s"]
         console(stderr=True).print("  ".join(parts))
 
     def warning(self, text: str) -> None:

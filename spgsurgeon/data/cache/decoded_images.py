@@ -28,8 +28,9 @@ from torch.utils.data import Dataset
 from spgsurgeon.checkpoint import atomic_folder, write_failures
 from spgsurgeon.data.loading.feed import Feed
 from spgsurgeon.data.loading.samples import Part
-from spgsurgeon.data.sources.image_decoding import Traits, set_traits, traits_of
+from spgsurgeon.data.sources.image_decoding import set_traits, traits_of
 from spgsurgeon.data.sources.source import ImageSource
+from spgsurgeon.data.sources.traits import Traits
 from spgsurgeon.data.transforms.augmentation import StagedTransform
 from spgsurgeon.errors import SurgeonError
 from spgsurgeon.runtime import locking

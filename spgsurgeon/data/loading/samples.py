@@ -18,16 +18,29 @@ from torch.utils.data import Dataset, default_collate
 from spgsurgeon.data.loading.seen import Noticed, count_drawn
 from spgsurgeon.data.sources.image_decoding import traits_of
 from spgsurgeon.data.sources.source import Source
+from spgsurgeon.data.sources.traits import Traits
 from spgsurgeon.data.transforms.augmentation import StagedTransform, Transform
 from spgsurgeon.data.transforms.joint import JointTransform
+from spgsurgeon.errors import DataError
 from spgsurgeon.models import IMAGES
 from spgsurgeon.runtime import derive_seed, isolated_generator
 
 Inputs = dict[str, Tensor]
 """What goes into the model, by name; see `models.inputs`."""
-AnyTransform = Transform | JointTransform | Callable[[Any], Inputs] | Callable[[Any, Tensor], tuple[Inputs, Tensor]]
-"""Makes the inputs of a sample, or a tensor alone, which is an image. Of targets that are tensors, as masks are, it
-takes those too and gives both."""
+
+
+class Prepared(NamedTuple):
+    """What a transform makes of a sample that is not an image."""
+
+    inputs: Inputs
+    target: Tensor | None = None
+    """None: the label that the source gave."""
+    traits: Traits = Traits(0)
+
+
+AnyTransform = Transform | JointTransform | Callable[[Any], Prepared | Inputs] | Callable[[Any, Any], Any]
+"""Makes what the model sees of a sample: a tensor is an image, inputs have names. If the source gives anything but a
+label as the target, as masks are, the transform takes that too, and gives both or `Prepared`."""
 Key = tuple[int, int]  # epoch, index of the sample
 
 
@@ -164,21 +177,22 @@ class Samples(Dataset[Item]):
     def _load(self, epoch: int, index: int) -> Item:
         with isolated_generator(self.seed_of((epoch, index))):
             try:
-                image, label, transform = self._read(index)
+                content, target, transform = self._read(index)
             except Exception as error:  # decoders raise much more than OSError on damaged files
                 return Unusable(index, str(error) or type(error).__name__, getattr(error, "hint", None))
-            traits, drawn = int(traits_of(image)), None
-            if isinstance(label, Tensor):  # as a mask, whose source knows its classes
-                drawn = count_drawn(label, len(self.source.classes)) if self._counts and epoch == 0 else None
-                made, target = transform(image, label)
-            elif 0 <= label < len(self.source.classes):
-                made, target = transform(image), label
-            else:
-                return Unusable(index, f"its label {label} is not one of the {len(self.source.classes)} classes")
-        inputs = {IMAGES: made} if isinstance(made, Tensor) else made
-        if not all(tensor.sum().isfinite() for tensor in inputs.values()):
+            if isinstance(target, int) and not 0 <= target < len(self.source.classes):
+                return Unusable(index, f"its label {target} is not one of the {len(self.source.classes)} classes")
+            try:
+                made = _prepared(transform, content, target)
+            except DataError as error:
+                return Unusable(index, error.message, error.hint)
+        if not all(tensor.sum().isfinite() for tensor in made.inputs.values()):
             return Unusable(index, "what the model would see of it is not finite: it has NaN or infinity")
-        return Loaded(inputs, target, index, traits=traits, drawn=drawn)
+        drawn = None
+        if self._counts and epoch == 0 and isinstance(target, Tensor):  # a mask, whose source knows its classes
+            drawn = count_drawn(target, len(self.source.classes))
+        traits = int(traits_of(content) | made.traits)
+        return Loaded(made.inputs, target if made.target is None else made.target, index, traits=traits, drawn=drawn)
 
     def _read(self, index: int) -> tuple[Image.Image, Any, Callable[..., Any]]:
         """Return a picture and its target, and what makes of them what the model sees."""
@@ -187,6 +201,15 @@ class Samples(Dataset[Item]):
             return *self.source.read(index), self._transform
         assert isinstance(self._transform, StagedTransform)
         return *kept, self._transform.varied
+
+
+def _prepared(transform: Callable[..., Any], content: Any, target: Any) -> Prepared:
+    """Return what a transform makes of a sample."""
+    made = transform(content) if isinstance(target, int) else transform(content, target)
+    if isinstance(made, Prepared):
+        return made
+    made, new = (made, None) if isinstance(target, int) else made
+    return Prepared({IMAGES: made} if isinstance(made, Tensor) else made, new)
 
 
 def _noticed(items: list[Loaded]) -> Noticed | None:

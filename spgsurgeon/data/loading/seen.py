@@ -1,4 +1,4 @@
-"""What loaders notice of the images and masks that they read, and what is said of it in the end.
+"""What loaders notice of the samples that they read, and what is said of it in the end.
 
 Nothing is read for that: what was not read by the time it is said was not noticed.
 """
@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spgsurgeon.data.sources.image_decoding import Traits
 from spgsurgeon.data.sources.source import Source, listing
+from spgsurgeon.data.sources.traits import Traits
 from spgsurgeon.data.transforms.masks import BORDER, IGNORED
 from spgsurgeon.errors import DataError
 from spgsurgeon.runtime import Processes
@@ -24,6 +24,9 @@ _SAID = {
     Traits.TRANSPARENT: "are transparent in parts: alpha was dropped (as by timm and torchvision)",
     Traits.DEEP: "have 16 bits of grey, which were scaled to 8 from 0 to 65535 (data.value_range says another range; "
     "eval: --value-range)",
+    Traits.CUT: "are longer than the model reads, and were cut (data.max_length; eval: --max-length)",
+    Traits.EMPTY: "have a text without a word",
+    Traits.RESAMPLED: "were recorded at another rate than the model's, and were resampled",
 }
 
 
@@ -59,7 +62,7 @@ def count_drawn(mask: Tensor, classes: int) -> Tensor:
 
 
 def over_processes(traits: NDArray[np.uint8], processes: Processes) -> NDArray[np.uint8]:
-    """Return what any of the processes noticed of each image."""
+    """Return what any of the processes noticed of each sample."""
     everyone = processes.joined({str(processes.rank): traits.tobytes().hex()}).values()
     noticed: NDArray[np.uint8] = np.bitwise_or.reduce(
         [np.frombuffer(bytes.fromhex(own), dtype=np.uint8) for own in everyone]
@@ -68,9 +71,9 @@ def over_processes(traits: NDArray[np.uint8], processes: Processes) -> NDArray[n
 
 
 def said_of_traits(traits: NDArray[np.uint8], source: Source[Any]) -> list[str]:
-    """Return what to say of the traits of a source's images, uint8 [N]."""
+    """Return what to say of the traits of a source's samples, uint8 [N]."""
     return [
-        f"{count} of the {len(source)} images of {source.name} {text}"
+        f"{count} of the {len(source)} samples of {source.name} {text}"
         for trait, text in _SAID.items()
         if (count := int(np.count_nonzero(traits & trait)))
     ]

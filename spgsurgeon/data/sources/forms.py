@@ -11,10 +11,10 @@ from typing import Literal
 
 from spgsurgeon.errors import UsageError, did_you_mean
 
-LABELLED, MASKED = "labelled images", "images with masks"
+LABELLED, MASKED, TEXTS = "labelled images", "images with masks", "labelled texts"
 """What the samples of a source are."""
 
-Setting = Literal["classes", "mask_values"]
+Setting = Literal["classes", "mask_values", "columns"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,14 @@ SOURCES = {
             "spgsurgeon.data.sources.masks:open_coco_split",
             MASKED,
             parts=("annotations", "train2017", "val2017"),
+        ),
+        SourceForm(
+            "texts",
+            "SPLIT.tsv, .csv or .jsonl with columns for texts and labels, or what save_to_disk of Hugging Face's "
+            "datasets wrote",
+            "spgsurgeon.data.sources.records.texts:open_texts",
+            TEXTS,
+            takes=("classes", "columns"),
         ),
     )
 }

@@ -19,7 +19,6 @@ import struct
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from enum import IntFlag, auto
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -27,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from spgsurgeon.data.sources.traits import Traits
 from spgsurgeon.errors import DataError
 
 
@@ -78,17 +78,6 @@ class Decoding:
 
 AS_IS = Decoding()
 """As the files say it."""
-
-
-class Traits(IntFlag):
-    """What is worth saying of a decoded image."""
-
-    ORIENTED = auto()
-    """It carries an EXIF orientation that was not applied."""
-    TRANSPARENT = auto()
-    """Some of its pixels are transparent, and the colour below was taken."""
-    DEEP = auto()
-    """Its grey was scaled to 8 bits, from a range that nobody had to say."""
 
 
 def decode(file: str | Path | BinaryIO, decoding: Decoding = AS_IS) -> Image.Image:

@@ -11,7 +11,7 @@ import io
 import itertools
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,9 +77,8 @@ def with_classes(source: Source[Any], number: int) -> Source[Any]:
 
     The highest label of a split need not be the highest that there is.
     """
-    if not isinstance(source, _ShardSource) or not source.counted or number <= len(source.classes):
-        return source
-    return replace(source, classes=tuple(str(label) for label in range(number)))
+    counting: Callable[[int], Source[Any]] | None = getattr(source, "counting", None)
+    return source if counting is None or number <= len(source.classes) else counting(number)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +100,9 @@ class _ShardSource:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def counting(self, number: int) -> _ShardSource:
+        return replace(self, classes=tuple(map(str, range(number)))) if self.counted else self
 
     def read(self, index: int) -> tuple[Image.Image, int]:
         sample = self.index[index]

@@ -15,6 +15,7 @@ from spgsurgeon.errors import ArchitectureError
 from spgsurgeon.models.libraries.identity import Identity
 from spgsurgeon.models.libraries.limits import limited_to
 from spgsurgeon.models.libraries.registry import library
+from spgsurgeon.models.preprocessing import of_images
 from spgsurgeon.models.recognition.fingerprints import Shape
 from spgsurgeon.models.recognition.varying_shapes import number_at, places_between
 from spgsurgeon.models.sites.depth import find_depth_site
@@ -104,7 +105,7 @@ def _example(identity: Identity, module: nn.Module) -> Tensor:
     """Return a picture as the model wants it, which holds no numbers; models without a classifier are refused."""
     if identity.num_classes == 0:
         raise ArchitectureError(f"{identity.name} has no classifier here", hint="give it one: --num-classes N")
-    size = library(identity.library).preprocessing(identity, module).input_size
+    size = of_images(library(identity.library).preprocessing(identity, module), identity.name).input_size
     parameter = next(module.parameters())
     return torch.empty(1, *size, dtype=parameter.dtype, device="meta")
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from spgsurgeon.models.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from spgsurgeon.models.text_preprocessing import TextPreprocessing
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,10 @@ class Library(Protocol):
         """Return the factory arguments, beyond the number of classes, that the shapes of a checkpoint call for."""
         ...
 
-    def preprocessing(self, identity: Identity, module: nn.Module) -> Preprocessing:
-        """Return how the model wants its pictures."""
+    def preprocessing(
+        self, identity: Identity, module: nn.Module, companions: Sequence[Path] = ()
+    ) -> Preprocessing | TextPreprocessing:
+        """Return how the model wants its samples; `companions` lie beside its weights."""
         ...
 
     def config(self, identity: Identity, module: nn.Module, label_names: list[str] | None) -> dict[str, Any]:

@@ -125,7 +125,7 @@ class TimmLibrary:
             )
         return {"img_size": side * patch} if side else {}
 
-    def preprocessing(self, identity: Identity, module: nn.Module) -> Preprocessing:
+    def preprocessing(self, identity: Identity, module: nn.Module, companions: Sequence[Path] = ()) -> Preprocessing:
         """Return timm's own resolution of the data configuration, for the channels and size the model was built for."""
         data = resolve_model_data_config(module)
         channels, *size = data["input_size"]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -137,7 +138,7 @@ class TorchvisionLibrary:
             return {}
         return {"image_size": math.isqrt(positions.shape[1] - 1) * patches.shape[2]}  # one position is the class token
 
-    def preprocessing(self, identity: Identity, module: nn.Module) -> Preprocessing:
+    def preprocessing(self, identity: Identity, module: nn.Module, companions: Sequence[Path] = ()) -> Preprocessing:
         """Return the preset of the weights; for other weights that of the architecture's default ones."""
         preset = _description(identity)
         channels, size, _ = preset["input_size"]  # they are all square

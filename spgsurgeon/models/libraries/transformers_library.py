@@ -21,8 +21,8 @@ from spgsurgeon.checkpoint import CONFIG
 from spgsurgeon.errors import ArchitectureError, SurgeonError, UnsafeInputError, UsageError, did_you_mean
 from spgsurgeon.models.libraries.identity import Identity
 from spgsurgeon.models.libraries.transformers_config import made_up_labels
-from spgsurgeon.models.preprocessing import Preprocessing
 from spgsurgeon.models.sites.transformers_heads import HEADS, LABELLED, Head
+from spgsurgeon.models.text_preprocessing import TextPreprocessing, text_preprocessing
 
 _SHOWN = 5
 _OLDEST = 5  # the first major version that takes tensors and no file, and whose fields are typed
@@ -105,9 +105,14 @@ class TransformersLibrary:
         """Return nothing: config.json says all that shapes the model."""
         return {}
 
-    def preprocessing(self, identity: Identity, module: nn.Module) -> Preprocessing:
-        """Raise ArchitectureError: what the models take are no images, or not prepared as those of other libraries."""
-        raise ArchitectureError(f"how {identity.name} wants its images is not known here")
+    def preprocessing(
+        self, identity: Identity, module: nn.Module, companions: Sequence[Path] = ()
+    ) -> TextPreprocessing:
+        """Return how the model wants its texts. Raises ArchitectureError for models that read others."""
+        head = _head(identity.architecture)
+        if head.family.modality != "text":
+            raise ArchitectureError(f"how {identity.name} wants its {head.family.modality} is not known here")
+        return text_preprocessing(head, module.config, companions, identity.name)
 
     def config(self, identity: Identity, module: nn.Module, label_names: list[str] | None) -> dict[str, Any]:
         """Return what the library itself writes."""

@@ -25,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 from spgsurgeon.errors import ArchitectureError, UnsafeInputError
 from spgsurgeon.models.libraries.identity import Identity
 from spgsurgeon.models.libraries.registry import LIBRARIES, library
+from spgsurgeon.models.preprocessing import of_images
 from spgsurgeon.models.recognition.catalogue import FILE, Entry, Head, Record, installed_version
 from spgsurgeon.models.recognition.catalogue_file import write
 from spgsurgeon.models.recognition.fingerprints import (
@@ -67,7 +68,7 @@ def describe(library_name: str, architecture: str, model_args: Mapping[str, Any]
         model = build_on_meta(asked)
     except ArchitectureError as error:
         return Record(_entry(asked, refusal=error.message), {})
-    size = library(library_name).preprocessing(asked, model).input_size
+    size = of_images(library(library_name).preprocessing(asked, model), architecture).input_size
     full = replace(asked, num_classes=default_classes or _USUAL_CLASSES)
     model = model if default_classes else _build_if_possible(full) or model
     shapes = _shapes(model)

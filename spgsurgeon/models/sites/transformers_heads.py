@@ -30,7 +30,7 @@ class Family:
 
     `body` is the submodule of a model with a head that the others have too (transformers' `base_model_prefix`), `words`
     the path in it of the embeddings that heads may share. `modality` says what the body reads: text, waves or a
-    spectrogram of sound, or images.
+    spectrogram of sound, or images. `segments`: its tokenizer tells it which of two texts a token is of.
     """
 
     model_type: str
@@ -38,6 +38,7 @@ class Family:
     body: str
     words: str = ""
     modality: str = "text"
+    segments: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,13 @@ class Head:
 
 # fmt: off
 _FAMILIES = {family.model_type: family for family in (
-    Family("bert", "Bert", "bert", "embeddings.word_embeddings"),
+    Family("bert", "Bert", "bert", "embeddings.word_embeddings", segments=True),
     Family("roberta", "Roberta", "roberta", "embeddings.word_embeddings"),
     Family("xlm-roberta", "XLMRoberta", "roberta", "embeddings.word_embeddings"),
     Family("distilbert", "DistilBert", "distilbert", "embeddings.word_embeddings"),
-    Family("albert", "Albert", "albert", "embeddings.word_embeddings"),
-    Family("electra", "Electra", "electra", "embeddings.word_embeddings"),
-    Family("deberta-v2", "DebertaV2", "deberta", "embeddings.word_embeddings"),
+    Family("albert", "Albert", "albert", "embeddings.word_embeddings", segments=True),
+    Family("electra", "Electra", "electra", "embeddings.word_embeddings", segments=True),
+    Family("deberta-v2", "DebertaV2", "deberta", "embeddings.word_embeddings", segments=True),
     Family("mpnet", "MPNet", "mpnet", "embeddings.word_embeddings"),
     Family("modernbert", "ModernBert", "model", "embeddings.tok_embeddings"),
     Family("gpt2", "GPT2", "transformer", "wte"),

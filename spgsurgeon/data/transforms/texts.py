@@ -1,0 +1,116 @@
+"""From texts to a model's numbers, and to batches whose shorter samples are filled up.
+
+Shapes: B samples in a batch, L = the most tokens of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from spgsurgeon.data.loading.samples import Batch, Collate, Inputs, Loaded, Prepared
+from spgsurgeon.data.sources.traits import Traits
+from spgsurgeon.errors import DataError
+from spgsurgeon.models import TextPreprocessing
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding, Tokenizer
+
+Padding = Mapping[str, float]
+"""What fills up the inputs of a name."""
+_IDS, _MASK, _SEGMENTS = "input_ids", "attention_mask", "token_type_ids"
+_STRATEGIES = ("longest_first", "only_first", "only_second")
+
+
+class Encoder:
+    """Turns texts into tokens, at most as many as the model takes; made anew in each loader worker.
+
+    `cuts` says which of two texts is cut: the longer one first, or only the first or the second.
+    """
+
+    def __init__(self, preprocessing: TextPreprocessing, cuts: str = "longest_first") -> None:
+        assert cuts in _STRATEGIES
+        self._preprocessing, self._cuts = preprocessing, cuts
+        self._tokenizer: Tokenizer | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"_tokenizer": None}
+
+    def encode(self, text: str | Sequence[str], pair: str | None = None) -> tuple[Encoding, Traits]:
+        """Return the tokens of one text, or of two that are read together, and what is worth saying of them.
+
+        A text may be given in words. Raises DataError for a longer one if these are refused, and for one without a
+        token.
+        """
+        tokenizer = self._made()
+        found = tokenizer.encode(text, pair, is_pretokenized=not isinstance(text, str))
+        cut = bool(found.overflowing)
+        if cut and self._preprocessing.stops_at_longer:
+            raise DataError(
+                f"it has more than {self._preprocessing.max_length} tokens",
+                hint="data.too_long=cut reads the first ones, counted and said",
+            )
+        if not found.ids:
+            raise DataError("it has no token: the text is empty")
+        parts = [text, *([] if pair is None else [pair])]
+        empty = any(not (part.strip() if isinstance(part, str) else part) for part in parts)
+        return found, (Traits.CUT if cut else Traits(0)) | (Traits.EMPTY if empty else Traits(0))
+
+    def inputs(self, encoding: Encoding) -> Inputs:
+        """Return what the model reads of the tokens, each int64 [L]."""
+        found = {_IDS: encoding.ids, _MASK: encoding.attention_mask}
+        if self._preprocessing.segments:
+            found[_SEGMENTS] = encoding.type_ids
+        return {name: torch.tensor(numbers) for name, numbers in found.items()}
+
+    def _made(self) -> Tokenizer:
+        if self._tokenizer is None:
+            self._tokenizer = self._preprocessing.tokenizer()
+            self._tokenizer.enable_truncation(self._preprocessing.max_length, strategy=self._cuts)
+        return self._tokenizer
+
+
+class LabelledTextTransform:
+    """Makes the inputs of a text, or of a pair of them."""
+
+    def __init__(self, preprocessing: TextPreprocessing) -> None:
+        self._encoder = Encoder(preprocessing)
+
+    def __call__(self, text: Sequence[str]) -> Prepared:
+        """Return the inputs, each int64 [L]."""
+        encoding, traits = self._encoder.encode(*text)
+        return Prepared(self._encoder.inputs(encoding), traits=traits)
+
+
+def text_padding(preprocessing: TextPreprocessing) -> Padding:
+    """Return what fills up the inputs of a model of texts."""
+    return {_IDS: preprocessing.pad, _MASK: 0, _SEGMENTS: 0}
+
+
+def batches_padded(padding: Padding, target: int = -100) -> Collate:
+    """Return what makes one batch of samples whose inputs are filled up at their ends to the longest of the batch.
+
+    Targets that are tensors are filled up with `target`, which is not counted.
+    """
+
+    def collate(items: list[Loaded]) -> list[Batch]:
+        if not items:
+            return []
+        inputs = {name: _stacked([item.inputs[name] for item in items], padding[name]) for name in items[0].inputs}
+        targets = [torch.as_tensor(item.target) for item in items]
+        samples = torch.tensor([item.index for item in items])
+        return [Batch(inputs, _stacked(targets, target), samples)]
+
+    return collate
+
+
+def _stacked(tensors: Sequence[Tensor], value: float) -> Tensor:
+    """Return tensors [..., L] of several lengths as one, [B, ..., L]."""
+    if not tensors[0].dim():
+        return torch.stack(list(tensors))
+    longest = max(tensor.shape[-1] for tensor in tensors)
+    return torch.stack([pad(tensor, (0, longest - tensor.shape[-1]), value=value) for tensor in tensors])

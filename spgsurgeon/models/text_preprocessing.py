@@ -1,0 +1,103 @@
+"""How a model of texts wants them: which tokenizer, how many tokens, and what fills up the shorter ones of a batch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spgsurgeon.errors import DamagedFileError, UsageError, first_line
+from spgsurgeon.models.sites.transformers_heads import Head
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+TOKENIZER_FILE, TOKENIZER_SETTINGS = "tokenizer.json", "tokenizer_config.json"
+_RESERVED = {"roberta": 2, "xlm-roberta": 2, "mpnet": 2}  # positions that these keep for padding
+_OLDER = {"vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model"}
+_CONVERT = "transformers writes it of older files: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+_UNKNOWN_LENGTH = 2**20  # what is longer stands for "not known" in a tokenizer's settings
+
+
+@dataclass(frozen=True)
+class TextPreprocessing:
+    """What happens to a text before the model sees it.
+
+    `max_length` is the most tokens of a sample, those that the tokenizer adds included; `pad` is the number of the
+    token that fills up shorter ones, which the attention mask leaves out. `segments` says whether the model is told
+    which of two texts a token is of (`token_type_ids`).
+    """
+
+    file: Path
+    """The tokenizer, as Hugging Face's tokenizers writes it."""
+    max_length: int
+    pad: int
+    segments: bool
+    stops_at_longer: bool = False
+    """Whether a longer text is refused instead of cut."""
+
+    def at(self, image_size: int | None) -> TextPreprocessing:
+        """Return the same preprocessing. Raises UsageError for an image size, which texts don't have."""
+        if image_size is not None:
+            raise UsageError("an image size is for models of images, and this one reads texts", hint="leave it out")
+        return self
+
+    def limited(self, max_length: int | None, *, stops: bool = False) -> TextPreprocessing:
+        """Return the same with at most so many tokens (None: as many as the model takes).
+
+        Raises UsageError for more than the model takes.
+        """
+        if max_length is not None and max_length > self.max_length:
+            raise UsageError(
+                f"the model takes {self.max_length} tokens at most (got {max_length})",
+                hint="data.max_length (eval: --max-length) says how many are read",
+                code="too-long",
+            )
+        return replace(self, max_length=max_length or self.max_length, stops_at_longer=stops)
+
+    def tokenizer(self) -> Tokenizer:
+        """Return the tokenizer, without what its file says of padding and cutting. Raises DamagedFileError."""
+        from tokenizers import Tokenizer
+
+        try:
+            found = Tokenizer.from_str(self.file.read_text(encoding="utf-8"))
+        except Exception as error:  # whatever a damaged file trips in it
+            raise DamagedFileError(f"{self.file} is not a tokenizer: {first_line(error)}") from error
+        found.no_padding()
+        found.no_truncation()
+        return found
+
+
+def text_preprocessing(head: Head, config: Any, companions: Sequence[Path], name: str) -> TextPreprocessing:
+    """Return how a model of this class and transformers `config` wants its texts; `companions` lie beside its weights.
+
+    Raises UsageError if no tokenizer is among them.
+    """
+    beside = {path.name: path for path in companions}
+    if TOKENIZER_FILE not in beside:
+        raise UsageError(
+            f"{name} has no {TOKENIZER_FILE} beside its weights, so texts can't be read",
+            hint=_CONVERT if beside.keys() & _OLDER else "copy it from the base",
+            code="missing-tokenizer",
+        )
+    settings = _settings(beside.get(TOKENIZER_SETTINGS))
+    positions = getattr(config, "max_position_embeddings", None) or _UNKNOWN_LENGTH
+    positions -= _RESERVED.get(head.family.model_type, 0)
+    said = settings.get("model_max_length")
+    longest = min(positions, said) if type(said) is int and said > 0 else positions
+    pad = config.pad_token_id
+    return TextPreprocessing(beside[TOKENIZER_FILE], longest, 0 if pad is None else pad, head.family.segments)
+
+
+def _settings(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        found = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise DamagedFileError(f"{path} is damaged: {first_line(error)}") from error
+    if not isinstance(found, dict):
+        raise DamagedFileError(f"{path} is damaged: it is not an object")
+    return found

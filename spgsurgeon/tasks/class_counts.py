@@ -1,0 +1,101 @@
+"""Scores of predictions that have one class each: counted by class, so that any number of them takes little room.
+
+Shapes: N units, C classes, R resamples. Counts are [3, C]: how often a class was predicted rightly, was the label, and
+was predicted. For counts in the last two dimensions, whatever those before.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import cross_entropy, one_hot
+
+from spgsurgeon.errors import UsageError
+from spgsurgeon.runtime import Processes, sum_dtype
+from spgsurgeon.tasks.metrics import LOSS, Metric
+from spgsurgeon.tasks.task import Measure, Scores
+
+ACCURACY = Metric("accuracy", "accuracy", hub_name="accuracy")
+MATTHEWS = Metric("matthews", "Matthews correlation", hub_name="matthews_correlation")
+F1 = Metric("f1", "F1", hub_name="f1")
+METRICS = (ACCURACY, MATTHEWS, F1, LOSS)
+"""All of them in percent but the loss, as GLUE has them."""
+
+
+class ClassTally:
+    """Counts accuracy, matthews and f1 (percent), loss (mean cross entropy) and samples; logits are [N, C]."""
+
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
+        self._counts: Tensor | None = None
+        self._loss = torch.zeros((), dtype=sum_dtype(processes.device), device=processes.device)
+
+    def add(self, logits: Tensor, target: Tensor) -> None:
+        """Count a batch."""
+        counts = class_counts(logits, target).sum(0)
+        self._counts = counts if self._counts is None else self._counts + counts
+        self._loss += cross_entropy(logits, target, reduction="sum")
+
+    def scores(self) -> Scores:
+        """Return the scores over all processes."""
+        classes = self._processes.largest(0 if self._counts is None else self._counts.shape[1])
+        if not classes:
+            raise UsageError("there is not one sample to evaluate on")
+        own = self._counts
+        if own is None:
+            own = torch.zeros((3, classes), dtype=torch.int64, device=self._processes.device)
+        counts = self._processes.sum(own).cpu().numpy()
+        samples, loss = int(counts[1].sum()), self._processes.sum(self._loss).item()
+        measured = {metric.name: float(measure(counts)) for metric, measure in _MEASURES.items()}
+        return measured | {"loss": loss / samples, "samples": samples}
+
+    def drawn(self) -> None:
+        """See `Tally`: a label can't be ignored."""
+
+
+def class_counts(logits: Tensor, target: Tensor) -> Tensor:
+    """Return what each sample adds to the counts, int64 [N, 3, C], of logits [N, C] and labels [N]."""
+    classes = logits.shape[1]
+    predicted, label = one_hot(logits.argmax(1), classes), one_hot(target, classes)
+    return torch.stack([predicted * label, label, predicted], dim=1)
+
+
+def accuracy(counts: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the share of right predictions in percent."""
+    right, label = counts[..., 0, :].sum(-1), counts[..., 1, :].sum(-1)
+    found: NDArray[np.float64] = 100 * right / label
+    return found
+
+
+def matthews(counts: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the Matthews correlation in percent, of any number of classes (Gorodkin 2004); 0 if it has no value."""
+    right, label, predicted = (counts[..., part, :].astype(np.float64) for part in range(3))
+    total = label.sum(-1)
+    covariance = right.sum(-1) * total - (label * predicted).sum(-1)
+    spread = (total**2 - (label**2).sum(-1)) * (total**2 - (predicted**2).sum(-1))
+    found: NDArray[np.float64] = 100 * covariance / np.sqrt(np.where(spread > 0, spread, np.inf))
+    return found
+
+
+def f1(counts: NDArray[Any]) -> NDArray[np.float64]:
+    """Return F1 in percent: of two classes that of the second, else the mean over those there or predicted."""
+    right, label, predicted = (counts[..., part, :].astype(np.float64) for part in range(3))
+    there = label + predicted > 0
+    of_each = 2 * right / np.where(there, label + predicted, 1)
+    found: NDArray[np.float64] = of_each[..., 1] if counts.shape[-1] == 2 else of_each.sum(-1) / there.sum(-1)
+    return 100 * found
+
+
+_MEASURES = {ACCURACY: accuracy, MATTHEWS: matthews, F1: f1}
+
+
+def hits(logits: Tensor, target: Tensor) -> Tensor:
+    """Return whether each sample is predicted rightly, bool [N]."""
+    return logits.argmax(1) == target
+
+
+ALTERNATIVES = {MATTHEWS.name: Measure(class_counts, matthews), F1.name: Measure(class_counts, f1)}

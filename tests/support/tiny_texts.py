@@ -1,0 +1,70 @@
+"""Tiny tables of texts, a tokenizer of forty words, and a model that reads them."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_transformers import saved, tiny
+
+SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]")
+GOOD, BAD = ("fine", "good", "great"), ("awful", "bad", "poor")
+PLAIN = ("a", "and", "film", "is", "it", "plot", "so", "the", "very", "was")
+VOCABULARY = (*SPECIAL, *GOOD, *BAD, *PLAIN, *(f"word{number}" for number in range(40 - 21)))
+
+
+def tokenizer_of_words(*, pair: bool = True) -> Any:
+    """Return a tokenizer with a token a word, that says [CLS] and [SEP] as BERT's does."""
+    tokenizers = pytest.importorskip("tokenizers")
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from tokenizers.processors import TemplateProcessing
+
+    made = tokenizers.Tokenizer(WordLevel({word: n for n, word in enumerate(VOCABULARY)}, unk_token="[UNK]"))
+    made.pre_tokenizer = Whitespace()
+    made.add_special_tokens(list(SPECIAL))
+    made.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    return made
+
+
+def with_tokenizer(folder: Path) -> Path:
+    """Put the tokenizer into a model's folder, as transformers writes it."""
+    made = tokenizer_of_words()
+    made.enable_padding(length=30)  # what its file says of padding and cutting is not what a batch gets
+    made.enable_truncation(5)
+    made.save(str(folder / "tokenizer.json"))
+    named = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    settings = named | {"unk_token": "[UNK]", "model_max_length": 24, "tokenizer_class": "PreTrainedTokenizerFast"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def reader(folder: Path, name: str = "BertForSequenceClassification", **fields: Any) -> Path:
+    """Write a tiny model of the class `name`, with its tokenizer, to a folder."""
+    return with_tokenizer(saved(tiny(name, **fields), folder))
+
+
+def opinions(count: int, seed: int = 0) -> list[tuple[str, int]]:
+    """Return texts of several lengths, each with whether it says something good."""
+    drawn = random.Random(seed)
+    found = []
+    for _ in range(count):
+        label = drawn.randrange(2)
+        words = [*drawn.choices(PLAIN, k=drawn.randrange(2, 9)), drawn.choice(GOOD if label else BAD)]
+        drawn.shuffle(words)
+        found.append((" ".join(words), label))
+    return found
+
+
+def opinions_folder(folder: Path, train: int = 48, dev: int = 20) -> Path:
+    """Write tables of opinions, `train.tsv` and `dev.tsv`, and return their folder."""
+    folder.mkdir()
+    for seed, (split, count) in enumerate((("train", train), ("dev", dev))):
+        lines = ["sentence\tlabel", *(f"{text}\t{label}" for text, label in opinions(count, seed))]
+        (folder / f"{split}.tsv").write_text("\n".join(lines) + "\n")
+    return folder

@@ -1,0 +1,126 @@
+"""Models of texts go the whole way: grafted, trained, resumed, scored, stripped, and read by transformers."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from command_line import spgsurgeon, succeed
+from tiny_texts import opinions, opinions_folder, reader
+
+from spgsurgeon.checkpoint.hashing import content_hash
+from spgsurgeon.loading.opening import open_model, state_of
+from spgsurgeon.loading.request import ModelRequest
+
+RECIPE = """
+trp: {rate: 0.1, replicas: 2}
+objective: {weights: [0.4, 0.2]}
+data: {source: texts, path: DATA, eval: dev, workers: 0}
+training:
+  epochs: 2
+  batch_size: 16
+  metric: matthews
+  optimizer: {name: adamw, lr: 0.01}
+  schedule: {name: linear}
+  drop_last: false
+"""
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    opinions_folder(tmp_path / "data")
+    reader(tmp_path / "model", num_labels=2)
+    (tmp_path / "texts.yaml").write_text(RECIPE.replace("DATA", str(tmp_path / "data")))
+    return tmp_path
+
+
+def trained(work: Path, output: str, *overrides: str, model: str = "model"):
+    return succeed("train", "--json", work / model, "--recipe", work / "texts.yaml", "-o", work / output, *overrides)
+
+
+def hash_of(folder: Path) -> str:
+    return content_hash(state_of(open_model(ModelRequest(str(folder))).module))
+
+
+def test_a_model_of_texts_goes_the_whole_way(work) -> None:
+    succeed("graft", work / "model", "-o", work / "grafted", "--trp", "dropout", "--replicas", "2", "--rate", "0.1")
+    found = trained(work, "run", model="grafted").document
+    assert found["best"]["metric"] == "matthews"
+    assert {"accuracy", "matthews", "f1", "loss", "samples"} <= found["best"].keys()
+    assert found["best"]["samples"] == 20
+    assert any("'sentence'" in note for note in found["notes"])
+    stripped = succeed("strip", "--json", work / "run", "-o", work / "better").document
+    assert stripped["proof"]["from_pretrained_equal"]
+    assert (work / "better" / "tokenizer.json").read_bytes() == (work / "model" / "tokenizer.json").read_bytes()
+    scored = succeed("eval", "--json", work / "better", "--data", work / "data", "--split", "dev", "--metric", "f1")
+    assert scored.document["matthews"] == pytest.approx(found["best"]["matthews"])
+    assert (scored.document["metric"], scored.document["max_length"]) == ("f1", 24)
+
+
+def test_pipeline_predicts_what_eval_scores(work) -> None:
+    transformers = pytest.importorskip("transformers")
+    trained(work, "run")
+    succeed("strip", work / "run", "-o", work / "better")
+    data = ("--data", "texts", "--data-path", work / "data", "--split", "dev")
+    scored = succeed("eval", "--json", work / "better", *data)
+    predict = transformers.pipeline("text-classification", model=str(work / "better"))
+    texts = opinions(20, seed=1)
+    hits = sum(predict(text)[0]["label"] == f"LABEL_{label}" for text, label in texts)
+    assert scored.document["accuracy"] == pytest.approx(100 * hits / 20)
+
+
+@pytest.mark.slow
+def test_a_run_resumes_to_the_same_weights(work) -> None:
+    trained(work, "whole")
+    trained(work, "parts", "training.checkpoints={steps: 1, keep: 9}")
+    checkpoints = {
+        json.loads((path / "state.json").read_text())["counters"]["step"]: path
+        for path in (work / "parts" / "checkpoints").iterdir()
+    }
+    for step, path in checkpoints.items():  # as a run has them that was killed after its second step
+        if step > 2:
+            shutil.rmtree(path)
+    resumed = succeed("train", "--json", "--resume", "-o", work / "parts").document
+    assert min(checkpoints) <= 2 < max(checkpoints) == resumed["steps"]
+    assert hash_of(work / "parts" / "last") == hash_of(work / "whole" / "last")
+
+
+def test_recipes_of_texts_have_no_keys_of_images(work) -> None:
+    for override in ("data.image_size=64", "data.cache=memory", "data.augment.flip=0.1"):
+        outcome = spgsurgeon("train", "--json", work / "model", "--recipe", work / "texts.yaml", override)
+        assert (outcome.code, outcome.document["error"]["kind"]) == (2, "recipe")
+    images = ("train", "--json", "timm/test_resnet", "--random-weights", "--recipe", "digits-dropout")
+    for override in ("data.max_length=5", "data.columns={text: a}", "data.too_long=stop"):
+        assert spgsurgeon(*images, override).code == 2
+    refused = spgsurgeon(*images, "training.metric=matthews", "-o", work / "x").document
+    assert refused["error"]["code"] == "unknown-metric"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code", "kind"),
+    [
+        ("three classes", 2, "usage"),
+        ("images", 2, "usage"),
+        ("no tokenizer", 2, "missing-tokenizer"),
+        ("too long", 1, "data"),
+        ("label", 1, "unknown-label"),
+    ],
+)
+def test_what_does_not_fit_is_said(work, spoil, code, kind) -> None:
+    overrides = []
+    table = work / "data" / "train.tsv"
+    if spoil == "three classes":
+        table.write_text(table.read_text() + "x\t2\n")
+    elif spoil == "images":
+        overrides = ["data={source: digits, eval: val}"]
+    elif spoil == "no tokenizer":
+        (work / "model" / "tokenizer.json").unlink()
+    elif spoil == "too long":
+        overrides = ["data.max_length=4", "data.too_long=stop"]
+    else:
+        table.write_text(table.read_text() + "x\t-1\n")
+    outcome = spgsurgeon(
+        "train", "--json", work / "model", "--recipe", work / "texts.yaml", "-o", work / "run", *overrides
+    )
+    assert (outcome.code, outcome.document["error"]["code"]) == (code, kind), outcome.document
+    assert not (work / "run").exists()
