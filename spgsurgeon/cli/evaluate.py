@@ -84,7 +84,7 @@ def command(
         typer.Option(
             "--class-order",
             metavar="auto|natural|code-point",
-            help="How class folders are numbered for a model without names of classes.",
+            help="How class folders are numbered, whatever the names of the model's classes.",
         ),
     ] = "auto",
     column: Annotated[
@@ -103,6 +103,15 @@ def command(
     metric: Annotated[
         str | None,
         typer.Option("--metric", help="The score that comes first.", show_default="the task's first"),
+    ] = None,
+    class_map: Annotated[
+        Path | None,
+        typer.Option(
+            "--class-map",
+            metavar="FILE",
+            help="What the model calls the data's classes: a line for each, the data's name, a tab, the model's.",
+            show_default="as in training",
+        ),
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 64,
     workers: Annotated[int | None, typer.Option("--workers", min=0, help="Loader processes; by the machine.")] = None,
@@ -139,6 +148,7 @@ def command(
         columns=_columns(column),
         max_length=max_length,
         metric=metric,
+        class_map=None if class_map is None else str(class_map),
         batch_size=batch_size,
         workers=workers,
         device=device,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -14,7 +14,6 @@ from spgsurgeon.data import (
     MASKED,
     Decoding,
     EvaluationBatches,
-    ImageSource,
     Source,
     check_classes,
     check_drawn,
@@ -22,15 +21,15 @@ from spgsurgeon.data import (
     classes_said_by,
     form_of,
     holds_masks,
-    in_timms_order,
     open_source,
     over_processes,
+    read_class_map,
+    renamed,
     said_of_masks,
     said_of_traits,
     samples_of,
     spelled,
     with_classes,
-    with_labels_of,
 )
 from spgsurgeon.errors import SurgeonError, UsageError
 from spgsurgeon.loading import ModelRequest, OpenedModel, in_float32, open_model, refuse_unsound, state_of
@@ -39,9 +38,8 @@ from spgsurgeon.recipe import known_range, read_recipe
 from spgsurgeon.runs import RECIPE, run_of
 from spgsurgeon.runtime import Processes, choose_precision, join_processes, known_device
 from spgsurgeon.tasks import Tally
-from spgsurgeon.training import evaluate, evaluation_batches
+from spgsurgeon.training import CLASS_ORDERS, evaluate, evaluation_batches, with_models_labels, with_trained_map
 
-CLASS_ORDERS = ("auto", "natural", "code-point")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -65,6 +63,7 @@ def evaluate_model(
     columns: Mapping[str, str] | None = None,
     max_length: int | None = None,
     metric: str | None = None,
+    class_map: Mapping[str, str] | str | None = None,
     batch_size: int = 64,
     workers: int | None = None,
     device: str = "auto",
@@ -88,8 +87,10 @@ def evaluate_model(
     model takes), and `metric` the score that comes first.
 
     Labels go by the names of the classes if the model has names, see `with_labels_of`; `common_classes` leaves out
-    images of classes that the model lacks. Without names the data's order counts: of class folders "natural" (timm's)
-    or "code-point" (torchvision's) by `class_order`; "auto" is timm's for weights of its training script.
+    images of classes that the model lacks, and `class_map`, a table or a file of one, says what the model calls classes
+    that have other names in the data (None: as in the model's training). Without names the data's order counts: of
+    class folders "natural" (timm's) or "code-point" (torchvision's) by `class_order`, which goes before names; "auto"
+    is timm's for weights of its training script.
 
     Raises UsageError where data and model have other classes, or the one has masks and the other has no use for them;
     DataError for masks of one class and 255, which nobody said to ignore.
@@ -108,7 +109,8 @@ def evaluate_model(
     if opened.identity.num_classes == 1:
         check_several_classes(source)
     left_out = unreadable or _unreadable_in_training(opened)
-    source, matched = _with_labels_of(opened, source, form, model, common_classes, class_order)
+    table = read_class_map(class_map)
+    source, matched = _with_labels_of(opened, source, form, model, common_classes, class_order, table)
     hint = "score it on data with the classes it was made for"
     check_classes(source, opened.identity.num_classes, model, hint, said_by=classes_said_by(form, root))
     preprocessing = _preprocessing(opened, shorter, test_size).limited(max_length)
@@ -160,30 +162,35 @@ def _check_scores(scores: Mapping[str, Any], precision: torch.dtype) -> None:
 
 
 def _with_labels_of(
-    opened: OpenedModel, source: Source[Any], form: str, model: str, common: bool, order: str
+    opened: OpenedModel,
+    source: Source[Any],
+    form: str,
+    model: str,
+    common: bool,
+    order: str,
+    table: Mapping[str, str] | None,
 ) -> tuple[Source[Any], list[str]]:
-    """Return the data with the model's labels, and what is to be said of it; that of masks as it is."""
+    """Return the data with the model's labels, and what is to be said of it."""
     if order not in CLASS_ORDERS:
         raise UsageError(
             f"--class-order is one of {', '.join(CLASS_ORDERS)} (got {order!r})", hint="auto is the default"
         )
-    if opened.task.samples == MASKED:
-        if common:
-            raise UsageError("--common-classes is for labelled images", hint="leave it out")
-        return source, []
-    names = opened.label_names
-    by_timm = form == "folder" and opened.located is not None and opened.located.producer == "timm"
-    if order != "auto" and form != "folder":
+    if order != "auto" and "class_order" not in form_of(form).takes:
         raise UsageError(f"--class-order is for class folders, and the data is {form}", hint="leave it out")
-    if names is None and not common and (order == "natural" or (order == "auto" and by_timm)):
-        ordered = in_timms_order(source.classes)
-        if ordered == list(source.classes):
-            return with_labels_of(cast(ImageSource, source), None, model)
-        found = with_labels_of(cast(ImageSource, source), ordered, model)[0]
-        return found, [
-            "class folders go in timm's order, natural and without case (--class-order code-point: as sorted)"
-        ]
-    return with_labels_of(cast(ImageSource, source), names, model, common=common)
+    if opened.task.samples == MASKED and common:
+        raise UsageError("--common-classes is for labelled images", hint="leave it out")
+    source, said = (
+        with_trained_map(source, opened) if table is None else (renamed(source, table, "--class-map"), list[str]())
+    )
+    found, matched = with_models_labels(
+        source, opened, form, model=model, order=order, common=common, hint=_hint_on_classes(opened)
+    )
+    return found, [*said, *matched]
+
+
+def _hint_on_classes(opened: OpenedModel) -> str:
+    table = "--class-map FILE says what the model calls the data's classes"
+    return table if opened.task.samples == MASKED else f"--common-classes scores those in common; {table}"
 
 
 def _preprocessing(opened: OpenedModel, image_size: int | None, test_size: bool) -> Preprocessing | TextPreprocessing:

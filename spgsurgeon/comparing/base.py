@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +28,24 @@ from spgsurgeon.recipe import HOLDOUT, DataSection, Recipe, read_recipe
 from spgsurgeon.replicas import layout_of_state
 from spgsurgeon.runs import RECIPE
 from spgsurgeon.surgery import prove_file
-from spgsurgeon.training import open_data, open_training
+from spgsurgeon.training import names_of, open_data, open_training, table_of, with_models_order
 
 
 def open_base(request: ModelRequest, recipe: Recipe) -> OpenedModel:
     """Return the model that all arms start from; a random one has as many classes as the data.
 
-    Raises UsageError where it has other classes or another task than the data.
+    Its classes have names then, by which every run and every score takes the data's. Raises UsageError where it has
+    other classes or another task than the data.
     """
-    train = open_data(recipe.data).train
-    classes = len(train.classes)
+    data = open_data(recipe.data)
+    classes = len(data.train.classes)
     opened = open_model(request.for_data_of(classes))
     opened.task.check_samples(samples_of(recipe.data.source), request.model)
     hint = f"the same command with --num-classes {classes} gives it a new, untrained head"
-    check_classes(train, opened.identity.num_classes, request.model, hint=hint)
-    return opened
+    check_classes(data.train, opened.identity.num_classes, request.model, hint=hint)
+    data, said = with_models_order(data, opened, recipe.data, request.model)
+    names, table = names_of(data.train, opened), table_of(data.train, opened, recipe.data)
+    return replace(opened, label_names=names, class_map=table, notes=[*opened.notes, *said])
 
 
 def write_base(folder: Path, opened: OpenedModel) -> None:

@@ -21,7 +21,14 @@ from spgsurgeon.loading import ModelRequest, open_model
 from spgsurgeon.recipe import HOLDOUT, Recipe
 from spgsurgeon.runtime import Processes, choose_precision, join_processes
 from spgsurgeon.tasks import Scores, Task
-from spgsurgeon.training import choose_cache, evaluate, evaluation_batches, open_data, settled_preprocessing
+from spgsurgeon.training import (
+    choose_cache,
+    evaluate,
+    evaluation_batches,
+    open_data,
+    settled_preprocessing,
+    with_models_labels,
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,9 @@ def score(folder: Path, recipe: Recipe) -> Scored:
     data, training = recipe.data, recipe.training
     assert data.eval != HOLDOUT, "learning rates were chosen on it"
     opened = open_model(ModelRequest(str(folder)))
-    source = open_data(data).evaluation
+    source, _ = with_models_labels(
+        open_data(data).evaluation, opened, data.source, model=str(folder), order=data.class_order
+    )
     task = opened.task.scored_by(training.metric)
     preprocessing = settled_preprocessing(opened, data, data.eval_image_size or data.image_size)
     size = training.eval_batch_size or training.batch_size

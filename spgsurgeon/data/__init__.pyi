@@ -1,11 +1,13 @@
 from .cache.caching import Cache
 from .cache.decoded_images import estimate
-from .classes import check_classes, classes_said_by, differing_names, in_timms_order, with_labels_of
+from .class_map import read_class_map, renamed
+from .classes import are_numbers, check_classes, classes_said_by, in_timms_order, with_labels_of
 from .loading.device_feed import several_sizes
 from .loading.loader import EvaluationBatches, TrainingBatches
 from .loading.samples import AnyTransform, Batch, Collate, Prepared, batches_by_size
 from .loading.seen import check_drawn, over_processes, said_of_masks, said_of_traits
 from .loading.transfer import Transfer
+from .renumbering import in_order_of
 from .sources.class_names import CLASS_NAMES
 from .sources.forms import LABELLED, MASKED, SOURCES, TEXTS, described, form_of, listed, samples_of, spelled, taking
 from .sources.image_decoding import Decoding
@@ -45,6 +47,7 @@ __all__ = [
     "Subset",
     "TrainingBatches",
     "Transfer",
+    "are_numbers",
     "batches_by_size",
     "batches_padded",
     "check_batched",
@@ -54,13 +57,13 @@ __all__ = [
     "check_several_classes",
     "classes_said_by",
     "described",
-    "differing_names",
     "estimate",
     "evaluation_transform",
     "form_of",
     "hold_out",
     "hold_out_masks",
     "holds_masks",
+    "in_order_of",
     "in_timms_order",
     "joint_evaluation_transform",
     "joint_training_transform",
@@ -69,6 +72,8 @@ __all__ = [
     "listing",
     "open_source",
     "over_processes",
+    "read_class_map",
+    "renamed",
     "said_of_masks",
     "said_of_traits",
     "samples_of",

@@ -39,13 +39,14 @@ from spgsurgeon.models import (
     with_dtype,
     with_labels,
 )
-from spgsurgeon.recipe import known_mask_values, known_range
+from spgsurgeon.recipe import known_class_map, known_mask_values, known_range
 from spgsurgeon.replicas.kinds import CONTROLS
 from spgsurgeon.tasks import Task, task_named
 
 Read = TypeVar("Read")
 _LISTED = 8
 _IGNORED, _VALUES, _RANGE = "ignored_mask_values", "mask_values", "value_range"  # in config.json
+_MAP = "class_map"
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,10 @@ class OpenedModel:
     """The class that mask values stood for in training, of those that are not class numbers."""
     value_range: tuple[float, float] | None = None
     """The values that were black and white in images with more than 8 bits of grey, where training said them."""
+    class_map: dict[str, str] = field(default_factory=dict)
+    """What it calls the classes of the data that it was trained on, where these had other names there."""
+    head_is_new: bool = False
+    """Whether its head is untrained, so that its classes have no order yet."""
     hub_id: str | None = None
     """The Hub's name of the weights that these are, or were but for the head."""
     notes: list[str] = field(default_factory=list)
@@ -123,6 +128,7 @@ class OpenedModel:
             _IGNORED: list(self.ignored),
             _VALUES: {str(value): label for value, label in self.mask_values.items()},
             _RANGE: list(self.value_range or ()),
+            _MAP: self.class_map,
         }
         return config | {key: value for key, value in said.items() if value}
 
@@ -184,6 +190,8 @@ def _with_new_head(opened: OpenedModel, request: ModelRequest) -> OpenedModel:
         label_names=None,
         ignored=(),
         mask_values={},
+        class_map={},
+        head_is_new=True,
         notes=[*opened.notes, note],
     )
 
@@ -209,6 +217,7 @@ def _open_transformers(located: Located, request: ModelRequest) -> OpenedModel:
         format=located.format,
         located=located,
         label_names=made.labels,
+        head_is_new=made.is_new,
         notes=[*located.notes, *made.notes],
         config_document=made.config,
         companions=folder.companions,
@@ -230,7 +239,8 @@ def _open_named(request: ModelRequest, named: NamedModel) -> OpenedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random_seed)
         module = build(identity)
-    return OpenedModel(module, identity, model, "name", notes=[f"random weights (seed {random_seed})"])
+    note = f"random weights (seed {random_seed})"
+    return OpenedModel(module, identity, model, "name", head_is_new=True, notes=[note])
 
 
 def _open_located(located: Located, arch: str | None, image_size: tuple[int, int] | None) -> OpenedModel:
@@ -249,6 +259,7 @@ def _open_located(located: Located, arch: str | None, image_size: tuple[int, int
         ignored=_ignored(located),
         mask_values=_said_of_data(located, _VALUES, known_mask_values) or {},
         value_range=_said_of_data(located, _RANGE, known_range),
+        class_map=_said_of_data(located, _MAP, _known_table) or {},
         notes=notes,
     )
 
@@ -322,6 +333,13 @@ def _ignored(located: Located) -> tuple[int, ...]:
     if not isinstance(values, list) or not all(type(value) is int and value >= 0 for value in values):
         raise DamagedFileError(f"the {CONFIG} of {located.source} is damaged: {_IGNORED} is no list of numbers")
     return tuple(values)
+
+
+def _known_table(value: Any) -> dict[str, str] | None:
+    found = known_class_map(value)
+    if isinstance(found, str):
+        raise ValueError("a config.json names no file")
+    return found
 
 
 def _said_of_data(located: Located, key: str, known: Callable[[Any], Read | None]) -> Read | None:

@@ -1,4 +1,4 @@
-from .data_section import HOLDOUT, AugmentSection, DataSection, known_mask_values, known_range
+from .data_section import HOLDOUT, AugmentSection, DataSection, known_class_map, known_mask_values, known_range
 from .differences import differing
 from .explaining import explain_recipe
 from .json_schema import SCHEMA_TITLE, recipe_json_schema
@@ -23,6 +23,7 @@ __all__ = [
     "explain_recipe",
     "find_recipe",
     "find_shipped",
+    "known_class_map",
     "known_mask_values",
     "known_range",
     "read_recipe",

@@ -35,6 +35,19 @@ def _known_classes(classes: Any) -> tuple[str, ...] | int | None:
     )
 
 
+def known_class_map(table: Any) -> dict[str, str] | str | None:
+    """Return what the model calls the classes of the data, or the file that says it. Raises ValueError."""
+    if table is None or (isinstance(table, str) and table):
+        return table
+    names = [name for pair in table.items() for name in pair] if isinstance(table, dict) else []
+    if names and all(isinstance(name, str) and name for name in names):
+        return dict(table)
+    raise ValueError(
+        f"{json.dumps(table)} is refused, it must be a file, or say the model's name of classes of the data, such as "
+        "{n02123045: tabby} (names quoted, where needed)"
+    )
+
+
 def known_mask_values(values: Any) -> dict[int, int] | None:
     """Return the class number that each mask value stands for; documents have text for keys. Raises ValueError."""
     if values is None:
@@ -103,6 +116,12 @@ class DataSection(Section):
     """The most tokens of a text, those that the tokenizer adds included; null: as many as the model takes."""
     too_long: Literal["cut", "stop"] = "cut"
     """What a longer text does: it is cut, counted and said, or it can't be used (see `unreadable`)."""
+    class_map: Annotated[dict[str, str] | str | None, BeforeValidator(known_class_map)] = None
+    """What the model calls the classes of the data, such as {n02123045: tabby}, or a file that says it: a line for each
+    class, the data's name, a tab, the model's."""
+    class_order: Literal["auto", "natural", "code-point"] = "auto"
+    """How class folders are numbered: by the model's names (`auto`), or by number as timm (`natural`) or as torchvision
+    (`code-point`) sorts them; `folder` only."""
     ignore: Annotated[tuple[NonNegativeInt, ...], Strict(False)] = ()
     """Mask values that are not scored and teach nothing, besides 255."""
     mask_values: Annotated[dict[int, int] | None, BeforeValidator(known_mask_values)] = None
@@ -159,6 +178,9 @@ class DataSection(Section):
         self._check_records(takes)
         if "classes" not in takes and self.classes is not None:
             raise fault_at("classes", f"classes is for source: {taking('classes')}; {self.source} has its own")
+        if "class_order" not in takes and self.class_order != "auto":
+            forms = taking("class_order")
+            raise fault_at("class_order", f"class_order is for source: {forms}; {self.source} has its own order")
         if "mask_values" not in takes and self.mask_values:
             forms = taking("mask_values")
             raise fault_at("mask_values", f"mask_values is for source: {forms}; {self.source} has none, or brings them")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from spgsurgeon.data import Source
+from spgsurgeon.data import Source, with_labels_of
 from spgsurgeon.errors import SurgeonError
 from spgsurgeon.recipe import read_recipe
 from spgsurgeon.runs import RECIPE, RunRecord, ShownPicture
@@ -30,7 +30,8 @@ def with_pictures(record: RunRecord, run: Path) -> RunRecord:
     shown += [ShownPicture(picture, shortest=False) for picture in recorded.longest]
     data = read_recipe(run / RECIPE).data
     try:
-        source = open_training(data)
+        # The labels of the records are the model's.
+        source, _ = with_labels_of(open_training(data), record.class_names or None, record.name)
     except SurgeonError as error:
         note = f"The training data can't be opened, so its pictures are named, not shown: {error.message}."
         return replace(record, pictures=shown, notes=[*record.notes, note])

@@ -7,11 +7,13 @@ from .plan import kept_for_backward
 from .preparing import Case, prepare
 from .run import train
 from .settling import inputs_of
+from .soundness.labels import CLASS_ORDERS, names_of, table_of, with_models_labels, with_models_order, with_trained_map
 from .soundness.number_guard import NonFiniteError
 from .statistics import EpisodeStatistics
 from .timing import time_steps
 
 __all__ = [
+    "CLASS_ORDERS",
     "Case",
     "EpisodeStatistics",
     "NonFiniteError",
@@ -24,10 +26,15 @@ __all__ = [
     "kept_for_backward",
     "make_retraining",
     "make_schedule",
+    "names_of",
     "open_data",
     "open_training",
     "prepare",
     "settled_preprocessing",
+    "table_of",
     "time_steps",
     "train",
+    "with_models_labels",
+    "with_models_order",
+    "with_trained_map",
 ]

@@ -26,6 +26,8 @@ from spgsurgeon.data import (
     hold_out_masks,
     limit_classes,
     open_source,
+    read_class_map,
+    renamed,
     samples_of,
     several_sizes,
     with_classes,
@@ -74,17 +76,17 @@ def open_data(section: DataSection) -> Data:
     Raises UsageError for a single class, and what the sources raise.
     """
     train = _open_split(section, section.train)
-    check_several_classes(train)
     if section.eval == HOLDOUT:
-        return Data(*_parted(section, train))
+        return Data(*_parted(section, _renamed(section, train)))
     evaluation = _open_split(section, section.eval)
     most = max(len(train.classes), len(evaluation.classes))
-    return Data(_parted(section, with_classes(train, most))[0], with_classes(evaluation, most))
+    train, evaluation = (_renamed(section, with_classes(part, most)) for part in (train, evaluation))
+    return Data(_parted(section, train)[0], evaluation)
 
 
 def open_training(section: DataSection) -> Source[Any]:
     """Open what a run trains on, without the other split: sample numbers of its records are numbers in this."""
-    return _parted(section, _open_split(section, section.train))[0]
+    return _parted(section, _renamed(section, _open_split(section, section.train)))[0]
 
 
 def _open_split(section: DataSection, split: str) -> Source[Any]:
@@ -99,6 +101,13 @@ def _open_split(section: DataSection, split: str) -> Source[Any]:
         decoding=decoding,
         columns=section.columns or {},
     )
+
+
+def _renamed(section: DataSection, source: Source[Any]) -> Source[Any]:
+    """Return a split with its classes as the model calls them, if the section says so."""
+    found = renamed(source, read_class_map(section.class_map), "data.class_map")
+    check_several_classes(found)
+    return found
 
 
 def _parted(section: DataSection, train: Source[Any]) -> tuple[Source[Any], Source[Any]]:

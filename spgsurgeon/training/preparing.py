@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from shlex import quote
 from typing import Any
@@ -10,7 +9,13 @@ from typing import Any
 import torch
 
 from spgsurgeon.checkpoint import TEMPORARY, GraftManifest, layout_hash, read_safetensors
-from spgsurgeon.data import Data, check_classes, check_same_classes, classes_said_by, differing_names, samples_of
+from spgsurgeon.data import (
+    Data,
+    check_classes,
+    check_same_classes,
+    classes_said_by,
+    samples_of,
+)
 from spgsurgeon.errors import ArchitectureError, UsageError
 from spgsurgeon.loading import ModelRequest, OpenedModel, in_float32, open_model, state_of
 from spgsurgeon.models import Preprocessing, meta_twin, run_twin
@@ -21,6 +26,7 @@ from spgsurgeon.surgery import graft_proven, regraft
 from spgsurgeon.tasks import Task
 from spgsurgeon.training.data import open_data
 from spgsurgeon.training.soundness.batch_norms import check_batch_norms
+from spgsurgeon.training.soundness.labels import names_of, table_of, with_models_order
 
 
 @dataclass(frozen=True)
@@ -67,9 +73,11 @@ def prepare(
         _check_sizes(section, opened, opened.preprocessing)
         input_size = opened.preprocessing.at(section.image_size).input_size
         check_batch_norms(opened.module, input_size, *_smallest_batch(recipe, len(data.train)))
+    data, matched = with_models_order(data, opened, section, model)
     opened = replace(
         opened,
-        label_names=_label_names(opened, data.train.classes),
+        label_names=names_of(data.train, opened),
+        class_map=table_of(data.train, opened, section),
         ignored=section.ignore,
         mask_values=section.mask_values or {},
         value_range=section.value_range,
@@ -77,7 +85,7 @@ def prepare(
             *opened.notes,
             *dict.fromkeys((*data.train.notes, *data.evaluation.notes)),
             *_other_range(section, opened),
-            *([] if resumes else differing_names(opened.label_names, data.train.classes)),
+            *([] if resumes else matched),
         ],
     )
     head_batch = recipe.trp.head_mode
@@ -112,14 +120,6 @@ def _smallest_batch(recipe: Recipe, samples: int) -> tuple[int, bool]:
     rest = samples % (size * processes)
     partial = not recipe.training.drop_last and rest >= processes
     return (rest // processes, True) if partial else (size, False)
-
-
-def _label_names(opened: OpenedModel, classes: Sequence[str]) -> list[str] | None:
-    """Return the names of the classes: the data's; the model's own, if it has any, when the data has numbers only."""
-    if list(classes) != list(map(str, range(len(classes)))):
-        return list(classes)
-    has_own = opened.label_names is not None or opened.config_document is not None
-    return opened.label_names if has_own else list(classes)
 
 
 def _of_retrained(cfg: dict[str, Any], section: DataSection, own: tuple[int, int, int]) -> dict[str, Any]:

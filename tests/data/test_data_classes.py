@@ -13,9 +13,11 @@ from PIL import Image
 from timm.data import create_dataset
 from timm.models._hub import save_for_hf
 
+from spgsurgeon.data.class_map import read_class_map, renamed
 from spgsurgeon.data.classes import with_labels_of
 from spgsurgeon.data.sources.opening import open_source
 from spgsurgeon.data.sources.source import ImageSource
+from spgsurgeon.data.transforms.masks import IGNORED
 from spgsurgeon.errors import UsageError
 
 NAMES = ("1", "2", "10", "a", "B")
@@ -120,3 +122,46 @@ def test_eval_matches_the_names_that_a_folder_says(tmp_path: Path) -> None:
     assert spgsurgeon(*command).code == 2
     top1, _ = scored(tmp_path / "elk", data, "--common-classes")
     assert top1 == pytest.approx(100 * 5 / 14)
+
+
+def test_masks_go_by_name_too_and_what_stands_for_nothing_stays(tmp_path: Path) -> None:
+    for kind in ("images", "masks"):
+        (tmp_path / "val" / kind).mkdir(parents=True)
+    (tmp_path / "classes.txt").write_text("background\ncar\nroad\n")
+    Image.new("RGB", (4, 1)).save(tmp_path / "val" / "images" / "0.png")
+    mask = Image.new("L", (4, 1))
+    mask.putdata([0, 1, 2, 255])
+    mask.save(tmp_path / "val" / "masks" / "0.png")
+    data = open_source("masks", tmp_path, "val")
+    found, said = with_labels_of(data, ["__background__", "road", "car"], "model")
+    assert found.read(0)[1].tolist() == [[0, 2, 1, IGNORED]]
+    assert found.classes == ("__background__", "road", "car")
+    assert "by name" in said[0]
+    same, said = with_labels_of(data, ["__background__", "car", "road"], "model")
+    assert same.read(0)[1].tolist() == [[0, 1, 2, IGNORED]]
+    assert said == []
+    with pytest.raises(UsageError) as refused:
+        with_labels_of(data, ["background", "road", "tree"], "model")
+    assert refused.value.code == "other-classes"
+
+
+def test_a_table_names_classes_and_may_make_one_of_two(tmp_path: Path) -> None:
+    data = source(folder(tmp_path, "n1", "n2", "n3"))
+    found = renamed(data, {"n3": "cat", "n1": "dog", "n2": "cat"}, "the table")
+    assert found.classes == ("dog", "cat")
+    assert names_of(found) == ["dog", *["cat"] * 5]
+    assert found.notes
+    assert renamed(data, None, "the table") is data
+    with pytest.raises(UsageError, match="none of the classes"):
+        renamed(data, {"n4": "cat"}, "the table")
+
+
+@pytest.mark.parametrize("text", ["", "n1 dog\n", "n1\tdog\nn1\tcat\n", "n1\t\n", "a\tb\tc\n"])
+def test_a_file_that_is_no_table_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "table.tsv").write_text(text)
+    with pytest.raises(UsageError):
+        read_class_map(str(tmp_path / "table.tsv"))
+    with pytest.raises(UsageError):
+        read_class_map(str(tmp_path / "none.tsv"))
+    (tmp_path / "table.tsv").write_text("\ufeffn1\tdog\r\n\r\nn2\tgreat white shark\r\n")
+    assert read_class_map(str(tmp_path / "table.tsv")) == {"n1": "dog", "n2": "great white shark"}

@@ -14,7 +14,7 @@ from spgsurgeon.errors import UsageError, did_you_mean
 LABELLED, MASKED, TEXTS = "labelled images", "images with masks", "labelled texts"
 """What the samples of a source are."""
 
-Setting = Literal["classes", "mask_values", "columns"]
+Setting = Literal["class_order", "classes", "mask_values", "columns"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,12 @@ class SourceForm:
 SOURCES = {
     form.name: form
     for form in (
-        SourceForm("folder", "a tree with one folder a class", "spgsurgeon.data.sources.images:open_folder"),
+        SourceForm(
+            "folder",
+            "a tree with one folder a class",
+            "spgsurgeon.data.sources.images:open_folder",
+            takes=("class_order",),
+        ),
         SourceForm(
             "wds", "WebDataset's shards, tar files", "spgsurgeon.data.sources.shards:open_wds", takes=("classes",)
         ),
