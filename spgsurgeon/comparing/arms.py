@@ -29,13 +29,15 @@ BUILT_IN: dict[str, Callable[[ReplicaKind], dict[str, Any]]] = {
     "spg-episode-mean": lambda trp: {"objective.form": "episode-mean"},
     "dropout": lambda trp: _kept(trp, "fixed-dropout", "rate"),
     SEARCH: lambda trp: _kept(trp, "fixed-dropout"),  # and the rate that it finds
+    "no-projection": lambda trp: {"trp.projection": False},
+    "r-drop": lambda trp: {"trp.kind": kinds.PLAIN, "objective.r_drop": 1.0},
     "rollouts": lambda trp: {"trp.rollouts": True},
     "depth": lambda trp: _kept(trp, "depth", "replicas"),
 }
 """What each arm changes in a recipe with these replicas. `plain` is what the others are measured against."""
 
 DEFAULT_HOLDOUT = 0.2
-_NEED_REPLICAS = ("spg", "spg-step", "spg-episode", "spg-episode-mean", "rollouts")
+_NEED_REPLICAS = ("spg", "spg-step", "spg-episode", "spg-episode-mean", "no-projection", "rollouts")
 
 
 @dataclass(frozen=True)

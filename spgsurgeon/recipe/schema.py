@@ -98,6 +98,9 @@ class ObjectiveSection(Section):
     """Scale the loss by exp(base cross entropy - loss), a constant to the gradient."""
     label_smoothing: BelowOne = 0.0
     """Label smoothing inside the cross entropy."""
+    r_drop: NonNegative = 0.0
+    """R-Drop's alpha, for a control without replicas: each batch goes through the model twice, and the divergence of
+    both predictions is added; 0 is off."""
 
 
 class ColdStartSection(Section):
@@ -162,6 +165,8 @@ class Recipe(Section):
             return objective
         if trp.default_form != objective.form and "form" not in objective.model_fields_set:
             objective = objective.model_copy(update={"form": trp.default_form})
+        if objective.r_drop and not trp.control:
+            raise fault_at("r_drop", f"r_drop is for a control without replicas; trp.kind is {trp.kind}")
         if not trp.control and len(objective.weights) != trp.length:
             reason = f"{len(objective.weights)} weights for {trp.length} replicas (trp.replicas); each needs one"
             raise fault_at("weights", reason)

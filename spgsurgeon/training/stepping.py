@@ -14,8 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 from spgsurgeon.data import LABELLED, Batch, BatchMixer, Transfer
 from spgsurgeon.errors import UsageError
 from spgsurgeon.models import IMAGES, call
-from spgsurgeon.objective import SPGLoss, spg_loss
-from spgsurgeon.recipe import AugmentSection, Recipe
+from spgsurgeon.objective import SPGLoss, divergence, spg_loss
+from spgsurgeon.recipe import Recipe
 from spgsurgeon.runtime import Processes, autocast, choose_memory_format, derive_seed, laid_out, seed_generators
 from spgsurgeon.tasks import Task
 from spgsurgeon.training.soundness.number_guard import NumberGuard
@@ -45,7 +45,7 @@ class Stepper:
         self._transfer = Transfer(processes.device)
         self._memory_format = choose_memory_format(settings.memory_format, processes.device, state.grafted)
         self._readout = task.readout
-        self._mixer = _make_mixer(recipe.data.augment, task, num_classes)
+        self._mixer = _make_mixer(recipe, task, num_classes)
         self._distributed = DistributedDataParallel(state.grafted) if processes.world_size > 1 else None
         model: nn.Module = self._distributed or state.grafted
         self._model: Any = torch.compile(model) if settings.compile else model
@@ -99,24 +99,36 @@ class Stepper:
         if self._mixer.active:
             images, targets = self._mixer(batch.inputs[IMAGES], batch.targets)
             batch = Batch(batch.inputs | {IMAGES: images}, targets, batch.samples)
+        if objective.r_drop:
+            batch = _twice(batch)
         with autocast(device, self._precision):
-            logits = call(self._model, laid_out(batch.inputs, self._memory_format))
+            logits = self._readout(call(self._model, laid_out(batch.inputs, self._memory_format)))
+        mean_over_ranks = self._processes.mean if self._processes.world_size > 1 else None
         result = spg_loss(
-            self._readout(logits),
+            logits,
             batch.targets,
             weights=self._weights,
             form=objective.form,
             label_smoothing=objective.label_smoothing,
             loss_normalization=objective.loss_normalization,
-            mean_over_ranks=self._processes.mean if self._processes.world_size > 1 else None,
+            mean_over_ranks=mean_over_ranks,
             class_dim=1,
             soft=self._mixer.active,
         )
+        if objective.r_drop:
+            apart = divergence(logits, batch.targets.chunk(2)[0], mean_over_ranks=mean_over_ranks)
+            result = result._replace(loss=result.loss + objective.r_drop * apart)
         return result, batch
 
     def settle(self) -> None:
         """Wait for the last step, so that all of them are known to be sound. Raises as `apply` does."""
         self._guard.settle_all()
+
+
+def _twice(batch: Batch) -> Batch:
+    """Return a batch with each sample twice, in two halves."""
+    inputs = {name: torch.cat([value, value]) for name, value in batch.inputs.items()}
+    return Batch(inputs, torch.cat([batch.targets] * 2), torch.cat([batch.samples] * 2))
 
 
 def _weights(recipe: Recipe, replicas: int) -> tuple[float, ...]:
@@ -127,9 +139,14 @@ def _weights(recipe: Recipe, replicas: int) -> tuple[float, ...]:
     return weights
 
 
-def _make_mixer(augment: AugmentSection, task: Task, num_classes: int) -> BatchMixer:
-    """Return what the recipe asks for. Raises UsageError for a task whose samples can't be mixed."""
-    mixer = BatchMixer(augment.mixup, augment.cutmix, num_classes)
+def _make_mixer(recipe: Recipe, task: Task, num_classes: int) -> BatchMixer:
+    """Return what the recipe asks for. Raises UsageError for a task whose samples can't be mixed, and with R-Drop."""
+    mixer = BatchMixer(recipe.data.augment.mixup, recipe.data.augment.cutmix, num_classes)
+    if mixer.active and recipe.objective.r_drop:
+        raise UsageError(
+            "objective.r_drop needs labels, and mixup and cutmix mix them",
+            hint="leave data.augment.mixup and data.augment.cutmix at 0, or objective.r_drop out",
+        )
     if mixer.active and not task.mixes:
         raise UsageError(
             f"mixup and cutmix mix {LABELLED}, and the model predicts {task.predicts}",

@@ -124,3 +124,23 @@ def test_what_does_not_fit_is_said(work, spoil, code, kind) -> None:
     )
     assert (outcome.code, outcome.document["error"]["code"]) == (code, kind), outcome.document
     assert not (work / "run").exists()
+
+
+def test_r_drop_is_a_control(work) -> None:
+    plain = trained(work, "plain", "trp.kind=none", "training.epochs=1")
+    drawn = trained(work, "drawn", "trp.kind=none", "training.epochs=1", "objective.r_drop=0.5")
+    assert plain.document["content_hash"] != drawn.document["content_hash"]
+    refused = spgsurgeon("train", work / "model", "--recipe", work / "texts.yaml", "objective.r_drop=0.5")
+    assert refused.code == 2
+    mixed = ("train", "--json", "timm/test_resnet", "--random-weights", "--recipe", "digits-dropout")
+    mixed += ("trp.kind=none", "objective.r_drop=1", "data.augment.mixup=0.2", "-o", work / "mixed")
+    assert spgsurgeon(*mixed).document["error"]["kind"] == "usage"
+
+
+def test_replicas_without_projections_have_no_weights(work) -> None:
+    found = succeed(
+        "train", "--json", work / "model", "--recipe", work / "texts.yaml", "trp.projection=false", "--dry-run"
+    ).document
+    assert (found["temporary_parameters"], found["trp"]["projection"]) == (0, False)
+    trained(work, "run", "trp.projection=false", "training.epochs=1")
+    assert succeed("strip", "--json", work / "run", "-o", work / "better").document["proven"]

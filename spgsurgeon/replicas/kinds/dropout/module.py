@@ -12,9 +12,12 @@ from spgsurgeon.errors import UsageError
 
 
 class DropoutReplica(nn.Module):
-    """Replica t: h' = dropout(h, rate), then h' + projection(h') (eq. 1, 2). The projection starts at zero (eq. 3)."""
+    """Replica t: h' = dropout(h, rate), then h' + projection(h') (eq. 1, 2). The projection starts at zero (eq. 3).
 
-    def __init__(self, projection: nn.Module, rate: float) -> None:
+    It may be left out.
+    """
+
+    def __init__(self, projection: nn.Module | None, rate: float) -> None:
         super().__init__()
         self.dropout = nn.Dropout(rate)
         self.projection = projection
@@ -22,8 +25,7 @@ class DropoutReplica(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """Return the next hidden state, of the same shape."""
         dropped: Tensor = self.dropout(hidden)
-        state: Tensor = dropped + self.projection(dropped)
-        return state
+        return dropped if self.projection is None else dropped + self.projection(dropped)
 
 
 def zero_projection(head: nn.Module, map_width: int | None) -> nn.Module:
