@@ -20,7 +20,7 @@ from .reading import Outline, read_outline
 from .sealing import sealed
 from .state_dict.specs import TensorSpec
 from .tensors import load_tensors, read_checkpoint, read_safetensors
-from .values import content_hash_of, non_finite_of
+from .values import content_hash_of, hash_and_non_finite_of
 from .writing import (
     atomic_file,
     atomic_folder,
@@ -60,10 +60,10 @@ __all__ = [
     "distance",
     "drift",
     "has_own_record",
+    "hash_and_non_finite_of",
     "kind_of",
     "layout_hash",
     "load_tensors",
-    "non_finite_of",
     "own_folder",
     "read_checkpoint",
     "read_document",

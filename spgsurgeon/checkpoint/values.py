@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from spgsurgeon.checkpoint.state_dict.specs import DTYPE_SIZES, TensorSpec, header_bytes
 from spgsurgeon.errors import DamagedFileError
+
+Block: TypeAlias = bytes | memoryview
 
 _BLOCK = 4 * 2**20  # bytes
 
 
 @dataclass(frozen=True)
 class _Pattern:
-    """A value is NaN or an infinity where its bits under the mask are these."""
+    """A value is NaN or an infinity if its bits under the mask are these."""
 
     word: str  # numpy's name of an unsigned integer; a complex number is two of them
     mask: int
@@ -42,30 +45,55 @@ def content_hash_of(entries: Mapping[str, TensorSpec]) -> str:
 
     Of a tensor whose elements lie apart in the file, the stretch from its first to its last is held.
     """
+    return _hash(entries, lambda key, block: None)
+
+
+def non_finite_of(entries: Mapping[str, TensorSpec]) -> list[str]:
+    """Return the keys of tensors that hold a NaN or an infinity."""
+    return [key for key, spec in entries.items() if any(_holds_non_finite(spec.dtype, b) for b in _blocks(spec))]
+
+
+def hash_and_non_finite_of(entries: Mapping[str, TensorSpec]) -> tuple[str, list[str]]:
+    """Return what the two functions above return; each value is read once."""
+    found: set[str] = set()
+
+    def look(key: str, block: Block) -> None:
+        if key not in found and _holds_non_finite(entries[key].dtype, block):
+            found.add(key)
+
+    return _hash(entries, look), [key for key in entries if key in found]
+
+
+def _hash(entries: Mapping[str, TensorSpec], look: Callable[[str, Block], None]) -> str:
+    """Return the hash; `look` is called with each block and the key of its tensor."""
     digest = hashlib.sha256()
     for key in sorted(entries):
         spec = entries[key]
         digest.update(header_bytes(key, spec.dtype, spec.shape))
         for block in _blocks(spec):
             digest.update(block)
+            look(key, block)
     return digest.hexdigest()
 
 
-def non_finite_of(entries: Mapping[str, TensorSpec]) -> list[str]:
-    """Return the keys of tensors that hold a NaN or an infinity."""
-    return [key for key, spec in entries.items() if spec.dtype in _NON_FINITE and _has_non_finite(spec)]
-
-
-def _has_non_finite(spec: TensorSpec) -> bool:
+def _holds_non_finite(dtype: str, block: Block) -> bool:
+    pattern = _NON_FINITE.get(dtype)
+    if pattern is None or not _may_hold_non_finite(pattern, block):
+        return False
     import numpy as np
 
-    pattern = _NON_FINITE[spec.dtype]
-    return any(
-        bool(((np.frombuffer(block, pattern.word) & pattern.mask) == pattern.bits).any()) for block in _blocks(spec)
-    )
+    return bool(((np.frombuffer(block, pattern.word) & pattern.mask) == pattern.bits).any())
 
 
-def _blocks(spec: TensorSpec) -> Iterator[bytes | memoryview]:
+def _may_hold_non_finite(pattern: _Pattern, block: Block) -> bool:
+    """Whether the highest byte of any number is that of one; sound weights hardly ever have any, and spare numpy."""
+    size = int(pattern.word[-1])
+    mask, bits = pattern.mask >> 8 * (size - 1), pattern.bits >> 8 * (size - 1)
+    highest = bytes(block)[size - 1 :: size]
+    return any(byte in highest for byte in range(256) if byte & mask == bits)
+
+
+def _blocks(spec: TensorSpec) -> Iterator[Block]:
     """Yield the values in row-major order. A block is only valid until the next one."""
     try:
         yield from _gathered(spec) if spec.stride is not None else _read(spec)

@@ -10,55 +10,74 @@ import sys
 import threading
 import traceback
 import warnings
+from collections.abc import Iterable
 from contextlib import suppress
+from importlib import import_module
 from types import FrameType
 from typing import Annotated
 
 import typer
 
 from spgsurgeon import __version__
-from spgsurgeon.cli import (
-    bench,
-    compare,
-    demo,
-    diff,
-    docs,
-    doctor,
-    evaluate,
-    graft,
-    inspect,
-    recipes,
-    report,
-    strip,
-    train,
-)
 from spgsurgeon.cli.terminal.console import ClosedOutputError, fail, is_one_of_several, verbosity
 from spgsurgeon.cli.terminal.options import with_common_options
 from spgsurgeon.errors import SurgeonError, UsageError
 from spgsurgeon.runtime import in_a_line
 
-app = typer.Typer(
-    name="spgsurgeon",
-    help="Graft temporary modules onto a vision checkpoint, retrain it with Sequential Policy Gradient, strip them: "
-    "a better checkpoint of exactly the same architecture, with proof.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,  # plain help: the other kind takes longer to import than all the rest
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command("inspect")(with_common_options(inspect.command))
-app.command("graft")(with_common_options(graft.command))
-app.command("train")(with_common_options(train.command))
-app.command("strip")(with_common_options(strip.command))
-app.command("eval")(with_common_options(evaluate.command))
-app.command("diff")(with_common_options(diff.command))
-app.command("compare")(with_common_options(compare.command))
-app.command("report")(with_common_options(report.command))
-app.command("bench")(with_common_options(bench.command))
-app.add_typer(recipes.group, name="recipes")
-app.command("demo")(with_common_options(demo.command))
-app.command("doctor")(with_common_options(doctor.command))
-app.command("docs")(with_common_options(docs.command))
+VERBS = {
+    "inspect": "Say what a checkpoint is.",
+    "graft": "Add temporary replicas to a base.",
+    "train": "Retrain a model by a recipe.",
+    "strip": "Write the base without replicas, proven.",
+    "eval": "Score a model on a data set.",
+    "diff": "Say what became of a model's tensors, from A to B.",
+    "compare": "Compare ways to train a model on your own data, at the same cost.",
+    "report": "Show what runs recorded, over each other, and what comparisons found.",
+    "bench": "Measure what a training step costs: plain against grafted.",
+    "recipes": "Shipped recipes: list, show, copy; check and compare your own.",
+    "demo": "Do the whole job on handwritten digits.",
+    "doctor": "Say whether this installation and this machine can do the work.",
+    "docs": "Show a guide, or list them.",
+}
+"""Each verb and its line in the list of them; the rest of its help is in its module, which is imported if it is run."""
+
+_MODULES = {"eval": "evaluate"}  # where the name is Python's
+
+
+def application(verbs: Iterable[str] = VERBS, *, listed: bool = False) -> typer.Typer:
+    """Return the command line with these verbs; if they are only `listed`, none can be run, and none is imported."""
+    app = typer.Typer(
+        name="spgsurgeon",
+        help="Graft temporary modules onto a vision checkpoint, retrain it with Sequential Policy Gradient, strip "
+        "them: a better checkpoint of exactly the same architecture, with proof.",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,  # plain help: the other kind takes longer to import than all the rest
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    for verb in verbs:
+        if listed:
+            app.command(verb, help=VERBS[verb])(_listed)
+            continue
+        module = import_module(f"spgsurgeon.cli.{_MODULES.get(verb, verb)}")
+        if hasattr(module, "group"):
+            app.add_typer(module.group, name=verb)
+        else:
+            app.command(verb)(with_common_options(module.command))
+    return app
+
+
+def _asked_for(arguments: list[str]) -> typer.Typer:
+    """Return as much of the command line as the arguments need: to import all of it takes as long as Typer itself."""
+    first = arguments[0] if arguments else "--help"
+    if first in VERBS:
+        return application([first])
+    return application(listed=first in ("-h", "--help", "--version"))
+
+
+def _listed() -> None:
+    pass
 
 
 def _print_version(wanted: bool) -> None:
@@ -67,7 +86,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
@@ -167,7 +185,7 @@ def run(arguments: list[str]) -> int:
     if not {"-v", "-vv", "--verbose"} & set(arguments):
         warnings.simplefilter("ignore")
     try:
-        result = app(args=arguments, prog_name="spgsurgeon", standalone_mode=False)
+        result = _asked_for(arguments)(args=arguments, prog_name="spgsurgeon", standalone_mode=False)
     except SurgeonError as error:
         return _report(error)
     except (KeyboardInterrupt, typer.Abort):

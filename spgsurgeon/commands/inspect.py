@@ -10,7 +10,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from spgsurgeon.checkpoint import CONFIG, content_hash_of, non_finite_of, read_grafted_folder
+from spgsurgeon.checkpoint import CONFIG, hash_and_non_finite_of, read_grafted_folder
 from spgsurgeon.errors import ArchitectureError, SurgeonError
 from spgsurgeon.loading import Located, ModelRequest, Recognition, locate, read_folder, recognize, refusal
 from spgsurgeon.models import DepthSite, NamedModel, Site, parse_model, sites_document
@@ -121,7 +121,7 @@ def _inspect_located(path: Path, request: ModelRequest, values: bool | None) -> 
         document, entries = _recognized(located, recognition), recognition.entries
     if values or (values is None and sum(spec.nbytes for spec in entries.values()) <= _READ_UNASKED):
         _check_folder(located)
-        document |= {"content_hash": content_hash_of(entries), "non_finite": non_finite_of(entries)}
+        document["content_hash"], document["non_finite"] = hash_and_non_finite_of(entries)
     return document
 
 

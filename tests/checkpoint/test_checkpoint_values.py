@@ -12,7 +12,7 @@ from spgsurgeon.checkpoint.hashing import DTYPE_NAMES, content_hash
 from spgsurgeon.checkpoint.reading import read_outline
 from spgsurgeon.checkpoint.state_dict.specs import DTYPE_SIZES
 from spgsurgeon.checkpoint.tensors import load_tensors
-from spgsurgeon.checkpoint.values import content_hash_of, non_finite_of
+from spgsurgeon.checkpoint.values import content_hash_of, hash_and_non_finite_of, non_finite_of
 from spgsurgeon.errors import DamagedFileError
 
 
@@ -54,7 +54,9 @@ def test_every_bit_pattern_is_judged_as_torch_judges_it(dtype: torch.dtype, tmp_
     torch.save(tensors, tmp_path / "model.pth")
     expected = [key for key, tensor in tensors.items() if not is_finite(tensor)]
     assert 0 < len(expected) < len(tensors)
-    assert non_finite_of(read_outline(tmp_path / "model.pth").entries) == expected
+    entries = read_outline(tmp_path / "model.pth").entries
+    assert non_finite_of(entries) == expected
+    assert hash_and_non_finite_of(entries) == (content_hash_of(entries), expected)
 
 
 def is_finite(tensor: Tensor) -> bool:
@@ -75,7 +77,7 @@ def test_a_file_that_shrank_is_damaged(strided: bool, tmp_path: Path) -> None:
     entries = read_outline(tmp_path / "model.pth").entries
     assert (entries["a"].stride is not None) == strided
     (tmp_path / "model.pth").write_bytes((tmp_path / "model.pth").read_bytes()[:9000])
-    for read in (content_hash_of, non_finite_of):
+    for read in (content_hash_of, non_finite_of, hash_and_non_finite_of):
         with pytest.raises(DamagedFileError, match=r"model\.pth"):
             read(entries)
 

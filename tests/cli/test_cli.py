@@ -28,7 +28,8 @@ from torch import nn
 import spgsurgeon as package
 from spgsurgeon.checkpoint.hashing import content_hash
 from spgsurgeon.checkpoint.ownership import RECORD
-from spgsurgeon.cli.app import app
+from spgsurgeon.cli.app import VERBS as LISTED
+from spgsurgeon.cli.app import application
 from spgsurgeon.cli.terminal.console import Verbosity, working
 from spgsurgeon.data.sources.opening import open_source
 
@@ -44,7 +45,7 @@ def leaves(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
         yield from leaves(below, (*path, name))
 
 
-VERBS = dict(leaves(typer.main.get_command(app)))
+VERBS = dict(leaves(typer.main.get_command(application())))
 
 
 def python(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -55,6 +56,22 @@ def python(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 
 # Help
+
+
+def test_the_list_of_verbs_says_what_their_own_help_does() -> None:
+    whole = typer.main.get_command(application()).commands
+    listed = typer.main.get_command(application(listed=True)).commands
+    assert {name: verb.get_short_help_str(200) for name, verb in whole.items()} == {
+        name: verb.get_short_help_str(200) for name, verb in listed.items()
+    }
+
+
+def test_a_verb_imports_no_other() -> None:
+    code = "import sys; from spgsurgeon.cli.app import run; run(sys.argv[1:]); "
+    code += "print(*(name for name in sys.modules if name.startswith('spgsurgeon.cli.')), file=sys.stderr)"
+    for arguments, verbs in ((["--help"], set()), (["diff", "--help"], {"diff"})):
+        loaded = {name.rpartition(".")[2] for name in python("-c", code, *arguments).stderr.split()}
+        assert loaded & {*LISTED} == verbs
 
 
 def test_all_verbs_are_there() -> None:

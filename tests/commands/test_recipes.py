@@ -12,7 +12,7 @@ import pytest
 import typer
 from command_line import make_image_folder, make_mask_folder, succeed
 
-from spgsurgeon.cli.app import app
+from spgsurgeon.cli.app import application
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.recipe.shipped import shipped_recipes
 
@@ -130,6 +130,7 @@ def test_the_commands_in_a_recipes_head_parse_and_name_it(name: str) -> None:
     for command in commands:
         words = shlex.split(command)
         verb = next(word for word in words if word in ("train", "compare"))
-        options = typer.main.get_command(app).commands[verb].make_context(verb, words[words.index(verb) + 1 :]).params
+        parser = typer.main.get_command(application()).commands[verb]
+        options = parser.make_context(verb, words[words.index(verb) + 1 :]).params
         assert options["recipe"] == name
         assert options["output"] is not None

@@ -18,7 +18,7 @@ import typer
 import yaml
 
 import spgsurgeon
-from spgsurgeon.cli.app import app
+from spgsurgeon.cli.app import application
 from spgsurgeon.errors import RecipeError, UsageError
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.recipe.schema import recipe_keys
@@ -71,7 +71,7 @@ def faults(page: Page) -> list[str]:
 def verbs() -> dict[tuple[str, ...], Any]:
     """The parser's object of every command, by its words."""
     found = {}
-    for name, command in typer.main.get_command(app).commands.items():
+    for name, command in typer.main.get_command(application()).commands.items():
         below = getattr(command, "commands", None)
         found |= {(name, sub): inner for sub, inner in below.items()} if below else {(name,): command}
     return found
