@@ -12,111 +12,132 @@ from spgsurgeon.cli.terminal.options import Arch, Model, Weights, check_weights,
 from spgsurgeon.data import SOURCES, described
 from spgsurgeon.runtime import DEVICES
 
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        help=f"A folder, or the form of the data by name: {described(SOURCES.values())}.",
+    ),
+]
+DataPath = Annotated[Path | None, typer.Option("--data-path", help="Where data given by name lies.")]
+Split = Annotated[str, typer.Option("--split", help="Split or sub-folder.")]
+ImageSize = Annotated[
+    str | None,
+    typer.Option(
+        "--image-size",
+        metavar="N|HxW",
+        help="Pixels of the shorter edge, or (HxW) what the model of a bare file was built for.",
+        show_default="the model's own",
+    ),
+]
+TestSize = Annotated[
+    bool,
+    typer.Option("--test-size", help="The size and crop that timm tests the weights with."),
+]
+Ignore = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--ignore",
+        min=0,
+        help="A mask value that is not scored, besides 255.",
+        show_default="those that the model was trained without",
+    ),
+]
+MaskValue = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--mask-value",
+        metavar="VALUE=CLASS",
+        help="The class number that a mask value stands for, such as 255=1.",
+        show_default="as in training",
+    ),
+]
+ValueRange = Annotated[
+    tuple[float, float] | None,
+    typer.Option(
+        "--value-range",
+        metavar="BLACK WHITE",
+        help="Values that are black and white in images with more than 8 bits of grey.",
+        show_default="as in training",
+    ),
+]
+MaxPixels = Annotated[
+    int | None, typer.Option("--max-pixels", min=1, help="The most pixels of an image; what Pillow allows.")
+]
+Unreadable = Annotated[
+    str | None,
+    typer.Option(
+        "--unreadable",
+        metavar="stop|skip",
+        help="At an image that can't be used: stop, or leave it out and list it.",
+        show_default="as in training",
+    ),
+]
+CommonClasses = Annotated[
+    bool, typer.Option("--common-classes", help="Score the classes that the model has, and leave out the others.")
+]
+ClassOrder = Annotated[
+    str,
+    typer.Option(
+        "--class-order",
+        metavar="auto|natural|code-point",
+        help="How class folders are numbered, whatever the names of the model's classes.",
+    ),
+]
+Column = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        metavar="ROLE=NAME",
+        help="A column of a table, such as text=sentence or label=label.",
+        show_default="those that data sets usually have",
+    ),
+]
+MaxLength = Annotated[
+    int | None,
+    typer.Option("--max-length", min=1, help="The most tokens of a text.", show_default="what the model takes"),
+]
+Metric = Annotated[
+    str | None,
+    typer.Option("--metric", help="The score that comes first.", show_default="the task's first"),
+]
+ClassMap = Annotated[
+    Path | None,
+    typer.Option(
+        "--class-map",
+        metavar="FILE",
+        help="What the model calls the data's classes: a line for each, the data's name, a tab, the model's.",
+        show_default="as in training",
+    ),
+]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1)]
+Workers = Annotated[int | None, typer.Option("--workers", min=0, help="Loader processes; by the machine.")]
+Device = Annotated[str, typer.Option("--device", help=f"{DEVICES}.")]
+Precision = Annotated[str, typer.Option("--precision", help="auto, float32, bfloat16, float16.")]
+
 
 def command(
     model: Model,
-    data: Annotated[
-        str,
-        typer.Option(
-            "--data",
-            help=f"A folder, or the form of the data by name: {described(SOURCES.values())}.",
-        ),
-    ],
-    data_path: Annotated[Path | None, typer.Option("--data-path", help="Where data given by name lies.")] = None,
-    split: Annotated[str, typer.Option("--split", help="Split or sub-folder.")] = "val",
-    image_size: Annotated[
-        str | None,
-        typer.Option(
-            "--image-size",
-            metavar="N|HxW",
-            help="Pixels of the shorter edge, or (HxW) what the model of a bare file was built for.",
-            show_default="the model's own",
-        ),
-    ] = None,
-    test_size: Annotated[
-        bool,
-        typer.Option("--test-size", help="The size and crop that timm tests the weights with."),
-    ] = False,
-    ignore: Annotated[
-        list[int] | None,
-        typer.Option(
-            "--ignore",
-            min=0,
-            help="A mask value that is not scored, besides 255.",
-            show_default="those that the model was trained without",
-        ),
-    ] = None,
-    mask_value: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--mask-value",
-            metavar="VALUE=CLASS",
-            help="The class number that a mask value stands for, such as 255=1.",
-            show_default="as in training",
-        ),
-    ] = None,
-    value_range: Annotated[
-        tuple[float, float] | None,
-        typer.Option(
-            "--value-range",
-            metavar="BLACK WHITE",
-            help="Values that are black and white in images with more than 8 bits of grey.",
-            show_default="as in training",
-        ),
-    ] = None,
-    max_pixels: Annotated[
-        int | None, typer.Option("--max-pixels", min=1, help="The most pixels of an image; what Pillow allows.")
-    ] = None,
-    unreadable: Annotated[
-        str | None,
-        typer.Option(
-            "--unreadable",
-            metavar="stop|skip",
-            help="At an image that can't be used: stop, or leave it out and list it.",
-            show_default="as in training",
-        ),
-    ] = None,
-    common_classes: Annotated[
-        bool, typer.Option("--common-classes", help="Score the classes that the model has, and leave out the others.")
-    ] = False,
-    class_order: Annotated[
-        str,
-        typer.Option(
-            "--class-order",
-            metavar="auto|natural|code-point",
-            help="How class folders are numbered, whatever the names of the model's classes.",
-        ),
-    ] = "auto",
-    column: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--column",
-            metavar="ROLE=NAME",
-            help="A column of a table, such as text=sentence or label=label.",
-            show_default="those that data sets usually have",
-        ),
-    ] = None,
-    max_length: Annotated[
-        int | None,
-        typer.Option("--max-length", min=1, help="The most tokens of a text.", show_default="what the model takes"),
-    ] = None,
-    metric: Annotated[
-        str | None,
-        typer.Option("--metric", help="The score that comes first.", show_default="the task's first"),
-    ] = None,
-    class_map: Annotated[
-        Path | None,
-        typer.Option(
-            "--class-map",
-            metavar="FILE",
-            help="What the model calls the data's classes: a line for each, the data's name, a tab, the model's.",
-            show_default="as in training",
-        ),
-    ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 64,
-    workers: Annotated[int | None, typer.Option("--workers", min=0, help="Loader processes; by the machine.")] = None,
-    device: Annotated[str, typer.Option("--device", help=f"{DEVICES}.")] = "auto",
-    precision: Annotated[str, typer.Option("--precision", help="auto, float32, bfloat16, float16.")] = "auto",
+    data: Data,
+    data_path: DataPath = None,
+    split: Split = "val",
+    image_size: ImageSize = None,
+    test_size: TestSize = False,
+    ignore: Ignore = None,
+    mask_value: MaskValue = None,
+    value_range: ValueRange = None,
+    max_pixels: MaxPixels = None,
+    unreadable: Unreadable = None,
+    common_classes: CommonClasses = False,
+    class_order: ClassOrder = "auto",
+    column: Column = None,
+    max_length: MaxLength = None,
+    metric: Metric = None,
+    class_map: ClassMap = None,
+    batch_size: BatchSize = 64,
+    workers: Workers = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
     arch: Arch = None,
     weights: Weights = None,
 ) -> None:

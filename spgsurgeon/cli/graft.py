@@ -22,42 +22,45 @@ from spgsurgeon.cli.terminal.options import (
 )
 from spgsurgeon.replicas.kinds import DEFAULT, REPLICAS, replicas_from
 
+Trp = Annotated[str, typer.Option("--trp", help=f"Kind of replicas: {', '.join(REPLICAS)}.")]
+Replicas = Annotated[
+    int | None, typer.Option("--replicas", help="How many, T; an episode has T + 1 steps.  [default: 3]")
+]
+Rate = Annotated[float | None, typer.Option("--rate", help="Dropout rate of each step, 0 <= rate < 1.  [default: 0.2]")]
+Blocks = Annotated[
+    int | None, typer.Option("--blocks", help="Blocks of each replica that adds some; left out, by architecture.")
+]
+Block = Annotated[
+    str | None,
+    typer.Option("--block", help="What blocks: bottleneck or inverted-residual, for maps; left out, by architecture."),
+]
+Init = Annotated[str | None, typer.Option("--init", help="How blocks start: identity, all-zero.  [default: identity]")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any setting of the kind, by its key in a recipe: rate=0.1."),
+]
+Task = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        help="Models of transformers: what for, where the model has another head or none: text-classification, "
+        "token-classification, question-answering, ...",
+    ),
+]
+
 
 def command(
     model: Model,
     output: Output,
-    trp: Annotated[str, typer.Option("--trp", help=f"Kind of replicas: {', '.join(REPLICAS)}.")] = DEFAULT,
-    replicas: Annotated[
-        int | None, typer.Option("--replicas", help="How many, T; an episode has T + 1 steps.  [default: 3]")
-    ] = None,
-    rate: Annotated[
-        float | None, typer.Option("--rate", help="Dropout rate of each step, 0 <= rate < 1.  [default: 0.2]")
-    ] = None,
-    blocks: Annotated[
-        int | None, typer.Option("--blocks", help="Blocks of each replica that adds some; left out, by architecture.")
-    ] = None,
-    block: Annotated[
-        str | None,
-        typer.Option(
-            "--block", help="What blocks: bottleneck or inverted-residual, for maps; left out, by architecture."
-        ),
-    ] = None,
-    init: Annotated[
-        str | None, typer.Option("--init", help="How blocks start: identity, all-zero.  [default: identity]")
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any setting of the kind, by its key in a recipe: rate=0.1."),
-    ] = None,
+    trp: Trp = DEFAULT,
+    replicas: Replicas = None,
+    rate: Rate = None,
+    blocks: Blocks = None,
+    block: Block = None,
+    init: Init = None,
+    settings: Settings = None,
     num_classes: NumClasses = None,
-    task: Annotated[
-        str | None,
-        typer.Option(
-            "--task",
-            help="Models of transformers: what for, where the model has another head or none: text-classification, "
-            "token-classification, question-answering, ...",
-        ),
-    ] = None,
+    task: Task = None,
     arch: Arch = None,
     weights: Weights = None,
     random_weights: RandomWeights = False,

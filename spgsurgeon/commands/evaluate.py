@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from spgsurgeon.models import Preprocessing, TextPreprocessing
 from spgsurgeon.recipe import known_range, read_recipe
 from spgsurgeon.runs import RECIPE, run_of
 from spgsurgeon.runtime import Processes, choose_precision, join_processes, known_device
-from spgsurgeon.tasks import Tally
+from spgsurgeon.tasks import Tally, Task
 from spgsurgeon.training import CLASS_ORDERS, evaluate, evaluation_batches, with_models_labels, with_trained_map
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
@@ -114,22 +115,8 @@ def evaluate_model(
     hint = "score it on data with the classes it was made for"
     check_classes(source, opened.identity.num_classes, model, hint, said_by=classes_said_by(form, root))
     preprocessing = _preprocessing(opened, shorter, test_size).limited(max_length)
-    with join_processes(device) as processes:
-        batches = evaluation_batches(
-            source, preprocessing, batch_size, workers, processes, task=task, unreadable=left_out
-        )
-        tally = task.tally(processes)
-        try:
-            module = opened.module.to(processes.device)
-            chosen = choose_precision(precision, processes.device)
-            scores = evaluate(module, batches, processes, chosen, task, tally=tally)
-            _check_scores(scores, chosen)
-            seen = _said_of_seen(batches, tally, processes)
-            passed_over = processes.joined(batches.unusable)
-        finally:
-            batches.close()
-    for score in task.by_class:
-        scores[score.name] = dict(zip(source.classes, scores[score.name], strict=True))
+    computation = _Computation(batch_size, workers, device, precision, left_out)
+    scores, seen, passed_over = _score(opened, task, source, preprocessing, computation)
     return {
         **scores,
         **task.size(preprocessing),
@@ -147,6 +134,44 @@ def evaluate_model(
             *_said_of_unreadable(passed_over, chosen_here=unreadable is not None),
         ],
     }
+
+
+@dataclass(frozen=True)
+class _Computation:
+    """How it is computed, and what is done about samples that can't be used."""
+
+    batch_size: int
+    workers: int | None
+    device: str
+    precision: str
+    unreadable: str
+
+
+def _score(
+    opened: OpenedModel,
+    task: Task,
+    source: Source[Any],
+    preprocessing: Preprocessing | TextPreprocessing,
+    by: _Computation,
+) -> tuple[dict[str, Any], list[str], dict[str, str]]:
+    """Return the scores, those of classes by name, what the samples gave reason to say, and those left out."""
+    with join_processes(by.device) as processes:
+        batches = evaluation_batches(
+            source, preprocessing, by.batch_size, by.workers, processes, task=task, unreadable=by.unreadable
+        )
+        tally = task.tally(processes)
+        try:
+            module = opened.module.to(processes.device)
+            chosen = choose_precision(by.precision, processes.device)
+            scores = evaluate(module, batches, processes, chosen, task, tally=tally)
+            _check_scores(scores, chosen)
+            seen = _said_of_seen(batches, tally, processes)
+            passed_over = processes.joined(batches.unusable)
+        finally:
+            batches.close()
+    for score in task.by_class:
+        scores[score.name] = dict(zip(source.classes, scores[score.name], strict=True))
+    return scores, seen, passed_over
 
 
 def _check_scores(scores: Mapping[str, Any], precision: torch.dtype) -> None:

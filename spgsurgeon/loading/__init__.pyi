@@ -1,7 +1,9 @@
 from .locating import Located, locate, resolve_folder
-from .opening import OpenedModel, in_float32, non_finite, open_model, refuse_unsound, state_of
+from .opened import OpenedModel, in_float32
+from .opening import open_model
 from .recognising import Recognition, recognize, refusal
 from .request import ModelRequest
+from .soundness import non_finite, refuse_unsound, state_of
 from .transformers_folder import read_folder
 
 __all__ = [

@@ -1,5 +1,6 @@
+from .checkpoints import last_of, newest_intact, recipe_of, run_of
 from .data_records import write_files
-from .folder import Checkpoint, RunFolder, last_of, newest_intact, own_run, recipe_of, run_of
+from .folder import Checkpoint, RunFolder, own_run
 from .layout import DATA_FILES, METRICS, RECIPE
 from .reading import check_is_run, read_run
 from .records import Count, EpochRecord, RunRecord, ShownPicture, in_words, read_epochs, step_labels

@@ -6,8 +6,6 @@ counters beside it. No file in it is a pickle.
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,21 +16,13 @@ from torch import Tensor
 
 from spgsurgeon.checkpoint import (
     AVERAGE,
-    CONFIG,
-    MANIFEST,
     OPTIMIZER,
-    RECORD,
     STATE,
-    TEMPORARY,
-    WEIGHTS,
     GraftManifest,
     atomic_file,
     atomic_folder,
     best_of,
-    check_weights,
-    checkpoint_at,
     content_hash,
-    has_own_record,
     own_folder,
     read_grafted_folder,
     read_json_object,
@@ -41,20 +31,28 @@ from spgsurgeon.checkpoint import (
     read_state,
     remove_ours,
     sealed,
-    strangers,
     sweep,
     temporary_of,
-    write_failures,
     write_grafted_folder,
     write_json,
     write_safetensors,
 )
-from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
+from spgsurgeon.errors import DamagedFileError
+from spgsurgeon.runs.checkpoints import (
+    EXTRAS,
+    STEP,
+    is_own,
+    is_replaceable,
+    last_of,
+    point,
+    remove_checkpoint,
+    step_of,
+    unreadable_of,
+)
 from spgsurgeon.runs.layout import BEST, CHECKPOINTS, DATA_FILES, ENVIRONMENT, EVENTS, LAST, METRICS, RECIPE, UNREADABLE
 from spgsurgeon.runs.metrics_log import MetricsLog
 from spgsurgeon.runtime import FolderLock
 
-_EXTRAS = {"optimizer": OPTIMIZER, "ema": AVERAGE}
 _POINTERS = (BEST, LAST)
 _NEW_POINTERS = tuple(f".{pointer}.tmp" for pointer in _POINTERS)
 _LATER = (
@@ -62,9 +60,6 @@ _LATER = (
     *(f"{EVENTS}/events.out.tfevents.*", f"{CHECKPOINTS}/*/"),
 )
 """What a run writes into its folder after that was made, as patterns; see `ownership`."""
-_BEFORE_RECORDS = (WEIGHTS, TEMPORARY, CONFIG, MANIFEST, STATE, *_EXTRAS.values())
-"""All that lies in a checkpoint, for those of earlier versions, which left no record of it."""
-_STEP = re.compile(r"(\d+)(-again|-anew)?")
 
 
 @dataclass
@@ -133,14 +128,14 @@ class RunFolder:
                 companions=self._companions,
             )
             hashes = {}
-            for extra, name_of_extra in _EXTRAS.items():
+            for extra, name_of_extra in EXTRAS.items():
                 if tensors := getattr(checkpoint, extra):
                     write_safetensors(folder / name_of_extra, tensors)
                     hashes[extra] = content_hash(tensors)
             write_json(folder / STATE, sealed({**checkpoint.state, "hashes": hashes}))
         # `best` first: killed in between, a run resumes from the older `last` and comes to the same best once more.
         for pointer in _POINTERS if best else (LAST,):
-            _point(self.path / pointer, Path(CHECKPOINTS) / name)
+            point(self.path / pointer, Path(CHECKPOINTS) / name)
         if checkpoint.unreadable:
             self._write_unreadable(checkpoint.unreadable)
         self._drop_oldest()
@@ -190,10 +185,10 @@ class RunFolder:
 
         A kill may also have left one too many.
         """
-        _point(self.path / LAST, Path(CHECKPOINTS) / folder.name)
+        point(self.path / LAST, Path(CHECKPOINTS) / folder.name)
         for entry in self._own_checkpoints():
-            if _step_of(entry) > _step_of(folder) and entry.resolve() != (self.path / BEST).resolve():
-                _remove_checkpoint(entry)
+            if step_of(entry) > step_of(folder) and entry.resolve() != (self.path / BEST).resolve():
+                remove_checkpoint(entry)
         self._drop_unfinished()
         self._drop_oldest()
 
@@ -228,7 +223,7 @@ class RunFolder:
         """
         pointed = {(self.path / pointer).resolve().name for pointer in _POINTERS}
         names = (name, f"{name}-again", f"{name}-anew")
-        free = [n for n in names if n not in pointed and _is_replaceable(self.path / CHECKPOINTS / n)]
+        free = [n for n in names if n not in pointed and is_replaceable(self.path / CHECKPOINTS / n)]
         return free[0] if free else name  # which is refused, and said
 
     def _own_checkpoints(self) -> list[Path]:
@@ -237,7 +232,7 @@ class RunFolder:
         None where `checkpoints` is a link: what lies elsewhere is not for a run to tidy.
         """
         folder = self.path / CHECKPOINTS
-        return [] if folder.is_symlink() else [entry for entry in folder.iterdir() if _is_own(entry)]
+        return [] if folder.is_symlink() else [entry for entry in folder.iterdir() if is_own(entry)]
 
     def _drop_unfinished(self) -> None:
         """Remove what a kill left half written, beside the folder too, if it came while that was made."""
@@ -253,15 +248,15 @@ class RunFolder:
     def _drop_unfinished_checkpoints(self) -> None:
         folder = self.path / CHECKPOINTS
         if folder.is_dir() and not folder.is_symlink():
-            sweep(folder, lambda name: _STEP.fullmatch(name) is not None)
+            sweep(folder, lambda name: STEP.fullmatch(name) is not None)
 
     def _drop_oldest(self) -> None:
         self._drop_unfinished_checkpoints()
         pointed = {(self.path / pointer).resolve() for pointer in _POINTERS}
         others = [entry for entry in self._own_checkpoints() if entry.resolve() not in pointed]
-        others.sort(key=_step_of, reverse=True)
+        others.sort(key=step_of, reverse=True)
         for entry in others[self._keep - 1 :]:
-            _remove_checkpoint(entry)
+            remove_checkpoint(entry)
 
 
 def own_run(run: Path, warn: Callable[[str], None]) -> FolderLock:
@@ -270,110 +265,3 @@ def own_run(run: Path, warn: Callable[[str], None]) -> FolderLock:
     if (run / CHECKPOINTS).is_symlink():
         warn(f"{run / CHECKPOINTS} is a link, so nothing is removed there: older checkpoints stay")
     return owned
-
-
-def unreadable_of(run: Path) -> dict[str, str]:
-    """Return why pictures could not be read, by their path, as far as a run notes it."""
-    try:
-        return read_json_object(run / UNREADABLE)
-    except SurgeonError:  # nothing was noted
-        return {}
-
-
-def newest_intact(run: Path, warn: Callable[[str], None]) -> Path | None:
-    """Return the folder of the newest checkpoint that is as its hashes say; None where the run has none yet.
-
-    `warn` is told of each that is not. Raises DamagedFileError, for the newest, where none is intact.
-    """
-    last = (run / LAST).resolve()
-    folders = [folder for folder in (run / CHECKPOINTS).glob("*") if folder.resolve() == last or _is_own(folder)]
-    candidates = sorted(folders, key=lambda folder: (folder.resolve() == last, _step_of(folder)), reverse=True)
-    failures: list[SurgeonError] = []
-    for folder in candidates:
-        try:
-            check_checkpoint(folder)
-        except SurgeonError as error:
-            failures.append(error)
-        else:
-            for failure in failures:
-                warn(f"a checkpoint is damaged, the one of step {_step_of(folder)} is taken: {failure.message}")
-            return folder.resolve()
-    if failures:
-        raise failures[0]
-    last_of(run)  # says so where there was one
-    return None
-
-
-def check_checkpoint(folder: Path) -> None:
-    """Raise DamagedFileError unless every file of a checkpoint is as its hash says."""
-    read_grafted_folder(folder)
-    optimizer = read_state(folder)["hashes"].get("optimizer")
-    if optimizer is not None:
-        check_weights(folder / OPTIMIZER, optimizer, STATE)
-
-
-def last_of(run: Path) -> Path | None:
-    """Return the folder of a run's last checkpoint, None where there is none yet.
-
-    Raises DamagedFileError where there was one.
-    """
-    return checkpoint_at(run / LAST)
-
-
-def run_of(checkpoint: Path) -> Path | None:
-    """Return the run whose checkpoint a folder, or a link to one, is; None for a folder of another kind."""
-    folder = checkpoint.resolve()
-    run = folder.parent.parent
-    return run if folder.parent.name == CHECKPOINTS and (run / RECIPE).is_file() else None
-
-
-def recipe_of(run: Path) -> str:
-    """Return the resolved recipe of a run. Raises UsageError where there is none, DamagedFileError if it is no text."""
-    path = run / RECIPE
-    if not path.is_file():
-        raise UsageError(f"{run} is no run folder: it has no {RECIPE}", hint="start one without --resume")
-    try:
-        return path.read_text(encoding="utf-8")
-    except ValueError as error:
-        raise DamagedFileError(f"{path} is damaged: it is no text ({error!s:.120})") from error
-
-
-def _step_of(folder: Path) -> int:
-    """Return the step of a checkpoint; -1 for what is none."""
-    found = _STEP.fullmatch(folder.name)
-    return int(found[1]) if found else -1
-
-
-def _is_own(folder: Path) -> bool:
-    """Whether a folder is a checkpoint that a run wrote, under this name.
-
-    An earlier version left no record: there it goes by its manifest, and by holding nothing else.
-    """
-    if _step_of(folder) < 0 or not folder.is_dir() or folder.is_symlink():
-        return False
-    if (folder / RECORD).exists():
-        return has_own_record(folder)
-    names = {entry.name for entry in folder.iterdir()}
-    return STATE in names and names <= {*_BEFORE_RECORDS}
-
-
-def _is_replaceable(folder: Path) -> bool:
-    return not os.path.lexists(folder) or (has_own_record(folder) and not strangers(folder))
-
-
-def _remove_checkpoint(folder: Path) -> None:
-    remove_ours(folder, None if (folder / RECORD).exists() else _BEFORE_RECORDS)
-
-
-def _point(link: Path, target: Path) -> None:
-    """Make `link` a relative symbolic link to `target`, replacing an older one in one step."""
-    temporary = link.with_name(f".{link.name}.tmp")
-    with write_failures(link):
-        temporary.unlink(missing_ok=True)
-        temporary.symlink_to(target)
-        os.replace(temporary, link)
-        folder = os.open(link.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # before anything that the older link led to is dropped
-        finally:
-            os.close(folder)

@@ -13,7 +13,7 @@ from spgsurgeon.errors import DamagedFileError, UsageError
 from spgsurgeon.recipe import Recipe, read_recipe
 from spgsurgeon.replicas import ReplicaKind
 from spgsurgeon.replicas.kinds import replicas_from
-from spgsurgeon.runs.folder import last_of
+from spgsurgeon.runs.checkpoints import last_of
 from spgsurgeon.runs.layout import ENVIRONMENT, METRICS, RECIPE
 from spgsurgeon.runs.records import RunRecord, read_epochs
 

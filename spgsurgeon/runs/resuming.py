@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from spgsurgeon.data import Data, form_of
 from spgsurgeon.errors import UsageError
 from spgsurgeon.recipe import DataSection, Recipe, differing
+from spgsurgeon.runs.checkpoints import unreadable_of
 from spgsurgeon.runs.data_records import DataRecord, compare, name_within, read_files, record_of
-from spgsurgeon.runs.folder import unreadable_of
 
 FREE_KEYS = ("data.cache", "data.workers")
 """What a resumed run may have otherwise: the weights don't depend on them. environment.json has those of each start."""

@@ -26,8 +26,9 @@ from spgsurgeon.checkpoint.tensors import load_tensors
 from spgsurgeon.commands import diff as diff_workflow
 from spgsurgeon.commands.diff import diff
 from spgsurgeon.commands.graft import graft_folder
-from spgsurgeon.loading.opening import open_model, state_of
+from spgsurgeon.loading.opening import open_model
 from spgsurgeon.loading.request import ModelRequest
+from spgsurgeon.loading.soundness import state_of
 from spgsurgeon.replicas.kinds.depth import Depth
 
 State = dict[str, Tensor]

@@ -14,7 +14,7 @@ from spgsurgeon.commands.measured import control_of, evaluation_of
 from spgsurgeon.commands.strip import strip_folder
 from spgsurgeon.models.libraries.identity import Identity
 from spgsurgeon.models.libraries.timm_library import TimmLibrary
-from spgsurgeon.runs.folder import recipe_of
+from spgsurgeon.runs.checkpoints import recipe_of
 from spgsurgeon.tasks.classification import CLASSIFICATION
 
 FEW = ("data.limit=6", "data.holdout=0.1", "data.eval=holdout", "training.batch_size=20", "data.workers=0")

@@ -17,8 +17,9 @@ from spgsurgeon.commands.graft import graft_folder
 from spgsurgeon.commands.inspect import inspect
 from spgsurgeon.commands.strip import strip_folder
 from spgsurgeon.errors import ArchitectureError, DamagedFileError, SurgeonError, UnsafeInputError, UsageError
-from spgsurgeon.loading.opening import open_model, state_of
+from spgsurgeon.loading.opening import open_model
 from spgsurgeon.loading.request import ModelRequest
+from spgsurgeon.loading.soundness import state_of
 from spgsurgeon.models.modes import run_in_eval
 from spgsurgeon.models.transformers_examples import example_of
 from spgsurgeon.replicas.outputs import outputs_of

@@ -13,7 +13,8 @@ from command_line import spgsurgeon, succeed
 from spgsurgeon.commands.graft import graft_folder
 from spgsurgeon.commands.inspect import inspect
 from spgsurgeon.errors import ArchitectureError, SurgeonError, UsageError
-from spgsurgeon.loading.opening import OpenedModel, open_model
+from spgsurgeon.loading.opened import OpenedModel
+from spgsurgeon.loading.opening import open_model
 from spgsurgeon.loading.request import ModelRequest
 
 ARCH = "timm/vit_tiny_patch16_224"

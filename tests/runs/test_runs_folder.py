@@ -19,7 +19,8 @@ from spgsurgeon.checkpoint.folders import read_grafted_folder
 from spgsurgeon.checkpoint.hashing import content_hash
 from spgsurgeon.checkpoint.tensors import read_safetensors
 from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
-from spgsurgeon.runs.folder import Checkpoint, RunFolder, recipe_of
+from spgsurgeon.runs.checkpoints import recipe_of
+from spgsurgeon.runs.folder import Checkpoint, RunFolder
 
 
 def checkpoint(value: float = 0.0, **extras: Any) -> Checkpoint:

@@ -31,7 +31,8 @@ from spgsurgeon.checkpoint.ownership import RECORD, record
 from spgsurgeon.errors import DamagedFileError, SurgeonError
 from spgsurgeon.recipe.training_section import CheckpointSection
 from spgsurgeon.runs import saving
-from spgsurgeon.runs.folder import Checkpoint, RunFolder, check_checkpoint, newest_intact
+from spgsurgeon.runs.checkpoints import check_checkpoint, newest_intact
+from spgsurgeon.runs.folder import Checkpoint, RunFolder
 from spgsurgeon.runs.saving import CheckpointSaver
 from spgsurgeon.runtime.signals import InterruptedRunError
 

@@ -32,7 +32,8 @@ from tiny_runs import (
 
 from spgsurgeon.recipe.schema import Recipe
 from spgsurgeon.recipe.training_section import CheckpointSection
-from spgsurgeon.runs.folder import RunFolder, newest_intact
+from spgsurgeon.runs.checkpoints import newest_intact
+from spgsurgeon.runs.folder import RunFolder
 from spgsurgeon.runs.saving import CheckpointSaver
 from spgsurgeon.runtime.distributed import join_processes
 from spgsurgeon.training.loop import Retraining

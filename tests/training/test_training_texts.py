@@ -9,8 +9,9 @@ from command_line import spgsurgeon, succeed
 from tiny_texts import opinions, opinions_folder, reader
 
 from spgsurgeon.checkpoint.hashing import content_hash
-from spgsurgeon.loading.opening import open_model, state_of
+from spgsurgeon.loading.opening import open_model
 from spgsurgeon.loading.request import ModelRequest
+from spgsurgeon.loading.soundness import state_of
 
 RECIPE = """
 trp: {rate: 0.1, replicas: 2}
