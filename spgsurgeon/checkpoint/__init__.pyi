@@ -17,6 +17,8 @@ from .hashing import DTYPE_NAMES, content_hash, layout_hash, same_bits
 from .layout import AVERAGE, CONFIG, MANIFEST, OPTIMIZER, RUN_BEST, RUN_RECIPE, STATE, TEMPORARY, WEIGHTS
 from .ownership import RECORD, has_own_record, remove_ours, strangers, temporary_of
 from .reading import Outline, read_outline
+from .refusals import MalformedError, naming
+from .schemas import Document, Hash, Name, Names, Natural, check_schema, fault_of
 from .sealing import sealed
 from .state_dict.specs import TensorSpec
 from .tensors import load_tensors, read_checkpoint, read_safetensors
@@ -47,23 +49,32 @@ __all__ = [
     "TEMPORARY",
     "WEIGHTS",
     "Distance",
+    "Document",
     "GraftManifest",
+    "Hash",
+    "MalformedError",
+    "Name",
+    "Names",
+    "Natural",
     "Outline",
     "TensorSpec",
     "atomic_file",
     "atomic_folder",
     "best_of",
+    "check_schema",
     "check_weights",
     "checkpoint_at",
     "content_hash",
     "content_hash_of",
     "distance",
     "drift",
+    "fault_of",
     "has_own_record",
     "hash_and_non_finite_of",
     "kind_of",
     "layout_hash",
     "load_tensors",
+    "naming",
     "own_folder",
     "read_checkpoint",
     "read_document",

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from spgsurgeon.checkpoint import kind_of, read_state
+from spgsurgeon.checkpoint import kind_of
 from spgsurgeon.comparing import PLAIN, folder_of, is_comparison, read_comparison
 from spgsurgeon.data import form_of
 from spgsurgeon.errors import SurgeonError
 from spgsurgeon.exporting import Evaluation
 from spgsurgeon.loading import resolve_folder
 from spgsurgeon.recipe import HOLDOUT, read_recipe
-from spgsurgeon.runs import RECIPE
+from spgsurgeon.runs import RECIPE, read_run_state
 from spgsurgeon.tasks import LOSS, Task
 
 
 def scores_of(source: Path, task: Task) -> dict[str, dict[str, float]] | None:
-    """Return the scores that a card shows, original and best; None for a folder that was grafted only."""
+    """Return the scores that a card shows, original and best; None if there are none, as after grafting alone."""
     if kind_of(source) != "run":
         return None
-    counters = read_state(resolve_folder(source))["counters"]
-    shown = [metric.name for metric in task.metrics if metric != LOSS and metric.name in counters["best"]]
+    counters = read_run_state(resolve_folder(source))["counters"]
+    if not (counters.get("original") and counters.get("best")):
+        return None
+    shown = [metric.name for metric in task.metrics if metric != LOSS and None not in _both(counters, metric.name)]
     return {when: {name: counters[when][name] for name in shown} for when in ("original", "best")}
+
+
+def _both(counters: dict[str, Any], name: str) -> list[float | None]:
+    return [counters[when].get(name) for when in ("original", "best")]
 
 
 def evaluation_of(source: Path, task: Task) -> Evaluation | None:

@@ -9,14 +9,17 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
-from spgsurgeon.checkpoint import read_state
+from pydantic import AfterValidator, Field
+
+from spgsurgeon.checkpoint import Document, Name, Natural
 from spgsurgeon.comparing.arms import SEARCH
 from spgsurgeon.comparing.layout import RUNS
 from spgsurgeon.comparing.search import search
 from spgsurgeon.errors import SurgeonError
 from spgsurgeon.recipe import Recipe
-from spgsurgeon.runs import FREE_KEYS, METRICS, last_of, read_epochs
+from spgsurgeon.runs import FREE_KEYS, METRICS, Scored, last_of, read_epochs, read_run_state
 from spgsurgeon.tasks import LOSS, Metric, Scores
 from spgsurgeon.training import NonFiniteError, train
 
@@ -108,7 +111,7 @@ def _train(given: Assignment) -> Result:
 def cost(folder: Path) -> tuple[int, float]:
     """Return how many steps a run had done at its last checkpoint, and the seconds of its whole epochs."""
     last = last_of(folder) if folder.exists() else None
-    steps = read_state(last)["counters"]["step"] if last else 0
+    steps = read_run_state(last)["counters"]["step"] if last else 0
     return steps, sum(epoch.seconds for epoch in read_epochs(folder / METRICS)[0])
 
 
@@ -131,11 +134,41 @@ def read_results(path: Path) -> dict[Run, Result]:
     """Return the results by run; lines that are damaged are left out."""
     results = {}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
-        with suppress(ValueError, TypeError, KeyError):
-            fields = json.loads(line)
-            run = Run(**fields.pop("run"))
-            results[run] = Result(run, **fields)
+        with suppress(ValueError):  # pydantic's is one
+            result = _ResultDocument.model_validate_json(line).result()
+            results[result.run] = result
     return results
+
+
+def _within(folder: str) -> str:
+    """Return the name of a folder within the comparison's. Raises ValueError for any other."""
+    if Path(folder).is_absolute() or ".." in Path(folder).parts:
+        raise ValueError("it must lie within the comparison's folder")
+    return folder
+
+
+class _RunDocument(Document):
+    """A `Run`, as a line of results has it."""
+
+    arm: Name
+    multiple: Annotated[float, Field(gt=0)]
+    seed: int
+
+
+class _ResultDocument(Document):
+    """A `Result`, as a line of results has it."""
+
+    run: _RunDocument
+    validation: Scored | None
+    folder: Annotated[Name, AfterValidator(_within)]
+    steps: Natural
+    seconds: Annotated[float, Field(ge=0)]
+    trouble: str | None = None
+
+    def result(self) -> Result:
+        """Return what the line says."""
+        run = Run(self.run.arm, self.run.multiple, self.run.seed)
+        return Result(run, self.validation, self.folder, self.steps, self.seconds, self.trouble)
 
 
 def results_of(results: dict[Run, Result], arm: str, multiple: float | None = None) -> list[Result]:

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spgsurgeon.checkpoint import read_state
 from spgsurgeon.errors import UsageError
-from spgsurgeon.runs import METRICS, last_of, read_epochs
+from spgsurgeon.runs import METRICS, last_of, read_epochs, read_run_state
 from spgsurgeon.runtime import derive_seed
 from spgsurgeon.tasks import LOSS, Scores, task_of
 from spgsurgeon.training import NonFiniteError, train
@@ -128,7 +127,7 @@ def _train(run: Path, base: str, recipe: str, overrides: list[str], halving: _Ha
 
 def _counters(run: Path) -> dict[str, Any]:
     last = last_of(run)
-    return dict(read_state(last)["counters"]) if last else {}
+    return dict(read_run_state(last)["counters"]) if last else {}
 
 
 def _key(scores: Scores) -> tuple[float, float]:

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from spgsurgeon.checkpoint import CONFIG, MANIFEST, TensorSpec
+from spgsurgeon.checkpoint import CONFIG, TensorSpec
 from spgsurgeon.errors import ArchitectureError, UsageError
 from spgsurgeon.loading.locating import Located
+from spgsurgeon.loading.manifests import check_manifest_of
 from spgsurgeon.models import LIBRARIES, Identification, Match, catalogue, identify
 
 _LISTED = 8
@@ -160,13 +161,12 @@ def _check_arguments(located: Located) -> None:
     documents = (located.config, located.manifest, outline.model_args)
     if not any(documents):
         return
-    from spgsurgeon.models import check_config, check_manifest, check_training_arguments
+    from spgsurgeon.models import check_config, check_training_arguments
 
     if located.config is not None:
         largest = max((side for spec in outline.entries.values() for side in spec.shape), default=0)
         check_config(located.config, largest, f"{folder}/{CONFIG}")
-    if located.manifest is not None:
-        check_manifest(located.manifest.base, f"{folder}/{MANIFEST}")
+    check_manifest_of(located)
     check_training_arguments(outline.model_args, str(outline.path))
 
 

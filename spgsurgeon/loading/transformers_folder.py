@@ -11,9 +11,10 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spgsurgeon.checkpoint import CONFIG, MANIFEST, TensorSpec
+from spgsurgeon.checkpoint import CONFIG, TensorSpec
 from spgsurgeon.errors import DamagedFileError, UnsafeInputError, UsageError
 from spgsurgeon.loading.locating import Located
+from spgsurgeon.loading.manifests import check_manifest_of
 from spgsurgeon.models import (
     LABELLED,
     Head,
@@ -86,10 +87,7 @@ def read_folder(located: Located) -> TransformersFolder:
     """Return what a located folder of transformers holds. Raises what `transformers_config` raises."""
     assert located.config is not None
     assert located.folder is not None
-    if located.manifest is not None:
-        from spgsurgeon.models import check_manifest  # pydantic takes its time
-
-        check_manifest(located.manifest.base, f"{located.folder}/{MANIFEST}")
+    check_manifest_of(located)
     config = read_transformers_config(located.config, f"{located.folder}/{CONFIG}")
     companions = tuple(
         path for name in COMPANIONS if (path := located.folder / name).is_file() and _is_inside(path, located.folder)

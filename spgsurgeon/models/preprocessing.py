@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from spgsurgeon.errors import ArchitectureError, UsageError
@@ -51,3 +52,8 @@ def of_images(preprocessing: object, name: str) -> Preprocessing:
     if isinstance(preprocessing, Preprocessing):
         return preprocessing
     raise ArchitectureError(f"this is for models of images, and {name} takes none")
+
+
+def for_channels(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """Return one value a channel; where there is another number of them their mean, as timm's loader has it."""
+    return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels

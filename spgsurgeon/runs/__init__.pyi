@@ -6,6 +6,7 @@ from .reading import check_is_run, read_run
 from .records import Count, EpochRecord, RunRecord, ShownPicture, in_words, read_epochs, step_labels
 from .resuming import FREE_KEYS, check_data, check_run, differences, records_of, stands_on, summaries
 from .saving import CheckpointSaver
+from .state_document import Scored, read_run_state
 
 __all__ = [
     "DATA_FILES",
@@ -18,6 +19,7 @@ __all__ = [
     "EpochRecord",
     "RunFolder",
     "RunRecord",
+    "Scored",
     "ShownPicture",
     "check_data",
     "check_is_run",
@@ -29,6 +31,7 @@ __all__ = [
     "own_run",
     "read_epochs",
     "read_run",
+    "read_run_state",
     "recipe_of",
     "records_of",
     "run_of",

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from spgsurgeon.checkpoint import (
     AVERAGE,
@@ -16,9 +17,11 @@ from spgsurgeon.checkpoint import (
     STATE,
     TEMPORARY,
     WEIGHTS,
+    check_schema,
     check_weights,
     checkpoint_at,
     has_own_record,
+    naming,
     read_grafted_folder,
     read_json_object,
     read_state,
@@ -35,10 +38,19 @@ _BEFORE_RECORDS = (WEIGHTS, TEMPORARY, CONFIG, MANIFEST, STATE, *EXTRAS.values()
 STEP = re.compile(r"(\d+)(-again|-anew)?")
 
 
+def starts_of(path: Path) -> list[dict[str, Any]]:
+    """Return what an `ENVIRONMENT` file says of each start of a run. Raises DamagedFileError for no such list."""
+    document = read_json_object(path)
+    starts = document.get("starts")
+    with naming(path):
+        check_schema(dict[str, list[dict[str, Any]]], {"starts": starts})
+    return list(starts or [])
+
+
 def unreadable_of(run: Path) -> dict[str, str]:
     """Return why pictures could not be read, by their path, as far as a run notes it."""
     try:
-        return read_json_object(run / UNREADABLE)
+        return {path: reason for path, reason in read_json_object(run / UNREADABLE).items() if isinstance(reason, str)}
     except SurgeonError:  # nothing was noted
         return {}
 
@@ -73,6 +85,8 @@ def check_checkpoint(folder: Path) -> None:
     optimizer = read_state(folder)["hashes"].get("optimizer")
     if optimizer is not None:
         check_weights(folder / OPTIMIZER, optimizer, STATE)
+    elif (folder / OPTIMIZER).exists():
+        raise DamagedFileError(f"{folder / STATE} is damaged: hashes.optimizer is missing")
 
 
 def last_of(run: Path) -> Path | None:

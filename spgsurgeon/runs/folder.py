@@ -46,6 +46,7 @@ from spgsurgeon.runs.checkpoints import (
     last_of,
     point,
     remove_checkpoint,
+    starts_of,
     step_of,
     unreadable_of,
 )
@@ -169,10 +170,10 @@ class RunFolder:
         """Add to `ENVIRONMENT` what a start of the run, or its resumption, stands on; drop what a kill left."""
         self._drop_unfinished()
         path = self.path / ENVIRONMENT
-        starts = []
+        starts: list[dict[str, Any]] = []
         if path.is_file():
             with suppress(DamagedFileError):  # it is for people; nothing goes by it
-                starts = read_json_object(path).get("starts", [])
+                starts = starts_of(path)
         with atomic_file(path, force=True) as temporary:
             write_json(temporary, {"starts": [*starts, environment]})
 
@@ -202,9 +203,9 @@ class RunFolder:
 
     def _read_optimizer(self, folder: Path, expected: str | None) -> Mapping[str, Tensor]:
         """Return the optimizer's tensors after comparing them with their hash; None is for an optimizer without."""
+        path = folder / OPTIMIZER
         if expected is None:
             return {}
-        path = folder / OPTIMIZER
         if not path.is_file():
             raise DamagedFileError(f"{folder} is damaged: {path.name} is missing")
         tensors = read_safetensors(path)[0]

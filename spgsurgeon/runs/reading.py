@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spgsurgeon.checkpoint import CONFIG, kind_of, read_json_object, read_manifest, read_state
+from spgsurgeon.checkpoint import CONFIG, MANIFEST, kind_of, naming, read_json_object, read_manifest
 from spgsurgeon.errors import DamagedFileError, UsageError
 from spgsurgeon.recipe import Recipe, read_recipe
 from spgsurgeon.replicas import ReplicaKind
 from spgsurgeon.replicas.kinds import replicas_from
-from spgsurgeon.runs.checkpoints import last_of
+from spgsurgeon.runs.checkpoints import last_of, starts_of
 from spgsurgeon.runs.layout import ENVIRONMENT, METRICS, RECIPE
 from spgsurgeon.runs.records import RunRecord, read_epochs
+from spgsurgeon.runs.state_document import read_run_state
 
 
 @dataclass
@@ -82,8 +83,8 @@ def _read_checkpoint(path: Path, notes: list[str]) -> _Checkpoint:
             return _Checkpoint()
         names = read_json_object(folder / CONFIG).get("label_names")
         return _Checkpoint(
-            counters=read_state(folder)["counters"],
-            trp=read_manifest(folder).trp,
+            counters=read_run_state(folder)["counters"],
+            trp=_checked(read_manifest(folder).trp, folder),
             class_names=[str(label) for label in names] if isinstance(names, list) else [],
         )
     except DamagedFileError as error:
@@ -91,17 +92,21 @@ def _read_checkpoint(path: Path, notes: list[str]) -> _Checkpoint:
         return _Checkpoint()
 
 
+def _checked(trp: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
+    """Return what was grafted. Raises DamagedFileError for what no kind of replicas says."""
+    with naming(folder / MANIFEST):
+        replicas_from(trp)
+    return trp
+
+
 def _read_starts(path: Path, notes: list[str]) -> list[dict[str, str]]:
     if not path.exists():
         return []
     try:
-        starts = read_json_object(path).get("starts")
-        if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
-            raise DamagedFileError(f"{path} is damaged: it lists no starts")
+        return [_flat(start) for start in starts_of(path)]
     except DamagedFileError as error:
         notes.append(f"Versions and devices can't be read: {error.message}")
         return []
-    return [_flat(start) for start in starts]
 
 
 def _flat(section: Mapping[str, Any], path: str = "") -> dict[str, str]:

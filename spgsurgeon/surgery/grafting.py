@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from spgsurgeon import __version__
-from spgsurgeon.checkpoint import GraftManifest, layout_hash
+from spgsurgeon.checkpoint import MANIFEST, TEMPORARY, GraftManifest, layout_hash
+from spgsurgeon.errors import DamagedFileError
 from spgsurgeon.loading import OpenedModel, refuse_unsound, state_of
+from spgsurgeon.models import limited_to
 from spgsurgeon.replicas import GraftedModel, ReplicaKind
 from spgsurgeon.replicas.kinds import replicas_from
 from spgsurgeon.surgery.proof import example_inputs, fingerprint, prove_graft
@@ -71,8 +74,15 @@ def regraft(opened: OpenedModel, temporary: dict[str, Tensor] | None, *, head_ba
     """Return the grafted model of an opened grafted folder, with its replicas' weights where they are given."""
     assert opened.manifest is not None
     replicas = replicas_from(opened.manifest.trp)
-    with torch.random.fork_rng(devices=[]):
+    bounded = nullcontext() if temporary is None else limited_to(temporary, f"{opened.source} with its replicas")
+    with torch.random.fork_rng(devices=[]), bounded:
         grafted = replicas.attach_to(opened.module, replicas.places(opened), head_batch).eval()
     if temporary is not None:
-        grafted.replicas.load_state_dict(temporary)
+        try:
+            grafted.replicas.load_state_dict(temporary)
+        except RuntimeError as error:  # torch lists the keys and shapes below its first line
+            reason = str(error).partition("\n")[2].strip().partition("\n")[0]
+            raise DamagedFileError(
+                f"{opened.folder} is damaged: {TEMPORARY} does not hold what {MANIFEST} says was grafted: {reason:.200}"
+            ) from error
     return grafted

@@ -19,12 +19,13 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import nn
 
+from spgsurgeon.checkpoint import STATE, naming
 from spgsurgeon.data import Batch, EvaluationBatches, TrainingBatches, check_drawn
 from spgsurgeon.errors import UsageError
 from spgsurgeon.objective import SPGLoss
 from spgsurgeon.recipe import Recipe, TrainingSection
 from spgsurgeon.replicas import GraftedModel, running_statistics_kept
-from spgsurgeon.runs import RunFolder
+from spgsurgeon.runs import RunFolder, last_of
 from spgsurgeon.runtime import (
     Processes,
     choose_memory_format,
@@ -48,7 +49,7 @@ from spgsurgeon.training.evaluation import evaluate
 from spgsurgeon.training.optimization import learning_rate, make_optimizer, make_schedule
 from spgsurgeon.training.progress import Progress
 from spgsurgeon.training.soundness.number_guard import NonFiniteError
-from spgsurgeon.training.state import Counters, TrainingState
+from spgsurgeon.training.state import Counters, Sizes, TrainingState
 from spgsurgeon.training.statistics import EpisodeStatistics, extremes, summarize
 from spgsurgeon.training.stepping import Stepper
 from spgsurgeon.training.weights.freezing import Frozen
@@ -167,13 +168,26 @@ class Retraining:
         checkpoint = self.run_folder.load(folder) if self.run_folder else None
         if self.run_folder is None or checkpoint is None:
             return False
-        self.state.restore(checkpoint)
+        with naming((folder or last_of(self.run_folder.path) or self.run_folder.path) / STATE):
+            Counters(**checkpoint.state["counters"]).check(self._sizes())
+            self.state.restore(checkpoint)
         if self.processes.leads:
             if folder is not None:
                 self.run_folder.go_back_to(folder)
             cold = self.counters.cold_epochs
             self.run_folder.forget_metrics_after(cold, self.counters.epoch - cold)
         return True
+
+    def _sizes(self) -> Sizes:
+        return Sizes(
+            epochs=self.settings.epochs,
+            cold_epochs=self.recipe.cold_start.most_epochs,
+            batches=self.steps_per_epoch * self.settings.accumulate,
+            accumulate=self.settings.accumulate,
+            steps=self.grafted.steps,
+            classes=self._num_classes,
+            samples=len(self._training.source),
+        )
 
     def try_batch(self, batch: Batch | None = None) -> SPGLoss:
         """Run a batch, the first one if left out, forward as a step would."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,8 @@ from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import Tensor
 
-from spgsurgeon.errors import DamagedFileError, UsageError, did_you_mean
+from spgsurgeon.checkpoint import MalformedError
+from spgsurgeon.errors import UsageError, did_you_mean
 from spgsurgeon.recipe import OptimizerSection, ScheduleSection
 from spgsurgeon.replicas import GraftedModel
 from spgsurgeon.runtime import laid_out_like
@@ -115,10 +116,9 @@ def optimizer_state(
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, grafted: GraftedModel, tensors: dict[str, Tensor], numbers: dict[str, Any]
 ) -> None:
-    """Put back what `optimizer_state` returned. Raises DamagedFileError where it is of another optimizer or model."""
+    """Put back what `optimizer_state` returned. Raises MalformedError where it is of another optimizer or model."""
     document = optimizer.state_dict()
-    if len(document["param_groups"]) != len(numbers["groups"]):
-        raise DamagedFileError("the optimizer's state is of another optimizer")
+    _check_groups(document["param_groups"], numbers["groups"])
     named = dict(grafted.named_parameters())
     names = {parameter: name for name, parameter in named.items()}
     parameters = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
@@ -131,10 +131,21 @@ def restore_optimizer(
     for number, group in enumerate(document["param_groups"]):
         group.update(entries.pop(str(number)))
     if unknown := sorted(entries.keys() - set(parameters)):
-        raise DamagedFileError(f"the optimizer's state is of another model: it knows {unknown[0]!r}")
+        raise MalformedError(f"the optimizer's state is of another model: it knows {unknown[0]!r}")
     # load_state_dict moves each tensor to its parameter's device and knows which entries (`step`) stay on the CPU.
     document["state"] = {index: entries[name] for index, name in enumerate(parameters) if name in entries}
     optimizer.load_state_dict(document)
+
+
+def _check_groups(own: Sequence[Mapping[str, Any]], given: Sequence[Mapping[str, Any]]) -> None:
+    """Raise MalformedError unless the numbers of groups are by name and type those that this optimizer has."""
+    if len(own) != len(given):
+        raise MalformedError("the optimizer's state is of another optimizer")
+    for number, (group, numbers) in enumerate(zip(own, given, strict=True)):
+        for name, value in numbers.items():
+            kind = type(group.get(name, 0))  # some optimizers count in their groups, from their first step on
+            if type(value) not in ((int, float) if kind in (int, float) else (kind,)):
+                raise MalformedError(f"optimizer.groups.{number}.{name} is {value!a:.60}, not a {kind.__name__}")
 
 
 def _numbers(owners: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

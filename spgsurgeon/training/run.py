@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from spgsurgeon.checkpoint import read_state, refuse_overwriting_input
+from spgsurgeon.checkpoint import refuse_overwriting_input
 from spgsurgeon.errors import DataError, UsageError
 from spgsurgeon.loading import ModelRequest
 from spgsurgeon.models import Preprocessing
@@ -21,6 +21,7 @@ from spgsurgeon.runs import (
     last_of,
     newest_intact,
     own_run,
+    read_run_state,
     records_of,
     stands_on,
     write_files,
@@ -143,7 +144,7 @@ def _open(
         case = prepare(recipe, base, data=data)
         refuse_overwriting_input(output, case.opened.paths())
         return _Start(case, None, records, now, None)
-    before = read_state(checkpoint).get("stands_on")
+    before = read_run_state(checkpoint).get("stands_on")
     if processes.leads:
         check_run(output, before, recipe, records, warn)
     case = prepare(recipe, ModelRequest(str(checkpoint), weights="raw"), resumes=True, data=data)

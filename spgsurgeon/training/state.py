@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from timm.utils import ModelEmaV3
 
+from spgsurgeon.checkpoint import MalformedError
 from spgsurgeon.models import load_saved_state, saved_state
 from spgsurgeon.replicas import GraftedModel
 from spgsurgeon.runs import Checkpoint
 from spgsurgeon.tasks import Scores
 from spgsurgeon.training.cold_start import Moments
 from spgsurgeon.training.optimization import optimizer_state, restore_optimizer
-from spgsurgeon.training.statistics import Totals
+from spgsurgeon.training.statistics import Totals, check_totals
 
 _COLD = "cold::"
 
@@ -40,6 +41,34 @@ class Counters:
     """Why pictures were passed over, by name, over all processes."""
     statistics: Totals | None = None
     """The epoch's episodes so far, over all processes."""
+
+    def check(self, sizes: Sizes) -> None:
+        """Raise MalformedError naming what can't be so in a run of these sizes."""
+        limits = {
+            "epoch": self.cold_epochs + sizes.epochs,
+            "batch": sizes.batches,
+            "cold_epochs": sizes.cold_epochs,
+        }
+        for name, most in limits.items():
+            if getattr(self, name) > most:
+                raise MalformedError(f"counters.{name} is {getattr(self, name)}, of {most} at most")
+        if self.batch % sizes.accumulate:
+            raise MalformedError(f"counters.batch is {self.batch}, with {sizes.accumulate} of them a step")
+        if self.statistics is not None:
+            check_totals(self.statistics, sizes.steps, sizes.classes, sizes.samples)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What counters may count up to: epochs, batches an epoch, batches a step, steps T+1, classes, samples."""
+
+    epochs: int
+    cold_epochs: int
+    batches: int
+    accumulate: int
+    steps: int
+    classes: int
+    samples: int
 
 
 @dataclass
@@ -73,15 +102,25 @@ class TrainingState:
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go back to a checkpoint. Raises DamagedFileError where the optimizer's state is of another one."""
+        """Go back to a checkpoint. Raises MalformedError where the optimizer's state is of another one."""
         device = next(self.grafted.parameters()).device
         load_saved_state(self.grafted.base, checkpoint.base)
         self.grafted.replicas.load_state_dict(checkpoint.temporary)
         tensors = {key: value for key, value in checkpoint.optimizer.items() if not key.startswith(_COLD)}
         restore_optimizer(self.optimizer, self.grafted, tensors, checkpoint.state["optimizer"])
-        self.scaler.load_state_dict(checkpoint.state["scaler"])
+        self._restore_scaler(checkpoint.state["scaler"])
         if self.ema:
+            if not checkpoint.ema:
+                raise MalformedError("hashes.ema is missing, and the recipe has a moving average")
             load_saved_state(self.ema.module.base, checkpoint.ema)
         self.counters = Counters(**checkpoint.state["counters"])
         cold = {k.removeprefix(_COLD): v.to(device) for k, v in checkpoint.optimizer.items() if k.startswith(_COLD)}
         self.moments = Moments(cold.get("first"), cold.get("second")) if cold else None
+
+    def _restore_scaler(self, numbers: Mapping[str, float]) -> None:
+        """Put back the scale of half-precision gradients; a run that had none, as on a CPU, starts with its own."""
+        if not self.scaler.is_enabled() or not numbers:
+            return
+        if numbers.keys() != self.scaler.state_dict().keys():
+            raise MalformedError(f"scaler has {', '.join(sorted(numbers))}, which is not what a gradient scaler has")
+        self.scaler.load_state_dict(dict(numbers))

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from spgsurgeon.checkpoint import MalformedError
 from spgsurgeon.data import Batch, Source
 from spgsurgeon.objective import SPGLoss
 from spgsurgeon.runtime import Processes, sum_dtype
@@ -115,6 +116,20 @@ class EpisodeStatistics:
         for name, worst in _WORST_KEY.items():
             rows = torch.stack([torch.where(counted, key, worst).to(self._dtype), *columns], dim=1)
             self._extremes[name] = _best(torch.cat([self._extremes[name], rows]), name)
+
+
+def check_totals(totals: Totals, steps: int, classes: int, samples: int) -> None:
+    """Raise MalformedError where totals are not those of `steps` (T+1), `classes` and `samples`."""
+    loss, valid, entropy = totals["sums"]
+    by_class = totals["by_class"]
+    if len(loss) < 2 or min(len(valid), len(entropy)) < steps:
+        raise MalformedError(f"counters.statistics.sums are not of {steps} steps")
+    if len(by_class) != classes or any(len(row) != steps for row in by_class):
+        raise MalformedError(f"counters.statistics.by_class is not of {classes} classes and {steps} steps")
+    for name in _WORST_KEY:
+        rows = totals[name]
+        if len(rows) > EXTREMES or any(len(row) != len(_COLUMNS) or not 0 <= row[1] < samples for row in rows):
+            raise MalformedError(f"counters.statistics.{name} are not images of {samples}")
 
 
 def _best(rows: Tensor, name: str) -> Tensor:

@@ -65,7 +65,7 @@ def test_what_folders_say_that_are_written_already_stays_readable(document: dict
 
 
 def test_a_document_that_no_kind_has_written_is_damaged() -> None:
-    with pytest.raises(DamagedFileError, match="no settings of dropout replicas: rate"):
+    with pytest.raises(DamagedFileError, match=r"no settings of dropout replicas: trp\.rate"):
         replicas_from({"kind": "dropout", "rate": 2})
 
 

@@ -132,8 +132,9 @@ def tiny_run_folder(
     path: Path, keep: int = 2, *, create: bool | None = None, companions: dict[str, bytes] | None = None
 ) -> RunFolder:
     """Return the folder of a tiny run; left out, `create` makes it where there is none."""
-    base = dict.fromkeys(("source", "library", "architecture", "content_hash", "tensors", "layout"), "tiny") | {
+    base = dict.fromkeys(("source", "library", "architecture", "content_hash", "layout"), "tiny") | {
         "num_classes": CLASSES,
+        "tensors": 9,
         "model_args": {},
     }
     manifest = GraftManifest(

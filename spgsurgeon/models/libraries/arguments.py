@@ -34,8 +34,8 @@ Depths = Depth | Annotated[Sequence[Depth | Annotated[Sequence[Depth], Field(max
 Ratio = Annotated[float, Field(gt=0, le=256)]
 Ratios = Ratio | Annotated[Sequence[Ratio], Field(max_length=64)]
 InputSize = Annotated[Sequence[Side], Field(min_length=3, max_length=3)]
-PerChannel = Annotated[Sequence[float], Field(min_length=1, max_length=1024)]
-Spread = Annotated[Sequence[Annotated[float, Field(gt=0)]], Field(min_length=1, max_length=1024)]
+PerChannel = Annotated[Sequence[Annotated[float, Field(ge=-1000, le=1000)]], Field(min_length=1, max_length=1024)]
+Spread = Annotated[Sequence[Annotated[float, Field(ge=1e-6, le=1000)]], Field(min_length=1, max_length=1024)]
 CropShare = Annotated[float, Field(ge=0.1, le=2)]  # of the shorter edge; timm's own are 0.8 to 1.15
 Text = Annotated[str, Field(max_length=10_000)]
 Texts = Text | Sequence[Text]

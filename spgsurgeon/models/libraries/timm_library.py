@@ -21,7 +21,7 @@ from spgsurgeon.checkpoint import CONFIG
 from spgsurgeon.errors import ArchitectureError, SurgeonError, did_you_mean, first_line
 from spgsurgeon.models.libraries.arguments import checked_arguments, checked_description
 from spgsurgeon.models.libraries.identity import Identity
-from spgsurgeon.models.preprocessing import Preprocessing
+from spgsurgeon.models.preprocessing import Preprocessing, for_channels
 
 _HUB = "hf-hub:"
 # Of train.py, named as in timm's pretrained_cfg.
@@ -135,8 +135,8 @@ class TimmLibrary:
         test_size = (channels, *_height_and_width(tested["input_size"][1:]))
         return Preprocessing(
             input_size=(channels, height, width),
-            mean=_for_channels(data["mean"], channels),
-            std=_for_channels(data["std"], channels),
+            mean=for_channels(data["mean"], channels),
+            std=for_channels(data["std"], channels),
             interpolation=data["interpolation"],
             crop_pct=float(data["crop_pct"]),
             crop_mode=data["crop_mode"],
@@ -233,11 +233,6 @@ def _training_input(args: Mapping[str, Any], explicit: Mapping[str, Any]) -> tup
 def _height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
     height, width = (size, size) if isinstance(size, int) else size
     return int(height), int(width)
-
-
-def _for_channels(values: Sequence[float], channels: int) -> tuple[float, ...]:
-    """Return one value a channel; where there is another number of them their mean, as timm's loader has it."""
-    return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels
 
 
 def _default_cfg(architecture: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from torchvision.transforms.functional import InterpolationMode
 from spgsurgeon.checkpoint import CONFIG
 from spgsurgeon.errors import ArchitectureError, SurgeonError, did_you_mean, first_line
 from spgsurgeon.models.libraries.identity import Identity
-from spgsurgeon.models.preprocessing import Preprocessing
+from spgsurgeon.models.preprocessing import Preprocessing, for_channels
 
 _AUXILIARY_LOGITS = {"googlenet": "aux1.", "inception_v3": "AuxLogits."}
 # What torchvision's factory adds with its own weights: they want pictures normalised another way, which the model does
@@ -145,8 +145,8 @@ class TorchvisionLibrary:
         size = int(getattr(module, "image_size", size))  # a vision transformer takes no other
         return Preprocessing(
             input_size=(int(channels), size, size),
-            mean=tuple(preset["mean"]),
-            std=tuple(preset["std"]),
+            mean=for_channels(preset["mean"], int(channels)),
+            std=for_channels(preset["std"], int(channels)),
             interpolation=str(preset["interpolation"]),
             crop_pct=float(preset["crop_pct"]),
         )

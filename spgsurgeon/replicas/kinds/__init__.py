@@ -19,7 +19,7 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from spgsurgeon.errors import DamagedFileError, UsageError, did_you_mean
+from spgsurgeon.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from spgsurgeon.replicas.kinds.kind import ReplicaKind
@@ -63,9 +63,16 @@ def settings_of_others(kind: type[ReplicaKind]) -> dict[str, list[Any]]:
 
 
 def replicas_from(document: Mapping[str, Any]) -> ReplicaKind:
-    """Return what `ReplicaKind.document` was made of. Raises DamagedFileError for what no kind says."""
+    """Return what `ReplicaKind.document` was made of. Raises MalformedError for what no kind says."""
+    from spgsurgeon.checkpoint import MalformedError, fault_of  # pydantic takes its time
+
+    kind = document.get("kind")
+    if not isinstance(kind, str) or kind not in kinds():
+        raise MalformedError(
+            f"trp.kind is {kind!a:.60}, and there is {', '.join(kinds())}",
+            hint="was it written by a newer version?",
+        )
     try:
-        return kind_named(document["kind"])(**document)
-    except ValueError as error:  # pydantic's
-        reason = str(error).partition("\n")[2].replace("\n", " ")
-        raise DamagedFileError(f"these are no settings of {document['kind']} replicas: {reason}") from error
+        return kinds()[kind].model_validate(document)
+    except ValueError as error:  # pydantic's, which isn't imported for its name
+        raise MalformedError(f"these are no settings of {kind} replicas: trp.{fault_of(error, document)}") from error

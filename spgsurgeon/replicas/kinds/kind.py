@@ -13,7 +13,7 @@ from pydantic import model_validator
 
 from spgsurgeon.models import DepthSite, Site, sites_document
 from spgsurgeon.replicas.places import Place
-from spgsurgeon.sections import Count, Section, fault_at
+from spgsurgeon.sections import Section, Steps, fault_at
 
 if TYPE_CHECKING:
     from torch import nn
@@ -151,7 +151,7 @@ class Control(ReplicaKind):
 class Replicas(ReplicaKind):
     """A kind with T replicas in a chain."""
 
-    replicas: Count = 3
+    replicas: Steps = 3
     """How many replicas, T; an episode has T + 1 steps."""
 
     @property

@@ -13,7 +13,7 @@ from spgsurgeon.errors import ArchitectureError, UsageError, did_you_mean
 from spgsurgeon.models import DepthSite
 from spgsurgeon.replicas.kinds.kind import Replicas, Sites
 from spgsurgeon.replicas.places import Place
-from spgsurgeon.sections import Count
+from spgsurgeon.sections import Steps
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,7 +46,7 @@ class Depth(Replicas):
 
     kind: Literal["depth"] = "depth"
     """`depth`: each replica is the network grown by a few residual blocks after its last stage."""
-    blocks: Count | None = None
+    blocks: Steps | None = None
     """How many blocks each replica is deeper than the one before; null goes by the architecture."""
     block: Literal["bottleneck", "inverted-residual", "transformer", "convnext", "swin"] | None = None
     """What these blocks are; null goes by the architecture."""
