@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from spgsurgeon.errors import UsageError
-from spgsurgeon.runtime import LOCK
+from spgsurgeon.runtime import LOCK, as_json
 
 RECORD = ".spgsurgeon.json"
 _LONGEST = 10 * 2**20  # bytes of a record
@@ -33,7 +33,7 @@ def record(folder: Path, name: str, later: Iterable[str] = ()) -> None:
     files = sorted(path.relative_to(folder) for path in folder.rglob("*") if not _is_folder(path))
     names = [escape(file.as_posix()) for file in files if file.name not in (RECORD, LOCK)]
     document = {"written_by": "spgsurgeon", "name": name, "holds": names, "later": list(later)}
-    (folder / RECORD).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    (folder / RECORD).write_text(as_json(document, indent=2) + "\n", encoding="utf-8")
 
 
 def has_own_record(folder: Path) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from spgsurgeon.checkpoint.refusals import MalformedError
+from spgsurgeon.runtime import finite
 
 _SEAL = "document_hash"
 
@@ -20,15 +21,19 @@ def document_hash(document: Mapping[str, Any]) -> str:
 
 def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
     """Return the document with its own hash as its last entry."""
-    rest = {key: value for key, value in document.items() if key != _SEAL}
+    rest = _unsealed(finite(document))  # as it will be written
     return {**rest, _SEAL: document_hash(rest)}
 
 
 def check_seal(document: Mapping[str, Any]) -> None:
     """Raise MalformedError where the document is not the one that was sealed."""
-    if document.get(_SEAL) != sealed(document)[_SEAL]:
+    if document.get(_SEAL) != document_hash(_unsealed(document)):
         raise MalformedError(
             f"it was changed after it was written: what it says does not match its {_SEAL}",
             hint="copy its folder again; a run or a grafted folder can't be edited by hand",
             code="changed-file",
         )
+
+
+def _unsealed(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in document.items() if key != _SEAL}

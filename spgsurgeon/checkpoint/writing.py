@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import json
 import os
 import re
 import secrets
@@ -27,7 +26,7 @@ from torch import Tensor
 
 from spgsurgeon.checkpoint.ownership import check_ours, grows, record, temporary_of
 from spgsurgeon.errors import SurgeonError, UsageError
-from spgsurgeon.runtime import LOCK, FolderLock, HeldError, check_unowned, lock, unlock
+from spgsurgeon.runtime import LOCK, FolderLock, HeldError, as_json, check_unowned, lock, unlock
 
 _HERE, _RENAME_EXCHANGE = -100, 2  # of Linux' renameat2: AT_FDCWD, and its flag
 
@@ -161,7 +160,7 @@ def write_torch(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def write_json(path: Path, document: Any) -> None:
     """Write a JSON document for people to read: two spaces of indent, keys in the order given, final newline."""
-    path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(as_json(document, indent=2) + "\n", encoding="utf-8")
 
 
 def _target(path: Path, force: bool) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterable
@@ -20,6 +19,7 @@ from spgsurgeon.comparing.search import search
 from spgsurgeon.errors import SurgeonError
 from spgsurgeon.recipe import Recipe
 from spgsurgeon.runs import FREE_KEYS, METRICS, Scored, last_of, read_epochs, read_run_state
+from spgsurgeon.runtime import as_json
 from spgsurgeon.tasks import LOSS, Metric, Scores
 from spgsurgeon.training import NonFiniteError, train
 
@@ -125,7 +125,7 @@ def add_result(path: Path, result: Result) -> None:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 file.write(b"\n")
-        file.write(json.dumps(asdict(result)).encode() + b"\n")
+        file.write(as_json(asdict(result)).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
 
@@ -190,8 +190,8 @@ def merit(results: Iterable[Result], metric: Metric) -> tuple[float, float]:
 
 
 def _mean(results: Iterable[Result], name: str) -> float | None:
-    scores = [result.validation for result in results]
-    whole = [scored[name] for scored in scores if scored is not None]
+    scores = [None if result.validation is None else result.validation.get(name) for result in results]
+    whole = [score for score in scores if score is not None]
     return sum(whole) / len(whole) if whole and len(whole) == len(scores) else None
 
 

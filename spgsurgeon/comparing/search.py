@@ -134,4 +134,5 @@ def _key(scores: Scores) -> tuple[float, float]:
     """Return what trials are ordered by, larger for a better one: the score, and of equal ones the loss."""
     task = task_of(scores)
     assert task is not None, "a trial has the scores of its task"
-    return task.primary.merit(scores[task.primary.name]), LOSS.merit(scores.get(LOSS.name, 0.0))
+    loss = scores.get(LOSS.name, 0.0)  # None if it was infinite, which JSON has no number for
+    return task.primary.merit(scores[task.primary.name]), LOSS.merit(math.inf if loss is None else loss)

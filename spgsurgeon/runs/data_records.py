@@ -20,6 +20,7 @@ from typing import Any
 from spgsurgeon.checkpoint import atomic_file
 from spgsurgeon.data import Source, listing
 from spgsurgeon.runs.layout import DATA_FILES
+from spgsurgeon.runtime import as_json
 
 State = tuple[int, int]
 """Of a file: its size in bytes and its time of change in nanoseconds, both -1 where there is no such file."""
@@ -93,7 +94,7 @@ def write_files(folder: Path, records: Mapping[str, DataRecord]) -> None:
     """Write the files of the records, by split, into a folder."""
     document = {split: record.files for split, record in records.items()}
     with atomic_file(folder / DATA_FILES, force=True) as temporary:
-        temporary.write_bytes(gzip.compress(json.dumps(document).encode(), compresslevel=1, mtime=0))
+        temporary.write_bytes(gzip.compress(as_json(document).encode(), compresslevel=1, mtime=0))
 
 
 def read_files(folder: Path, split: str) -> Files | None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from spgsurgeon.checkpoint import atomic_file, write_failures
 from spgsurgeon.runs.layout import EVENTS, METRICS
+from spgsurgeon.runtime import as_json
 
 
 class MetricsLog:
@@ -28,7 +29,7 @@ class MetricsLog:
 
     def add(self, metrics: Mapping[str, Any]) -> None:
         """Append one line and the same numbers to the events; all of it or nothing."""
-        line = (json.dumps(metrics) + "\n").encode()
+        line = (as_json(metrics) + "\n").encode()
         with write_failures(self._path), self._path.open("ab", buffering=0) as file:
             size = file.tell()
             try:

@@ -16,6 +16,7 @@ from .distributed import (
 )
 from .hardware import accelerators, distributed_check, thread_check
 from .installation import combination_checks, import_checks, packages, version_checks
+from .json_text import as_json, finite
 from .locking import LOCK, FolderLock, HeldError, check_unowned, lock, unlock
 from .memory_format import choose_memory_format, laid_out, laid_out_like, lay_out_convolutions
 from .reproducibility import (
@@ -49,6 +50,7 @@ __all__ = [
     "StopNow",
     "StopRequest",
     "accelerators",
+    "as_json",
     "autocast",
     "cache_checks",
     "caches",
@@ -66,6 +68,7 @@ __all__ = [
     "distributed_check",
     "environment",
     "fastest_convolutions",
+    "finite",
     "forget_peak_memory",
     "free_memory",
     "import_checks",

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from spgsurgeon.errors import UsageError
+from spgsurgeon.runtime.json_text import as_json
 
 LOCK = ".lock"
 """The file in a folder that its owner holds a lock on."""
@@ -78,7 +79,7 @@ class FolderLock:
         self._descriptor: int | None = None
         self._descriptor, self.works = _locked(self._path, folder)
         self.left_behind = _owner(self._descriptor)
-        own = json.dumps({"host": socket.gethostname(), "process": self._process})
+        own = as_json({"host": socket.gethostname(), "process": self._process})
         with suppress(OSError):  # on a full disk the lock is as good without its owner's name
             os.ftruncate(self._descriptor, 0)
             os.pwrite(self._descriptor, own.encode(), 0)

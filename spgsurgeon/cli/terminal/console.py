@@ -5,10 +5,7 @@ rich is imported when something is drawn, so that `--json` and `--help` do witho
 
 from __future__ import annotations
 
-import json
-import math
 import os
-import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -19,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn, TextIO, cast
 import typer
 
 from spgsurgeon.errors import SurgeonError
+from spgsurgeon.runtime import as_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,7 +38,6 @@ class Verbosity:
 
 verbosity = Verbosity()
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _UNLIMITED = 100_000  # characters
 
 
@@ -131,27 +128,9 @@ def emit(document: Mapping[str, Any], render: Callable[[Any], object]) -> None:
             note(text)
     with redirect_stdout(verbosity.stdout or sys.stdout):
         if verbosity.json:
-            _print(_as_json(document))
+            _print(as_json(document, indent=2))
         else:
             _show(render(document))
-
-
-def _as_json(document: Mapping[str, Any]) -> str:
-    """Return the document as JSON that every reader takes.
-
-    NaN and infinity, which JSON lacks, are null. Half a character of a file's name that is not UTF-8 is escaped, as
-    no stream could write it.
-    """
-    text = json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False)
-    return _SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _show(rendered: Any) -> None:
@@ -207,7 +186,7 @@ def fail(error: SurgeonError) -> None:
     if verbosity.json and speaks() and not isinstance(error, ClosedOutputError):
         said = {"kind": error.kind, "code": error.code, "message": error.message, "hint": error.hint, **error.details}
         try:
-            _print(_as_json({"error": said, "exit_code": error.exit_code}))
+            _print(as_json({"error": said, "exit_code": error.exit_code}, indent=2))
         except ClosedOutputError:  # the document can't be had; what went wrong first still counts
             _say_failure(error.message, error.hint)
     elif error.kind in _ONES_OWN and is_one_of_several():
