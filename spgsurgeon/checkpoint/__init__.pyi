@@ -15,7 +15,7 @@ from .folders import (
 )
 from .hashing import DTYPE_NAMES, content_hash, layout_hash, same_bits
 from .layout import AVERAGE, CONFIG, MANIFEST, OPTIMIZER, RUN_BEST, RUN_RECIPE, STATE, TEMPORARY, WEIGHTS
-from .ownership import RECORD, has_own_record, remove_ours, strangers, temporary_of
+from .ownership import RECORD, has_own_record, remove_ours, strangers, temporary_of, temporary_stem
 from .reading import Outline, read_outline
 from .refusals import MalformedError, naming
 from .schemas import Document, Hash, Name, Names, Natural, check_schema, fault_of
@@ -92,6 +92,7 @@ __all__ = [
     "strangers",
     "sweep",
     "temporary_of",
+    "temporary_stem",
     "together",
     "weights_file_of",
     "write_failures",

@@ -6,7 +6,9 @@ for any name, "figures/*.png" for pictures in `figures`, and "base/" for a folde
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
@@ -16,13 +18,18 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
+from spgsurgeon.checkpoint.layout import CONFIG, MANIFEST, TEMPORARY, WEIGHTS
+from spgsurgeon.checkpoint.refusals import MalformedError
+from spgsurgeon.checkpoint.sealing import check_seal
 from spgsurgeon.errors import UsageError
 from spgsurgeon.runtime import LOCK, as_json
 
 RECORD = ".spgsurgeon.json"
 _LONGEST = 10 * 2**20  # bytes of a record
 _NAMED = 5
-_TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.tmp")
+_BEFORE_RECORDS = (WEIGHTS, TEMPORARY, CONFIG, MANIFEST)
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.tmp", re.DOTALL)
+_LONGEST_STEM, _KEPT = 240, 200  # bytes: file systems take names of 255
 
 
 def record(folder: Path, name: str, later: Iterable[str] = ()) -> None:
@@ -75,8 +82,19 @@ def remove_ours(folder: Path, patterns: Iterable[str] | None = None) -> None:
         folder.rmdir()
 
 
+def temporary_stem(name: str) -> str:
+    """Return what the temporary name of an output has for its name: that or, of a long one, its start and a hash."""
+    whole = os.fsencode(name)
+    if len(whole) <= _LONGEST_STEM:
+        return name
+    start = name[:_KEPT]
+    while len(os.fsencode(start)) > _KEPT:
+        start = start[:-1]
+    return f"{start}-{hashlib.sha256(whole).hexdigest()[:16]}"
+
+
 def temporary_of(name: str) -> str | None:
-    """Return the name of the output that is written under this temporary one; None for any other name."""
+    """Return the `temporary_stem` of the output that is written under this temporary name; None for any other name."""
     found = _TEMPORARY.fullmatch(name)
     return found["name"] if found else None
 
@@ -110,7 +128,20 @@ def _entries(folder: Path, patterns: list[list[str]], above: str = "") -> Iterat
 
 
 def _recorded(folder: Path) -> list[list[str]]:
+    if not (folder / RECORD).exists() and _is_earlier_graft(folder):
+        return _split(_BEFORE_RECORDS)
     return _split(_names(folder, "holds") + _names(folder, "later"))
+
+
+def _is_earlier_graft(folder: Path) -> bool:
+    """Whether an earlier version, which left no record, grafted this folder: its manifest is as that sealed it."""
+    try:
+        with (folder / MANIFEST).open("rb") as file:
+            document = json.loads(file.read(_LONGEST))
+        check_seal(document)
+    except (OSError, ValueError, RecursionError, AttributeError, MalformedError):
+        return False
+    return True
 
 
 def _names(folder: Path, key: str) -> list[str]:

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from spgsurgeon.checkpoint.ownership import check_ours, grows, record, temporary_of
+from spgsurgeon.checkpoint.ownership import check_ours, grows, record, temporary_of, temporary_stem
 from spgsurgeon.errors import SurgeonError, UsageError
 from spgsurgeon.runtime import LOCK, FolderLock, HeldError, as_json, check_unowned, lock, unlock
 
@@ -184,7 +184,7 @@ def _temporary_beside(target: Path) -> Iterator[Path]:
 
     It is locked, so that nobody sweeps it: a lock goes with its process.
     """
-    sweep(target.parent, target.name.__eq__)
+    sweep(target.parent, temporary_stem(target.name).__eq__)
     temporary, descriptor = _new_locked_folder(target)
     try:
         yield temporary
@@ -195,7 +195,7 @@ def _temporary_beside(target: Path) -> Iterator[Path]:
 
 def _new_locked_folder(target: Path) -> tuple[Path, int]:
     while True:
-        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+        temporary = target.with_name(f".{temporary_stem(target.name)}.{secrets.token_hex(4)}.tmp")
         temporary.mkdir()
         descriptor = os.open(temporary, os.O_RDONLY)
         with suppress(HeldError):  # by another process, which took it for left behind before it was locked
@@ -264,7 +264,7 @@ def _swap_in_two_steps(new: Path, target: Path) -> None:
 
     Killed in between, the older folder is left beside the target, under a name that nobody sweeps.
     """
-    old = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
+    old = target.with_name(f".{temporary_stem(target.name)}.{secrets.token_hex(4)}.old")
     os.rename(target, old)
     try:
         os.rename(new, target)

@@ -35,14 +35,15 @@ def with_pictures(record: RunRecord, run: Path) -> RunRecord:
     except SurgeonError as error:
         note = f"The training data can't be opened, so its pictures are named, not shown: {error.message}."
         return replace(record, pictures=shown, notes=[*record.notes, note])
-    shown = [_with_copy(picture, source) for picture in shown]
+    mixed = data.augment.mixup > 0 or data.augment.cutmix > 0  # earlier versions recorded the label of the mixture
+    shown = [_with_copy(picture, source, by_label=not mixed) for picture in shown]
     lost = sum(picture.jpeg is None for picture in shown)
     note = f"{lost} of {len(shown)} pictures are named, not shown: in {source.name} they can't be read or have changed."
     return replace(record, pictures=shown, notes=[*record.notes, note] if lost else record.notes)
 
 
-def _with_copy(shown: ShownPicture, source: Source[Any]) -> ShownPicture:
-    """Return the picture with a small copy, unless it can't be read or is another one by its name or label."""
+def _with_copy(shown: ShownPicture, source: Source[Any], *, by_label: bool) -> ShownPicture:
+    """Return the picture with a small copy, unless it can't be read or is another one by its name (and label)."""
     sample, name = shown.picture.sample, shown.picture.name
     if sample >= len(source) or Path(source.describe(sample)).name != Path(name).name:
         return shown
@@ -50,7 +51,7 @@ def _with_copy(shown: ShownPicture, source: Source[Any]) -> ShownPicture:
         image, label = source.read(sample)
     except Exception:  # decoders raise much more than OSError on damaged files
         return shown
-    if label != shown.picture.label:
+    if by_label and label != shown.picture.label:
         return shown
     few_pixels = max(image.size) <= _ICON
     image.thumbnail((_EDGE, _EDGE))

@@ -6,7 +6,7 @@ from .reading import check_is_run, read_run
 from .records import Count, EpochRecord, RunRecord, ShownPicture, in_words, read_epochs, step_labels
 from .resuming import FREE_KEYS, check_data, check_run, differences, records_of, stands_on, summaries
 from .saving import CheckpointSaver
-from .state_document import Scored, read_run_state
+from .state_document import Scored, check_run_state, read_run_state
 
 __all__ = [
     "DATA_FILES",
@@ -24,6 +24,7 @@ __all__ = [
     "check_data",
     "check_is_run",
     "check_run",
+    "check_run_state",
     "differences",
     "in_words",
     "last_of",

@@ -33,6 +33,7 @@ from spgsurgeon.checkpoint import (
     sealed,
     sweep,
     temporary_of,
+    temporary_stem,
     write_grafted_folder,
     write_json,
     write_safetensors,
@@ -238,7 +239,7 @@ class RunFolder:
     def _drop_unfinished(self) -> None:
         """Remove what a kill left half written, beside the folder too, if it came while that was made."""
         path, files = self.path.resolve(), (ENVIRONMENT, UNREADABLE, DATA_FILES, METRICS)
-        sweep(path.parent, path.name.__eq__)
+        sweep(path.parent, temporary_stem(path.name).__eq__)
         sweep(path, files.__contains__)
         for left in path.glob(".*.tmp"):
             if left.name in _NEW_POINTERS or temporary_of(left.name) in files:  # which earlier versions left as files

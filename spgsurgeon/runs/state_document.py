@@ -102,5 +102,10 @@ def read_run_state(folder: Path) -> dict[str, Any]:
     """Return the `state.json` of a checkpoint of a run. Raises DamagedFileError naming the key that can't be so."""
     state = read_state(folder)
     with naming(folder / STATE):
-        check_schema(_SCHEMA, state)
+        check_run_state(state)
     return state
+
+
+def check_run_state(state: object) -> None:
+    """Raise MalformedError naming the key that can't be so."""
+    check_schema(_SCHEMA, state)

@@ -25,7 +25,7 @@ from spgsurgeon.errors import UsageError
 from spgsurgeon.objective import SPGLoss
 from spgsurgeon.recipe import Recipe, TrainingSection
 from spgsurgeon.replicas import GraftedModel, running_statistics_kept
-from spgsurgeon.runs import RunFolder, last_of
+from spgsurgeon.runs import RunFolder, check_run_state, last_of
 from spgsurgeon.runtime import (
     Processes,
     choose_memory_format,
@@ -169,6 +169,7 @@ class Retraining:
         if self.run_folder is None or checkpoint is None:
             return False
         with naming((folder or last_of(self.run_folder.path) or self.run_folder.path) / STATE):
+            check_run_state(checkpoint.state)
             Counters(**checkpoint.state["counters"]).check(self._sizes())
             self.state.restore(checkpoint)
         if self.processes.leads:

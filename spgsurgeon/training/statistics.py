@@ -67,13 +67,17 @@ class EpisodeStatistics:
         self._waiting: list[_Waiting] = []
         self._units_waiting = 0
 
-    def add(self, result: SPGLoss, batch: Batch, skipped: Tensor) -> None:
-        """Count one batch, whose targets may be soft, unless `skipped` (bool [])."""
+    def add(self, result: SPGLoss, batch: Batch, skipped: Tensor, own: Tensor | None = None) -> None:
+        """Count one batch, whose targets may be soft, unless `skipped` (bool []).
+
+        `own` are its targets before they were mixed, by which images are remembered.
+        """
         lengths, counted = result.episode.lengths, result.episode.counted.masked_fill(skipped, False)
         columns = (_label_of_each_unit(batch.targets, lengths), lengths, counted)
         pictures = None
         if self._steps > 1 and _one_a_sample(batch.targets):  # of several outputs the first one's episodes
-            first = (c if c.dim() == 1 else c[:, 0] for c in (*columns, result.cross_entropy[0]))
+            label = columns[0] if own is None else _label_of_each_unit(own, lengths)
+            first = (c if c.dim() == 1 else c[:, 0] for c in (label, lengths, counted, result.cross_entropy[0]))
             pictures = (batch.samples, *first)
         units = tuple(column.flatten() for column in columns)
         losses = (result.loss.detach(), result.step_sizes, result.step_losses.detach())

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from timm.scheduler.scheduler import Scheduler
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from spgsurgeon.data import LABELLED, Batch, BatchMixer, Transfer
@@ -21,6 +21,9 @@ from spgsurgeon.tasks import Task
 from spgsurgeon.training.soundness.number_guard import NumberGuard
 from spgsurgeon.training.state import TrainingState
 from spgsurgeon.training.statistics import EpisodeStatistics
+
+_Result = tuple[SPGLoss, Batch, Tensor]
+"""What a batch gave: its loss, itself as the model saw it, and its targets before they were mixed."""
 
 
 class Stepper:
@@ -51,7 +54,7 @@ class Stepper:
         self._model: Any = torch.compile(model) if settings.compile else model
         self._guard = NumberGuard(state, processes, policy=settings.non_finite, most_skips=settings.max_skips)
 
-    def accumulate(self, parts: list[Batch], divisors: Sequence[float] | None = None) -> list[tuple[SPGLoss, Batch]]:
+    def accumulate(self, parts: list[Batch], divisors: Sequence[float] | None = None) -> list[_Result]:
         """Make the gradient of one step from its batches; return what each of them gave, on the device.
 
         `divisors` are what their losses are divided by; left out, all batches count the same.
@@ -62,13 +65,14 @@ class Stepper:
         divisors = divisors or [len(parts)] * len(parts)
         for part, batch in enumerate(parts):
             last = part + 1 == len(parts)
+            batch = self._transfer(batch)
             with self._distributed.no_sync() if self._distributed and not last else nullcontext():
                 result, seen = self.forward(batch, part)
                 self._state.scaler.scale(result.loss / divisors[part]).backward()
-            results.append((result, seen))
+            results.append((result, seen, batch.targets))
         return results
 
-    def apply(self, results: list[tuple[SPGLoss, Batch]], statistics: EpisodeStatistics, *, update: bool) -> None:
+    def apply(self, results: list[_Result], statistics: EpisodeStatistics, *, update: bool) -> None:
         """Do the step with the gradient that `accumulate` made; it `update`s the average and is one of the schedule.
 
         Raises NonFiniteError where this step or the one before met NaN or infinity and the policy is to stop.
@@ -78,12 +82,12 @@ class Stepper:
             self._schedule.step_update(state.counters.update)
         if clip is not None:
             state.scaler.unscale_(state.optimizer)
-        skipped = self._guard.check([result.loss for result, _ in results])
+        skipped = self._guard.check([result.loss for result, *_ in results])
         if clip is not None:
             nn.utils.clip_grad_norm_(state.grafted.parameters(), clip)
         self._guard.step(skipped)
-        for result, batch in results:
-            statistics.add(result, batch, skipped)
+        for result, batch, own in results:
+            statistics.add(result, batch, skipped, own)
         state.counters.step += 1
         if update:
             state.counters.update += 1

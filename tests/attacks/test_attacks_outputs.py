@@ -90,3 +90,23 @@ def test_a_weight_that_is_no_number_is_refused_by_name(value: float, shop: Path,
     assert outcome.code == 1
     assert "layer1.0.bn1.running_mean" in outcome.err
     assert snapshot(shop) == before
+
+
+@pytest.mark.slow
+def test_an_output_may_have_as_long_a_name_as_the_file_system_takes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A temporary name beside it must not be longer; one byte more is said before anything is done."""
+    monkeypatch.chdir(tmp_path)
+    base, long = folder / "base", "é" * 121 + "x" * 13  # 255 bytes
+    succeed("graft", base, "-o", long)
+    succeed("graft", base, "-o", long, "--force")
+    succeed("strip", long, "-o", f"{long[:-12]}.safetensors")
+    few = ("--recipe", "digits-dropout", "training.device=cpu", "training.epochs=1", "data.limit=5", "data.image_size=8")
+    succeed("train", base, *few, "-o", f"in/{long}")
+    succeed("train", "-o", f"in/{long}", "--resume")
+    succeed("report", f"in/{long}", "-o", f"report/{long}")
+    for command in (("graft", base), ("strip", long), ("train", base, *few), ("report", f"in/{long}")):
+        refused = spgsurgeon(*command, "-o", f"{long}x")
+        assert (refused.code, "too long" in refused.err) == (2, True), refused.err
+    assert not list(tmp_path.rglob("*.tmp"))

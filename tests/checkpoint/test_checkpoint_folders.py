@@ -90,9 +90,9 @@ def test_a_changed_or_truncated_weights_file_is_named(name: str, folder: Path) -
     ("change", "message"),
     [
         (lambda manifest: manifest.pop("format_version"), "format_version is None"),
-        (lambda manifest: manifest.pop("weights_hash"), "'weights_hash'"),
-        (lambda manifest: manifest.update(trp=[]), "'trp'"),
-        (lambda manifest: manifest["base"].pop("layout"), "'base' lacks layout"),
+        (lambda manifest: manifest.pop("weights_hash"), "weights_hash is missing"),
+        (lambda manifest: manifest.update(trp=[]), "trp is"),
+        (lambda manifest: manifest["base"].pop("layout"), r"base\.layout is missing"),
     ],
 )
 def test_a_manifest_with_a_hole_is_damaged(

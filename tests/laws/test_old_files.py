@@ -64,6 +64,15 @@ def test_old_folders_are_stripped_to_the_same_weights(name: str, old: Path) -> N
     assert [output["content_hash"] for output in document["outputs"]] == [expected()["strip"][name]]
 
 
+def test_an_old_grafted_folder_is_replaced_with_force(old: Path) -> None:
+    succeed("graft", "base", "-o", "dropout", "--force")
+    (old / "depth" / "notes.txt").touch()
+    assert spgsurgeon("graft", "base", "-o", "depth", "--force").code == 2  # that file is not ours
+    manifest = old / "segmentation" / "graft.json"
+    manifest.write_text(manifest.read_text().replace('"rate"', '"Rate"'))
+    assert spgsurgeon("graft", "base", "-o", "segmentation", "--force").code == 2  # nor is this manifest
+
+
 def test_an_old_pickle_has_the_weights_of_the_safetensors_beside_it(old: Path) -> None:
     document = succeed("diff", "stripped/model.pt", "stripped", "--json").document
     assert document["identical"]
@@ -79,7 +88,14 @@ def test_an_unfinished_run_ends_as_it_would_have_then(old: Path) -> None:
     tolerance = 0.0 if alike else ELSEWHERE
     assert ["no record of its recipe and data" in note for note in resumed.pop("notes")] == [True]
     assert differences({**then["resumed"], "notes": []}, {**resumed, "notes": []}, tolerance) == []
-    assert differences(then["metrics"], metrics_of(old / "unfinished"), tolerance) == []
+    assert differences(without_labels(then["metrics"]), metrics_of(old / "unfinished"), tolerance) == []
+
+
+def without_labels(value: Any) -> Any:
+    """Return metrics without the labels of images: an earlier version recorded that of the mixture."""
+    if isinstance(value, dict):
+        return {key: without_labels(inner) for key, inner in value.items() if key != "label"}
+    return [without_labels(inner) for inner in value] if isinstance(value, list) else value
 
 
 def test_a_run_that_was_finished_stays_so(old: Path) -> None:
@@ -109,7 +125,7 @@ def test_an_old_comparison_is_resumed_and_reported(old: Path) -> None:
     assert {name: arm["verdict"] for name, arm in compared["arms"].items()} == {
         name: arm["verdict"] for name, arm in then["arms"].items()
     }
-    assert [note for note in document["notes"] if not note.startswith("unfinished: ")] == []  # mixed labels are noted
+    assert document["notes"] == []  # that mixed labels are not those of the images is no change of the data
 
 
 @pytest.mark.slow

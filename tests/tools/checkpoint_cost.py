@@ -83,10 +83,10 @@ class Bench:
 
 
 def manifest() -> GraftManifest:
-    base = dict.fromkeys(("source", "library", "architecture", "content_hash", "tensors", "layout"), "resnet18")
+    base = dict.fromkeys(("source", "library", "architecture", "content_hash", "layout"), "resnet18")
     return GraftManifest(
         package_version="0",
-        base=base | {"num_classes": CLASSES, "model_args": {}},
+        base=base | {"num_classes": CLASSES, "tensors": 122, "model_args": {}},
         trp={"kind": "dropout"},
         site={"module": "fc"},
         temporary_parameters=0,

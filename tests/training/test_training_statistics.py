@@ -192,6 +192,20 @@ def test_soft_targets_and_further_outputs() -> None:
     assert of_two["shortest"] == of_one["shortest"]
 
 
+def test_a_mixed_image_is_remembered_by_its_own_label() -> None:
+    """Its episode is of the label that it is most of, which may be its neighbour's."""
+    torch.manual_seed(1)
+    own, mixed, samples = torch.tensor([0, 2, 1, 1]), torch.tensor([1, 1, 2, 0]), torch.arange(4)
+    soft = torch.nn.functional.one_hot(mixed, 3) * 0.7 + 0.1
+    statistics = EpisodeStatistics(2, 3, ONE_PROCESS)
+    result = spg_loss(torch.randn(8, 3), soft, weights=(0.4,), soft=True)
+    statistics.add(result, Batch({}, soft, samples), torch.tensor(False), own)
+    totals = statistics.totals()
+    assert [sum(row) for row in totals["by_class"]] == [1, 2, 1]
+    remembered = extremes(totals, Noise(4))["longest"]
+    assert {picture["sample"]: picture["label"] for picture in remembered} == {0: 0, 1: 2, 2: 1, 3: 1}
+
+
 def test_plain_retraining_has_no_extremes() -> None:
     statistics = EpisodeStatistics(1, 2, ONE_PROCESS)
     add(statistics, torch.zeros(3, 2), torch.tensor([0, 1, 1]), weights=())

@@ -134,8 +134,8 @@ class TorchvisionLibrary:
             if not any(key.startswith(auxiliary) for key in tensors):
                 return {argument: False}
         positions, patches = tensors.get("encoder.pos_embedding"), tensors.get("conv_proj.weight")
-        if positions is None or patches is None:
-            return {}
+        if positions is None or patches is None or positions.dim() != 3 or patches.dim() != 4 or not positions.shape[1]:
+            return {}  # what does not fit is said when the weights are loaded
         return {"image_size": math.isqrt(positions.shape[1] - 1) * patches.shape[2]}  # one position is the class token
 
     def preprocessing(self, identity: Identity, module: nn.Module, companions: Sequence[Path] = ()) -> Preprocessing:
