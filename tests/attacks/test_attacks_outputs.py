@@ -102,7 +102,7 @@ def test_an_output_may_have_as_long_a_name_as_the_file_system_takes(
     succeed("graft", base, "-o", long)
     succeed("graft", base, "-o", long, "--force")
     succeed("strip", long, "-o", f"{long[:-12]}.safetensors")
-    few = ("--recipe", "digits-dropout", "training.device=cpu", "training.epochs=1", "data.limit=5", "data.image_size=8")
+    few = ("--recipe", "digits-dropout", "training.device=cpu", "training.epochs=1", "data.limit=5")
     succeed("train", base, *few, "-o", f"in/{long}")
     succeed("train", "-o", f"in/{long}", "--resume")
     succeed("report", f"in/{long}", "-o", f"report/{long}")
