@@ -126,12 +126,11 @@ def schema_command() -> None:
 
     Example: `spgsurgeon recipes schema`
     """
-    import json
-
     from spgsurgeon.recipe import recipe_json_schema
+    from spgsurgeon.runtime import as_json
 
     schema = recipe_json_schema()
-    emit(schema, lambda _: _plain(json.dumps(schema, indent=2)))
+    emit(schema, lambda _: _plain(as_json(schema, indent=2)))
 
 
 def _plain(text: str) -> object:

@@ -23,6 +23,7 @@ from spgsurgeon.recipe import (
     recipe_json_schema,
     shipped_recipes,
 )
+from spgsurgeon.runtime import as_json
 
 SCHEMA = "recipe.schema.json"
 """What lies beside a copied recipe, for editors."""
@@ -109,7 +110,7 @@ def copy_recipe(name: str, destination: str | Path, force: bool = False) -> Path
     schema = target.with_name(SCHEMA)
     _check_is_schema(schema)
     _write(target, f"{_MODELINE} $schema=./{SCHEMA}\n" + source.read_text(encoding="utf-8-sig"))
-    _write(schema, json.dumps(recipe_json_schema(), indent=2) + "\n")
+    _write(schema, as_json(recipe_json_schema(), indent=2) + "\n")
     return target
 
 

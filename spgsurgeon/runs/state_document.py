@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, TypeAdapter, model_validator
 
 from spgsurgeon.checkpoint import STATE, Document, Hash, Name, Names, Natural, check_schema, naming, read_state
+from spgsurgeon.errors import UsageError
 from spgsurgeon.tasks import Scores, task_of
 
 Row = Annotated[list[float], Field(max_length=64)]
@@ -16,14 +17,17 @@ Numbers = dict[Name, Plain]
 
 
 def _of_a_task(scores: Scores) -> Scores:
-    task = task_of(scores)
+    try:
+        task = task_of(scores)
+    except (UsageError, TypeError) as error:
+        raise ValueError("it names a score of no task") from error
     if task is None:
         raise ValueError("it has the score of no task")
     for metric in task.metrics:
         score = scores.get(metric.name)
         number = isinstance(score, int | float | None) and not isinstance(score, bool)
-        if not number or (metric.percent and not 0 <= (score or 0) <= 100):
-            raise ValueError(f"{metric.name} must be a number, of percentages from 0 to 100")
+        if not number or (metric.percent and not -100 <= (score or 0) <= 100):  # a correlation may be negative
+            raise ValueError(f"{metric.name} must be a number, of percentages at most 100")
     return scores
 
 

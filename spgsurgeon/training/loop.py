@@ -87,6 +87,7 @@ class Retraining:
         self.recipe, self.settings, self.task = recipe, settings, task
         self.processes, self.run_folder, self.progress = processes, run, progress
         self._training, self._evaluation, self._labels = training, evaluation, step_labels
+        self._num_classes = num_classes
         self._precision = choose_precision(settings.precision, processes.device)
         self._frozen = Frozen(grafted.base, settings.freeze)
         self.optimizer = make_optimizer(grafted, settings.optimizer, head)
@@ -183,7 +184,7 @@ class Retraining:
         return Sizes(
             epochs=self.settings.epochs,
             cold_epochs=self.recipe.cold_start.most_epochs,
-            batches=self.steps_per_epoch * self.settings.accumulate,
+            batches=min(self._training.batches_per_epoch, self.steps_per_epoch * self.settings.accumulate),
             accumulate=self.settings.accumulate,
             steps=self.grafted.steps,
             classes=self._num_classes,

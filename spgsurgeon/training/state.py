@@ -52,7 +52,7 @@ class Counters:
         for name, most in limits.items():
             if getattr(self, name) > most:
                 raise MalformedError(f"counters.{name} is {getattr(self, name)}, of {most} at most")
-        if self.batch % sizes.accumulate:
+        if self.batch % sizes.accumulate and self.batch < sizes.batches:
             raise MalformedError(f"counters.batch is {self.batch}, with {sizes.accumulate} of them a step")
         if self.statistics is not None:
             check_totals(self.statistics, sizes.steps, sizes.classes, sizes.samples)
