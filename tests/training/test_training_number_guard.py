@@ -173,6 +173,20 @@ def test_the_last_step_of_an_epoch_is_looked_at_before_it_is_saved(tmp_path: Pat
     assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["00000000"]
 
 
+def test_a_momentum_that_is_not_finite_is_not_saved(tmp_path: Path) -> None:
+    """No step within the epoch reads it after the last one."""
+    settings = changed(SETTINGS, optimizer=OptimizerSection(lr=0.05, momentum=0.9), epochs=1)
+    retraining = tiny_retraining(settings, path=tmp_path / "run", batch_size=24)
+
+    def spoil(done: int) -> None:
+        next(iter(retraining.optimizer.state.values()))["momentum_buffer"].fill_(INFINITY)
+
+    retraining.progress = Watcher(spoil)
+    with pytest.raises(NonFiniteError):
+        train(retraining)
+    assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["00000000"]
+
+
 def test_a_score_that_is_no_number_is_not_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = iter([{"top1": 50.0, "loss": 1.0}, {"top1": 50.0, "loss": NAN}])
     monkeypatch.setattr("spgsurgeon.training.loop.evaluate", lambda *_, **__: next(scores))

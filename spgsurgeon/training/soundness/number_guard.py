@@ -2,7 +2,9 @@
 
 A step's largest norm is computed on the device and read by the host one step later, so nothing waits. An optimizer that
 takes `found_inf`, as torch's fused ones do, then leaves weights and moments alone by itself; for others it is awaited.
-Weights are read only where the updates before may have made them infinite, see `weight_bound`.
+No step whose loss, gradients or running statistics are not finite is applied, and no checkpoint with a weight or
+momentum that is not finite is written. Weights are read for that when one is due: in between, a weight that is not finite shows in the next step's loss or
+gradients, if anything depends on it. `docs/resuming.md` says what this was measured against.
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ from torch import Tensor
 
 from spgsurgeon.errors import SurgeonError
 from spgsurgeon.runtime import Processes
-from spgsurgeon.training.soundness.weight_bound import Rates, WeightBound
 from spgsurgeon.training.state import TrainingState
 
 _LEAST_SCALE = 1.0  # below it float16's loss scale has collapsed: gradients overflow even unscaled
@@ -49,13 +50,10 @@ def _not_finite(names: list[str], norms: Tensor) -> list[str]:
 
 
 class _Look:
-    """What a step's numbers were, and the `rates` that it was done with. Waits for the device in `largest` only."""
+    """Whether the `watched` tensors are finite, in all processes. Waits for the device in `fine` only."""
 
-    def __init__(
-        self, step: int, watched: Named, processes: Processes, rates: Rates | None, *, at_weights: bool
-    ) -> None:
-        """`watched` are the tensors to look at; `at_weights` says that weights and momenta are among them."""
-        self.step, self.rates, self.at_weights = step, rates, at_weights
+    def __init__(self, step: int, watched: Named, processes: Processes) -> None:
+        self.step = step
         self._names = [name for name, _ in watched]
         self._norms = _norms([tensor for _, tensor in watched])
         # A sum over processes is not finite where one of them is not, and no less than each.
@@ -68,11 +66,11 @@ class _Look:
             self._arrived = torch.cuda.Event(blocking=True)  # who waits for it leaves the processor to loader workers
             self._arrived.record(torch.cuda.current_stream(largest.device))
 
-    def largest(self) -> float:
-        """Return what no norm exceeds, in no process; NaN or infinity where one is not finite."""
+    def fine(self) -> bool:
+        """Return whether all are finite, in every process."""
         if self._arrived is not None:
             self._arrived.synchronize()
-        return float(self._largest)
+        return math.isfinite(float(self._largest))
 
     def wrong(self) -> list[str]:
         """Return what was not finite in this process."""
@@ -80,9 +78,9 @@ class _Look:
 
 
 class NumberGuard:
-    """Watches loss, gradients, weights and running statistics. A sum of squares that overflows counts as infinite.
+    """Watches loss, gradients and running statistics in each step, and weights and momenta before each checkpoint.
 
-    What is looked at in each step are loss, gradients and running statistics, and weights where they could be infinite.
+    A sum of squares that overflows counts as infinite.
 
     `policy` "skip" leaves out the steps that are not finite, running statistics included, at most `most_skips` of
     them in a run; "stop" raises NonFiniteError. Under float16 a scaler leaves out steps whose gradients overflow, by
@@ -98,7 +96,6 @@ class NumberGuard:
         # Backward, as they are made: where several are wrong, the first is where it began.
         self._with_gradient = [(f"the gradient of {name}", weight) for name, weight in reversed(self._parameters)]
         self._late = bool(getattr(state.optimizer, "_step_supports_amp_scaling", False))
-        self._bound = WeightBound(state.optimizer)
         self._look: _Look | None = None
         self._kept: list[tuple[Tensor, Tensor]] = []
 
@@ -110,16 +107,13 @@ class NumberGuard:
     def check(self, losses: Sequence[Tensor]) -> Tensor:
         """Return, on the device, whether the step must not be applied: bool []. Gradients are there, and unscaled.
 
-        Raises NonFiniteError for the step before, and for this one where the optimizer can't leave it out by itself.
+        Raises NonFiniteError for the step before, and for this one if the optimizer can't leave it out by itself.
         """
         self.settle()
-        at_weights = not self._bound.known
-        watched = [*self._weights, *self._momenta()] if at_weights else []
-        watched += [*self._statistics, *(("the loss", loss.detach()) for loss in losses)]
+        watched = [*self._statistics, *(("the loss", loss.detach()) for loss in losses)]
         if not self._state.scaler.is_enabled():
             watched += [(name, weight.grad) for name, weight in self._with_gradient if weight.grad is not None]
-        look = self._look_at(watched, self._state.counters.step + 1, at_weights=at_weights)
-        self._look = look
+        self._look = look = _Look(self._state.counters.step + 1, watched, self._processes)
         for buffer, before in self._kept:
             buffer.copy_(torch.where(look.anywhere, before, buffer))
         if not self._late:
@@ -141,16 +135,9 @@ class NumberGuard:
             self._check_scale()
 
     def settle(self) -> None:
-        """Read what the last step's numbers were, waiting for them. Raises NonFiniteError where that is called for."""
+        """Read what the last step's numbers were, waiting for them. Raises NonFiniteError as the policy says."""
         look, self._look = self._look, None
-        if look is None:
-            return
-        largest = look.largest()
-        if math.isfinite(largest):
-            if look.at_weights:
-                self._bound.seen(largest)
-            # A scaler looks at the gradients by itself, so that here nothing is known about them.
-            self._bound.follow(math.inf if self._state.scaler.is_enabled() else largest, look.rates)
+        if look is None or look.fine():
             return
         counters = self._state.counters
         counters.skipped += 1
@@ -165,16 +152,15 @@ class NumberGuard:
         """Wait for the last step and look at what it made, so that what is saved now is sound. Raises as `check`."""
         self.settle()
         self._check_scale()
-        look = self._look_at([*self._weights, *self._statistics], self._state.counters.step, at_weights=True)
-        if not math.isfinite(look.largest()):
+        watched = [*self._weights, *self._momenta(), *self._statistics]
+        look = _Look(self._state.counters.step, watched, self._processes)
+        if not look.fine():
             raise NonFiniteError(f"after step {look.step} {self._first(look)}", hint=_HINT)
 
     def _first(self, look: _Look) -> str:
         """Return what was not finite first; the step was not applied, so the weights are those that it read."""
-        wrong = look.wrong()
-        if not look.at_weights:
-            names, weights = map(list, zip(*self._weights, strict=True))
-            wrong = _not_finite(names, _norms(weights)) + wrong
+        names, weights = map(list, zip(*self._weights, strict=True))
+        wrong = list(dict.fromkeys(_not_finite(names, _norms(weights)) + look.wrong()))
         if not wrong:
             return "another process met what is not finite"
         others = f" (the first of {len(wrong)} such tensors)" if len(wrong) > 1 else ""
@@ -184,9 +170,6 @@ class NumberGuard:
         state = self._state.optimizer.state
         kept = ((name, state[weight]) for name, weight in self._parameters if weight in state)
         return _floating((f"the momentum of {name}", entries.get("momentum_buffer")) for name, entries in kept)
-
-    def _look_at(self, watched: Named, step: int, *, at_weights: bool) -> _Look:
-        return _Look(step, watched, self._processes, self._bound.rates(), at_weights=at_weights)
 
     def _check_scale(self) -> None:
         scaler = self._state.scaler
