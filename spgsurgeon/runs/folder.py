@@ -25,7 +25,6 @@ from spgsurgeon.checkpoint import (
     content_hash,
     own_folder,
     read_grafted_folder,
-    read_json_object,
     read_manifest,
     read_safetensors,
     read_state,

@@ -2,9 +2,10 @@
 
 A step's largest norm is computed on the device and read by the host one step later, so nothing waits. An optimizer that
 takes `found_inf`, as torch's fused ones do, then leaves weights and moments alone by itself; for others it is awaited.
+
 No step whose loss, gradients or running statistics are not finite is applied, and no checkpoint with a weight or
-momentum that is not finite is written. Weights are read for that when one is due: in between, a weight that is not finite shows in the next step's loss or
-gradients, if anything depends on it. `docs/resuming.md` says what this was measured against.
+momentum that is not finite is written. Weights are read when a checkpoint is due: in between, one that is not finite
+shows in the next step's loss or gradients, if anything depends on it. `docs/resuming.md` says how that was measured.
 """
 
 from __future__ import annotations
