@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from spgsurgeon.cli.terminal.console import columns, emit, image_size, pairs
-from spgsurgeon.cli.terminal.options import Arch, Model, Weights, check_weights, height_and_width
+from spgsurgeon.cli.terminal.options import Arch, MapKeys, Model, Weights, check_weights, height_and_width
 from spgsurgeon.data import SOURCES, described
 from spgsurgeon.runtime import DEVICES
 
@@ -139,6 +139,7 @@ def command(
     device: Device = "auto",
     precision: Precision = "auto",
     arch: Arch = None,
+    map_keys: MapKeys = None,
     weights: Weights = None,
 ) -> None:
     """Score a model on a data set.
@@ -158,6 +159,7 @@ def command(
         weights=weights,
         arch=arch,
         image_size=_image_size(image_size),
+        map_keys=map_keys,
         test_size=test_size,
         ignore=ignore or None,
         mask_values=_mask_values(mask_value),

@@ -12,6 +12,7 @@ from spgsurgeon.cli.terminal.options import (
     Arch,
     Force,
     ImageSize,
+    MapKeys,
     Model,
     NumClasses,
     Output,
@@ -62,6 +63,7 @@ def command(
     num_classes: NumClasses = None,
     task: Task = None,
     arch: Arch = None,
+    map_keys: MapKeys = None,
     weights: Weights = None,
     random_weights: RandomWeights = False,
     image_size: ImageSize = None,
@@ -92,6 +94,7 @@ def command(
             random_seed=0 if random_weights else None,
             task=task,
             image_size=height_and_width(image_size),
+            map_keys=map_keys,
             force=force,
         )
     emit(document, _render)

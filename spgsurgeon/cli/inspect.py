@@ -10,6 +10,7 @@ from spgsurgeon.cli.terminal.console import columns, emit, leave_with_error, mil
 from spgsurgeon.cli.terminal.options import (
     Arch,
     ImageSize,
+    MapKeys,
     Model,
     RandomWeights,
     Weights,
@@ -33,6 +34,7 @@ def command(
         ),
     ] = None,
     arch: Arch = None,
+    map_keys: MapKeys = None,
     weights: Weights = None,
     random_weights: RandomWeights = False,
     image_size: ImageSize = None,
@@ -50,7 +52,7 @@ def command(
     seed = 0 if random_weights else None
     size = height_and_width(image_size)
     document = inspect(
-        model, weights=weights, arch=arch, tensors=tensors, random_seed=seed, values=values, image_size=size
+        model, weights=weights, arch=arch, tensors=tensors, random_seed=seed, values=values, image_size=size, map_keys=map_keys
     )
     emit(document, _render)
     if "error" in document:

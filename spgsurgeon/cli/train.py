@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from spgsurgeon.cli.terminal.console import columns, emit, gigabytes, image_size, millions, pairs
-from spgsurgeon.cli.terminal.options import Arch, Force, RandomWeights, Weights, check_weights
+from spgsurgeon.cli.terminal.options import Arch, Force, MapKeys, RandomWeights, Weights, check_weights
 from spgsurgeon.replicas.kinds import CONTROLS, PLAIN, replicas_from
 
 
@@ -33,6 +33,7 @@ def command(
         int | None, typer.Option("--num-classes", min=1, help="Give the base a new, untrained head.")
     ] = None,
     arch: Arch = None,
+    map_keys: MapKeys = None,
     weights: Weights = None,
     force: Force = False,
 ) -> None:
@@ -61,6 +62,7 @@ def command(
             weights=weights,
             arch=arch,
             num_classes=num_classes,
+            map_keys=map_keys,
             force=force,
             progress=progress,
         )

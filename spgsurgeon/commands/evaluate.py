@@ -53,6 +53,7 @@ def evaluate_model(
     weights: str | None = None,
     arch: str | None = None,
     image_size: int | tuple[int, int] | None = None,
+    map_keys: str | None = None,
     test_size: bool = False,
     ignore: Sequence[int] | None = None,
     mask_values: Mapping[int, int] | None = None,
@@ -77,7 +78,8 @@ def evaluate_model(
     `data` is an image-folder tree, `digits`, `wds` or a data-set name that timm reads (then `path` is where it lies);
     of images with masks a folder of both, `voc` or `coco`. `image_size` in pixels (None: the model's
     own) is what the shorter edge is resized to there; two numbers are the height and width that the model of a bare
-    file was built for. `test_size` takes the size and the crop that timm tests the weights with, if they are not those
+    file was built for. `map_keys` is for weights
+    with others' keys, see `ModelRequest`. `test_size` takes the size and the crop that timm tests the weights with, if they are not those
     of training. Mask values in `ignore` are not scored, `mask_values` says which
     class others stand for, and `value_range` which values are black and white in grey of more than 8 bits (None: as in
     the model's training, which the notes then say). `max_pixels` is the most pixels of an image. `unreadable` is "stop"
@@ -100,7 +102,7 @@ def evaluate_model(
     _check_reading(value_range, unreadable)
     form, root = _find_data(data, path)
     shorter, built_for = (image_size, None) if isinstance(image_size, int) else (None, image_size)
-    request = ModelRequest(model, weights=weights, arch=arch, image_size=built_for)
+    request = ModelRequest(model, weights=weights, arch=arch, image_size=built_for, map_keys=map_keys)
     opened = in_float32(open_model(request), "scored")
     refuse_unsound(state_of(opened.module))
     form = form or _form_of(root, split, opened)

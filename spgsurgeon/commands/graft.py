@@ -35,11 +35,13 @@ def graft_folder(
     random_seed: int | None = None,
     task: str | None = None,
     image_size: tuple[int, int] | None = None,
+    map_keys: str | None = None,
     force: bool = False,
 ) -> dict[str, Any]:
     """Graft the base that `model` names, prove laws 1 and 2 on it, and write a grafted folder to `output`.
 
-    `replicas` are by default those of the default kind; `image_size` is (height, width) in pixels, see `ModelRequest`.
+    `replicas` are by default those of the default kind; `image_size` is (height, width) in pixels and `map_keys` is for
+    weights with others' keys, see `ModelRequest`.
     Returns the document of `graft --json`. Raises
     VerificationError, and writes nothing, if a law does not hold or the files, read back, are not what was proven;
     UsageError for a control.
@@ -52,7 +54,9 @@ def graft_folder(
         )
     refuse_overwriting_input(output, [Path(model)] if os.path.lexists(model) else [])
     refuse_existing(output, force=force)
-    opened = open_model(ModelRequest(model, weights, arch, num_classes, random_seed, image_size, task))
+    opened = open_model(
+        ModelRequest(model, weights, arch, num_classes, random_seed, image_size, map_keys=map_keys, task=task)
+    )
     if opened.has_replicas:
         raise UsageError(f"{model} is grafted already", hint="strip it first, or give its base")
     refuse_overwriting_input(output, opened.paths())

@@ -35,6 +35,7 @@ def inspect(
     arch: str | None = None,
     random_seed: int | None = None,
     image_size: tuple[int, int] | None = None,
+    map_keys: str | None = None,
     tensors: bool = False,
     values: bool | None = None,
 ) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def inspect(
     in pixels, see `ModelRequest`. An architecture that can't be told, or a head that can't be grafted, is no exception
     here: the document then has an `error`. Of weights that come without a head the `notes` say so.
     """
-    request = ModelRequest(str(model), weights, arch, random_seed=random_seed, image_size=image_size)
+    request = ModelRequest(str(model), weights, arch, random_seed=random_seed, image_size=image_size, map_keys=map_keys)
     named = parse_model(request.model)
     if isinstance(named, NamedModel) or random_seed is not None:
         document = _inspect_opened(request)
@@ -53,6 +54,7 @@ def inspect(
         document = _inspect_located(named, request, values) or _inspect_opened(request)
     options = {"--arch": arch, "--weights": weights, "--random-weights": "" if random_seed is not None else None}
     options["--image-size"] = "{}x{}".format(*image_size) if image_size is not None else None
+    options["--map-keys"] = map_keys
     quantized = _quantized(document["tensor_list"])
     document["next"] = _next_command(document, options) if not quantized else f"nothing: {_DEQUANTIZE}"
     if quantized:
@@ -116,7 +118,7 @@ def _inspect_located(path: Path, request: ModelRequest, values: bool | None) -> 
         document, entries = _folder_of_transformers(located), located.outline.entries
     else:
         recognition = recognize(located, request.arch)
-        if (recognition.said is not None and not recognition.fits.matches) or request.image_size is not None:
+        if (recognition.said is not None and not recognition.fits.matches) or request.image_size or request.map_keys:
             return None
         document, entries = _recognized(located, recognition), recognition.entries
     if values or (values is None and sum(spec.nbytes for spec in entries.values()) <= _READ_UNASKED):
@@ -146,6 +148,7 @@ def _recognized(located: Located, recognition: Recognition) -> dict[str, Any]:
     )
     document["evidence"] = _evidence(recognition)
     document["prefixes"] = list(recognition.prefixes)
+    document["notes"] += recognition.notes
     document["unexpected"] = list(matches[0].unexpected) if matches else []
     if settled is None:
         document |= _failure(refusal(located, recognition))

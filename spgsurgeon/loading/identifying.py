@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
-
-from torch import Tensor
 
 from spgsurgeon.errors import UsageError
 from spgsurgeon.loading.locating import Located
 from spgsurgeon.loading.recognising import Recognition, refusal
 from spgsurgeon.models import (
     Identity,
-    fit_identity,
     library,
     resolve_architecture,
 )
 
 
-def identify(
-    located: Located,
-    recognition: Recognition,
-    tensors: Mapping[str, Tensor],
-    image_size: tuple[int, int] | None,
-) -> tuple[Identity, list[str]]:
+def identify(located: Located, recognition: Recognition, image_size: tuple[int, int] | None) -> Identity:
     """Return what `config.json`, `--arch` or the file says the model is, else the only architecture that fits.
 
-    With it comes the note on an image size that the weights' shapes leave a choice of.
+    What the shapes of the weights call for is not in it, unless `config.json` says it.
     """
     if located.config is not None:
         if image_size is not None:
             raise size_is_known(located.source)
-        return library(located.config.get("library", "timm")).identity_from_config(located.config), []
+        return library(located.config.get("library", "timm")).identity_from_config(located.config)
     match = recognition.match
     if recognition.said is None and match is None:
         raise refusal(located, recognition)
@@ -45,9 +36,7 @@ def identify(
             raise size_is_known(f"torchvision's {architecture}")
         says = _at_size(says, image_size)
     _, _, tag = (recognition.said or "").partition(".")
-    identity = library(owner).identity_from_checkpoint(f"{architecture}.{tag}" if tag else architecture, says)
-    fitted = fit_identity(identity, tensors, match.classes if match else None)
-    return fitted, _inferred_size(identity, fitted)
+    return library(owner).identity_from_checkpoint(f"{architecture}.{tag}" if tag else architecture, says)
 
 
 def _at_size(says: dict[str, Any], image_size: tuple[int, int]) -> dict[str, Any]:
@@ -57,7 +46,7 @@ def _at_size(says: dict[str, Any], image_size: tuple[int, int]) -> dict[str, Any
     return others | {"img_size": list(image_size)} | ({"model_kwargs": further} if further else {})
 
 
-def _inferred_size(asked: Identity, fitted: Identity) -> list[str]:
+def inferred_size(asked: Identity, fitted: Identity) -> list[str]:
     """Return the note on an image size that nobody gave and the number of positions leaves open."""
     name = "image_size" if fitted.library == "torchvision" else "img_size"
     size = fitted.model_args.get(name)

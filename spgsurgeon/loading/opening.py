@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from spgsurgeon.checkpoint import CONFIG, load_tensors
+from spgsurgeon.checkpoint import CONFIG
 from spgsurgeon.errors import UsageError
-from spgsurgeon.loading.identifying import identify, size_is_known
+from spgsurgeon.loading.filling import filled_model, keys_are_known
+from spgsurgeon.loading.identifying import size_is_known
 from spgsurgeon.loading.locating import Located, locate
 from spgsurgeon.loading.opened import OpenedModel
 from spgsurgeon.loading.recognising import recognize
@@ -22,9 +23,7 @@ from spgsurgeon.models import (
     Match,
     NamedModel,
     build,
-    build_for_loading,
     library,
-    load_weights,
     parse_model,
     resolve_architecture,
     with_classes,
@@ -40,6 +39,8 @@ def open_model(request: ModelRequest) -> OpenedModel:
     if isinstance(named, NamedModel):
         if request.image_size is not None:
             raise size_is_known(request.model)
+        if request.map_keys is not None:
+            raise keys_are_known(request.model)
         opened = _open_named(request, named)
     elif request.random_seed is not None:
         raise UsageError(f"random weights are for models by name; {request.model} has weights of its own")
@@ -47,7 +48,7 @@ def open_model(request: ModelRequest) -> OpenedModel:
         located = locate(named, request.weights)
         if located.of_transformers:
             return _open_transformers(located, request)
-        opened = _open_located(located, request.arch, request.image_size)
+        opened = _open_located(located, request)
     if request.task not in (None, opened.task_name):
         raise UsageError(
             f"{request.model} is for {opened.task_name}, not for {request.task}",
@@ -136,24 +137,21 @@ def _open_named(request: ModelRequest, named: NamedModel) -> OpenedModel:
     return OpenedModel(module, identity, model, "name", head_is_new=True, notes=[note])
 
 
-def _open_located(located: Located, arch: str | None, image_size: tuple[int, int] | None) -> OpenedModel:
-    recognition = recognize(located, arch)
-    tensors = load_tensors(recognition.entries)
-    identity, inferred = identify(located, recognition, tensors, image_size)
-    module = build_for_loading(identity, tensors)
-    notes = [*located.notes, *inferred, *_left_out(recognition.match), *load_weights(module, tensors, identity.name)]
+def _open_located(located: Located, request: ModelRequest) -> OpenedModel:
+    recognition = recognize(located, request.arch)
+    filled = filled_model(located, recognition, request)
     return OpenedModel(
-        module=module,
-        identity=identity,
+        module=filled.module,
+        identity=filled.identity,
         source=located.source,
         format=located.format,
         located=replace(located, outline=replace(located.outline, prefixes=recognition.prefixes)),
-        label_names=label_names_in(located, identity),
+        label_names=label_names_in(located, filled.identity),
         ignored=ignored_in(located),
         mask_values=said_of_data(located, VALUES, known_mask_values) or {},
         value_range=said_of_data(located, RANGE, known_range),
         class_map=said_of_data(located, MAP, known_table) or {},
-        notes=notes,
+        notes=[*located.notes, *recognition.notes, *_left_out(recognition.match), *filled.notes],
     )
 
 

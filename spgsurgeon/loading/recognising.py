@@ -15,6 +15,7 @@ from spgsurgeon.models import LIBRARIES, Identification, Match, catalogue, ident
 
 _LISTED = 8
 _SHARD = re.compile(r"-\d{5}-of-\d{5}\.")
+_CLASSIFIERS = ("head.fc", "head.layers.head", "cls_head.fc")  # of mmpretrain, beside its `backbone.`
 _PARALLEL = ".module."  # DataParallel around a part of a model; some architectures have modules of that name themselves
 
 
@@ -31,6 +32,8 @@ class Recognition:
     prefixes: tuple[str, ...]
     said: str | None = None
     by: str | None = None
+    notes: tuple[str, ...] = ()
+    """What was done to keys beyond taking prefixes out of them, to be said aloud."""
 
     @property
     def match(self) -> Match | None:
@@ -54,10 +57,11 @@ def recognize(located: Located, arch: str | None = None) -> Recognition:
     said, by = _said(located, arch)
     library, architecture = _parts(said)
     fits, entries, prefixes = _identify(located, library, architecture)
+    fits, entries, notes = _with_classifier(fits, entries, library, architecture)
     if fits.matches:
         entries = _under_prefix(entries, fits.matches[0])
         prefixes = (*prefixes, *filter(None, [fits.matches[0].prefix]))
-    return Recognition(fits, entries, prefixes, said, by)
+    return Recognition(fits, entries, prefixes, said, by, notes)
 
 
 def _identify(
@@ -77,6 +81,24 @@ def _identify(
         if again.matches:
             return again, bare, (*outline.prefixes, _PARALLEL[1:])
     return found, dict(outline.entries), outline.prefixes
+
+
+def _with_classifier(
+    fits: Identification, entries: dict[str, TensorSpec], library: str | None, architecture: str | None
+) -> tuple[Identification, dict[str, TensorSpec], tuple[str, ...]]:
+    """Take what a script saved beside its backbone for the model's classifier, if it is one by its name and shapes."""
+    match = next((match for match in fits.matches if match.headless and match.prefix), None)
+    if match is None or len(match.entry.head_keys) != 2:
+        return fits, entries, ()
+    for place in _CLASSIFIERS:
+        theirs = {f"{place}.{key.rpartition('.')[2]}": f"{match.prefix}{key}" for key in match.entry.head_keys}
+        if not theirs.keys() <= entries.keys():
+            continue
+        whole = {theirs.get(key, key): spec for key, spec in entries.items()}
+        again = identify({key: spec.shape for key, spec in whole.items()}, library=library, architecture=architecture)
+        if again.matches and not any(found.headless for found in again.matches):
+            return again, whole, (f"{place} is taken for the classifier of the model under {match.prefix!r}",)
+    return fits, entries, ()
 
 
 def _with_own_head(fits: Identification) -> Identification:

@@ -21,6 +21,9 @@ class ModelRequest:
     """Random weights for a model by name, instead of its pretrained ones, drawn by this seed."""
     image_size: tuple[int, int] | None = None
     """Height and width in pixels that the model of a bare file was built for; None: what its weights call for."""
+    map_keys: str | None = None
+    """`by-order`: the weights of a file have other keys, and are the model's by their order and shapes; None: by keys
+    or, if these are others, by a converter of the model's library."""
     task: str | None = None
     """What a model of transformers is for, if its config.json says another task or none: it gets a new head for it."""
 

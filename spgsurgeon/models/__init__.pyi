@@ -10,6 +10,7 @@ from .libraries.building import (
     sites_of,
     with_classes,
 )
+from .libraries.foreign_keys import by_filter, by_order, keys_without_order
 from .libraries.identity import Identity
 from .libraries.limits import limited_to
 from .libraries.registry import LIBRARIES, NamedModel, library, parse_model, resolve_architecture
@@ -58,6 +59,8 @@ __all__ = [
     "TransformersLibrary",
     "build",
     "build_for_loading",
+    "by_filter",
+    "by_order",
     "call",
     "catalogue",
     "check_config",
@@ -76,6 +79,7 @@ __all__ = [
     "identify",
     "is_of_transformers",
     "is_transformers_config",
+    "keys_without_order",
     "library",
     "limited_to",
     "load_model",

@@ -59,6 +59,7 @@ def train(
     weights: str | None = None,
     arch: str | None = None,
     num_classes: int | None = None,
+    map_keys: str | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -68,10 +69,10 @@ def train(
     recipe given all the same must agree with it. It is refused if recipe or data are not those of the run's start.
     `dry_run` checks recipe, model and data against each other, takes one batch through the model and returns the plan.
     `random_weights` starts a model by name from nothing, with as many classes as the data has; `num_classes` gives a
-    base with others a new head. A run that fails before its first checkpoint leaves no folder. One process at a time
-    may write into a run's folder (under torchrun the first one): `resume` and `force` are refused while another one
-    does. Under torchrun each process calls this, and an attempt after the first resumes the run that an earlier one
-    started.
+    base with others a new head; `map_keys` is for weights with others' keys, see `ModelRequest`. A run that fails
+    before its first checkpoint leaves no folder. One process at a time may write into a run's folder (under torchrun
+    the first one): `resume` and `force` are refused while another one does. Under torchrun each process calls this, and
+    an attempt after the first resumes the run that an earlier one started.
     Returns the document of `train --json` (on processes other than the first: the same scores).
     """
     output = output or Path("runs") / (Path(recipe).stem if recipe else "run")
@@ -81,7 +82,7 @@ def train(
     settled = settle(output, model, recipe, overrides, resume=resume, started=started, force=force)
     assert settled.model is not None
     seed = settled.training.seed if random_weights else None
-    base = ModelRequest(settled.model, weights, arch, num_classes, seed)
+    base = ModelRequest(settled.model, weights, arch, num_classes, seed, map_keys=map_keys)
     warnings = _Warnings(progress)
     with switches(settled), join_processes(settled.training.device) as processes, ExitStack() as owned:
         if started and processes.leads and not dry_run:

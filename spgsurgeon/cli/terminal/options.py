@@ -47,6 +47,14 @@ ImageSize = Annotated[
         show_default="by its weights",
     ),
 ]
+MapKeys = Annotated[
+    str | None,
+    typer.Option(
+        "--map-keys",
+        metavar="by-order",
+        help="With --arch, for weights under others' keys: tensors of the same shapes in the same order.",
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write.", show_default=False)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -46,6 +46,10 @@ class Identity:
         return f"{self.library}/{self.architecture}"
 
 
+Converter = Callable[[dict[str, "Tensor"], "nn.Module"], Mapping[str, "Tensor"]]
+"""Takes tensors by their authors' keys, and the model that they are for."""
+
+
 class Library(Protocol):
     """What this package needs to know of a model library. One implementation a file, listed in `libraries.py`."""
 
@@ -77,6 +81,10 @@ class Library(Protocol):
 
     def args_from_tensors(self, identity: Identity, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         """Return the factory arguments, beyond the number of classes, that the shapes of a checkpoint call for."""
+        ...
+
+    def converters(self, architecture: str) -> Iterable[Converter]:
+        """Return what the library itself turns weights of others into its own with, likeliest first."""
         ...
 
     def preprocessing(

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import math
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import timm
 import torch
 from timm.data.config import resolve_model_data_config
-from timm.models import PretrainedCfg, get_pretrained_cfg, load_model_config_from_hf
+from timm.models import PretrainedCfg, get_pretrained_cfg, load_model_config_from_hf, model_entrypoint
 from timm.models._hub import save_config_for_hf
 from torch import Tensor, nn
 
 from spgsurgeon.checkpoint import CONFIG
 from spgsurgeon.errors import ArchitectureError, SurgeonError, did_you_mean, first_line
 from spgsurgeon.models.libraries.arguments import checked_arguments, checked_description
-from spgsurgeon.models.libraries.identity import Identity
+from spgsurgeon.models.libraries.identity import Converter, Identity
 from spgsurgeon.models.preprocessing import Preprocessing, for_channels
 
 _HUB = "hf-hub:"
+_FILTERS = ("checkpoint_filter_fn", "_filter_fn", "pretrained_filter_fn", "checkpoint_filter_fn_classifier")
 # Of train.py, named as in timm's pretrained_cfg.
 _DATA_ARGUMENTS = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
 _OF_THE_WEIGHTS = ("tag", "license", "description", "origin_url", "paper_name", "paper_ids", "notes")
@@ -124,6 +128,14 @@ class TimmLibrary:
                 code="image-size-unknown",
             )
         return {"img_size": side * patch} if side else {}
+
+    def converters(self, architecture: str) -> list[Converter]:
+        """Return timm's filters for the checkpoints of others, of the module that has the architecture."""
+        module = sys.modules[model_entrypoint(architecture).__module__]
+        named = [getattr(module, name, None) for name in _FILTERS]
+        found: list[Converter] = [convert for convert in named if callable(convert)]
+        scaled = [convert for convert in found if "adapt_layer_scale" in inspect.signature(convert).parameters]
+        return [*found, *(partial(convert, adapt_layer_scale=True) for convert in scaled)]  # as for DeiT III
 
     def preprocessing(self, identity: Identity, module: nn.Module, companions: Sequence[Path] = ()) -> Preprocessing:
         """Return timm's own resolution of the data configuration, for the channels and size the model was built for."""

@@ -16,7 +16,7 @@ from torchvision.transforms.functional import InterpolationMode
 
 from spgsurgeon.checkpoint import CONFIG
 from spgsurgeon.errors import ArchitectureError, SurgeonError, did_you_mean, first_line
-from spgsurgeon.models.libraries.identity import Identity
+from spgsurgeon.models.libraries.identity import Converter, Identity
 from spgsurgeon.models.preprocessing import Preprocessing, for_channels
 
 _AUXILIARY_LOGITS = {"googlenet": "aux1.", "inception_v3": "AuxLogits."}
@@ -137,6 +137,10 @@ class TorchvisionLibrary:
         if positions is None or patches is None or positions.dim() != 3 or patches.dim() != 4 or not positions.shape[1]:
             return {}  # what does not fit is said when the weights are loaded
         return {"image_size": math.isqrt(positions.shape[1] - 1) * patches.shape[2]}  # one position is the class token
+
+    def converters(self, architecture: str) -> tuple[Converter, ...]:
+        """Return nothing: the library has none that are of use here."""
+        return ()
 
     def preprocessing(self, identity: Identity, module: nn.Module, companions: Sequence[Path] = ()) -> Preprocessing:
         """Return the preset of the weights; for other weights that of the architecture's default ones."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from spgsurgeon.checkpoint import CONFIG
 from spgsurgeon.errors import ArchitectureError, SurgeonError, UnsafeInputError, UsageError, did_you_mean
-from spgsurgeon.models.libraries.identity import Identity
+from spgsurgeon.models.libraries.identity import Converter, Identity
 from spgsurgeon.models.libraries.transformers_config import made_up_labels
 from spgsurgeon.models.sites.transformers_heads import HEADS, LABELLED, Head
 from spgsurgeon.models.text_preprocessing import TextPreprocessing, text_preprocessing
@@ -104,6 +104,10 @@ class TransformersLibrary:
     def args_from_tensors(self, identity: Identity, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         """Return nothing: config.json says all that shapes the model."""
         return {}
+
+    def converters(self, architecture: str) -> tuple[Converter, ...]:
+        """Return nothing: the library has none that are of use here."""
+        return ()
 
     def preprocessing(
         self, identity: Identity, module: nn.Module, companions: Sequence[Path] = ()
