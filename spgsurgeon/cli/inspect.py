@@ -52,7 +52,14 @@ def command(
     seed = 0 if random_weights else None
     size = height_and_width(image_size)
     document = inspect(
-        model, weights=weights, arch=arch, tensors=tensors, random_seed=seed, values=values, image_size=size, map_keys=map_keys
+        model,
+        weights=weights,
+        arch=arch,
+        tensors=tensors,
+        random_seed=seed,
+        values=values,
+        image_size=size,
+        map_keys=map_keys,
     )
     emit(document, _render)
     if "error" in document:

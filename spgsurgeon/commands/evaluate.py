@@ -75,16 +75,15 @@ def evaluate_model(
 
     The scores are the metrics of the model's task (see `tasks`), those of classes by name.
 
-    `data` is an image-folder tree, `digits`, `wds` or a data-set name that timm reads (then `path` is where it lies);
-    of images with masks a folder of both, `voc` or `coco`. `image_size` in pixels (None: the model's
-    own) is what the shorter edge is resized to there; two numbers are the height and width that the model of a bare
-    file was built for. `map_keys` is for weights
-    with others' keys, see `ModelRequest`. `test_size` takes the size and the crop that timm tests the weights with, if they are not those
-    of training. Mask values in `ignore` are not scored, `mask_values` says which
-    class others stand for, and `value_range` which values are black and white in grey of more than 8 bits (None: as in
-    the model's training, which the notes then say). `max_pixels` is the most pixels of an image. `unreadable` is "stop"
-    at images that can't be used, or "skip", which leaves them out and lists them under `unreadable` (None: what the
-    run of the model did, else stop).
+    `data` is an image-folder tree, `digits`, `wds` or a data-set name that timm reads (then `path` is where it
+    lies); of images with masks a folder of both, `voc` or `coco`. `image_size` in pixels (None: the model's own) is
+    what the shorter edge is resized to there; two numbers are the height and width that the model of a bare file
+    was built for. `map_keys` is for weights with others' keys, see `ModelRequest`. `test_size` takes the size and
+    the crop that timm tests the weights with, if they are not those of training. Mask values in `ignore` are not
+    scored, `mask_values` says which class others stand for, and `value_range` which values are black and white in
+    grey of more than 8 bits (None: as in the model's training, which the notes then say). `max_pixels` is the most
+    pixels of an image. `unreadable` is "stop" at images that can't be used, or "skip", which leaves them out and
+    lists them under `unreadable` (None: what the run of the model did, else stop).
 
     `columns` names those of a table by what they hold, `max_length` is the most tokens of a text (None: as many as the
     model takes), and `metric` the score that comes first.

@@ -25,6 +25,7 @@ from spgsurgeon.training import (
     choose_cache,
     evaluate,
     evaluation_batches,
+    for_images_of,
     open_data,
     settled_preprocessing,
     with_models_labels,
@@ -46,7 +47,7 @@ def score(folder: Path, recipe: Recipe) -> Scored:
     """Return what the model in `folder`, a run's best checkpoint or a base, scores on the recipe's data.eval."""
     data, training = recipe.data, recipe.training
     assert data.eval != HOLDOUT, "learning rates were chosen on it"
-    opened = open_model(ModelRequest(str(folder)))
+    opened = for_images_of(data, open_model(ModelRequest(str(folder))))  # a base has the size that it came with
     source, _ = with_models_labels(
         open_data(data).evaluation, opened, data.source, model=str(folder), order=data.class_order
     )

@@ -14,6 +14,7 @@ from .libraries.foreign_keys import by_filter, by_order, keys_without_order
 from .libraries.identity import Identity
 from .libraries.limits import limited_to
 from .libraries.registry import LIBRARIES, NamedModel, library, parse_model, resolve_architecture
+from .libraries.resizing import at_image_size
 from .libraries.transformers_config import (
     TransformersConfig,
     classes_of,
@@ -57,6 +58,7 @@ __all__ = [
     "TextPreprocessing",
     "TransformersConfig",
     "TransformersLibrary",
+    "at_image_size",
     "build",
     "build_for_loading",
     "by_filter",

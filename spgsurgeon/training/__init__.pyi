@@ -7,6 +7,7 @@ from .plan import kept_for_backward
 from .preparing import Case, prepare
 from .run import train
 from .settling import inputs_of
+from .soundness.image_sizes import for_images_of
 from .soundness.labels import CLASS_ORDERS, names_of, table_of, with_models_labels, with_models_order, with_trained_map
 from .soundness.number_guard import NonFiniteError
 from .statistics import EpisodeStatistics
@@ -22,6 +23,7 @@ __all__ = [
     "decoded_pictures_in",
     "evaluate",
     "evaluation_batches",
+    "for_images_of",
     "inputs_of",
     "kept_for_backward",
     "make_retraining",

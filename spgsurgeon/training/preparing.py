@@ -16,9 +16,9 @@ from spgsurgeon.data import (
     classes_said_by,
     samples_of,
 )
-from spgsurgeon.errors import ArchitectureError, UsageError
+from spgsurgeon.errors import UsageError
 from spgsurgeon.loading import ModelRequest, OpenedModel, in_float32, open_model, state_of
-from spgsurgeon.models import Preprocessing, meta_twin, run_twin
+from spgsurgeon.models import Preprocessing
 from spgsurgeon.recipe import DataSection, Recipe
 from spgsurgeon.replicas import GraftedModel
 from spgsurgeon.runtime import processes_of_run
@@ -26,6 +26,7 @@ from spgsurgeon.surgery import graft_proven, regraft
 from spgsurgeon.tasks import Task
 from spgsurgeon.training.data import open_data
 from spgsurgeon.training.soundness.batch_norms import check_batch_norms
+from spgsurgeon.training.soundness.image_sizes import for_images_of
 from spgsurgeon.training.soundness.labels import names_of, table_of, with_models_order
 
 
@@ -69,8 +70,8 @@ def prepare(
     said_by = classes_said_by(section.source, section.path, section.classes)
     check_classes(data.train, opened.identity.num_classes, model, _new_head(opened, classes), said_by=said_by)
     opened.task.scored_by(recipe.training.metric)
+    opened = for_images_of(section, opened)
     if isinstance(opened.preprocessing, Preprocessing):
-        _check_sizes(section, opened, opened.preprocessing)
         input_size = opened.preprocessing.at(section.image_size).input_size
         check_batch_norms(opened.module, input_size, *_smallest_batch(recipe, len(data.train)))
     data, matched = with_models_order(data, opened, section, model)
@@ -137,23 +138,6 @@ def _other_range(section: DataSection, opened: OpenedModel) -> list[str]:
     if before is None or before == section.value_range:
         return []
     return [f"the model was trained with data.value_range={list(before)}, which this recipe does not say"]
-
-
-def _check_sizes(section: DataSection, opened: OpenedModel, preprocessing: Preprocessing) -> None:
-    """Raise UsageError for pictures of a size that the model can't take, as of a vision transformer's fixed one."""
-    channels, *own = preprocessing.input_size
-    for key in ("image_size", "eval_image_size"):
-        size = getattr(section, key)
-        if size is None or [size, size] == own:
-            continue
-        try:
-            run_twin(meta_twin(opened.module), torch.empty(1, channels, size, size, device="meta"))
-        except ArchitectureError as error:
-            reason = error.message.partition("the model fails: ")[2]
-            raise UsageError(
-                f"data.{key}: the model can't take pictures of {size} x {size} pixels: {reason}",
-                hint=f"leave it out for the model's own {own[0]} x {own[1]}",
-            ) from error
 
 
 def _move_out_of_the_file(module: torch.nn.Module) -> None:

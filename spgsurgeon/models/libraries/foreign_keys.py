@@ -42,6 +42,8 @@ def by_filter(identity: Identity, tensors: Mapping[str, Tensor]) -> OwnNames | N
     owner = library(identity.library)
     with limited_to(tensors, identity.name):
         model = build(identity)
+    if tensors.keys() <= model.state_dict().keys():
+        return None  # what differs is the shapes: a converter would make them fit by guessing at them
     for convert in owner.converters(identity.architecture):
         with suppress(Exception):  # they index, reshape and look up what other files have
             found = convert(dict(tensors), model)

@@ -132,8 +132,8 @@ class TimmLibrary:
     def converters(self, architecture: str) -> list[Converter]:
         """Return timm's filters for the checkpoints of others, of the module that has the architecture."""
         module = sys.modules[model_entrypoint(architecture).__module__]
-        named = [getattr(module, name, None) for name in _FILTERS]
-        found: list[Converter] = [convert for convert in named if callable(convert)]
+        named: list[Any] = [getattr(module, name, None) for name in _FILTERS]
+        found = [convert for convert in named if callable(convert)]
         scaled = [convert for convert in found if "adapt_layer_scale" in inspect.signature(convert).parameters]
         return [*found, *(partial(convert, adapt_layer_scale=True) for convert in scaled)]  # as for DeiT III
 
