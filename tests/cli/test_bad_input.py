@@ -228,7 +228,7 @@ CASES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "a picture size that the model can't take": (
         (*TINY_VIT, *DIGITS, "data.image_size=33", "-o", "out"),
         2,
-        ("data.image_size: the model can't take pictures of 33 x 33 pixels", "leave it out"),
+        ("data.image_size: the model can't take images of 33 x 33 pixels", "leave it out"),
     ),
     "batch size zero": (digits("better", "training.batch_size=0"), 2, ("training.batch_size: 0", "1 or more")),
     "rate one in a recipe": (digits("better", "trp.rate=1.0"), 2, ("trp.rate: 1.0", "less than 1")),
