@@ -92,6 +92,17 @@ def test_a_weight_that_is_no_number_is_refused_by_name(value: float, shop: Path,
     assert snapshot(shop) == before
 
 
+def test_what_a_killed_command_left_is_swept_by_the_next_one_that_writes_there(folder: Path, tmp_path: Path) -> None:
+    for name, command in {"g": ("graft", folder / "base"), "s": ("strip", folder / "grafted")}.items():
+        left, other = tmp_path / f".{name}.0123abcd.tmp", tmp_path / f".{name}2.0123abcd.tmp"
+        for place in (left, other):
+            place.mkdir()
+            (place / "model.safetensors").touch()
+        succeed(*command, "-o", tmp_path / name)
+        assert not left.exists()
+        assert other.exists()  # the temporary of another output
+
+
 @pytest.mark.slow
 def test_an_output_may_have_as_long_a_name_as_the_file_system_takes(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

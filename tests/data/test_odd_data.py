@@ -258,6 +258,21 @@ def test_a_pipe_among_images_ends_a_run_and_hangs_none(tmp_path: Path) -> None:
     assert "pipe.png: it is not a regular file" in found.stderr.replace("\n", " ")
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems take names in UTF-8 only")
+def test_class_folders_whose_names_are_not_utf_8_are_spelt_out(tmp_path: Path) -> None:
+    root = make_image_folder(tmp_path / "data", each=4)
+    for split in ("train", "val"):
+        (root / split / "class0001").rename(root / split / os.fsdecode(b"caf\xe9"))
+    succeed(*of_folder(root), "-o", tmp_path / "run")
+    succeed("train", "-o", tmp_path / "run", "--resume")
+    succeed("strip", tmp_path / "run", "-o", tmp_path / "out")
+    succeed("report", tmp_path / "run", "-o", tmp_path / "page")
+    succeed("eval", tmp_path / "out", "--data", root, "--workers", 0, "--json")
+    config = json.loads((tmp_path / "out" / "config.json").read_text(encoding="utf-8"))
+    assert config["label_names"] == ["caf\\xe9", "class0000"]
+
+
 # Images that can't be used
 
 

@@ -205,7 +205,7 @@ def _try(
     here = place / target.folder
     shutil.copytree(shelf / target.folder, here, symlinks=True)
     said = _rewrite(here / target.path, target, rng)
-    names = {"HERE": here, "OUT": place / "out", "IMAGES": f"folder:{shelf / 'images'}"}
+    names = {"HERE": here, "OUT": place / "out", "IMAGES": shelf / "images"}
     words = [names.get(str(word), word) for word in command]
     started, size = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with _limited():
