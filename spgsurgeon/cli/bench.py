@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from spgsurgeon.cli.terminal.console import columns, emit, gigabytes, millions, pairs, working
+from spgsurgeon.cli.terminal.console import emit, working
 from spgsurgeon.cli.terminal.options import Arch, Model, NumClasses, Weights, check_weights
+from spgsurgeon.cli.terminal.text import columns, gigabytes, millions, pairs
 from spgsurgeon.data import spelled
 from spgsurgeon.errors import UsageError
 from spgsurgeon.replicas.kinds import replicas_from

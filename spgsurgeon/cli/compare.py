@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from spgsurgeon.cli.terminal.console import columns, emit, gigabytes, note, pairs
+from spgsurgeon.cli.terminal.console import emit, note
 from spgsurgeon.cli.terminal.options import Arch, Force, NumClasses, RandomWeights, Weights, check_weights
+from spgsurgeon.cli.terminal.text import columns, gigabytes, pairs
 from spgsurgeon.cli.train import split_arguments
 
 _Arms = Annotated[

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from spgsurgeon.cli.terminal.console import columns, emit, note, pairs, proof_lines
+from spgsurgeon.cli.terminal.console import emit, note
 from spgsurgeon.cli.terminal.options import Force
+from spgsurgeon.cli.terminal.text import columns, pairs, proof_lines
 
 
 def command(

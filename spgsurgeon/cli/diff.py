@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from spgsurgeon.cli.terminal.console import columns, emit, pairs, working
+from spgsurgeon.cli.terminal.console import emit, working
 from spgsurgeon.cli.terminal.options import Weights, check_weights
+from spgsurgeon.cli.terminal.text import columns, pairs
 
 _SIDE = "A model by name, a weights file or a folder, as MODEL is elsewhere."
 _LAYOUT_WORDS = {

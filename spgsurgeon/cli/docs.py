@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from spgsurgeon.cli.terminal.console import columns, emit
+from spgsurgeon.cli.terminal.console import emit
+from spgsurgeon.cli.terminal.text import columns
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult

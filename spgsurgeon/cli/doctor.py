@@ -6,7 +6,8 @@ from typing import Any
 
 import typer
 
-from spgsurgeon.cli.terminal.console import columns, emit, gigabytes, pairs, working
+from spgsurgeon.cli.terminal.console import emit, working
+from spgsurgeon.cli.terminal.text import columns, gigabytes, pairs
 
 
 def command() -> None:

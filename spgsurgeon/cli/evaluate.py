@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from spgsurgeon.cli.terminal.console import columns, emit, image_size, pairs
+from spgsurgeon.cli.terminal.console import emit
 from spgsurgeon.cli.terminal.options import Arch, MapKeys, Model, Weights, check_weights, height_and_width
+from spgsurgeon.cli.terminal.text import columns, image_size, pairs
 from spgsurgeon.data import SOURCES, described
 from spgsurgeon.runtime import DEVICES
 

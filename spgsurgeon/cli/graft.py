@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from spgsurgeon.cli.terminal.console import emit, millions, pairs, proof_lines, working
+from spgsurgeon.cli.terminal.console import emit, working
 from spgsurgeon.cli.terminal.options import (
     Arch,
     Force,
@@ -21,6 +21,7 @@ from spgsurgeon.cli.terminal.options import (
     check_weights,
     height_and_width,
 )
+from spgsurgeon.cli.terminal.text import millions, pairs, proof_lines
 from spgsurgeon.replicas.kinds import DEFAULT, REPLICAS, replicas_from
 
 Trp = Annotated[str, typer.Option("--trp", help=f"Kind of replicas: {', '.join(REPLICAS)}.")]

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from spgsurgeon.cli.terminal.console import columns, emit, leave_with_error, millions, pairs, several
+from spgsurgeon.cli.terminal.console import emit, leave_with_error
 from spgsurgeon.cli.terminal.options import (
     Arch,
     ImageSize,
@@ -17,6 +17,7 @@ from spgsurgeon.cli.terminal.options import (
     check_weights,
     height_and_width,
 )
+from spgsurgeon.cli.terminal.text import columns, millions, pairs, several
 from spgsurgeon.replicas.kinds import kind_named, replicas_from
 
 _SHOWN = 8

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from spgsurgeon.cli.terminal.console import columns, emit
+from spgsurgeon.cli.terminal.console import emit
 from spgsurgeon.cli.terminal.options import Force, with_common_options
+from spgsurgeon.cli.terminal.text import columns
 
 group = typer.Typer(help="Shipped recipes: list, show, copy; check and compare your own.", no_args_is_help=True)
 

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from spgsurgeon.cli.terminal.console import columns, emit, pairs, score_line, working
+from spgsurgeon.cli.terminal.console import emit, working
 from spgsurgeon.cli.terminal.options import Force
+from spgsurgeon.cli.terminal.text import columns, pairs, score_line
 
 
 def command(

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from spgsurgeon.cli.terminal.console import columns, emit, pairs, proof_lines, working
+from spgsurgeon.cli.terminal.console import emit, working
 from spgsurgeon.cli.terminal.options import Force, Output, Weights, check_weights, height_and_width
+from spgsurgeon.cli.terminal.text import columns, pairs, proof_lines
 
 
 def command(

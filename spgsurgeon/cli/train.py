@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from spgsurgeon.cli.terminal.console import columns, emit, gigabytes, image_size, millions, pairs
+from spgsurgeon.cli.terminal.console import emit
 from spgsurgeon.cli.terminal.options import Arch, Force, MapKeys, RandomWeights, Weights, check_weights
+from spgsurgeon.cli.terminal.text import columns, gigabytes, image_size, millions, pairs
 from spgsurgeon.replicas.kinds import CONTROLS, PLAIN, replicas_from
 
 

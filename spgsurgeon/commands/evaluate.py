@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 
+from spgsurgeon.commands.evaluated_data import find_data, form_for, open_data, with_labels_of
 from spgsurgeon.data import (
-    CLASS_NAMES,
-    MASKED,
     Decoding,
     EvaluationBatches,
     Source,
@@ -20,17 +19,10 @@ from spgsurgeon.data import (
     check_drawn,
     check_several_classes,
     classes_said_by,
-    form_of,
-    holds_masks,
-    open_source,
     over_processes,
     read_class_map,
-    renamed,
     said_of_masks,
     said_of_traits,
-    samples_of,
-    spelled,
-    with_classes,
 )
 from spgsurgeon.errors import SurgeonError, UsageError
 from spgsurgeon.loading import ModelRequest, OpenedModel, in_float32, open_model, refuse_unsound, state_of
@@ -39,7 +31,7 @@ from spgsurgeon.recipe import known_range, read_recipe
 from spgsurgeon.runs import RECIPE, run_of
 from spgsurgeon.runtime import Processes, choose_precision, join_processes, known_device
 from spgsurgeon.tasks import Tally, Task
-from spgsurgeon.training import CLASS_ORDERS, evaluate, evaluation_batches, with_models_labels, with_trained_map
+from spgsurgeon.training import evaluate, evaluation_batches
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 
@@ -99,20 +91,20 @@ def evaluate_model(
     """
     _check_computation(device, precision)
     _check_reading(value_range, unreadable)
-    form, root = _find_data(data, path)
+    form, root = find_data(data, path)
     shorter, built_for = (image_size, None) if isinstance(image_size, int) else (None, image_size)
     request = ModelRequest(model, weights=weights, arch=arch, image_size=built_for, map_keys=map_keys)
     opened = in_float32(open_model(request), "scored")
     refuse_unsound(state_of(opened.module))
-    form = form or _form_of(root, split, opened)
+    form = form or form_for(root, split, opened)
     decoding = Decoding(value_range or opened.value_range, max_pixels)
-    source = _open_data(form, root, split, opened, ignore, mask_values, decoding, columns)
+    source = open_data(form, root, split, opened, ignore, mask_values, decoding, columns)
     task = opened.task.scored_by(metric)
     if opened.identity.num_classes == 1:
         check_several_classes(source)
     left_out = unreadable or _unreadable_in_training(opened)
     table = read_class_map(class_map)
-    source, matched = _with_labels_of(opened, source, form, model, common_classes, class_order, table)
+    source, matched = with_labels_of(opened, source, form, model, common_classes, class_order, table)
     hint = "score it on data with the classes it was made for"
     check_classes(source, opened.identity.num_classes, model, hint, said_by=classes_said_by(form, root))
     preprocessing = _preprocessing(opened, shorter, test_size).limited(max_length)
@@ -187,38 +179,6 @@ def _check_scores(scores: Mapping[str, Any], precision: torch.dtype) -> None:
     )
 
 
-def _with_labels_of(
-    opened: OpenedModel,
-    source: Source[Any],
-    form: str,
-    model: str,
-    common: bool,
-    order: str,
-    table: Mapping[str, str] | None,
-) -> tuple[Source[Any], list[str]]:
-    """Return the data with the model's labels, and what is to be said of it."""
-    if order not in CLASS_ORDERS:
-        raise UsageError(
-            f"--class-order is one of {', '.join(CLASS_ORDERS)} (got {order!r})", hint="auto is the default"
-        )
-    if order != "auto" and "class_order" not in form_of(form).takes:
-        raise UsageError(f"--class-order is for class folders, and the data is {form}", hint="leave it out")
-    if opened.task.samples == MASKED and common:
-        raise UsageError("--common-classes is for labelled images", hint="leave it out")
-    source, said = (
-        with_trained_map(source, opened) if table is None else (renamed(source, table, "--class-map"), list[str]())
-    )
-    found, matched = with_models_labels(
-        source, opened, form, model=model, order=order, common=common, hint=_hint_on_classes(opened)
-    )
-    return found, [*said, *matched]
-
-
-def _hint_on_classes(opened: OpenedModel) -> str:
-    table = "--class-map FILE says what the model calls the data's classes"
-    return table if opened.task.samples == MASKED else f"--common-classes scores those in common; {table}"
-
-
 def _preprocessing(opened: OpenedModel, image_size: int | None, test_size: bool) -> Preprocessing | TextPreprocessing:
     own = opened.preprocessing
     if not test_size:
@@ -290,56 +250,6 @@ def _read_as_trained(
         low, high = opened.value_range
         said.append(f"images of more than 8 bits are scaled from {low:g} to {high:g}, as in training (--value-range)")
     return said
-
-
-def _find_data(data: str, path: Path | None) -> tuple[str | None, Path | None]:
-    """Return the form of the data that `--data` names, None for a folder's path, and the folder that it lies in."""
-    if path is None and Path(data).expanduser().is_dir():
-        return None, Path(data)
-    try:
-        form = form_of(data)
-    except UsageError as error:
-        if path is None and "/" in data:
-            raise UsageError(f"there is no folder {data}", hint=f"--data is a folder, or one of {spelled()}") from error
-        raise
-    if path is None and form.needs_path:
-        raise UsageError(f"--data {data} needs the folder it lies in", hint="--data-path FOLDER")
-    return data, path
-
-
-def _form_of(root: Path | None, split: str, opened: OpenedModel) -> str:
-    """Return the form of the data in a folder: what the model's task calls for."""
-    assert root is not None
-    opened.task.check_samples(MASKED if holds_masks(root, split) else opened.task.samples, opened.source)
-    return opened.task.source
-
-
-def _open_data(
-    form: str,
-    root: Path | None,
-    split: str,
-    opened: OpenedModel,
-    ignore: Sequence[int] | None,
-    mask_values: Mapping[int, int] | None,
-    decoding: Decoding,
-    columns: Mapping[str, str] | None,
-) -> Source[Any]:
-    """Open the data where it fits the model's task."""
-    opened.task.check_samples(samples_of(form), opened.source)
-    takes = form_of(form).takes
-    if samples_of(form) != MASKED:
-        if ignore:
-            raise UsageError(f"--ignore is for masks, and the data has {samples_of(form)}", hint="leave --ignore out")
-        if mask_values:
-            raise UsageError(f"--mask-value is for masks, and the data has {samples_of(form)}", hint="leave it out")
-        found = open_source(form, root, split, decoding=decoding, columns=columns or {})
-        return with_classes(found, opened.identity.num_classes)
-    classes = None
-    if "classes" in takes and root is not None and not (root.expanduser() / CLASS_NAMES).is_file():
-        classes = opened.config().get("label_names") or opened.identity.num_classes
-    values = opened.mask_values if mask_values is None and "mask_values" in takes else mask_values or {}
-    unscored = [value for value in opened.ignored if value not in values] if ignore is None else ignore
-    return open_source(form, root, split, classes=classes, ignore=unscored, values=values, decoding=decoding)
 
 
 def _ignored_as_trained(opened: OpenedModel, ignore: Sequence[int] | None) -> list[str]:

@@ -65,7 +65,7 @@ def test_law_5_a_graft_that_fails_leaves_its_input_and_the_older_output(stage, p
     [
         "commands.strip.open_model",
         "commands.strip.detach",
-        "commands.strip.prove_strip",
+        "commands.stripping.written.prove_strip",
         "checkpoint.writing._sync",
     ],
 )

@@ -14,7 +14,7 @@ from made_up_task import PADDING, SIGNS, Rows, SignModel
 from tiny_runs import ONE_PROCESS, PREPROCESSING, SETTINGS, Watcher, changed, tiny_run_folder, train
 
 import spgsurgeon
-from spgsurgeon.cli.terminal.console import score_line
+from spgsurgeon.cli.terminal.text import score_line
 from spgsurgeon.comparing.scores import Scored, against_plain
 from spgsurgeon.data.loading.loader import EvaluationBatches, TrainingBatches
 from spgsurgeon.data.transforms.augmentation import Augmentation

@@ -14,7 +14,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from spgsurgeon.cli.terminal.console import console, note, score_line, speaks, verbosity
+from spgsurgeon.cli.terminal.console import console, note, speaks, verbosity
+from spgsurgeon.cli.terminal.text import score_line
 
 
 class RunProgress:

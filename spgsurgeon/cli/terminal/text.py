@@ -1,0 +1,81 @@
+"""What is shown, in words and tables: numbers, proofs, scores, rows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def pairs(rows: Iterable[tuple[str, object]]) -> Table:
+    """Return a table of names and values without lines, for one thing's properties."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, escape(in_one_line(str(value))))
+    return table
+
+
+def columns(head: Iterable[str], rows: Iterable[Iterable[object]], whole: Collection[str] = ()) -> Table:
+    """Return a table with a head, for several things of a kind; the columns `whole` are the last to be folded."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in head:
+        table.add_column(name, overflow="fold", no_wrap=name in whole)
+    for row in rows:
+        table.add_row(*(escape(in_one_line(str(value))) for value in row))
+    return table
+
+
+def printable(text: str) -> str:
+    """Return the text with what could steer a terminal spelt out: names in a stranger's file may hold anything."""
+    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
+
+
+def in_one_line(text: str) -> str:
+    """Return the text as `printable` does, line breaks too: a key of a file can't pretend to be a row, or a note."""
+    return printable(text).replace("\n", "\\n")
+
+
+def millions(count: int) -> str:
+    """Return a number of parameters as people write it."""
+    return f"{count / 1e6:.2f} M" if count >= 10_000 else f"{count:,}"
+
+
+def several(value: Any) -> str:
+    """Return one value, or the values of several heads."""
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def proof_lines(proof: Mapping[str, bool]) -> str:
+    """Return the laws that hold, as words."""
+    return ", ".join(law.replace("_", " ") for law, holds in proof.items() if holds)
+
+
+def score_line(scores: Mapping[str, Any]) -> str:
+    """Return the score that counts, with its name."""
+    from spgsurgeon.tasks import task_of
+
+    task = task_of(scores)
+    assert task is not None, "scores have that of their task"
+    return f"{task.primary.label} {task.primary.written(scores[task.primary.name], 2)}"
+
+
+def image_size(document: Mapping[str, Any]) -> str:
+    """Return the size of images, as they were trained on or scored, after a comma; nothing for other samples."""
+    if "shorter_edge" in document:
+        return f", shorter edge {document['shorter_edge']} pixels"
+    return ", {} x {} pixels".format(*document["image_size"]) if "image_size" in document else ""
+
+
+def gigabytes(size: int) -> str:
+    """Return a number of bytes as people write it."""
+    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"

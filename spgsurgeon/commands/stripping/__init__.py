@@ -1,0 +1,1 @@
+"""What `strip` writes: weights with their proofs, and the model card."""

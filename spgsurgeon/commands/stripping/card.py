@@ -1,0 +1,66 @@
+"""The model card of a stripped base."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from spgsurgeon import __version__
+from spgsurgeon.checkpoint import (
+    kind_of,
+)
+from spgsurgeon.commands.measured import control_of, evaluation_of, scores_of
+from spgsurgeon.commands.stripping.written import (
+    Patient,
+)
+from spgsurgeon.exporting import model_card
+from spgsurgeon.models import (
+    CHOICE,
+    PIPELINES,
+    library,
+)
+from spgsurgeon.runs import recipe_of
+
+
+def _public_name(source: str) -> str:
+    """Return a model's name, or the last part of a local path: a card is published, the rest of the path is not."""
+    return Path(source).name if Path(source).is_absolute() else source
+
+
+def _in_the_hub(patient: Patient) -> dict[str, Any]:
+    """Return what a card says of the task in the Hub's words, and how the model is used."""
+    if patient.of_transformers:
+        name = library("transformers").task(patient.identity.architecture)
+        pipeline = "" if name == CHOICE else f'predict = transformers.pipeline("{PIPELINES[name]}", model=".")\n'
+        return {"pipeline_tag": PIPELINES[name], "usage": pipeline}  # there is no pipeline that chooses
+    assert patient.task is not None
+    return {"pipeline_tag": patient.task.pipeline_tag, "usage": patient.task.usage}
+
+
+def card_of(patient: Patient, source: Path, proof: dict[str, bool], formats: Sequence[str]) -> str:
+    """Return the README.md that goes beside the written files."""
+    manifest, identity = patient.manifest, patient.identity
+    recipe, task = (recipe_of(source) if kind_of(source) == "run" else None), patient.task
+    return model_card(
+        architecture=identity.architecture,
+        library=identity.library,
+        num_classes=identity.num_classes,
+        builder_arguments=library(identity.library).builder_arguments(identity, len(patient.grafted_outputs)),
+        replicas=patient.replicas,
+        **_in_the_hub(patient),
+        recipe=recipe,
+        scores=scores_of(source, task) if task else None,
+        higher_is_better=task is None or task.primary.higher_is_better,
+        proof=dict(proof),
+        content_hash=patient.content_hash,
+        base_source=_public_name(manifest.base["source"]),
+        base_content_hash=manifest.base["content_hash"],
+        base_model=manifest.base.get("hub_id"),
+        license=patient.config.get("pretrained_cfg", {}).get("license"),
+        base_notes=manifest.base.get("notes", []),
+        evaluation=evaluation_of(source, task) if task else None,
+        control=control_of(source),
+        package_version=__version__,
+        formats=formats,
+    )
