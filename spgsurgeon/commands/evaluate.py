@@ -100,13 +100,14 @@ def evaluate_model(
     decoding = Decoding(value_range or opened.value_range, max_pixels)
     source = open_data(form, root, split, opened, ignore, mask_values, decoding, columns)
     task = opened.task.scored_by(metric)
-    if opened.identity.num_classes == 1:
+    if opened.identity.num_classes == 1 and task.has_classes:
         check_several_classes(source)
     left_out = unreadable or _unreadable_in_training(opened)
     table = read_class_map(class_map)
     source, matched = with_labels_of(opened, source, form, model, common_classes, class_order, table)
     hint = "score it on data with the classes it was made for"
-    check_classes(source, opened.identity.num_classes, model, hint, said_by=classes_said_by(form, root))
+    if task.has_classes:
+        check_classes(source, opened.identity.num_classes, model, hint, said_by=classes_said_by(form, root))
     preprocessing = _preprocessing(opened, shorter, test_size).limited(max_length)
     computation = _Computation(batch_size, workers, device, precision, left_out)
     scores, seen, passed_over = _score(opened, task, source, preprocessing, computation)
@@ -156,7 +157,7 @@ def _score(
         try:
             module = opened.module.to(processes.device)
             chosen = choose_precision(by.precision, processes.device)
-            scores = evaluate(module, batches, processes, chosen, task, tally=tally)
+            scores = evaluate(module, batches, processes, chosen, task, tally=tally, source=source)
             _check_scores(scores, chosen)
             seen = _said_of_seen(batches, tally, processes)
             passed_over = processes.joined(batches.unusable)

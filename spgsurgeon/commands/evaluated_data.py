@@ -40,8 +40,8 @@ def with_labels_of(
         )
     if order != "auto" and "class_order" not in form_of(form).takes:
         raise UsageError(f"--class-order is for class folders, and the data is {form}", hint="leave it out")
-    if opened.task.samples == MASKED and common:
-        raise UsageError("--common-classes is for labelled images", hint="leave it out")
+    if common and form_of(form).classed != "sample":
+        raise UsageError("--common-classes is for samples that have one class each", hint="leave it out")
     source, said = (
         with_trained_map(source, opened) if table is None else (renamed(source, table, "--class-map"), list[str]())
     )

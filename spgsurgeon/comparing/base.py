@@ -42,7 +42,8 @@ def open_base(request: ModelRequest, recipe: Recipe) -> OpenedModel:
     opened = open_model(request.for_data_of(classes))
     opened.task.check_samples(samples_of(recipe.data.source), request.model)
     hint = f"the same command with --num-classes {classes} gives it a new, untrained head"
-    check_classes(data.train, opened.identity.num_classes, request.model, hint=hint)
+    if opened.task.has_classes:
+        check_classes(data.train, opened.identity.num_classes, request.model, hint=hint)
     data, said = with_models_order(data, opened, recipe.data, request.model)
     names, table = names_of(data.train, opened), table_of(data.train, opened, recipe.data)
     return replace(opened, label_names=names, class_map=table, notes=[*opened.notes, *said])

@@ -70,7 +70,8 @@ def score(folder: Path, recipe: Recipe) -> Scored:
             cache=cache,
         )
         try:
-            scores = evaluate(opened.module.to(processes.device), batches, processes, precision, task, tally=tally)
+            module = opened.module.to(processes.device)
+            scores = evaluate(module, batches, processes, precision, task, tally=tally, source=source)
         finally:
             batches.close()
     del scores["images_per_second"]
@@ -84,7 +85,7 @@ class _CountedEach:
         self._tally, self._counts = task.tally(processes), task.counts
         self.counted: list[Tensor] = []
 
-    def add(self, logits: Tensor, target: Tensor) -> None:
+    def add(self, logits: Tensor, target: Any) -> None:
         self.counted.append(self._counts(logits, target))
         self._tally.add(logits, target)
 

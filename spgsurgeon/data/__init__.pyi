@@ -9,10 +9,23 @@ from .loading.seen import check_drawn, over_processes, said_of_masks, said_of_tr
 from .loading.transfer import Transfer
 from .renumbering import in_order_of
 from .sources.class_names import CLASS_NAMES
-from .sources.forms import LABELLED, MASKED, SOURCES, TEXTS, described, form_of, listed, samples_of, spelled, taking
+from .sources.forms import (
+    LABELLED,
+    MASKED,
+    QUESTIONS,
+    SOURCES,
+    TEXTS,
+    described,
+    form_of,
+    listed,
+    samples_of,
+    spelled,
+    taking,
+)
 from .sources.image_decoding import Decoding
 from .sources.masks import holds_masks
 from .sources.opening import open_source
+from .sources.records.questions import Answers, Asked
 from .sources.shards import with_classes
 from .sources.source import Data, ImageSource, Source, check_same_classes, check_several_classes, listing
 from .subsets import Subset, hold_out, hold_out_masks, limit_classes
@@ -21,6 +34,7 @@ from .transforms.batched import check_batched
 from .transforms.joint import joint_evaluation_transform, joint_training_transform
 from .transforms.masks import IGNORED
 from .transforms.mixing import BatchMixer
+from .transforms.questions import QuestionTransform
 from .transforms.texts import LabelledTextTransform, batches_padded, text_padding
 
 __all__ = [
@@ -28,9 +42,12 @@ __all__ = [
     "IGNORED",
     "LABELLED",
     "MASKED",
+    "QUESTIONS",
     "SOURCES",
     "TEXTS",
+    "Answers",
     "AnyTransform",
+    "Asked",
     "Augmentation",
     "Batch",
     "BatchMixer",
@@ -42,6 +59,7 @@ __all__ = [
     "ImageSource",
     "LabelledTextTransform",
     "Prepared",
+    "QuestionTransform",
     "Source",
     "StagedTransform",
     "Subset",

@@ -36,7 +36,7 @@ from .sites.depth import find_depth_site
 from .sites.heads import DepthSite, Site, sites_document
 from .sites.search import find_sites
 from .sites.tracing import meta_twin, run_twin
-from .sites.transformers_heads import CHOICE, LABELLED, PIPELINES, Head, default_head, head_of_class
+from .sites.transformers_heads import CHOICE, LABELLED, PIPELINES, QUESTION, Head, default_head, head_of_class
 from .sites.transformers_sites import find_transformers_sites, is_of_transformers
 from .text_preprocessing import TextPreprocessing
 from .transformers_examples import example_of
@@ -47,6 +47,7 @@ __all__ = [
     "LABELLED",
     "LIBRARIES",
     "PIPELINES",
+    "QUESTION",
     "DepthSite",
     "Head",
     "Identification",

@@ -1,4 +1,5 @@
-from .loss import SPGLoss, spg_loss
+from .loss import SPGLoss, loss_of_readout, spg_loss
 from .r_drop import divergence
+from .readout import Readout, read_spans
 
-__all__ = ["SPGLoss", "divergence", "spg_loss"]
+__all__ = ["Readout", "SPGLoss", "divergence", "loss_of_readout", "read_spans", "spg_loss"]

@@ -104,8 +104,8 @@ class DataSection(Section):
     """Share of the training split that is left out of training, the same for every seed: each class in proportion,
     of pictures with masks whichever."""
     limit: Count | None = None
-    """The most pictures of each class to train on, of those that `holdout` leaves; the same for every seed. Pictures
-    with masks have no class, and no such limit."""
+    """The most pictures of each class to train on, of those that `holdout` leaves; the same for every seed. Samples
+    without a class, as questions are, count as one class; pictures with masks have no such limit."""
     classes: Annotated[tuple[str, ...] | int | None, BeforeValidator(_known_classes)] = None
     """Names of the classes by mask value or label, or their number; null reads classes.txt in the data's folder, and
     without one goes by the labels. `masks`, `wds` and `texts` only."""

@@ -1,6 +1,6 @@
 from .grafted import GraftedModel, detach, layout_of, layout_of_state, refuse_grafted
 from .kinds.kind import ReplicaKind
-from .outputs import main_output, outputs_of
+from .outputs import joined, main_output, outputs_of
 from .places import Place
 from .stacking import ReplicaChain, running_statistics_kept
 
@@ -10,6 +10,7 @@ __all__ = [
     "ReplicaChain",
     "ReplicaKind",
     "detach",
+    "joined",
     "layout_of",
     "layout_of_state",
     "main_output",

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from spgsurgeon.data import Source, with_labels_of
+from spgsurgeon.data import LABELLED, Source, samples_of, with_labels_of
 from spgsurgeon.errors import SurgeonError
 from spgsurgeon.recipe import read_recipe
 from spgsurgeon.runs import RECIPE, RunRecord, ShownPicture
@@ -21,7 +21,7 @@ def with_pictures(record: RunRecord, run: Path) -> RunRecord:
     """Return the record with the pictures of its last epoch that has some, as plain retraining has not.
 
     Only these are read. Where the data can't be opened, or a sample is no longer the one that was recorded, there are
-    names only, and a note why.
+    names only, and a note why. Samples that are no images have names only.
     """
     recorded = next((e.pictures for e in reversed(record.epochs) if e.pictures.shortest), None)
     if recorded is None:
@@ -29,6 +29,8 @@ def with_pictures(record: RunRecord, run: Path) -> RunRecord:
     shown = [ShownPicture(picture, shortest=True) for picture in recorded.shortest]
     shown += [ShownPicture(picture, shortest=False) for picture in recorded.longest]
     data = read_recipe(run / RECIPE).data
+    if samples_of(data.source) != LABELLED:  # there is nothing to see of a text
+        return replace(record, pictures=shown)
     try:
         # The labels of the records are the model's.
         source, _ = with_labels_of(open_training(data), record.class_names or None, record.name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -11,6 +11,8 @@ from torch import Tensor
 
 from spgsurgeon.data import AnyTransform, Augmentation, Collate, batches_by_size, described, listed
 from spgsurgeon.errors import UsageError, did_you_mean
+from spgsurgeon.objective import Readout
+from spgsurgeon.replicas import main_output
 from spgsurgeon.runtime import Processes
 from spgsurgeon.tasks.metrics import Metric
 
@@ -25,8 +27,8 @@ METRIC = "metric"
 class Tally(Protocol):
     """Counts of one evaluation. Adding does not wait for the device; whole numbers stay exact, however many."""
 
-    def add(self, logits: Tensor, target: Tensor) -> None:
-        """Count a batch."""
+    def add(self, logits: Tensor, target: Any) -> None:
+        """Count a batch: its targets, or what `Task.scored_by_samples` makes of them."""
 
     def scores(self) -> Scores:
         """Return the scores over all processes, each of which must call it.
@@ -44,7 +46,7 @@ class Measure(NamedTuple):
     Without the second it is the percentage that [N] of them make.
     """
 
-    counts: Callable[[Tensor, Tensor], Tensor]
+    counts: Callable[[Tensor, Any], Tensor]
     from_counts: Callable[[NDArray[Any]], NDArray[Any]] | None = None
 
 
@@ -73,14 +75,23 @@ class Task:
     """Its scores. By the first one the best checkpoint is chosen and runs are compared."""
     tally: Callable[[Processes], Tally]
     """Makes the counts of an evaluation, whose scores have these metrics, and `samples`."""
-    counts: Callable[[Tensor, Tensor], Tensor]
-    """What each sample adds to the first score, [N, ...], by logits and targets."""
+    counts: Callable[[Tensor, Any], Tensor]
+    """What each sample adds to the first score, [N, ...], by logits and what `Tally.add` takes."""
     from_counts: Callable[[NDArray[Any]], NDArray[Any]] | None = None
     """The first score, [R], of sums [R, ...] of such counts; None: it is the percentage that [N] of them make."""
     collation: Callable[[Any], Collate] = lambda preprocessing: batches_by_size
     """Makes what makes batches of samples."""
     readout: Callable[[Tensor], Tensor] = lambda logits: logits
     """Turns a model's logits into [rows, C, ...], the classes in second place and units after them."""
+    output: Callable[[Any], Tensor] = main_output
+    """Takes the logits out of what the model gives when it is scored."""
+    read: Callable[[Tensor, Tensor, int, float], Readout] | None = None
+    """Reads stacked logits by targets, for so many steps and with that label smoothing; None: each unit has one label
+    among C classes (`objective.spg_loss`)."""
+    episode_classes: Callable[[Tensor], Tensor] = lambda targets: targets
+    """The class of each unit by the targets, as an epoch's episodes are counted."""
+    scored_by_samples: Callable[[Tensor, Sequence[Any]], Any] | None = None
+    """Makes what `Tally.add` takes of targets and the samples themselves, for scores that go by more than numbers."""
     alternatives: Mapping[str, Measure] = field(default_factory=dict)
     """Others of its scores that a recipe can have in first place, by their names."""
     by_class: tuple[Metric, ...] = ()
@@ -99,6 +110,11 @@ class Task:
     def primary(self) -> Metric:
         """The score that the best checkpoint is chosen by, and that runs are compared by."""
         return self.metrics[0]
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether the outputs of a head stand for classes, of which model and data must have the same."""
+        return all(form.classed != "nothing" for form in listed(self.samples))
 
     def scored_by(self, metric: str | None) -> Task:
         """Return the task with another of its scores in first place; None keeps it as it is. Raises UsageError."""

@@ -106,7 +106,8 @@ def _open_split(section: DataSection, split: str) -> Source[Any]:
 def _renamed(section: DataSection, source: Source[Any]) -> Source[Any]:
     """Return a split with its classes as the model calls them, if the section says so."""
     found = renamed(source, read_class_map(section.class_map), "data.class_map")
-    check_several_classes(found)
+    if form_of(section.source).classed != "nothing":
+        check_several_classes(found)
     return found
 
 

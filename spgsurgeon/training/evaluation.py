@@ -11,7 +11,6 @@ from torch import nn
 
 from spgsurgeon.data import Batch, Cache, EvaluationBatches, Source, Transfer
 from spgsurgeon.models import Preprocessing, TextPreprocessing, call
-from spgsurgeon.replicas import main_output
 from spgsurgeon.runtime import (
     Processes,
     autocast,
@@ -33,10 +32,12 @@ def evaluate(
     *,
     memory_format: str = "auto",
     tally: Tally | None = None,
+    source: Source[Any] | None = None,
 ) -> Scores:
     """Return the scores of the task's tally, and images_per_second with data loading.
 
-    `tally` counts instead of a new one. `model` is put into eval mode; a grafted model is its base then. Of several
+    `tally` counts instead of a new one. `source` is what the batches are of, for tasks that score by the samples
+    themselves. `model` is put into eval mode; a grafted model is its base then. Of several
     outputs the first counts, or the one called `out`. Pictures and the weights of convolutions lie as in training (see
     `choose_memory_format`), so that the same weights score the same there and after it. Raises UsageError where there
     is nothing to score.
@@ -49,7 +50,10 @@ def evaluate(
     for batch in batches:
         inputs, targets = transfer((batch.inputs, batch.targets))
         with autocast(processes.device, precision):
-            logits = main_output(call(model, laid_out(inputs, layout)))
+            logits = task.output(call(model, laid_out(inputs, layout)))
+        if task.scored_by_samples is not None:
+            assert source is not None
+            targets = task.scored_by_samples(targets, [source.read(sample) for sample in batch.samples.tolist()])
         tally.add(task.readout(logits).float(), targets)
     scores = tally.scores() | ({METRIC: task.primary.name} if task.alternatives else {})
     return scores | {"images_per_second": scores["samples"] / (time.perf_counter() - started)}

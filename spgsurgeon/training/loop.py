@@ -307,6 +307,7 @@ class Retraining:
                 self.task,
                 memory_format=self.settings.memory_format,
                 tally=tally,
+                source=self._evaluation.source,
             )
         )
         self._remarks.unreadable(self.counters)

@@ -68,7 +68,8 @@ def prepare(
     _move_out_of_the_file(opened.module)
     opened.task.check_samples(samples_of(section.source), model)
     said_by = classes_said_by(section.source, section.path, section.classes)
-    check_classes(data.train, opened.identity.num_classes, model, _new_head(opened, classes), said_by=said_by)
+    if opened.task.has_classes:
+        check_classes(data.train, opened.identity.num_classes, model, _new_head(opened, classes), said_by=said_by)
     opened.task.scored_by(recipe.training.metric)
     opened = for_images_of(section, opened)
     if isinstance(opened.preprocessing, Preprocessing):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from spgsurgeon.data import LABELLED, Batch, BatchMixer, Transfer
 from spgsurgeon.errors import UsageError
 from spgsurgeon.models import IMAGES, call
-from spgsurgeon.objective import SPGLoss, divergence, spg_loss
+from spgsurgeon.objective import SPGLoss, divergence, loss_of_readout, spg_loss
 from spgsurgeon.recipe import Recipe
 from spgsurgeon.runtime import Processes, autocast, choose_memory_format, derive_seed, laid_out, seed_generators
 from spgsurgeon.tasks import Task
@@ -47,7 +47,7 @@ class Stepper:
         self._precision = precision
         self._transfer = Transfer(processes.device)
         self._memory_format = choose_memory_format(settings.memory_format, processes.device, state.grafted)
-        self._readout = task.readout
+        self._task = task
         self._mixer = _make_mixer(recipe, task, num_classes)
         self._distributed = DistributedDataParallel(state.grafted) if processes.world_size > 1 else None
         model: nn.Module = self._distributed or state.grafted
@@ -86,8 +86,9 @@ class Stepper:
         if clip is not None:
             nn.utils.clip_grad_norm_(state.grafted.parameters(), clip)
         self._guard.step(skipped)
+        class_of = self._task.episode_classes
         for result, batch, own in results:
-            statistics.add(result, batch, skipped, own)
+            statistics.add(result, batch._replace(targets=class_of(batch.targets)), skipped, class_of(own))
         state.counters.step += 1
         if update:
             state.counters.update += 1
@@ -106,23 +107,27 @@ class Stepper:
         if objective.r_drop:
             batch = _twice(batch)
         with autocast(device, self._precision):
-            logits = self._readout(call(self._model, laid_out(batch.inputs, self._memory_format)))
+            logits = self._task.readout(call(self._model, laid_out(batch.inputs, self._memory_format)))
         mean_over_ranks = self._processes.mean if self._processes.world_size > 1 else None
-        result = spg_loss(
-            logits,
-            batch.targets,
-            weights=self._weights,
-            form=objective.form,
-            label_smoothing=objective.label_smoothing,
-            loss_normalization=objective.loss_normalization,
-            mean_over_ranks=mean_over_ranks,
-            class_dim=1,
-            soft=self._mixer.active,
-        )
+        result = self._loss(logits, batch.targets, mean_over_ranks)
         if objective.r_drop:
             apart = divergence(logits, batch.targets.chunk(2)[0], mean_over_ranks=mean_over_ranks)
             result = result._replace(loss=result.loss + objective.r_drop * apart)
         return result, batch
+
+    def _loss(self, logits: Tensor, targets: Tensor, mean_over_ranks: Callable[[Tensor], Tensor] | None) -> SPGLoss:
+        """Return the loss of a batch by its stacked logits, read as the task says."""
+        objective, read = self._objective, self._task.read
+        how: dict[str, Any] = {
+            "weights": self._weights,
+            "form": objective.form,
+            "loss_normalization": objective.loss_normalization,
+            "mean_over_ranks": mean_over_ranks,
+        }
+        smoothing = objective.label_smoothing
+        if read is not None:
+            return loss_of_readout(read(logits, targets, len(self._weights) + 1, smoothing), **how)
+        return spg_loss(logits, targets, label_smoothing=smoothing, class_dim=1, soft=self._mixer.active, **how)
 
     def settle(self) -> None:
         """Wait for the last step, so that all of them are known to be sound. Raises as `apply` does."""

@@ -68,3 +68,27 @@ def opinions_folder(folder: Path, train: int = 48, dev: int = 20) -> Path:
         lines = ["sentence\tlabel", *(f"{text}\t{label}" for text, label in opinions(count, seed))]
         (folder / f"{split}.tsv").write_text("\n".join(lines) + "\n")
     return folder
+
+
+def questions(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Return questions in SQuAD's form: which opinion a text has. Some answers have two words."""
+    drawn = random.Random(seed)
+    found = []
+    for number in range(count):
+        words = drawn.choices(PLAIN, k=drawn.randrange(2, 9))
+        answer = drawn.choice(GOOD + BAD)
+        answer = f"very {answer}" if number % 3 == 0 else answer
+        place = drawn.randrange(len(words) + 1)
+        before = "".join(f"{word} " for word in words[:place])
+        context = " ".join([*words[:place], answer, *words[place:]])
+        answers = {"text": [answer], "answer_start": [len(before)]}
+        found.append({"id": str(number), "question": "was it so", "context": context, "answers": answers})
+    return found
+
+
+def json_lines(folder: Path, **splits: list[dict[str, Any]]) -> Path:
+    """Write the rows of splits, a .jsonl each, and return their folder."""
+    folder.mkdir(exist_ok=True)
+    for split, rows in splits.items():
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder

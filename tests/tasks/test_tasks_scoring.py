@@ -1,6 +1,7 @@
 """Segmentation scores against a slow count and torchvision's definition; exact counts, whatever the number."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from tiny_runs import ONE_PROCESS, images_with
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from spgsurgeon.data.sources.records.questions import Answers, Asked
 from spgsurgeon.data.transforms.masks import IGNORED
 from spgsurgeon.errors import UsageError
 from spgsurgeon.runtime.distributed import Processes, join_processes, sum_dtype
 from spgsurgeon.tasks.classification import ClassificationTally
+from spgsurgeon.tasks.question_answering import Questions
 from spgsurgeon.tasks.registry import TASKS
 from spgsurgeon.tasks.segmentation import SEGMENTATION, SegmentationTally
 from spgsurgeon.tasks.task import Scores
@@ -132,10 +135,22 @@ def test_nothing_but_ignored_pixels() -> None:
         scored([(torch.randn(1, 3, 4, 4), torch.full((1, 4, 4), IGNORED))])
 
 
+def asked() -> tuple[torch.Tensor, Questions]:
+    """Return logits of two tokens for one question, whose answer is the second."""
+    sample = (Asked("which", "a b"), Answers(("b",), (2,)))
+    return torch.eye(2)[None], Questions(torch.tensor([[[1, 0, 2], [1, 1, 3]]]), [sample])
+
+
+EXAMPLES: dict[str, Callable[[], tuple[torch.Tensor, Any]]] = {
+    "segmentation": lambda: drawn()[0],
+    "question-answering": asked,
+}
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_the_scores_are_the_metrics_of_the_task(task: str) -> None:
     tally = TASKS[task].tally(ONE_PROCESS)
-    tally.add(*(drawn()[0] if task == "segmentation" else (torch.eye(3), torch.tensor([0, 1, 1]))))
+    tally.add(*EXAMPLES.get(task, lambda: (torch.eye(3), torch.tensor([0, 1, 1])))())
     named = [metric.name for metric in (*TASKS[task].metrics, *TASKS[task].by_class)]
     assert tally.scores().keys() == {*named, "samples"}
 

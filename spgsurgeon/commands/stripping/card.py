@@ -18,6 +18,7 @@ from spgsurgeon.exporting import model_card
 from spgsurgeon.models import (
     CHOICE,
     PIPELINES,
+    QUESTION,
     library,
 )
 from spgsurgeon.runs import recipe_of
@@ -32,8 +33,9 @@ def _in_the_hub(patient: Patient) -> dict[str, Any]:
     """Return what a card says of the task in the Hub's words, and how the model is used."""
     if patient.of_transformers:
         name = library("transformers").task(patient.identity.architecture)
-        pipeline = "" if name == CHOICE else f'predict = transformers.pipeline("{PIPELINES[name]}", model=".")\n'
-        return {"pipeline_tag": PIPELINES[name], "usage": pipeline}  # there is no pipeline that chooses
+        has_one = name not in (CHOICE, QUESTION)  # transformers 5 has none for these
+        pipeline = f'predict = transformers.pipeline("{PIPELINES[name]}", model=".")\n' if has_one else ""
+        return {"pipeline_tag": PIPELINES[name], "usage": pipeline}
     assert patient.task is not None
     return {"pipeline_tag": patient.task.pipeline_tag, "usage": patient.task.usage}
 

@@ -26,6 +26,7 @@ _SAID = {
     "eval: --value-range)",
     Traits.CUT: "are longer than the model reads, and were cut (data.max_length; eval: --max-length)",
     Traits.EMPTY: "have a text without a word",
+    Traits.LOST: "have their answer in what was cut away: they teach nothing, and are wrong when scored",
     Traits.RESAMPLED: "were recorded at another rate than the model's, and were resampled",
 }
 

@@ -12,9 +12,11 @@ from typing import Literal
 from spgsurgeon.errors import UsageError, did_you_mean
 
 LABELLED, MASKED, TEXTS = "labelled images", "images with masks", "labelled texts"
+QUESTIONS = "questions with answers"
 """What the samples of a source are."""
 
 Setting = Literal["class_order", "classes", "mask_values", "columns"]
+Classed = Literal["sample", "unit", "nothing"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class SourceForm:
     """Whether NAME is that of a data set of the Hub."""
     parts: tuple[str, ...] = ()
     """Its folders that are not called like a split."""
+    classed: Classed = "sample"
+    """What has one of the classes that a head's outputs stand for: a sample, or each of its units, as pixels."""
 
     @property
     def spelled(self) -> str:
@@ -70,14 +74,23 @@ SOURCES = {
             MASKED,
             takes=("classes", "mask_values"),
             parts=("images", "masks"),
+            classed="unit",
         ),
-        SourceForm("voc", "Pascal VOC 2012", "spgsurgeon.data.sources.masks:open_voc", MASKED, parts=("VOCdevkit",)),
+        SourceForm(
+            "voc",
+            "Pascal VOC 2012",
+            "spgsurgeon.data.sources.masks:open_voc",
+            MASKED,
+            parts=("VOCdevkit",),
+            classed="unit",
+        ),
         SourceForm(
             "coco",
             "COCO with VOC's classes",
             "spgsurgeon.data.sources.masks:open_coco_split",
             MASKED,
             parts=("annotations", "train2017", "val2017"),
+            classed="unit",
         ),
         SourceForm(
             "texts",
@@ -86,6 +99,14 @@ SOURCES = {
             "spgsurgeon.data.sources.records.texts:open_texts",
             TEXTS,
             takes=("classes", "columns"),
+        ),
+        SourceForm(
+            "questions",
+            "the same with columns for questions, contexts and answers, as SQuAD has them",
+            "spgsurgeon.data.sources.records.questions:open_questions",
+            QUESTIONS,
+            takes=("columns",),
+            classed="nothing",
         ),
     )
 }

@@ -18,5 +18,7 @@ class Traits(IntFlag):
     """A text, or a sound, that is longer than the model takes, and was cut."""
     EMPTY = auto()
     """A text without a word."""
+    LOST = auto()
+    """A question whose answer lies in what was cut away."""
     RESAMPLED = auto()
     """A sound that was recorded at another rate than the model's."""

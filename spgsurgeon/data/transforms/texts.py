@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 
 from spgsurgeon.data.loading.samples import Batch, Collate, Inputs, Loaded, Prepared
 from spgsurgeon.data.sources.traits import Traits
-from spgsurgeon.errors import DataError
+from spgsurgeon.errors import DataError, first_line
 from spgsurgeon.models import TextPreprocessing
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Padding = Mapping[str, float]
 """What fills up the inputs of a name."""
 _IDS, _MASK, _SEGMENTS = "input_ids", "attention_mask", "token_type_ids"
+_LONGER = "data.max_length says how many are read"
 _STRATEGIES = ("longest_first", "only_first", "only_second")
 
 
@@ -47,7 +48,11 @@ class Encoder:
         token.
         """
         tokenizer = self._made()
-        found = tokenizer.encode(text, pair, is_pretokenized=not isinstance(text, str))
+        try:
+            found = tokenizer.encode(text, pair, is_pretokenized=not isinstance(text, str))
+        except Exception as error:  # of a type of its own, if the part that is not cut leaves no room for the other
+            most = self._preprocessing.max_length
+            raise DataError(f"it can't be brought to {most} tokens: {first_line(error)}", hint=_LONGER) from error
         cut = bool(found.overflowing)
         if cut and self._preprocessing.stops_at_longer:
             raise DataError(

@@ -41,8 +41,10 @@ def with_models_labels(
 
     `order` is "auto": by name if both have names (see `with_labels_of`), else as the data has them, but in timm's order
     for class folders and weights of timm's own script. "natural" (timm's) and "code-point" say the order of class
-    folders, and classes go by number then. A new head has any order, the data's.
+    folders, and classes go by number then. A new head has any order, the data's. Data without classes stays as it is.
     """
+    if not opened.task.has_classes:
+        return source, []
     folders = "class_order" in form_of(form).takes
     if order == "code-point" or (opened.head_is_new and order == "auto"):
         return source, []
@@ -82,6 +84,8 @@ def _check_class_map(source: Source[Any], opened: OpenedModel, model: str) -> No
 
 def table_of(source: Source[Any], opened: OpenedModel, section: DataSection) -> dict[str, str]:
     """Return what a trained model calls the classes of data that have other names there, for its config.json."""
+    if not opened.task.has_classes:
+        return {}
     table, names = opened.class_map | (read_class_map(section.class_map) or {}), names_of(source, opened) or ()
     return {name: called for name, called in table.items() if called in names}
 
@@ -101,6 +105,8 @@ def names_of(source: Source[Any], opened: OpenedModel) -> list[str] | None:
 
     They are the data's; the model's own, if it has any, when the data has numbers only.
     """
+    if not opened.task.has_classes:
+        return opened.label_names
     if not are_numbers(source.classes):
         return list(source.classes)
     has_own = opened.label_names is not None or opened.config_document is not None
