@@ -65,7 +65,7 @@ def test_a_run_and_what_it_is_stripped_to_have_the_size_everywhere(tmp_path: Pat
     config = json.loads((tmp_path / "better" / "config.json").read_text())
     assert config["model_args"]["img_size"] == [64, 64]
     assert config["pretrained_cfg"]["input_size"] == [3, 64, 64]
-    assert load_file(tmp_path / "better" / "model.safetensors")["pos_embed"].shape[1] == 16
+    assert load_file(tmp_path / "better" / "model.safetensors")["pos_embed"].shape[1] == 17
     scored = succeed("eval", tmp_path / "better", "--data", "digits", "--workers", 0, "--json").document
     assert scored["image_size"] == [64, 64]
     assert scored["top1"] == document["best"]["top1"]
