@@ -10,10 +10,10 @@ from statistics import median
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import bootstrap
 
 _LONG_ENOUGH = 0.25  # seconds that a block lasts, where its number of steps is left open
 _MOST_STEPS = 100
+_RESAMPLES = 9_999
 
 
 class Seconds(NamedTuple):
@@ -73,6 +73,6 @@ def processor_ratio(blocks: Blocks, of: str, to: str) -> dict[str, float]:
 
 
 def _median_interval(values: Sequence[float]) -> dict[str, float]:
-    found = bootstrap((np.asarray(values),), np.median, n_resamples=9999, method="percentile", random_state=0)
-    low, high = found.confidence_interval
+    drawn = np.random.default_rng(0).choice(np.asarray(values), size=(_RESAMPLES, len(values)))
+    low, high = np.quantile(np.median(drawn, axis=1), [0.025, 0.975])
     return {"median": float(median(values)), "low": float(low), "high": float(high)}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import gc
+import json
 import os
+import platform
 import signal
 import sys
 import threading
@@ -20,6 +22,7 @@ import typer
 
 from spgsurgeon import __version__
 from spgsurgeon.cli.terminal.console import ClosedOutputError, fail, is_one_of_several, verbosity
+from spgsurgeon.cli.terminal.first_line import clear_first_line
 from spgsurgeon.cli.terminal.options import with_common_options
 from spgsurgeon.errors import SurgeonError, UsageError
 from spgsurgeon.runtime import in_a_line
@@ -42,6 +45,17 @@ VERBS = {
 """Each verb and its line in the list of them; the rest of its help is in its module, which is imported if it is run."""
 
 _MODULES = {"eval": "evaluate"}  # where the name is Python's
+_QUICK = ("docs",)
+"""Verbs that import nothing that takes seconds."""
+_EXAMPLES = """\b
+Examples:
+  spgsurgeon demo                                      the whole job
+  spgsurgeon inspect timm/resnet50                     what a model is
+  spgsurgeon train base/ --recipe my.yaml -o runs/spg  graft and retrain
+  spgsurgeon strip runs/spg -o better --export onnx    the base again
+  spgsurgeon compare base/ --recipe my.yaml            does it help?
+"""
+"""The first character keeps the parser from filling the lines anew."""
 
 
 def application(verbs: Iterable[str] = VERBS, *, listed: bool = False) -> typer.Typer:
@@ -50,10 +64,10 @@ def application(verbs: Iterable[str] = VERBS, *, listed: bool = False) -> typer.
         name="spgsurgeon",
         help="Graft temporary modules onto a vision checkpoint, retrain it with Sequential Policy Gradient, strip "
         "them: a better checkpoint of exactly the same architecture, with proof.",
+        epilog=_EXAMPLES,
         no_args_is_help=True,
-        add_completion=False,
         rich_markup_mode=None,  # plain help: the other kind takes longer to import than all the rest
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     )
     app.callback()(_root)
     for verb in verbs:
@@ -64,16 +78,27 @@ def application(verbs: Iterable[str] = VERBS, *, listed: bool = False) -> typer.
         if hasattr(module, "group"):
             app.add_typer(module.group, name=verb)
         else:
-            app.command(verb)(with_common_options(module.command))
+            app.command(verb)(with_common_options(module.command, loads=None if verb in _QUICK else "torch"))
     return app
 
 
 def _asked_for(arguments: list[str]) -> typer.Typer:
     """Return as much of the command line as the arguments need: to import all of it takes as long as Typer itself."""
-    first = arguments[0] if arguments else "--help"
+    completed = os.environ.get(_COMPLETE, "").startswith("complete")
+    words = _completed_words() if completed else arguments
+    first = words[0] if words else "--help"
     if first in VERBS:
         return application([first])
-    return application(listed=first in ("-h", "--help", "--version"))
+    return application(listed=completed or first in ("-h", "--help", "--version"))
+
+
+_COMPLETE = "_SPGSURGEON_COMPLETE"
+"""The variable by which a shell asks, at each press of the key, what a word may become."""
+
+
+def _completed_words() -> list[str]:
+    """Return the words behind the program's name, as the scripts of the shells hand them over."""
+    return (os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or "").split()[1:]
 
 
 def _listed() -> None:
@@ -81,17 +106,36 @@ def _listed() -> None:
 
 
 def _print_version(wanted: bool) -> None:
-    if wanted:
+    if not wanted:
+        return
+    if verbosity.json:
+        print(json.dumps(_versions(), indent=2))
+    else:
         print(f"spgsurgeon {__version__}")
-        raise typer.Exit
+    raise typer.Exit
+
+
+def _versions() -> dict[str, str | None]:
+    """Return the versions that a bug report needs, by the metadata of what is installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found: dict[str, str | None] = {"version": __version__, "python": platform.python_version()}
+    for name in ("torch", "torchvision", "timm", "onnx", "onnxruntime"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
 
 
 def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
     ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --version: of torch and others too, as JSON.")] = False,
 ) -> None:
-    pass
+    if as_json:
+        raise UsageError("--json goes behind the command, or with --version", hint="spgsurgeon COMMAND --json")
 
 
 _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -199,6 +243,8 @@ def run(arguments: list[str]) -> int:
             print(_usage(error) or "")
             return 2
         return _report(_usage(error) or _unexpected(error))
+    finally:
+        clear_first_line()
     return result if isinstance(result, int) else 0
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from spgsurgeon.cli.terminal.completion import data_sources, recipe_names
 from spgsurgeon.cli.terminal.console import emit, working
 from spgsurgeon.cli.terminal.options import Arch, Model, NumClasses, Weights, check_weights
 from spgsurgeon.cli.terminal.text import columns, gigabytes, millions, pairs
@@ -21,7 +22,10 @@ _Overrides = Annotated[
     typer.Argument(metavar="KEY=VALUE", help="Overrides of the recipe: trp.replicas=2.", show_default=False),
 ]
 _Recipe = Annotated[
-    str | None, typer.Option("--recipe", help="A recipe file, or a shipped recipe's name (else the defaults).")
+    str | None,
+    typer.Option(
+        "--recipe", help="A recipe file, or a shipped recipe's name (else the defaults).", autocompletion=recipe_names
+    ),
 ]
 _Arms = Annotated[
     str,
@@ -38,6 +42,7 @@ _Data = Annotated[
         "--data",
         metavar="FOLDER|NAME|recipe",
         help=f"Time the loader, too: on a folder with train/, {spelled()}, or what the recipe says.",
+        autocompletion=data_sources,
     ),
 ]
 _BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Pictures a step (training.batch_size).")]

@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from spgsurgeon.cli.terminal.console import emit, note
+from spgsurgeon.cli.terminal.comparison import comparison_tables
+from spgsurgeon.cli.terminal.completion import model_names, one_of, recipe_names
+from spgsurgeon.cli.terminal.console import emit, stage
 from spgsurgeon.cli.terminal.options import Arch, Force, NumClasses, RandomWeights, Weights, check_weights
 from spgsurgeon.cli.terminal.text import columns, gigabytes, pairs
 from spgsurgeon.cli.train import split_arguments
@@ -35,7 +37,12 @@ _LearningRates = Annotated[
 ]
 _Budget = Annotated[
     str | None,
-    typer.Option("--budget", metavar="epochs|seconds", help="What all arms have as much of.  [default: epochs]"),
+    typer.Option(
+        "--budget",
+        metavar="epochs|seconds",
+        help="What all arms have as much of.  [default: epochs]",
+        autocompletion=one_of("epochs", "seconds"),
+    ),
 ]
 _Jobs = Annotated[int | None, typer.Option("--jobs", help="Runs at a time (default: one a GPU, else one a core).")]
 _Resume = Annotated[
@@ -58,9 +65,13 @@ def command(
             metavar="MODEL|KEY=VALUE",
             help="What all arms start from (left out: the recipe's), and overrides of the recipe.",
             show_default=False,
+            autocompletion=model_names,
         ),
     ] = None,
-    recipe: Annotated[str | None, typer.Option("--recipe", help="A recipe file, or a shipped recipe's name.")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="A recipe file, or a shipped recipe's name.", autocompletion=recipe_names),
+    ] = None,
     arms: _Arms = None,
     seeds: _Seeds = None,
     learning_rates: _LearningRates = None,
@@ -85,29 +96,31 @@ def command(
 
     After any interruption: `spgsurgeon compare --resume -o comparison/`
     """
+    from spgsurgeon.cli.terminal.progress import ComparisonProgress
     from spgsurgeon.commands.compare import compare
 
     check_weights(weights)
     model, overrides = split_arguments(arguments or [])
-    document, costs = compare(
-        model,
-        recipe=recipe,
-        overrides=overrides,
-        arms=None if arms is None else [name.strip() for name in arms.split(",")],
-        seeds=seeds,
-        learning_rates=_grid(learning_rates),
-        budget=budget,
-        jobs=jobs,
-        output=output,
-        resume=resume,
-        dry_run=dry_run,
-        force=force,
-        random_weights=random_weights,
-        num_classes=num_classes,
-        weights=weights,
-        arch=arch,
-        say=note,
-    )
+    with ComparisonProgress(output):
+        document, costs = compare(
+            model,
+            recipe=recipe,
+            overrides=overrides,
+            arms=None if arms is None else [name.strip() for name in arms.split(",")],
+            seeds=seeds,
+            learning_rates=_grid(learning_rates),
+            budget=budget,
+            jobs=jobs,
+            output=output,
+            resume=resume,
+            dry_run=dry_run,
+            force=force,
+            random_weights=random_weights,
+            num_classes=num_classes,
+            weights=weights,
+            arch=arch,
+            say=stage,
+        )
     emit(document, _render_plan if dry_run else lambda found: _render(found, costs, output))
 
 
@@ -126,10 +139,10 @@ def _grid(text: str | None) -> list[float] | Literal["auto"] | None:
 def _render(document: dict[str, Any], costs: dict[str, Any], output: Path) -> Any:
     from rich.console import Group
 
-    from spgsurgeon.comparing import COST_HEAD, COSTS, DOCUMENT, FIGURES, HEAD, TABLE, cost_rows, remarks, rows
+    from spgsurgeon.comparing import COST_HEAD, COSTS, DOCUMENT, FIGURES, TABLE, cost_rows, remarks
 
     return Group(
-        columns(HEAD, rows(document)),
+        *comparison_tables(document),
         "",
         pairs(remarks(document)),
         "",

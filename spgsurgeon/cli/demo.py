@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from spgsurgeon.cli.terminal.console import emit, note
+from spgsurgeon.cli.terminal.comparison import comparison_tables
+from spgsurgeon.cli.terminal.console import emit, stage
 from spgsurgeon.cli.terminal.options import Force
 from spgsurgeon.cli.terminal.text import columns, pairs, proof_lines
 
@@ -24,30 +25,33 @@ def command(
 
     Example: `spgsurgeon demo -o demo/`
     """
-    from spgsurgeon.commands.demo import demo
+    from spgsurgeon.cli.terminal.progress import ComparisonProgress
+    from spgsurgeon.commands.demo import COMPARISON, demo
 
-    emit(demo(output, force=force, say=note), _render)
+    with ComparisonProgress(output / COMPARISON):
+        document = demo(output, force=force, say=stage)
+    emit(document, _render)
 
 
 def _render(document: dict[str, Any]) -> Any:
     from rich.console import Group
 
-    from spgsurgeon.comparing import HEAD, remarks, rows
+    from spgsurgeon.comparing import remarks
 
-    names = ("base", "plain", "spg")
+    names, onnx = ("base", "plain", "spg"), document["onnx_largest_difference"]
     scores = [(row["seed"], *(f"{row[name]:.2f}" for name in names)) for row in document["seeds"]]
     scores.append(("mean", *(f"{document['mean'][name]:.2f}" for name in names)))
     return Group(
         columns(("seed", "base", "plain", "SPG"), scores),
         "",
-        columns(HEAD, rows(document["comparison"])),
+        *comparison_tables(document["comparison"]),
         "",
         pairs(
             [
                 *remarks(document["comparison"]),
                 ("compared by", document["command"]),
                 ("proof", proof_lines(document["proof"])),
-                ("ONNX", f"largest difference of a logit {document['onnx_largest_difference']:.2g}"),
+                *([("ONNX", f"largest difference of a logit {onnx:.2g}")] if onnx is not None else []),
                 ("files", ", ".join(document["outputs"])),
             ]
         ),

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from spgsurgeon.cli.terminal.completion import model_names
 from spgsurgeon.cli.terminal.console import emit, working
 from spgsurgeon.cli.terminal.options import Weights, check_weights
 from spgsurgeon.cli.terminal.text import columns, pairs
@@ -23,8 +24,8 @@ _UNDEFINED = {"zero": "was all zero", "non_finite": "NaN or infinity"}
 
 
 def command(
-    a: Annotated[str, typer.Argument(metavar="A", help=_SIDE, show_default=False)],
-    b: Annotated[str, typer.Argument(metavar="B", help=_SIDE, show_default=False)],
+    a: Annotated[str, typer.Argument(metavar="A", help=_SIDE, show_default=False, autocompletion=model_names)],
+    b: Annotated[str, typer.Argument(metavar="B", help=_SIDE, show_default=False, autocompletion=model_names)],
     weights: Weights = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Rows of each list; --json has all of them.")] = 10,
 ) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from spgsurgeon.cli.terminal.completion import topics
 from spgsurgeon.cli.terminal.console import emit
 from spgsurgeon.cli.terminal.text import columns
 
@@ -18,7 +19,12 @@ _WIDEST = 100  # columns: longer lines of prose are hard to read
 def command(
     topic: Annotated[
         str | None,
-        typer.Argument(metavar="TOPIC", help="Which guide to show; left out, all are listed.", show_default=False),
+        typer.Argument(
+            metavar="TOPIC",
+            help="Which guide to show; left out, all are listed.",
+            show_default=False,
+            autocompletion=topics,
+        ),
     ] = None,
 ) -> None:
     """Show a guide, or list them.

@@ -7,7 +7,7 @@ from typing import Any
 import typer
 
 from spgsurgeon.cli.terminal.console import emit, working
-from spgsurgeon.cli.terminal.text import columns, gigabytes, pairs
+from spgsurgeon.cli.terminal.text import BAD, GOOD, OPEN, coloured, columns, gigabytes, pairs
 
 
 def command() -> None:
@@ -35,7 +35,7 @@ def _render(document: dict[str, Any]) -> Any:
     machine += [(f"{cache['name']} cache", _cache(cache)) for cache in document["caches"]]
     machine += list(document["environment"].items())
     packages = [(p["name"], p["version"] or "-", p["required"] or "") for p in document["packages"]]
-    checks = [(check["status"], check["name"], _finding(check)) for check in document["checks"]]
+    checks = [(_status(check["status"]), check["name"], _finding(check)) for check in document["checks"]]
     return Group(
         columns(("package", "version", "needed"), packages),
         "",
@@ -45,6 +45,10 @@ def _render(document: dict[str, Any]) -> Any:
         "",
         _verdict(document["checks"]),
     )
+
+
+def _status(status: str) -> Any:
+    return coloured(status, {"ok": GOOD, "problem": BAD}.get(status, OPEN))
 
 
 def _device_name(device: dict[str, Any]) -> str:
@@ -69,7 +73,7 @@ def _cache(cache: dict[str, Any]) -> str:
 
 
 def _finding(check: dict[str, Any]) -> str:
-    return f"{check['message']}\n-> {check['hint']}" if check["hint"] else str(check["message"])
+    return f"{check['message']} -> {check['hint']}" if check["hint"] else str(check["message"])
 
 
 def _verdict(checks: list[dict[str, Any]]) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from spgsurgeon.cli.terminal.completion import data_sources
 from spgsurgeon.cli.terminal.console import emit
 from spgsurgeon.cli.terminal.options import Arch, MapKeys, Model, Weights, check_weights, height_and_width
 from spgsurgeon.cli.terminal.text import columns, image_size, pairs
@@ -18,6 +19,7 @@ Data = Annotated[
     typer.Option(
         "--data",
         help=f"A folder, or the form of the data by name: {described(SOURCES.values())}.",
+        autocompletion=data_sources,
     ),
 ]
 DataPath = Annotated[Path | None, typer.Option("--data-path", help="Where data given by name lies.")]
@@ -149,35 +151,38 @@ def command(
 
     Example: `spgsurgeon eval better/ --data /data/imagenet --split val`
     """
+    from spgsurgeon.cli.terminal.progress import Bar
     from spgsurgeon.commands.evaluate import evaluate_model
 
     check_weights(weights)
-    document = evaluate_model(
-        model,
-        data,
-        path=data_path,
-        split=split,
-        weights=weights,
-        arch=arch,
-        image_size=_image_size(image_size),
-        map_keys=map_keys,
-        test_size=test_size,
-        ignore=ignore or None,
-        mask_values=_mask_values(mask_value),
-        value_range=value_range,
-        max_pixels=max_pixels,
-        unreadable=unreadable,
-        common_classes=common_classes,
-        class_order=class_order,
-        columns=_columns(column),
-        max_length=max_length,
-        metric=metric,
-        class_map=None if class_map is None else str(class_map),
-        batch_size=batch_size,
-        workers=workers,
-        device=device,
-        precision=precision,
-    )
+    with Bar("opening model and data", "scored") as bar:
+        document = evaluate_model(
+            model,
+            data,
+            path=data_path,
+            split=split,
+            weights=weights,
+            arch=arch,
+            image_size=_image_size(image_size),
+            map_keys=map_keys,
+            test_size=test_size,
+            ignore=ignore or None,
+            mask_values=_mask_values(mask_value),
+            value_range=value_range,
+            max_pixels=max_pixels,
+            unreadable=unreadable,
+            common_classes=common_classes,
+            class_order=class_order,
+            columns=_columns(column),
+            max_length=max_length,
+            metric=metric,
+            class_map=None if class_map is None else str(class_map),
+            batch_size=batch_size,
+            workers=workers,
+            device=device,
+            precision=precision,
+            told=lambda done, total: bar.told(done, total, "scoring"),
+        )
     emit(document, _render)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from spgsurgeon.cli.terminal.completion import one_of
 from spgsurgeon.cli.terminal.console import emit, working
 from spgsurgeon.cli.terminal.options import (
     Arch,
@@ -24,7 +25,9 @@ from spgsurgeon.cli.terminal.options import (
 from spgsurgeon.cli.terminal.text import millions, pairs, proof_lines
 from spgsurgeon.replicas.kinds import DEFAULT, REPLICAS, replicas_from
 
-Trp = Annotated[str, typer.Option("--trp", help=f"Kind of replicas: {', '.join(REPLICAS)}.")]
+Trp = Annotated[
+    str, typer.Option("--trp", help=f"Kind of replicas: {', '.join(REPLICAS)}.", autocompletion=one_of(*REPLICAS))
+]
 Replicas = Annotated[
     int | None, typer.Option("--replicas", help="How many, T; an episode has T + 1 steps.  [default: 3]")
 ]

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from spgsurgeon.cli.terminal.console import emit, leave_with_error
+from spgsurgeon.cli.terminal.console import emit, leave_with_error, working
 from spgsurgeon.cli.terminal.options import (
     Arch,
     ImageSize,
@@ -52,16 +52,17 @@ def command(
     check_weights(weights)
     seed = 0 if random_weights else None
     size = height_and_width(image_size)
-    document = inspect(
-        model,
-        weights=weights,
-        arch=arch,
-        tensors=tensors,
-        random_seed=seed,
-        values=values,
-        image_size=size,
-        map_keys=map_keys,
-    )
+    with working("reading"):
+        document = inspect(
+            model,
+            weights=weights,
+            arch=arch,
+            tensors=tensors,
+            random_seed=seed,
+            values=values,
+            image_size=size,
+            map_keys=map_keys,
+        )
     emit(document, _render)
     if "error" in document:
         leave_with_error(document)

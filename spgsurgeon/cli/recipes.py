@@ -7,13 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
+from spgsurgeon.cli.terminal.completion import recipe_names
 from spgsurgeon.cli.terminal.console import emit
 from spgsurgeon.cli.terminal.options import Force, with_common_options
 from spgsurgeon.cli.terminal.text import columns
 
 group = typer.Typer(help="Shipped recipes: list, show, copy; check and compare your own.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name or a file.")]
+Name = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name or a file.", autocompletion=recipe_names)
+]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="training.epochs=3 and the like.")]
 
 
@@ -89,8 +92,13 @@ def check_command(recipe: Name) -> None:
 @group.command("diff")
 @with_common_options
 def diff_command(
-    a: Annotated[str, typer.Argument(metavar="A", help="A shipped recipe's name or a file.", show_default=False)],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another.", show_default=False)],
+    a: Annotated[
+        str,
+        typer.Argument(
+            metavar="A", help="A shipped recipe's name or a file.", show_default=False, autocompletion=recipe_names
+        ),
+    ],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another.", show_default=False, autocompletion=recipe_names)],
 ) -> None:
     """Say which keys two recipes set otherwise, with all their defaults.
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from spgsurgeon.cli.terminal.comparison import verdict
 from spgsurgeon.cli.terminal.console import emit, working
 from spgsurgeon.cli.terminal.options import Force
 from spgsurgeon.cli.terminal.text import columns, pairs, score_line
@@ -41,7 +42,7 @@ def _render(document: dict[str, Any]) -> Any:
     parts: list[Any] = []
     for found in document["comparisons"]:
         of = "" if found["runs_planned"] is None else f" of {found['runs_planned']}"
-        verdicts = [(name, arm["verdict"]) for name, arm in found["arms"].items() if arm["verdict"]]
+        verdicts = [(name, verdict(arm["verdict"])) for name, arm in found["arms"].items() if arm["verdict"]]
         unfinished = f"not finished, {found['runs_done']}{of} runs done"
         parts += [pairs([("comparison", found["comparison"]), *(verdicts or [("", unfinished)])]), ""]
     if document["runs"]:

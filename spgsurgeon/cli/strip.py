@@ -7,9 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from spgsurgeon.cli.terminal.console import emit, working
+from spgsurgeon.cli.terminal.completion import model_names, one_of
+from spgsurgeon.cli.terminal.console import emit
 from spgsurgeon.cli.terminal.options import Force, Output, Weights, check_weights, height_and_width
 from spgsurgeon.cli.terminal.text import columns, pairs, proof_lines
+from spgsurgeon.exporting import FILES, OPSETS
 
 
 def command(
@@ -19,25 +21,44 @@ def command(
     output: Output,
     export: Annotated[
         list[str] | None,
-        typer.Option("--export", metavar="safetensors|pt|onnx", help="Format to write; may be given several times."),
+        typer.Option(
+            "--export",
+            metavar="|".join(FILES),
+            help="Format to write; may be given several times.",
+            autocompletion=one_of(*FILES),
+        ),
     ] = None,
     weights: Weights = None,
     reference: Annotated[
-        str | None, typer.Option("--reference", metavar="MODEL", help="Prove the layout against this model too.")
+        str | None,
+        typer.Option(
+            "--reference", metavar="MODEL", help="Prove the layout against this model too.", autocompletion=model_names
+        ),
     ] = None,
     opset: Annotated[
-        int | None, typer.Option("--opset", help="ONNX opset; the exporter's default if left out.")
+        int | None,
+        typer.Option(
+            "--opset", metavar="N", help=f"ONNX opset, {OPSETS[0]} to {OPSETS[-1]}; the exporter's default if left out."
+        ),
     ] = None,
     image_size: Annotated[
         str | None,
         typer.Option(
-            "--image-size", metavar="N|HxW", help="Pixels of an ONNX file's pictures, which it fixes; the model's own."
+            "--image-size", metavar="N|HxW", help="Pixels of the images of an ONNX or pt2 file; the model's own."
         ),
     ] = None,
     onnx_outputs: Annotated[
         str | None,
-        typer.Option("--onnx-outputs", metavar="main|all", help="Logits alone, or the auxiliary head's too."),
+        typer.Option(
+            "--onnx-outputs",
+            metavar="main|all",
+            help="Logits alone, or the auxiliary head's too.",
+            autocompletion=one_of("main", "all"),
+        ),
     ] = None,
+    half: Annotated[
+        bool, typer.Option("--half", help="Half precision in the ONNX or pt2 file; its input and output stay float32.")
+    ] = False,
     force: Force = False,
 ) -> None:
     """Write the base without replicas, proven.
@@ -46,10 +67,11 @@ def command(
 
     Example: `spgsurgeon strip runs/digits -o better/ --export safetensors --export onnx`
     """
+    from spgsurgeon.cli.terminal.progress import Bar
     from spgsurgeon.commands.strip import strip_folder
 
     check_weights(weights)
-    with working("stripping, proving, writing"):
+    with Bar("opening", "stages") as bar:
         document = strip_folder(
             source,
             output,
@@ -59,7 +81,9 @@ def command(
             opset=opset,
             image_size=height_and_width(image_size),
             onnx_outputs=onnx_outputs,
+            half=half,
             force=force,
+            told=bar.told,
         )
     emit(document, _render)
 

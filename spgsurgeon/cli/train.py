@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+from spgsurgeon.cli.terminal.completion import model_names, recipe_names
 from spgsurgeon.cli.terminal.console import emit
 from spgsurgeon.cli.terminal.options import Arch, Force, MapKeys, RandomWeights, Weights, check_weights
-from spgsurgeon.cli.terminal.text import columns, gigabytes, image_size, millions, pairs
+from spgsurgeon.cli.terminal.text import BAD, GOOD, OPEN, coloured, columns, gigabytes, image_size, millions, pairs
 from spgsurgeon.replicas.kinds import CONTROLS, PLAIN, replicas_from
 
 
@@ -21,9 +22,13 @@ def command(
             metavar="MODEL|KEY=VALUE",
             help="What to retrain (a base or a grafted folder; left out: the recipe's), and overrides of the recipe.",
             show_default=False,
+            autocompletion=model_names,
         ),
     ] = None,
-    recipe: Annotated[str | None, typer.Option("--recipe", help="A recipe file, or a shipped recipe's name.")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="A recipe file, or a shipped recipe's name.", autocompletion=recipe_names),
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Run folder (default: runs/RECIPE).")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint of the run folder.")] = False,
     dry_run: Annotated[
@@ -95,15 +100,15 @@ def _render(document: dict[str, Any]) -> Any:
     best, original = (document[when][metric.name] for when in ("best", "original"))
     change = f"{metric.number(abs(best - original))} {metric.difference}"
     if metric.better(original, best):
-        verdict = f"worse than the original by {change}: keep the original, or try another learning rate"
+        verdict, style = f"worse than the original by {change}: keep the original, or try another learning rate", BAD
     elif metric.better(best, original):
-        verdict = f"better than the original by {change}"
+        verdict, style = f"better than the original by {change}", GOOD
     else:
-        verdict = "no gain over the original"
+        verdict, style = "no gain over the original", OPEN
     caution = "one run; the best checkpoint was chosen by these scores."
     if document["trp"]["kind"] not in CONTROLS:
         caution += f" The control: the same command with trp.kind={PLAIN} and another -o"
-    summary = pairs([("result", verdict), ("", caution), ("run", document["run"])])
+    summary = pairs([("result", coloured(verdict, style)), ("", caution), ("run", document["run"])])
     return Group(columns(("", *(metric.title for metric in task.metrics)), rows), summary)
 
 

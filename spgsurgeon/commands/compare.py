@@ -43,7 +43,7 @@ from spgsurgeon.comparing import (
 )
 from spgsurgeon.errors import UsageError
 from spgsurgeon.loading import ModelRequest
-from spgsurgeon.reporting import comparison_figures
+from spgsurgeon.runtime import extra_hint, missing
 from spgsurgeon.training import decoded_pictures_in
 
 Say = Callable[[str], None]
@@ -108,7 +108,7 @@ def compare(
             owned.enter_context(own_folder(output, say))
             plan = go_on(asked, lineup, read_plan(output), output, request, say)
         document, costs = Comparison(output, lineup, plan, crew, say).run()
-        _write(output, document, costs)
+        _write(output, document, costs, say)
         remove_ours(output / DECODED, OF_DECODED)
     return document, costs
 
@@ -131,12 +131,17 @@ def _line_up(asked: Arguments, output: Path, *, resume: bool, started: bool) -> 
     return lineup
 
 
-def _write(output: Path, document: dict[str, Any], costs: dict[str, Any]) -> None:
+def _write(output: Path, document: dict[str, Any], costs: dict[str, Any], say: Say) -> None:
     for name, content in ((DOCUMENT, document), (COSTS, costs)):
         with atomic_file(output / name, force=True) as temporary:
             write_json(temporary, content)
     with atomic_file(output / TABLE, force=True) as temporary:
         temporary.write_text(markdown(document, costs), encoding="utf-8")
+    if missing("report"):
+        say(f"no figures are drawn: they need the packages of {extra_hint('report')}")
+        return
+    from spgsurgeon.reporting import comparison_figures
+
     for name, png in comparison_figures(document).items():
         with atomic_file(output / FIGURES / f"{name}.png", force=True) as temporary:
             temporary.write_bytes(png)

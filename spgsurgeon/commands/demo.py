@@ -18,7 +18,7 @@ from spgsurgeon.commands.strip import strip_folder
 from spgsurgeon.comparing import PLAIN, RESULTS, merit, one_thread, read_results, results_of
 from spgsurgeon.errors import UsageError
 from spgsurgeon.replicas import kinds
-from spgsurgeon.runtime import FolderLock, InterruptedRunError
+from spgsurgeon.runtime import FolderLock, InterruptedRunError, extra_hint, missing
 from spgsurgeon.tasks import task_scored_by
 from spgsurgeon.training import train
 
@@ -29,8 +29,10 @@ SEEDS = 5
 SHARED = ("data.holdout=0.2", "training.device=cpu")  # nor does the base see what learning rates are chosen on
 BASE = (*SHARED, f"trp.kind={kinds.PLAIN}", "data.eval=holdout", "training.epochs=10", "training.optimizer.lr=0.1")
 RETRAINING = (*SHARED, "data.eval=test", "training.epochs=6")
+COMPARISON = "comparison"
+"""The folder of the comparison in that of a demo."""
 _RESULT = "demo.json"
-_LATER = ("base/", "comparison/", "stripped/")  # see `ownership`
+_LATER = ("base/", f"{COMPARISON}/", "stripped/")  # see `ownership`
 
 Say = Callable[[str], None]
 
@@ -53,7 +55,7 @@ def demo(output: Path, *, force: bool = False, say: Say = lambda text: None) -> 
 
 
 def _run(output: Path, say: Say) -> dict[str, Any]:
-    base, comparison = output / "base", output / "comparison"
+    base, comparison = output / "base", output / COMPARISON
     say(f"train a small base ({MODEL}, 480 digits)")
     with one_thread():  # the model is too small for more, and their number would change the rounding
         train(MODEL, recipe=RECIPE, overrides=BASE, output=base, random_weights=True)
@@ -74,9 +76,11 @@ def _run(output: Path, say: Say) -> dict[str, Any]:
     metric = task_scored_by(compared["metric"]).primary
     best = max(results, key=lambda result: merit([result], metric))
     say(f"strip the SPG model of seed {best.run.seed}, prove it, export it")
-    stripped = strip_folder(
-        comparison / best.folder, output / "stripped", exports=["safetensors", "onnx"], reference=str(base)
-    )
+    exports = ["safetensors", "onnx"]
+    if missing("onnx"):
+        exports.remove("onnx")
+        say(f"no ONNX file is written: it needs the packages of {extra_hint('onnx')}")
+    stripped = strip_folder(comparison / best.folder, output / "stripped", exports=exports, reference=str(base))
     return {
         "seeds": [
             {"seed": seed, "base": compared["original"]} | {arm: arms[arm]["scores"][place] for arm in ARMS}
@@ -87,7 +91,7 @@ def _run(output: Path, say: Say) -> dict[str, Any]:
         "command": shlex.join(command),
         "outputs": [written["path"] for written in stripped["outputs"]],
         "proof": stripped["proof"],
-        "onnx_largest_difference": stripped["outputs"][1]["largest_difference"],
+        "onnx_largest_difference": stripped["outputs"][1]["largest_difference"] if "onnx" in exports else None,
     }
 
 

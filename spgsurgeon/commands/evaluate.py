@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 
 from spgsurgeon.commands.evaluated_data import find_data, form_for, open_data, with_labels_of
 from spgsurgeon.data import (
+    Batch,
     Decoding,
     EvaluationBatches,
     Source,
@@ -62,6 +63,7 @@ def evaluate_model(
     workers: int | None = None,
     device: str = "auto",
     precision: str = "auto",
+    told: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """Return the document of `eval --json`: scores, loss, samples, images_per_second.
 
@@ -85,6 +87,8 @@ def evaluate_model(
     that have other names in the data (None: as in the model's training). Without names the data's order counts: of
     class folders "natural" (timm's) or "code-point" (torchvision's) by `class_order`, which goes before names; "auto"
     is timm's for weights of its training script.
+
+    `told` hears after each batch how many samples of this process's share are scored, and how many there are.
 
     Raises UsageError where data and model have other classes, or the one has masks and the other has no use for them;
     DataError for masks of one class and 255, which nobody said to ignore.
@@ -110,7 +114,7 @@ def evaluate_model(
         check_classes(source, opened.identity.num_classes, model, hint, said_by=classes_said_by(form, root))
     preprocessing = _preprocessing(opened, shorter, test_size).limited(max_length)
     computation = _Computation(batch_size, workers, device, precision, left_out)
-    scores, seen, passed_over = _score(opened, task, source, preprocessing, computation)
+    scores, seen, passed_over = _score(opened, task, source, preprocessing, computation, told)
     return {
         **scores,
         **task.size(preprocessing),
@@ -147,6 +151,7 @@ def _score(
     source: Source[Any],
     preprocessing: Preprocessing | TextPreprocessing,
     by: _Computation,
+    told: Callable[[int, int], None],
 ) -> tuple[dict[str, Any], list[str], dict[str, str]]:
     """Return the scores, those of classes by name, what the samples gave reason to say, and those left out."""
     with join_processes(by.device) as processes:
@@ -157,7 +162,8 @@ def _score(
         try:
             module = opened.module.to(processes.device)
             chosen = choose_precision(by.precision, processes.device)
-            scores = evaluate(module, batches, processes, chosen, task, tally=tally, source=source)
+            scored = _counted(batches, told)
+            scores = evaluate(module, scored, processes, chosen, task, tally=tally, source=source)
             _check_scores(scores, chosen)
             seen = _said_of_seen(batches, tally, processes)
             passed_over = processes.joined(batches.unusable)
@@ -166,6 +172,15 @@ def _score(
     for score in task.by_class:
         scores[score.name] = dict(zip(source.classes, scores[score.name], strict=True))
     return scores, seen, passed_over
+
+
+def _counted(batches: EvaluationBatches, told: Callable[[int, int], None]) -> Iterator[Batch]:
+    done = 0
+    for batch in batches:
+        told(done, batches.samples)
+        yield batch
+        done += len(batch.samples)
+    told(done, batches.samples)
 
 
 def _check_scores(scores: Mapping[str, Any], precision: torch.dtype) -> None:

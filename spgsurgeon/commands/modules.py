@@ -12,15 +12,14 @@ from torch import Tensor, nn
 
 from spgsurgeon.checkpoint import atomic_file, content_hash, write_safetensors, write_torch
 from spgsurgeon.errors import UsageError, did_you_mean
-from spgsurgeon.exporting import export_onnx
+from spgsurgeon.exporting import FILES, GRAPHS, SUFFIXES, Comparison, export_onnx, export_program
 from spgsurgeon.models import DepthSite, Site, find_depth_site, find_sites
 from spgsurgeon.recipe import replicas_of
 from spgsurgeon.replicas import GraftedModel, Place, detach, layout_of, refuse_grafted
 from spgsurgeon.replicas.kinds import DEFAULT
 from spgsurgeon.surgery import prove_file
 
-FORMATS = ("safetensors", "pt", "onnx")
-SUFFIXES = {".safetensors": "safetensors", ".pt": "pt", ".pth": "pt", ".onnx": "onnx"}
+FORMATS = tuple(FILES)
 
 
 def graft(
@@ -92,30 +91,37 @@ def export(
     input_size: tuple[int, int, int] = (3, 224, 224),
     opset: int | None = None,
     onnx_outputs: str = "main",
+    half: bool = False,
     force: bool = False,
 ) -> dict[str, Any]:
-    """Write `model` to `path`, atomically, in the format its suffix names: .safetensors, .pt, .onnx.
+    """Write `model` to `path`, atomically, in the format its suffix names: .safetensors, .pt, .onnx, .pt2.
 
-    An ONNX file has a dynamic batch of pictures of `input_size` (channels, height, width) and is compared with the
-    model in onnxruntime first, any other is read back and must hold the same bits; a miss raises VerificationError and
-    leaves no file. Of a segmentation model, `onnx_outputs` "all" also writes the auxiliary output. Returns path, format
-    and, for ONNX, the largest difference of the logits, else the content hash of the file.
+    An ONNX file or a program of torch.export (.pt2) has a dynamic batch of pictures of `input_size` (channels, height,
+    width) and is compared with the model first, any other is read back and must hold the same bits; a miss raises
+    VerificationError and leaves no file. `half` makes a graph of half precision. Of a segmentation model,
+    `onnx_outputs` "all" also writes the auxiliary output. Returns path, format and, for a graph, the largest difference
+    of the logits, else the content hash of the file.
     """
     if isinstance(model, GraftedModel):
         raise UsageError("the model is grafted", hint="export strip(grafted)")
     path = Path(path)
     kind = format_of(path)
+    if half and kind not in GRAPHS:
+        raise UsageError(f"half precision is for {' and '.join(GRAPHS)} files, and this is a {kind} file")
     document: dict[str, Any] = {"path": str(path), "format": kind}
+    weights_hash = content_hash(model.state_dict())
     with atomic_file(path, force=force) as temporary:
-        if kind == "onnx":
-            report = export_onnx(model, temporary, input_size, outputs=onnx_outputs, opset=opset)
+        if kind in GRAPHS:
+            said = {"content_hash": weights_hash}
+            report: Comparison = (
+                export_onnx(model, temporary, input_size, outputs=onnx_outputs, opset=opset, half=half, metadata=said)
+                if kind == "onnx"
+                else export_program(model, temporary, input_size, half=half, metadata=said)
+            )
             document["largest_difference"] = report.largest_difference
-        elif kind == "pt":
-            write_torch(temporary, model.state_dict())
         else:
-            write_safetensors(temporary, model.state_dict())
-        if kind != "onnx":
-            document["content_hash"] = prove_file(temporary, content_hash(model.state_dict()), layout_of(model))
+            (write_torch if kind == "pt" else write_safetensors)(temporary, model.state_dict())
+            document["content_hash"] = prove_file(temporary, weights_hash, layout_of(model))
     return document
 
 

@@ -12,8 +12,8 @@ from spgsurgeon.checkpoint import atomic_folder, refuse_existing, refuse_overwri
 from spgsurgeon.comparing import ComparisonRecord, is_comparison, read_comparison
 from spgsurgeon.errors import UsageError
 from spgsurgeon.recipe import read_recipe
-from spgsurgeon.reporting import drawings_of, render_page, with_pictures
 from spgsurgeon.runs import RECIPE, RunRecord, check_is_run, read_run
+from spgsurgeon.runtime import require
 from spgsurgeon.training import inputs_of
 
 _PAGE, _FIGURES, _DOCUMENT = "index.html", "figures", "report.json"
@@ -27,6 +27,9 @@ def report(folders: Sequence[Path], output: Path = Path("report"), *, force: boo
     on the page and in the document's `notes`. Of the training data only the pictures that are shown are read. `force`
     replaces an earlier report. Raises UsageError for what is neither.
     """
+    require("report", "a report")
+    from spgsurgeon.reporting import drawings_of, render_page, with_pictures  # by which it is drawn
+
     if not folders:
         raise UsageError("no run was given", hint="give one run folder or several, or a comparison's folder")
     compared = [path for path in folders if is_comparison(path)]

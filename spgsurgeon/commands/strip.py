@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -25,17 +25,17 @@ from spgsurgeon.checkpoint import (
     write_json,
 )
 from spgsurgeon.commands.measured import scores_of
-from spgsurgeon.commands.modules import FORMATS, SUFFIXES, format_of
+from spgsurgeon.commands.modules import FORMATS, format_of
 from spgsurgeon.commands.stripping.card import card_of
 from spgsurgeon.commands.stripping.written import (
-    OnnxOptions,
+    GraphOptions,
     Patient,
     prove_from_pretrained,
     prove_written,
     write_format,
 )
 from spgsurgeon.errors import SurgeonError, UsageError, VerificationError, did_you_mean
-from spgsurgeon.exporting import CARD, FILES, check_outputs
+from spgsurgeon.exporting import CARD, FILES, GRAPHS, SUFFIXES, check_onnx, check_outputs
 from spgsurgeon.loading import ModelRequest, OpenedModel, open_model, resolve_folder, state_of
 from spgsurgeon.models import (
     is_of_transformers,
@@ -61,31 +61,37 @@ def strip_folder(
     opset: int | None = None,
     image_size: tuple[int, int] | None = None,
     onnx_outputs: str | None = None,
+    half: bool = False,
     force: bool = False,
+    told: Callable[[int, int, str], None] = lambda done, total, doing: None,
 ) -> dict[str, Any]:
     """Strip the grafted folder or run `source` and write it to `output`, proven.
 
-    `output` is a folder, or a single file if it ends in .safetensors, .pt or .onnx; `exports` names the formats
-    (default: safetensors, or the file's own). Of an ONNX file, `opset`, the `image_size` (height, width) of its
-    images in pixels (default: the model's own) and its outputs, "main" or "all", can be chosen. The proof: the layout
+    `output` is a folder, or a single file if it ends in .safetensors, .pt, .onnx or .pt2; `exports` names the formats
+    (default: safetensors, or the file's own). Of an ONNX file, `opset` and its outputs, "main" or "all", can be chosen;
+    of both kinds of graph the `image_size` (height, width) of their images in pixels (default: the model's own) and
+    half precision. The proof: the layout
     is the original's (and that of the model `reference`, if given), nothing of the graft is left, the written file has
-    the same bits when it is read back, and the model read from it gives the grafted model's outputs bit for bit; an
-    ONNX file agrees with it to float rounding. Returns the document of `strip --json`; raises VerificationError, and
-    writes nothing, if any of it fails.
+    the same bits when it is read back, and the model read from it gives the grafted model's outputs bit for bit; a
+    graph agrees with it to float rounding. Returns the document of `strip --json`; raises VerificationError, and
+    writes nothing, if any of it fails. `told` hears how many stages are done, of how many, and which one begins.
     """
     formats, single = _formats(output, exports)
-    onnx = OnnxOptions(opset, image_size, onnx_outputs)
-    if "onnx" not in formats:
-        _refuse_options(onnx)
-    check_outputs(onnx.outputs or "main")
-    document = output.with_name(output.name + ".json") if single and formats == ["onnx"] else None
+    options = GraphOptions(opset, image_size, onnx_outputs, half)
+    options.refuse_idle(formats)
+    check_outputs(options.outputs or "main")
+    if "onnx" in formats:
+        check_onnx()
+    document = output.with_name(output.name + ".json") if single and formats[0] in GRAPHS else None
     written = (output, document) if document else (output,)
     for path in written:
         refuse_overwriting_input(path, [source, *_behind(source)])
     refuse_existing(output, force=force)
+    stages = _Stages(1 + 2 * len(formats), told)
+    stages.begin("taking replicas down")
     module, patient = _take_down(source, weights)
     proof = {"layout_is_the_originals": True}
-    if formats == ["onnx"]:  # the others are proven on the file read back
+    if set(formats) <= set(GRAPHS):  # the others are proven on the file read back
         proof |= prove_strip(patient.grafted_outputs, module, patient.layout, patient.inputs)
     if reference is not None:
         _compare_layout(patient, reference, output)
@@ -96,10 +102,14 @@ def strip_folder(
         beside = atomic_file(document, force=force)
     with beside as proof_file, target as temporary:
         paths = {kind: temporary if single else temporary / FILES[kind] for kind in formats}
-        reports = {kind: write_format(kind, path, module, patient, onnx) for kind, path in paths.items()}
+        reports = {}
+        for kind, path in paths.items():
+            stages.begin(f"writing {kind}")
+            reports[kind] = write_format(kind, path, module, patient, options)
         del module  # so that a large model is not in memory twice when the written files are read back
         outputs = []
         for kind, path in paths.items():
+            stages.begin(f"proving {kind}")
             report = reports[kind] or prove_written(path, patient)
             proof |= report.pop("proof")
             outputs.append({"path": str(output if single else output / FILES[kind]), "format": kind, **report})
@@ -113,6 +123,17 @@ def strip_folder(
         "proven": True,
         "notes": [*patient.notes, *_no_gain(source, patient.task)],
     }
+
+
+class _Stages:
+    """Counts the stages of a strip for whoever is told of them."""
+
+    def __init__(self, total: int, told: Callable[[int, int, str], None]) -> None:
+        self._begun, self._total, self._told = 0, total, told
+
+    def begin(self, doing: str) -> None:
+        self._told(self._begun, self._total, doing)
+        self._begun += 1
 
 
 def _completed(
@@ -153,13 +174,6 @@ def _formats(output: Path, exports: Sequence[str]) -> tuple[list[str], bool]:
     return [kind], True
 
 
-def _refuse_options(onnx: OnnxOptions) -> None:
-    given = {"--opset": onnx.opset, "--image-size": onnx.image_size, "--onnx-outputs": onnx.outputs}
-    for name, value in given.items():
-        if value is not None:
-            raise UsageError(f"{name} is for --export onnx")
-
-
 def _take_down(source: Path, weights: str | None) -> tuple[nn.Module, Patient]:
     """Return the base of a grafted folder or run, and what must be true of it."""
     if not source.exists():
@@ -185,7 +199,8 @@ def _take_down(source: Path, weights: str | None) -> tuple[nn.Module, Patient]:
         manifest=opened.manifest,
         replicas=_replicas(opened),
         config=opened.config(),
-        input_size=None if is_of_transformers(base) else of_images(opened.preprocessing, opened.source).input_size,
+        labels=opened.label_names,
+        preprocessing=None if is_of_transformers(base) else of_images(opened.preprocessing, opened.source),
         companions=opened.beside(),
         notes=opened.notes,
         content_hash=content_hash(state),

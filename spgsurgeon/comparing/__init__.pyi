@@ -5,7 +5,7 @@ from .devices import place
 from .layout import COSTS, DECODED, DOCUMENT, FIGURES, RESULTS, TABLE
 from .plan import Grid, read_plan
 from .pool import hire, one_thread
-from .reading import is_comparison, read_comparison
+from .reading import HowFar, how_far, is_comparison, read_comparison
 from .records import ComparisonRecord, Trial
 from .runs import folder_of, merit, read_results, results_of
 from .search import check_search
@@ -28,6 +28,7 @@ __all__ = [
     "Comparison",
     "ComparisonRecord",
     "Grid",
+    "HowFar",
     "Lineup",
     "Trial",
     "arguments_of",
@@ -37,6 +38,7 @@ __all__ = [
     "folder_of",
     "go_on",
     "hire",
+    "how_far",
     "is_comparison",
     "line_up",
     "markdown",

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from spgsurgeon.checkpoint import read_json_object
-from spgsurgeon.comparing.layout import COSTS, DOCUMENT, PLAN, RESULTS
+from spgsurgeon.comparing.layout import COSTS, DOCUMENT, PLAN, RESULTS, RUNS
 from spgsurgeon.comparing.plan import Plan, read_plan
 from spgsurgeon.comparing.records import ComparisonCosts, ComparisonDocument, ComparisonRecord, Trial
-from spgsurgeon.comparing.runs import Result, Run, mean_validation, read_results, results_of
-from spgsurgeon.errors import DamagedFileError
+from spgsurgeon.comparing.runs import Result, Run, folder_of, mean_validation, read_results, results_of
+from spgsurgeon.errors import DamagedFileError, SurgeonError
+from spgsurgeon.runs import METRICS, read_epochs
 from spgsurgeon.tasks import task_scored_by
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -100,3 +103,53 @@ def _chosen(path: Path, document: dict[str, Any], results: dict[Run, Result]) ->
     chosen = [Run(name, arm["multiple"], document["seeds"][0]) for name, arm in document["arms"].items()]
     folders = [path / results[run].folder for run in chosen if run in results]
     return [str(folder) for folder in folders if folder.is_dir()]
+
+
+# While it goes on
+
+
+@dataclass(frozen=True)
+class HowFar:
+    """Runs and epochs that are done, of how many; and of each run that goes on its name, its epochs done and planned.
+
+    An auto grid may still grow.
+    """
+
+    runs_done: int
+    runs: int
+    epochs_done: int
+    epochs: int
+    running: tuple[tuple[str, int, int], ...]
+
+
+def how_far(folder: Path) -> HowFar | None:
+    """Return how far the comparison is; None if it has not begun. Epochs of a cold start are not counted."""
+    try:
+        plan = read_plan(folder) if (folder / PLAN).is_file() else None
+    except SurgeonError:  # who reads it for its content says what is wrong
+        plan = None
+    if plan is None or not plan.epochs:
+        return None
+    done = read_results(folder / RESULTS)
+    multiples = {folder_of(multiple) for multiple in plan.first_multiples} | {folder_of(run.multiple) for run in done}
+    running = tuple(_running(folder, plan, {run.folder for run in done}))
+    each = sum(plan.epochs.values()) * len(plan.seeds)
+    return HowFar(
+        runs_done=len(done),
+        runs=len(plan.arms) * len(multiples) * len(plan.seeds),
+        epochs_done=sum(plan.epochs.get(run.arm, 0) for run in done) + sum(epochs for _, epochs, _ in running),
+        epochs=each * len(multiples),
+        running=running,
+    )
+
+
+def _running(folder: Path, plan: Plan, done: set[Path]) -> Iterator[tuple[str, int, int]]:
+    for arm, epochs in plan.epochs.items():
+        for path in sorted((folder / RUNS / arm).glob("*/*")):
+            if path.relative_to(folder) not in done:
+                told = sum(_epochs(metrics) for metrics in path.rglob(METRICS))  # a search has several
+                yield f"{arm} {path.parent.name} {path.name}", min(told, epochs), epochs
+
+
+def _epochs(metrics: Path) -> int:
+    return sum(epoch.phase == "train" for epoch in read_epochs(metrics)[0])

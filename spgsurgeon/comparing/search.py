@@ -11,7 +11,7 @@ from typing import Any
 
 from spgsurgeon.errors import UsageError
 from spgsurgeon.runs import METRICS, last_of, read_epochs, read_run_state
-from spgsurgeon.runtime import derive_seed
+from spgsurgeon.runtime import derive_seed, extra_hint
 from spgsurgeon.tasks import LOSS, Scores, task_of
 from spgsurgeon.training import NonFiniteError, train
 
@@ -31,8 +31,10 @@ class Search:
 def check_search() -> None:
     """Raise UsageError where optuna is not installed."""
     if importlib.util.find_spec("optuna") is None:
-        hint = "pip install optuna"
-        raise UsageError("the search arm needs the package optuna, which is not installed", hint=hint)
+        hint = extra_hint("search")
+        raise UsageError(
+            "the search arm needs the package optuna, which is not installed", hint=hint, code="missing-package"
+        )
 
 
 def search(folder: Path, base: str, recipe: str, overrides: Sequence[str], epochs: int, seed: int) -> Search:

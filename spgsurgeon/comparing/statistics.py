@@ -13,7 +13,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
 CONFIDENCE, POWER = 0.95, 0.8
 RESAMPLES = 10_000
@@ -91,9 +90,33 @@ def agreeing(differences: Sequence[float]) -> int:
 
 def _with_intervals(mean: float, error: float, count: int, bootstrap: tuple[float, float]) -> PairedDifference:
     """Return the difference with Student's interval by its standard error, of `count` values."""
-    margin = float(student.ppf((1 + CONFIDENCE) / 2, count - 1)) * error
-    detectable = margin + float(student.ppf(POWER, count - 1)) * error
+    margin = student_quantile((1 + CONFIDENCE) / 2, count - 1) * error
+    detectable = margin + student_quantile(POWER, count - 1) * error
     return PairedDifference(mean, mean - margin, mean + margin, *bootstrap, detectable)
+
+
+def student_quantile(probability: float, freedom: int) -> float:
+    """Return the quantile, at `probability` from 0.5 to 1, of Student's t with so many degrees of freedom.
+
+    Bisection of the distribution function, which for whole degrees of freedom is a finite sum (Abramowitz and Stegun,
+    26.7.3 and 26.7.4): SciPy would be installed for nothing else.
+    """
+    low, high = 0.0, math.pi / 2  # of the angle whose tangent is t over the root of the degrees of freedom
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if _within(middle, freedom) > 2 * probability - 1 else (middle, high)
+    return math.sqrt(freedom) * math.tan((low + high) / 2)
+
+
+def _within(angle: float, freedom: int) -> float:
+    """Return the probability that |t| is at most the root of `freedom` times the tangent of `angle`."""
+    odd, cosine = freedom % 2, math.cos(angle)
+    steps = np.arange(1 + odd, freedom - 1, 2, dtype=float)  # each term is the last one times step / (step + 1) cos^2
+    terms = np.cumprod(np.concatenate([[cosine if odd else 1.0], steps / (steps + 1) * cosine**2]))
+    total = float(terms.sum()) * math.sin(angle)
+    if not odd:
+        return total
+    return 2 / math.pi * (angle + (total if freedom > 1 else 0.0))
 
 
 def _bootstrap(values: NDArray[np.float64], resamples: int) -> tuple[float, float]:

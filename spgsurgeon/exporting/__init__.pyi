@@ -1,7 +1,26 @@
 from .card import model_card
 from .card_metadata import Evaluation
-from .layout import CARD, FILES
-from .onnx_file import check_outputs, export_onnx
+from .file_metadata import file_metadata
+from .layout import CARD, FILES, GRAPHS, OPSETS, SUFFIXES
+from .onnx_file import OnnxReport, check_onnx, export_onnx
+from .program_file import export_program
 from .silence import silenced
+from .subject import Comparison, check_outputs
 
-__all__ = ["CARD", "FILES", "Evaluation", "check_outputs", "export_onnx", "model_card", "silenced"]
+__all__ = [
+    "CARD",
+    "FILES",
+    "GRAPHS",
+    "OPSETS",
+    "SUFFIXES",
+    "Comparison",
+    "Evaluation",
+    "OnnxReport",
+    "check_onnx",
+    "check_outputs",
+    "export_onnx",
+    "export_program",
+    "file_metadata",
+    "model_card",
+    "silenced",
+]

@@ -1,22 +1,24 @@
-"""Does an ONNX file compute what its model computes? Law 9, on inputs that the export did not see.
+"""Does an exported file compute what its model computes? Law 9, on inputs that the export did not see.
 
 Shapes: N batch, K classes; logits are [N, K], or [N, K, height, width] where every pixel has a prediction of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from spgsurgeon.errors import VerificationError
-from spgsurgeon.models import IMAGES
+from spgsurgeon.replicas import outputs_of
 
-HINT = "try another opset, or export safetensors instead"
+HINT = "try another opset, or export safetensors instead; in half precision activations may overflow"
 
+Batch = Mapping[str, Tensor]
+"""What goes into a graph, by the names of its inputs."""
 Pair = tuple[Tensor, Tensor]
 
 
@@ -29,38 +31,30 @@ class Agreement:
     top1_compared: int
 
 
-def run_both(
-    reference: Callable[[Tensor], Sequence[Tensor]],
-    draft: Path,
+def compare_all(
+    reference: Callable[..., Any],
+    run: Callable[[Batch], Sequence[Tensor]],
+    runner: str,
     names: Sequence[str],
-    input_size: tuple[int, int, int],
-    batch_sizes: Sequence[int],
-    seed: int,
-) -> dict[str, list[Pair]]:
-    """Return (torch's logits, ONNX Runtime's logits) of each output, for one seeded random batch of each size.
+    batches: Iterable[Batch],
+    tolerance: float,
+) -> dict[str, Agreement]:
+    """Return how well each output of an exported file agrees with the model, by its name, or raise VerificationError.
 
-    `reference` gives its outputs in the order of `names`, which are those of the graph in `draft`.
+    `reference` takes the inputs of a batch in their order; `run` runs the file, by `runner`. Both give their outputs in
+    the order of `names`.
     """
-    import onnxruntime  # here: its import already writes warnings to stderr on some machines
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # fatal only; failures arrive as exceptions
-    try:
-        session = onnxruntime.InferenceSession(draft, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise VerificationError(f"ONNX Runtime refuses the exported graph: {reason(error)}", hint=HINT) from error
-    generator = torch.Generator().manual_seed(seed)
     pairs: dict[str, list[Pair]] = {name: [] for name in names}
-    for size in batch_sizes:
-        images = torch.randn(size, *input_size, generator=generator)
-        expected = reference(images)
+    for batch in batches:
+        expected = outputs_of(reference(*batch.values()))
         try:
-            actual = session.run(list(names), {IMAGES: images.numpy()})
+            actual = run(batch)
         except Exception as error:
-            raise _miss(f"at batch size {size} ONNX Runtime fails: {reason(error)}") from error
+            size = len(next(iter(batch.values())))
+            raise _miss(f"at batch size {size} {runner} fails: {reason(error)}") from error
         for name, ours, theirs in zip(names, expected, actual, strict=True):
-            pairs[name].append((ours, torch.from_numpy(theirs)))
-    return pairs
+            pairs[name].append((ours, theirs))
+    return {name: compare(name, of_output, tolerance) for name, of_output in pairs.items()}
 
 
 def compare(name: str, pairs: Sequence[Pair], tolerance: float) -> Agreement:

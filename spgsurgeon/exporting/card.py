@@ -14,6 +14,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from spgsurgeon.exporting.card_metadata import DECIMALS, Evaluation, metadata, on_hub
+from spgsurgeon.exporting.layout import GRAPHS
 from spgsurgeon.replicas.kinds import DEFAULT, kind_named
 
 _TEMPLATE = Path(__file__).with_name("card_template.md")
@@ -26,6 +27,9 @@ _LAWS = {
     "eval_outputs_equal": "in evaluation it gives the grafted model's outputs, bit for bit",
     "file_read_back_equal": "the written file, read back, has the same bits",
     "onnx_agrees": "the ONNX file agrees with the model to float rounding, at several batch sizes",
+    "onnx_agrees_in_half_precision": "the ONNX file (half precision) agrees with the model to 1 % of its largest logit",
+    "pt2_agrees": "the .pt2 file, read back, agrees with the model to float rounding, at several batch sizes",
+    "pt2_agrees_in_half_precision": "the .pt2 file (half precision) agrees with the model to 1 % of its largest logit",
 }
 """Keys of a proof, in words."""
 
@@ -54,6 +58,12 @@ print(session.get_inputs()[0].shape)  # of `images`: float32, normalised as pret
 (logits,) = session.run(["logits"], {"images": images})
 """
 
+_PROGRAM_USAGE = """\
+import torch
+
+model = torch.export.load("model.pt2").module()
+logits = model(images)  # float32 [N, channels, height, width], normalised as pretrained_cfg in config.json says
+"""
 
 _TRANSFORMERS_USAGE = """\
 import transformers
@@ -103,8 +113,9 @@ def model_card(
     original, best = (scores or {}).get("original", {}), (scores or {}).get("best", {})
     metrics = [metric for metric in best if metric in original]
     rows = [_score_row(original, best, metric) for metric in metrics]
-    only_onnx = list(formats) == ["onnx"]
-    python = _ONNX_USAGE if only_onnx else _usage(architecture, library, num_classes, builder_arguments or {}) + usage
+    python = _usage(architecture, library, num_classes, builder_arguments or {}) + usage
+    if set(formats) <= set(GRAPHS):
+        python = _ONNX_USAGE if "onnx" in formats else _PROGRAM_USAGE
     base_model = on_hub(base_model)
     card = ModelCard.from_template(
         metadata(architecture, library, pipeline_tag, base_model, license, {m: best[m] for m in metrics}, evaluation),

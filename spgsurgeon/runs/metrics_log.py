@@ -1,4 +1,4 @@
-"""What a run measures, a line of JSON an epoch, and the same numbers as TensorBoard events.
+"""What a run measures, a line of JSON an epoch, and the same numbers as TensorBoard events if that is installed.
 
 Epochs count from 1 within their `phase`, "cold" or "train"; events lie at the step that ended their epoch.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 from spgsurgeon.checkpoint import atomic_file, write_failures
 from spgsurgeon.runs.layout import EVENTS, METRICS
-from spgsurgeon.runtime import as_json
+from spgsurgeon.runtime import as_json, missing
 
 
 class MetricsLog:
@@ -61,6 +61,8 @@ class MetricsLog:
             threading.excepthook, self._hook_before = self._hook_before, None
 
     def _show(self, metrics: Mapping[str, Any]) -> None:
+        if missing("tensorboard"):
+            return
         board = self._events(metrics["step"])
         for tag, value in _scalars(metrics):
             board.add_scalar(tag, value, metrics["step"])

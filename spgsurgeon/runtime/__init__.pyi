@@ -15,7 +15,7 @@ from .distributed import (
     tell_torchrun,
 )
 from .hardware import accelerators, distributed_check, thread_check
-from .installation import combination_checks, import_checks, packages, version_checks
+from .installation import combination_checks, extra_hint, import_checks, missing, packages, require, version_checks
 from .json_text import as_json, finite
 from .locking import LOCK, FolderLock, HeldError, check_unowned, lock, unlock
 from .memory_format import choose_memory_format, laid_out, laid_out_like, lay_out_convolutions
@@ -67,6 +67,7 @@ __all__ = [
     "die_with_parent",
     "distributed_check",
     "environment",
+    "extra_hint",
     "fastest_convolutions",
     "finite",
     "forget_peak_memory",
@@ -81,11 +82,13 @@ __all__ = [
     "laid_out_like",
     "lay_out_convolutions",
     "lock",
+    "missing",
     "packages",
     "peak_memory",
     "processes_here",
     "processes_of_run",
     "processors",
+    "require",
     "seed_generators",
     "shared_memory_check",
     "stop_on_signals",

@@ -10,8 +10,10 @@ import warnings
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from spgsurgeon.errors import UsageError
 from spgsurgeon.runtime.checks import Check, Status, in_a_line
 
 if TYPE_CHECKING:
@@ -25,9 +27,6 @@ _PACKAGES: dict[str, tuple[str, str | None]] = {
     "torchvision": ("torchvision", "every command that opens a model"),
     "timm": ("timm", "models of timm, and training"),
     "safetensors": ("safetensors", "writing weights"),
-    "onnx": ("onnx", "strip --export onnx"),
-    "onnxscript": ("onnxscript", None),
-    "onnxruntime": ("onnxruntime", "strip --export onnx"),
     "numpy": ("numpy", "every command that opens a model"),
     "pydantic": ("pydantic", None),
     "typer": ("typer", None),
@@ -35,24 +34,56 @@ _PACKAGES: dict[str, tuple[str, str | None]] = {
     "PyYAML": ("yaml", None),
     "Pillow": ("PIL", "every command that opens images"),
     "huggingface_hub": ("huggingface_hub", "strip, and models of the Hugging Face Hub"),
-    "tensorboard": ("tensorboard", None),
-    "matplotlib": ("matplotlib", "report"),
+    "onnx": ("onnx", "strip --export onnx"),
+    "onnxscript": ("onnxscript", None),
+    "onnxruntime": ("onnxruntime", "strip --export onnx"),
+    "matplotlib": ("matplotlib", "report, and figures of compare"),
     "Jinja2": ("jinja2", None),
-    "scipy": ("scipy", "compare"),
-    "scikit-learn": ("sklearn", "demo, and the data set digits"),
+    "tensorboard": ("tensorboard", "TensorBoard events of train"),
 }
+EXTRAS = {
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "report": ("matplotlib", "Jinja2"),
+    "tensorboard": ("tensorboard",),
+}
+"""What each extra of this package installs: without it all else works."""
+_EXTRA_OF = {package: extra for extra, found in EXTRAS.items() for package in found}
+
+
+def missing(extra: str) -> list[str]:
+    """Return the packages of an extra that are not installed."""
+    return [name for name in EXTRAS[extra] if find_spec(_PACKAGES[name][0]) is None]
+
+
+def extra_hint(extra: str) -> str:
+    """Return the command that installs an extra."""
+    return f"pip install '{_OURSELVES}[{extra}]'"
+
+
+def require(extra: str, what: str) -> None:
+    """Raise UsageError if `what` can't be done because the packages of an extra are not installed."""
+    if lacking := missing(extra):
+        verb = "is" if len(lacking) == 1 else "are"
+        raise UsageError(
+            f"{what} needs {' and '.join(lacking)}, which {verb} not installed",
+            hint=extra_hint(extra),
+            code="missing-package",
+        )
 
 
 def packages() -> list[dict[str, Any]]:
     """Return `name`, `version`, `required` and `ok` of each package; None where it is not installed or not known.
 
-    `required` is what our own distribution's metadata asks for. `ok` is None where that can't be compared.
+    `required` is what our own distribution's metadata asks for, its extras included; a package of an extra may be
+    missing. `ok` is None where that can't be compared.
     """
-    ours = {requirement.name.lower(): requirement for requirement in _requirements_of(_OURSELVES)}
+    asked = _requirements_of(_OURSELVES, ("", *EXTRAS))
+    ours = {requirement.name.lower(): requirement for requirement in asked}
     rows: list[dict[str, Any]] = [{"name": _OURSELVES, "version": _version(_OURSELVES), "required": None, "ok": None}]
     for name, (module, _) in _PACKAGES.items():
         found, requirement = _version(name) or _version_by_module(module), ours.get(name.lower())
-        fits = None if requirement is None else found is not None and _accepts(requirement, found)
+        absent = name in _EXTRA_OF  # whether it may be
+        fits = None if requirement is None else absent if found is None else _accepts(requirement, found)
         rows.append({"name": name, "version": found, "required": _specifier(requirement), "ok": fits})
     return rows
 
@@ -99,6 +130,10 @@ def import_checks() -> Iterator[Check]:
     for name, (module, stands_still) in _PACKAGES.items():
         if stands_still is None:
             continue
+        if name in _EXTRA_OF and find_spec(module) is None:
+            hint = extra_hint(_EXTRA_OF[name])
+            yield Check(f"import {module}", "ok", f"not installed, so there is no: {stands_still}", hint)
+            continue
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -133,9 +168,9 @@ def _reinstall(name: str) -> str:
     return f"pip install --upgrade --force-reinstall {name}"
 
 
-def _requirements_of(name: str) -> list[Requirement]:
-    """Return what a distribution requires here, extras left out; none where it or `packaging` is not installed."""
-    try:  # packaging is no dependency of ours, but of huggingface-hub and onnxruntime, which are
+def _requirements_of(name: str, extras: Iterable[str] = ("",)) -> list[Requirement]:
+    """Return what a distribution requires here, with these extras; none where it or `packaging` is not installed."""
+    try:  # packaging is no dependency of ours, but of huggingface-hub, which is
         from packaging.requirements import InvalidRequirement, Requirement
 
         texts = requires(name) or []
@@ -147,7 +182,7 @@ def _requirements_of(name: str) -> list[Requirement]:
             requirement = Requirement(text)
         except InvalidRequirement:
             continue
-        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+        if requirement.marker is None or any(requirement.marker.evaluate({"extra": extra}) for extra in extras):
             found.append(requirement)
     return found
 

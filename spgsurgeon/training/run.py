@@ -31,8 +31,10 @@ from spgsurgeon.runtime import (
     choose_precision,
     default_workers,
     environment,
+    extra_hint,
     join_processes,
     known_to_torchrun,
+    missing,
     tell_torchrun,
 )
 from spgsurgeon.training.assembling import make_retraining, scored_at, switches, trained_at
@@ -91,6 +93,8 @@ def train(
         start = _open(output, settled, base, checkpoint, processes, warnings.warn)
         if restarted:
             warnings.said.append(f"torchrun restarted the processes; {output} was resumed")
+        if processes.leads and missing("tensorboard"):
+            warnings.said.append(f"no TensorBoard events are written: {extra_hint('tensorboard')}")
         case = _with_notes(start.case, warnings.said)
         kept = settled.training.checkpoints.keep
         run = RunFolder(output, case.config, case.manifest, companions=case.opened.beside(), keep=kept)

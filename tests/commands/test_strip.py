@@ -7,6 +7,7 @@ from typing import Any
 
 import onnxruntime
 import pytest
+import timm
 import torch
 from command_line import spgsurgeon, succeed
 from safetensors.torch import load_file
@@ -115,7 +116,9 @@ def test_an_onnx_file_has_the_outputs_and_the_size_that_were_asked_for(grafted, 
 @pytest.mark.parametrize(
     ("kind", "options", "words"),
     [
-        ("grafted", SMALL, "--image-size is for --export onnx"),
+        ("grafted", SMALL, "--image-size is for --export onnx and --export pt2"),
+        ("grafted", ("--half",), "--half is for --export onnx and --export pt2"),
+        ("grafted", ("--export", "pt2", "--opset", 20), "--opset is for --export onnx"),
         ("grafted", ("--onnx-outputs", "main"), "--onnx-outputs is for --export onnx"),
         ("grafted", ("--export", "onnx", "--onnx-outputs", "aux"), "main or all, not 'aux'"),
         ("deep", ("--export", "onnx", "--onnx-outputs", "all"), "the model has one only"),
@@ -142,3 +145,40 @@ def test_export_takes_a_segmentation_module_in_memory(grafted, tmp_path):
     assert document["largest_difference"] < 1e-4
     (output,) = onnxruntime.InferenceSession(tmp_path / "model.onnx").get_outputs()
     assert (output.name, output.shape[1:]) == ("logits", [CLASSES, 64, 64])
+
+
+def test_graphs_say_what_they_are_and_that_they_are_half(tmp_path):
+    base = tmp_path / "base"
+    module = timm.create_model("test_resnet", num_classes=CLASSES)
+    names = [f"class {number}" for number in range(CLASSES)]
+    described = {"license": "mit", "mean": [0.5, 0.5, 0.5]}
+    timm.models.save_for_hf(module, base, model_config={"pretrained_cfg": described}, safe_serialization=True)
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"label_names": names}))
+    graft_folder(str(base), tmp_path / "grafted")
+    exports = ("--export", "onnx", "--export", "pt2", "--half", *SMALL)
+    document = succeed("strip", tmp_path / "grafted", "-o", tmp_path / "out", *exports, "--json").document
+    assert {"onnx_agrees_in_half_precision", "pt2_agrees_in_half_precision", "eval_outputs_equal"} <= {
+        *document["proof"]
+    }
+    assert [(o["half"], o["image_size"]) for o in document["outputs"]] == [(True, [64, 64])] * 2
+
+    said = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx").get_modelmeta().custom_metadata_map
+    extra = {"metadata.json": ""}
+    program = torch.export.load(tmp_path / "out" / "model.pt2", extra_files=extra).module()
+    assert json.loads(extra["metadata.json"]) == said
+    assert json.loads(said["class_names"]) == names
+    assert (said["license"], said["content_hash"]) == ("mit", document["outputs"][0]["content_hash"])
+    preprocessing = json.loads(said["preprocessing"])
+    assert (preprocessing["mean"], preprocessing["input_size"]) == ([0.5, 0.5, 0.5], [3, 64, 64])
+    assert program(torch.randn(3, 3, 64, 64)).shape == (3, CLASSES)
+
+
+def test_a_single_program_has_its_proof_beside_it(tmp_path):
+    graft_folder("timm/test_resnet", tmp_path / "grafted", num_classes=CLASSES, random_seed=0)
+    succeed("strip", tmp_path / "grafted", "-o", tmp_path / "better.pt2", *SMALL)
+    proof = json.loads((tmp_path / "better.pt2.json").read_text())
+    assert proof["proof"] == dict.fromkeys(proof["proof"], True)
+    assert {"pt2_agrees", "layout_is_the_originals"} <= {*proof["proof"]}
+    found = export(load(tmp_path / "grafted"), tmp_path / "again.pt2", input_size=(3, 64, 64), half=True)
+    assert 0 < found["largest_difference"] < 1

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
+import spgsurgeon
 from spgsurgeon.commands.modules import graft
 from spgsurgeon.errors import SurgeonError, UsageError, VerificationError
 from spgsurgeon.exporting.onnx_file import export_onnx
@@ -90,6 +91,36 @@ def test_same_model_gives_the_same_single_file_without_paths_of_this_machine(tmp
     content = (tmp_path / "a.onnx").read_bytes()
     assert content == (tmp_path / "b.onnx").read_bytes()
     assert torch.__file__.removesuffix("__init__.py").encode() not in content
+
+
+def test_a_file_says_what_it_is_and_nothing_of_our_classes(tmp_path):
+    said = {"class_names": '["zéro", "one"]', "content_hash": "ab"}
+    export_onnx(tiny(), tmp_path / "model.onnx", SIZE, metadata=said)
+    written = onnx.load(tmp_path / "model.onnx")
+    assert {entry.key: entry.value for entry in written.metadata_props} == said
+    assert onnxruntime.InferenceSession(tmp_path / "model.onnx").get_modelmeta().custom_metadata_map == said
+    assert (written.producer_name, written.producer_version) == ("spgsurgeon", spgsurgeon.__version__)
+    graph = written.graph
+    noted = (graph, *graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info)
+    assert not any(part.metadata_props for part in noted)
+    assert (tmp_path / "model.onnx").read_bytes().count(b"spgsurgeon") == 1, "the producer's name alone"
+
+
+def test_half_precision_is_inside_and_agrees_to_a_hundredth(tmp_path):
+    model, path = tiny(), tmp_path / "model.onnx"
+    report = export_onnx(model, path, SIZE, half=True)
+    written = onnx.load(path)
+    numbers = {tensor.data_type for tensor in written.graph.initializer} - {onnx.TensorProto.INT64}
+    assert numbers == {onnx.TensorProto.FLOAT16}
+    borders = [value.type.tensor_type.elem_type for value in (*written.graph.input, *written.graph.output)]
+    assert borders == [onnx.TensorProto.FLOAT] * 2
+    assert report.half
+    assert 0 < report.largest_difference <= 1e-2 * report.logits_scale
+    assert next(model.parameters()).dtype == torch.float32
+    model[0].weight.data *= 1e5
+    with pytest.raises(VerificationError, match="'logits' is nan") as caught:
+        export_onnx(model, tmp_path / "overflows.onnx", SIZE, half=True)
+    assert "half precision" in caught.value.hint
 
 
 def test_the_callers_model_stays_as_it_was(tmp_path):

@@ -29,9 +29,15 @@ ROOT = Path(__file__).parents[2]
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`([^`]+)`")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-_FILES = (".json", ".jsonl", ".yaml", ".safetensors", ".onnx", ".pt", ".png", ".html")
+_FILES = (".json", ".jsonl", ".yaml", ".safetensors", ".onnx", ".pt", ".pt2", ".png", ".html")
 _OTHERS = ("python", "torchrun", "tensorboard")
-_KNOWN_OPTIONS = {"--help", "--version", "--max-restarts"}  # of all commands, of none, of torchrun
+_KNOWN_OPTIONS = {
+    "--help",
+    "--version",
+    "--max-restarts",
+    "--json",
+    "--install-completion",
+}  # of all commands, of none, of torchrun
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,7 @@ def _faults_of_words(words: list[str], *, whole: bool) -> Iterator[str]:
 def _faults_of_call(words: list[str], *, whole: bool) -> Iterator[str]:
     """Yield what is wrong with the words behind `spgsurgeon`; one that is not `whole` may lack arguments."""
     path = tuple(words[:2]) if tuple(words[:2]) in verbs() else tuple(words[:1])
-    if words[0].isupper() or words in [[verb[0]] for verb in verbs() if len(verb) > 1]:
+    if words[0].isupper() or words[0].startswith("--") or words in [[verb[0]] for verb in verbs() if len(verb) > 1]:
         return  # any command, or a group of them
     if path not in verbs():
         yield f"there is no command {' '.join(words)!r}"

@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 import typer
 
+from spgsurgeon.cli.terminal.first_line import clear_first_line
 from spgsurgeon.cli.terminal.text import in_one_line, printable
 from spgsurgeon.errors import SurgeonError
 from spgsurgeon.runtime import as_json
@@ -41,9 +42,14 @@ verbosity = Verbosity()
 _UNLIMITED = 100_000  # characters
 
 
-@cache
 def console(*, stderr: bool) -> Console:
-    """Return the console that draws on stderr, or on stdout."""
+    """Return the console that draws on stderr, or on stdout; the first line of a terminal goes."""
+    clear_first_line()
+    return _console(stderr=stderr)
+
+
+@cache
+def _console(*, stderr: bool) -> Console:
     from rich.console import Console
 
     file = cast(IO[str], _Stderr()) if stderr else None
@@ -112,7 +118,7 @@ _ONES_OWN = ("failed", "data")
 @contextmanager
 def working(doing: str) -> Iterator[None]:
     """Say on a terminal what is being done, while it takes its seconds."""
-    if verbosity.quiet or verbosity.json or not speaks() or not sys.stderr.isatty():
+    if verbosity.quiet or not speaks() or not sys.stderr.isatty():
         yield
         return
     with console(stderr=True).status(f"{doing} ..."):
@@ -156,6 +162,7 @@ def _print(text: str) -> None:
 
     Raises ClosedOutputError; BrokenPipeError where the reader has gone, as `head` does.
     """
+    clear_first_line()
     try:
         print(text, flush=True)
     except BrokenPipeError:
@@ -174,6 +181,12 @@ def note(text: str) -> None:
     """Say something that is not data, unless --quiet."""
     if speaks() and not verbosity.quiet and not verbosity.json:
         verbosity.noted.add(text)
+        _say("note", in_one_line(text), style="dim")
+
+
+def stage(text: str) -> None:
+    """Say how far a long command is, unless --quiet: with --json too, as no document says it again."""
+    if speaks() and not verbosity.quiet:
         _say("note", in_one_line(text), style="dim")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
-from spgsurgeon.cli.terminal.console import stdout_for_data_only, verbosity
+from spgsurgeon.cli.terminal.completion import model_names
+from spgsurgeon.cli.terminal.console import speaks, stdout_for_data_only, verbosity
+from spgsurgeon.cli.terminal.first_line import show_first_line
 
 Model = Annotated[
     str,
@@ -20,6 +23,7 @@ Model = Annotated[
         help="timm/NAME[.TAG], torchvision/NAME[.WEIGHTS], hf-hub:OWNER/NAME, a weights file, or a folder "
         "(Hub, grafted, run).",
         show_default=False,
+        autocompletion=model_names,
     ),
 ]
 Weights = Annotated[
@@ -32,7 +36,12 @@ Weights = Annotated[
 ]
 Arch = Annotated[
     str | None,
-    typer.Option("--arch", metavar="LIB/NAME", help="Architecture of a file that does not say it: timm/resnet50."),
+    typer.Option(
+        "--arch",
+        metavar="LIB/NAME",
+        help="Architecture of a file that does not say it: timm/resnet50.",
+        autocompletion=model_names,
+    ),
 ]
 RandomWeights = Annotated[
     bool, typer.Option("--random-weights", help="Random weights for a model by name, instead of pretrained ones.")
@@ -91,12 +100,17 @@ _COMMON = {
 }
 
 
-def with_common_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Return the command with --json, --quiet and --verbose, which every verb has and none reads itself."""
+def with_common_options(command: Callable[..., None], *, loads: str | None = None) -> Callable[..., None]:
+    """Return the command with --json, --quiet and --verbose, which every verb has and none reads itself.
+
+    `loads` is what it imports that takes seconds, which a terminal shows meanwhile.
+    """
 
     @wraps(command)
     def wrapper(*arguments: Any, json: bool, quiet: bool, verbose: int, **options: Any) -> None:
         verbosity.json, verbosity.quiet, verbosity.verbose = json, quiet, verbose
+        if loads is not None and loads not in sys.modules and not quiet and speaks():
+            show_first_line(f"loading {loads} ...")
         with stdout_for_data_only():
             command(*arguments, **options)
 

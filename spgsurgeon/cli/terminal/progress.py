@@ -1,56 +1,93 @@
-"""How a run goes, on stderr: a live bar on a terminal, a line an epoch anywhere."""
+"""How a run goes, on stderr: live bars with the time left on a terminal, a line an epoch anywhere."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 from spgsurgeon.cli.terminal.console import console, note, speaks, verbosity
 from spgsurgeon.cli.terminal.text import score_line
 
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
-class RunProgress:
-    """Implements the loop's `Progress`. Use as a context manager; silent with --quiet or --json."""
+_POLL_SECONDS = 1.0
 
-    def __init__(self) -> None:
-        self._silent = verbosity.quiet or verbosity.json or not speaks()
+
+class Bar:
+    """A bar on a terminal, nothing elsewhere or with --quiet. Until its length is known it only moves.
+
+    Use as a context manager. `transient` takes it away at the end.
+    """
+
+    def __init__(self, doing: str, unit: str, *, transient: bool = True) -> None:
+        self._doing, self._unit, self._transient = doing, unit, transient
         self._bar: Progress | None = None
         self._task: TaskID | None = None
 
-    def __enter__(self) -> RunProgress:
-        if not self._silent and console(stderr=True).is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("steps"),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                console=console(stderr=True),
-            )
-            self._bar.start()
+    def __enter__(self) -> Self:
+        if verbosity.quiet or not speaks() or not console(stderr=True).is_terminal:
+            return self
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn(self._unit),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console(stderr=True),
+            transient=self._transient,
+            expand=True,
+        )
+        self._task = self._bar.add_task(self._doing, total=None)
+        self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._bar:
             self._bar.stop()
 
+    def told(self, done: int, total: int | None, doing: str | None = None) -> None:
+        """Show that so much is done."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, total=total, description=doing or self._doing)
+
+    def advance(self) -> None:
+        """Move the bar by one."""
+        if self._bar is not None and self._task is not None:
+            self._bar.advance(self._task)
+
+
+class RunProgress:
+    """Implements `spgsurgeon.training.Progress`. Use as a context manager; silent with --quiet."""
+
+    def __init__(self) -> None:
+        self._silent = verbosity.quiet or not speaks()
+        self._bar = Bar("opening model and data", "steps", transient=False)
+
+    def __enter__(self) -> Self:
+        self._bar.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.__exit__()
+
     def start(self, steps: int, done: int) -> None:
         """Show a bar of `steps` steps."""
         if done:
             note(f"goes on after step {done} of at most {steps}")
-        if self._bar:
-            self._task = self._bar.add_task("training", total=steps, completed=done)
+        self._bar.told(done, steps, "training")
 
     def original(self, scores: dict[str, Any]) -> None:
         """Print the score that the run is measured against."""
@@ -59,8 +96,7 @@ class RunProgress:
 
     def advance(self) -> None:
         """Move the bar by a step."""
-        if self._bar and self._task is not None:
-            self._bar.advance(self._task)
+        self._bar.advance()
 
     def epoch(self, metrics: dict[str, Any]) -> None:
         """Print the epoch's line."""
@@ -78,3 +114,41 @@ class RunProgress:
         """Say what is not as it should be."""
         if not self._silent:
             note(text)
+
+
+class ComparisonProgress:
+    """A bar of all epochs of a comparison, with the runs that are done and the epochs of those that go on.
+
+    It looks at the comparison's folder, where runs write what they did: they are processes of their own, and one that
+    is killed can't be waited for.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._bar = folder, Bar("checking the arms", "epochs")
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._bar.__enter__()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+        self._bar.__exit__()
+
+    def _watch(self) -> None:
+        while not self._end.wait(_POLL_SECONDS):
+            self.look()
+
+    def look(self) -> None:
+        """Show how far the comparison is, if it has begun."""
+        from spgsurgeon.comparing import how_far
+
+        found = how_far(self._folder)
+        if found is None:
+            return
+        running = ", ".join(f"{name} {done}/{epochs}" for name, done, epochs in found.running[:2])
+        doing = f"run {found.runs_done} of {found.runs}" + (f" ({running})" if running else "")
+        self._bar.told(found.epochs_done, found.epochs, doing if found.runs_done < found.runs else "scoring")

@@ -7,32 +7,49 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
 
 def pairs(rows: Iterable[tuple[str, object]]) -> Table:
     """Return a table of names and values without lines, for one thing's properties."""
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(name, escape(in_one_line(str(value))))
+        table.add_row(name, _cell(value))
     return table
 
 
 def columns(head: Iterable[str], rows: Iterable[Iterable[object]], whole: Collection[str] = ()) -> Table:
     """Return a table with a head, for several things of a kind; the columns `whole` are the last to be folded."""
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in head:
         table.add_column(name, overflow="fold", no_wrap=name in whole)
     for row in rows:
-        table.add_row(*(escape(in_one_line(str(value))) for value in row))
+        table.add_row(*map(_cell, row))
     return table
+
+
+def _cell(value: object) -> Text | str:
+    """Return a value as it is shown in a table: what is coloured on purpose, or plain text without any markup."""
+    from rich.markup import escape
+    from rich.text import Text
+
+    return value if isinstance(value, Text) else escape(in_one_line(str(value)))
+
+
+GOOD, BAD, OPEN = "green", "bold red", "yellow"
+
+
+def coloured(text: str, style: str) -> Text:
+    """Return a verdict in its colour, which a pipe or a file does not get."""
+    from rich.text import Text
+
+    return Text(in_one_line(text), style)
 
 
 def printable(text: str) -> str:

@@ -176,6 +176,11 @@ class EvaluationBatches:
         )
 
     @property
+    def samples(self) -> int:
+        """How many samples this rank reads."""
+        return sum(map(len, self._parts))
+
+    @property
     def unusable(self) -> dict[str, str]:
         """Why samples were left out, by what the source calls them; all that this process met so far."""
         return self._feed.unusable

@@ -21,6 +21,7 @@ from spgsurgeon.data.sources.image_decoding import AS_IS, Decoding, decode
 from spgsurgeon.data.sources.source import Source, nearby_folders, printable
 from spgsurgeon.data.transforms.masks import BORDER, settle
 from spgsurgeon.errors import UsageError
+from spgsurgeon.runtime import extra_hint
 
 VOC_CLASSES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -114,7 +115,7 @@ def open_coco(root: Path, split: str, ignore: Iterable[int] = (), decoding: Deco
     pycocotools is not installed, or the files are not there or not COCO's.
     """
     if importlib.util.find_spec("pycocotools") is None:
-        raise UsageError("package pycocotools is not installed", hint="pip install pycocotools")
+        raise UsageError("package pycocotools is not installed", hint=extra_hint("coco"), code="missing-package")
     folder = root / _FOLDERS.get(split, split)
     annotations = root / "annotations" / f"instances_{folder.name}.json"
     if not folder.is_dir():

@@ -23,6 +23,7 @@ from spgsurgeon.models.libraries.identity import Converter, Identity
 from spgsurgeon.models.libraries.transformers_config import made_up_labels
 from spgsurgeon.models.sites.transformers_heads import HEADS, LABELLED, Head
 from spgsurgeon.models.text_preprocessing import TextPreprocessing, text_preprocessing
+from spgsurgeon.runtime import extra_hint
 
 _SHOWN = 5
 _OLDEST = 5  # the first major version that takes tensors and no file, and whose fields are typed
@@ -195,7 +196,7 @@ def _class_of(architecture: str) -> Any:
     if importlib.util.find_spec("transformers") is None:
         raise UsageError(
             f"{architecture} needs the package transformers, which is not installed",
-            hint="pip install 'spgsurgeon[transformers]'",
+            hint=extra_hint("transformers"),
             code="missing-package",
         )
     import transformers
@@ -203,7 +204,7 @@ def _class_of(architecture: str) -> Any:
     if int(transformers.__version__.partition(".")[0]) < _OLDEST:
         raise UsageError(
             f"{architecture} needs transformers {_OLDEST} or newer; {transformers.__version__} is installed",
-            hint="pip install 'spgsurgeon[transformers]'",
+            hint=extra_hint("transformers"),
             code="missing-package",
         )
     kind = getattr(transformers, architecture, None)

@@ -1,0 +1,81 @@
+"""Write a model as a program of torch.export (.pt2), and prove that file against the model before it gets its name."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from spgsurgeon.errors import SurgeonError, VerificationError
+from spgsurgeon.exporting.agreement import Batch, reason
+from spgsurgeon.exporting.silence import silenced
+from spgsurgeon.exporting.subject import HALF_TOLERANCE, TOLERANCE, Comparison, Outputs, Subject, subject_of
+from spgsurgeon.replicas import outputs_of
+
+METADATA = "metadata.json"
+"""What a .pt2 file says of itself, among its extra files."""
+_OF_THIS_MACHINE = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn")
+
+
+def export_program(
+    model: nn.Module,
+    path: Path,
+    input_size: tuple[int, int, int],
+    *,
+    half: bool = False,
+    metadata: Mapping[str, str] | None = None,
+    batch_sizes: Sequence[int] | None = None,
+    tolerance: float | None = None,
+    seed: int = 0,
+) -> Comparison:
+    """Write `model` to `path` as a program that `torch.export.load` reads, with a dynamic batch; see `export_onnx`.
+
+    The file, read back, is compared with the model in the same way, and `metadata` lies in it as `metadata.json`.
+    Its module takes images [N, channels, height, width] and returns logits.
+    """
+    with tempfile.TemporaryDirectory(prefix=".pt2-", dir=path.parent) as folder, silenced(), torch.no_grad():
+        subject = subject_of(model, input_size, "main", batch_sizes)
+        draft = Path(folder) / "model.pt2"
+        _write(subject.drafted(half, seed), subject, draft, dict(metadata or {}))
+        try:
+            program = torch.export.load(draft).module()
+        except Exception as error:
+            raise VerificationError(f"torch can't read the exported program back: {reason(error)}") from error
+        allowed = tolerance or (HALF_TOLERANCE if half else TOLERANCE)
+        agreements = subject.compare(partial(_run, program), "the exported program", allowed, seed)
+        os.replace(draft, path)
+    return Comparison(subject.batch_sizes, agreements, half)
+
+
+def _write(drafted: Outputs, subject: Subject, draft: Path, metadata: dict[str, str]) -> None:
+    example = subject.example()
+    batch = torch.export.Dim("batch")
+    shapes = {"inputs": tuple({0: batch} for _ in example)}
+    try:
+        program = torch.export.export(drafted, tuple(example.values()), dynamic_shapes=shapes)
+        _forget_this_machine(program.graph_module)
+        torch.export.save(program, draft, extra_files={METADATA: json.dumps(metadata, ensure_ascii=False, indent=2)})
+    except Exception as error:
+        raise SurgeonError(
+            f"torch could not export the model: {reason(error)}",
+            hint="the forward must be free of branches on tensor values; export safetensors instead",
+        ) from error
+
+
+def _forget_this_machine(graph_module: Any) -> None:
+    """Remove what would publish paths of this machine and names of our own classes."""
+    for part in graph_module.modules():
+        for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
+            for key in _OF_THIS_MACHINE:
+                node.meta.pop(key, None)
+
+
+def _run(program: nn.Module, batch: Batch) -> Sequence[torch.Tensor]:
+    return outputs_of(program(*batch.values()))
