@@ -46,14 +46,14 @@ def with_labels_of(
         with_trained_map(source, opened) if table is None else (renamed(source, table, "--class-map"), list[str]())
     )
     found, matched = with_models_labels(
-        source, opened, form, model=model, order=order, common=common, hint=_hint_on_classes(opened)
+        source, opened, form, model=model, order=order, common=common, hint=_hint_on_classes(form)
     )
     return found, [*said, *matched]
 
 
-def _hint_on_classes(opened: OpenedModel) -> str:
+def _hint_on_classes(form: str) -> str:
     table = "--class-map FILE says what the model calls the data's classes"
-    return table if opened.task.samples == MASKED else f"--common-classes scores those in common; {table}"
+    return table if form_of(form).classed != "sample" else f"--common-classes scores those in common; {table}"
 
 
 def find_data(data: str, path: Path | None) -> tuple[str | None, Path | None]:

@@ -10,11 +10,13 @@ from .loading.transfer import Transfer
 from .renumbering import in_order_of
 from .sources.class_names import CLASS_NAMES
 from .sources.forms import (
+    CHOICES,
     LABELLED,
     MASKED,
     QUESTIONS,
     SOURCES,
     TEXTS,
+    WORDS,
     described,
     form_of,
     listed,
@@ -26,18 +28,22 @@ from .sources.image_decoding import Decoding
 from .sources.masks import holds_masks
 from .sources.opening import open_source
 from .sources.records.questions import Answers, Asked
+from .sources.records.words import with_common_names, with_names
 from .sources.shards import with_classes
 from .sources.source import Data, ImageSource, Source, check_same_classes, check_several_classes, listing
 from .subsets import Subset, hold_out, hold_out_masks, limit_classes
 from .transforms.augmentation import Augmentation, StagedTransform, evaluation_transform, training_transform
 from .transforms.batched import check_batched
+from .transforms.choices import ChoiceTransform
 from .transforms.joint import joint_evaluation_transform, joint_training_transform
 from .transforms.masks import IGNORED
 from .transforms.mixing import BatchMixer
 from .transforms.questions import QuestionTransform
 from .transforms.texts import LabelledTextTransform, batches_padded, text_padding
+from .transforms.words import WordTransform
 
 __all__ = [
+    "CHOICES",
     "CLASS_NAMES",
     "IGNORED",
     "LABELLED",
@@ -45,6 +51,7 @@ __all__ = [
     "QUESTIONS",
     "SOURCES",
     "TEXTS",
+    "WORDS",
     "Answers",
     "AnyTransform",
     "Asked",
@@ -52,6 +59,7 @@ __all__ = [
     "Batch",
     "BatchMixer",
     "Cache",
+    "ChoiceTransform",
     "Collate",
     "Data",
     "Decoding",
@@ -65,6 +73,7 @@ __all__ = [
     "Subset",
     "TrainingBatches",
     "Transfer",
+    "WordTransform",
     "are_numbers",
     "batches_by_size",
     "batches_padded",
@@ -101,5 +110,7 @@ __all__ = [
     "text_padding",
     "training_transform",
     "with_classes",
+    "with_common_names",
     "with_labels_of",
+    "with_names",
 ]

@@ -54,7 +54,9 @@ class Renumbered(Generic[Whole]):
         image, target = self.whole.read(index)
         return image, self._renumbered(target)
 
-    def _renumbered(self, target: int | Tensor) -> int | Tensor:
+    def _renumbered(self, target: int | NDArray[np.int64] | Tensor) -> int | NDArray[np.int64] | Tensor:
+        if isinstance(target, np.ndarray):
+            return self.numbers[target]
         if not isinstance(target, Tensor):
             return int(self.numbers[target])
         table = torch.from_numpy(np.append(self.numbers, IGNORED))  # what stands for nothing takes the last place

@@ -209,7 +209,7 @@ def _names(identity: Identity) -> list[str] | None:
 def _said(folder: TransformersFolder, head: Head, identity: Identity) -> str:
     """Return the note on a new head."""
     config = folder.config
-    classes = f" for {identity.num_classes} classes" if identity.num_classes else ""
+    classes = f" for {identity.num_classes} classes" if identity.num_classes and head.task in LABELLED else ""
     if head is config.head and folder.site is not None:
         return f"new head{classes} instead of {folder.site.classes}: untrained"
     return f"new head{classes}, {head.task} ({head.name} from {config.named or config.model_type}): untrained"

@@ -108,7 +108,7 @@ class DataSection(Section):
     without a class, as questions are, count as one class; pictures with masks have no such limit."""
     classes: Annotated[tuple[str, ...] | int | None, BeforeValidator(_known_classes)] = None
     """Names of the classes by mask value or label, or their number; null reads classes.txt in the data's folder, and
-    without one goes by the labels. `masks`, `wds` and `texts` only."""
+    without one goes by the labels. `masks`, `wds`, `texts` and `words` only."""
     columns: dict[str, str] | None = None
     """Columns of a table by what they hold, such as {text: sentence, label: label} or {text: question, pair: answer,
     label: label}; null takes those that data sets usually have, and says which."""

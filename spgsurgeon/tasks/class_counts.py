@@ -1,11 +1,12 @@
 """Scores of predictions that have one class each: counted by class, so that any number of them takes little room.
 
-Shapes: N units, C classes, R resamples. Counts are [3, C]: how often a class was predicted rightly, was the label, and
-was predicted. For counts in the last two dimensions, whatever those before.
+Shapes: N samples, C classes, R resamples; a sample may have several units. Counts are [3, C]: how often a class was
+predicted rightly, was the label, and was predicted. For counts in the last two dimensions, whatever those before.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,19 +27,29 @@ METRICS = (ACCURACY, MATTHEWS, F1, LOSS)
 """All of them in percent but the loss, as GLUE has them."""
 
 
-class ClassTally:
-    """Counts accuracy, matthews and f1 (percent), loss (mean cross entropy) and samples; logits are [N, C]."""
+Measures = Mapping[Metric, Callable[[NDArray[Any]], NDArray[np.float64]]]
+"""What makes scores of counts."""
+_IGNORED = -100
 
-    def __init__(self, processes: Processes) -> None:
-        self._processes = processes
+
+class ClassTally:
+    """Counts accuracy, matthews and f1 (percent), loss (mean cross entropy) and samples; logits are [N, C].
+
+    With other `measures` it counts these, in percent; logits may be [N, C, units].
+    """
+
+    def __init__(self, processes: Processes, measures: Measures | None = None) -> None:
+        self._processes, self._measures = processes, measures or _MEASURES
         self._counts: Tensor | None = None
+        self._samples = 0
         self._loss = torch.zeros((), dtype=sum_dtype(processes.device), device=processes.device)
 
     def add(self, logits: Tensor, target: Tensor) -> None:
         """Count a batch."""
         counts = class_counts(logits, target).sum(0)
         self._counts = counts if self._counts is None else self._counts + counts
-        self._loss += cross_entropy(logits, target, reduction="sum")
+        self._loss += cross_entropy(logits, target, reduction="sum", ignore_index=_IGNORED)
+        self._samples += len(target)
 
     def scores(self) -> Scores:
         """Return the scores over all processes."""
@@ -49,19 +60,27 @@ class ClassTally:
         if own is None:
             own = torch.zeros((3, classes), dtype=torch.int64, device=self._processes.device)
         counts = self._processes.sum(own).cpu().numpy()
-        samples, loss = int(counts[1].sum()), self._processes.sum(self._loss).item()
-        measured = {metric.name: float(measure(counts)) for metric, measure in _MEASURES.items()}
-        return measured | {"loss": loss / samples, "samples": samples}
+        units, loss = int(counts[1].sum()), self._processes.sum(self._loss).item()
+        samples = self._processes.sum(torch.tensor(self._samples, device=self._processes.device)).item()
+        if not units:
+            raise UsageError(f"not one of the {samples} samples has a label to score by")
+        measured = {metric.name: float(measure(counts)) for metric, measure in self._measures.items()}
+        return measured | {"loss": loss / units, "samples": samples}
 
     def drawn(self) -> None:
-        """See `Tally`: a label can't be ignored."""
+        """See `Tally`: labels are not drawn."""
 
 
 def class_counts(logits: Tensor, target: Tensor) -> Tensor:
-    """Return what each sample adds to the counts, int64 [N, 3, C], of logits [N, C] and labels [N]."""
-    classes = logits.shape[1]
-    predicted, label = one_hot(logits.argmax(1), classes), one_hot(target, classes)
-    return torch.stack([predicted * label, label, predicted], dim=1)
+    """Return what each sample adds to the counts, int64 [N, 3, C], of logits [N, C, ...] and labels [N, ...].
+
+    A unit whose label is -100 adds nothing.
+    """
+    classes, counted = logits.shape[1], (target != _IGNORED)[..., None]
+    predicted = one_hot(logits.argmax(1), classes) * counted
+    label = one_hot(target.clamp(min=0), classes) * counted
+    found = torch.stack([predicted * label, label, predicted], dim=-2)
+    return found if target.dim() == 1 else found.flatten(1, -3).sum(1)
 
 
 def accuracy(counts: NDArray[Any]) -> NDArray[np.float64]:
@@ -83,14 +102,19 @@ def matthews(counts: NDArray[Any]) -> NDArray[np.float64]:
 
 def f1(counts: NDArray[Any]) -> NDArray[np.float64]:
     """Return F1 in percent: of two classes that of the second, else the mean over those there or predicted."""
-    right, label, predicted = (counts[..., part, :].astype(np.float64) for part in range(3))
-    there = label + predicted > 0
-    of_each = 2 * right / np.where(there, label + predicted, 1)
+    of_each, there = f1_of_each(counts)
     found: NDArray[np.float64] = of_each[..., 1] if counts.shape[-1] == 2 else of_each.sum(-1) / there.sum(-1)
     return 100 * found
 
 
-_MEASURES = {ACCURACY: accuracy, MATTHEWS: matthews, F1: f1}
+def f1_of_each(counts: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return the F1 of each class, 0 to 1, and whether it is there or predicted."""
+    right, label, predicted = (counts[..., part, :].astype(np.float64) for part in range(3))
+    there = label + predicted > 0
+    return 2 * right / np.where(there, label + predicted, 1), there
+
+
+_MEASURES: Measures = {ACCURACY: accuracy, MATTHEWS: matthews, F1: f1}
 
 
 def hits(logits: Tensor, target: Tensor) -> Tensor:

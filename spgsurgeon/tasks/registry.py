@@ -7,14 +7,22 @@ from typing import Any
 
 from spgsurgeon.errors import UsageError, did_you_mean
 from spgsurgeon.tasks.classification import CLASSIFICATION
+from spgsurgeon.tasks.multiple_choice import MULTIPLE_CHOICE
 from spgsurgeon.tasks.question_answering import QUESTION_ANSWERING
 from spgsurgeon.tasks.segmentation import SEGMENTATION
 from spgsurgeon.tasks.task import METRIC, Task
 from spgsurgeon.tasks.text_classification import TEXT_CLASSIFICATION
+from spgsurgeon.tasks.token_classification import TOKEN_CLASSIFICATION
 
-TASKS: dict[str, Task] = {
-    task.name: task for task in (CLASSIFICATION, SEGMENTATION, TEXT_CLASSIFICATION, QUESTION_ANSWERING)
-}
+_ALL = (
+    CLASSIFICATION,
+    SEGMENTATION,
+    TEXT_CLASSIFICATION,
+    QUESTION_ANSWERING,
+    TOKEN_CLASSIFICATION,
+    MULTIPLE_CHOICE,
+)
+TASKS: dict[str, Task] = {task.name: task for task in _ALL}
 
 
 def task_named(name: str) -> Task:

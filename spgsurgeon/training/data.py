@@ -31,6 +31,7 @@ from spgsurgeon.data import (
     samples_of,
     several_sizes,
     with_classes,
+    with_common_names,
 )
 from spgsurgeon.errors import SurgeonError
 from spgsurgeon.recipe import HOLDOUT, DataSection
@@ -79,6 +80,7 @@ def open_data(section: DataSection) -> Data:
     if section.eval == HOLDOUT:
         return Data(*_parted(section, _renamed(section, train)))
     evaluation = _open_split(section, section.eval)
+    train, evaluation = with_common_names(train, evaluation)
     most = max(len(train.classes), len(evaluation.classes))
     train, evaluation = (_renamed(section, with_classes(part, most)) for part in (train, evaluation))
     return Data(_parted(section, train)[0], evaluation)

@@ -92,3 +92,29 @@ def json_lines(folder: Path, **splits: list[dict[str, Any]]) -> Path:
     for split, rows in splits.items():
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return folder
+
+
+def tagged(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Return sentences in words, those that say an opinion tagged by which; some end in a word of two tokens."""
+    tags = dict.fromkeys(GOOD, "GOOD") | dict.fromkeys(BAD, "BAD")
+    found = []
+    for text, _ in opinions(count, seed):
+        words = text.split()
+        words = [*words[:-1], f"{words[-1]}-film"]
+        found.append({"tokens": words, "tags": [tags.get(word.partition("-")[0], "O") for word in words]})
+    return found
+
+
+def chosen(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Return questions of three choices, one of which says something good, as SWAG has them."""
+    drawn = random.Random(seed)
+    found = []
+    for _ in range(count):
+        label = drawn.randrange(3)
+        endings = [
+            " ".join([*drawn.choices(PLAIN, k=drawn.randrange(1, 4)), drawn.choice(GOOD if place == label else BAD)])
+            for place in range(3)
+        ]
+        columns = {f"ending{place}": ending for place, ending in enumerate(endings)}
+        found.append({"sent1": "was it good", "sent2": "it was", **columns, "label": label})
+    return found

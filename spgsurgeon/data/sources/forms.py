@@ -12,7 +12,7 @@ from typing import Literal
 from spgsurgeon.errors import UsageError, did_you_mean
 
 LABELLED, MASKED, TEXTS = "labelled images", "images with masks", "labelled texts"
-QUESTIONS = "questions with answers"
+QUESTIONS, WORDS, CHOICES = "questions with answers", "labelled words", "questions with choices"
 """What the samples of a source are."""
 
 Setting = Literal["class_order", "classes", "mask_values", "columns"]
@@ -105,6 +105,22 @@ SOURCES = {
             "the same with columns for questions, contexts and answers, as SQuAD has them",
             "spgsurgeon.data.sources.records.questions:open_questions",
             QUESTIONS,
+            takes=("columns",),
+            classed="nothing",
+        ),
+        SourceForm(
+            "words",
+            "SPLIT.jsonl, or what save_to_disk wrote, with columns for lists of words and of their labels",
+            "spgsurgeon.data.sources.records.words:open_words",
+            WORDS,
+            takes=("classes", "columns"),
+            classed="unit",
+        ),
+        SourceForm(
+            "choices",
+            "tables with columns for a question, its choices and the number of the right one",
+            "spgsurgeon.data.sources.records.choices:open_choices",
+            CHOICES,
             takes=("columns",),
             classed="nothing",
         ),

@@ -30,12 +30,13 @@ _STRATEGIES = ("longest_first", "only_first", "only_second")
 class Encoder:
     """Turns texts into tokens, at most as many as the model takes; made anew in each loader worker.
 
-    `cuts` says which of two texts is cut: the longer one first, or only the first or the second.
+    `cuts` says which of two texts is cut: the longer one first, or only the first or the second. `words` says that
+    texts are given in words: they get the tokens that they have after a space, where a tokenizer makes a difference.
     """
 
-    def __init__(self, preprocessing: TextPreprocessing, cuts: str = "longest_first") -> None:
+    def __init__(self, preprocessing: TextPreprocessing, cuts: str = "longest_first", *, words: bool = False) -> None:
         assert cuts in _STRATEGIES
-        self._preprocessing, self._cuts = preprocessing, cuts
+        self._preprocessing, self._cuts, self._words = preprocessing, cuts, words
         self._tokenizer: Tokenizer | None = None
 
     def __getstate__(self) -> dict[str, object]:
@@ -76,6 +77,8 @@ class Encoder:
         if self._tokenizer is None:
             self._tokenizer = self._preprocessing.tokenizer()
             self._tokenizer.enable_truncation(self._preprocessing.max_length, strategy=self._cuts)
+            if self._words and hasattr(self._tokenizer.pre_tokenizer, "add_prefix_space"):
+                self._tokenizer.pre_tokenizer.add_prefix_space = True
         return self._tokenizer
 
 
@@ -105,15 +108,15 @@ def batches_padded(padding: Padding, target: int = -100) -> Collate:
     def collate(items: list[Loaded]) -> list[Batch]:
         if not items:
             return []
-        inputs = {name: _stacked([item.inputs[name] for item in items], padding[name]) for name in items[0].inputs}
+        inputs = {name: stacked([item.inputs[name] for item in items], padding[name]) for name in items[0].inputs}
         targets = [torch.as_tensor(item.target) for item in items]
         samples = torch.tensor([item.index for item in items])
-        return [Batch(inputs, _stacked(targets, target), samples)]
+        return [Batch(inputs, stacked(targets, target), samples)]
 
     return collate
 
 
-def _stacked(tensors: Sequence[Tensor], value: float) -> Tensor:
+def stacked(tensors: Sequence[Tensor], value: float) -> Tensor:
     """Return tensors [..., L] of several lengths as one, [B, ..., L]."""
     if not tensors[0].dim():
         return torch.stack(list(tensors))

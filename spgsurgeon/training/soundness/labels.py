@@ -15,6 +15,7 @@ from spgsurgeon.data import (
     read_class_map,
     renamed,
     with_labels_of,
+    with_names,
 )
 from spgsurgeon.errors import UsageError
 from spgsurgeon.loading import OpenedModel
@@ -45,6 +46,7 @@ def with_models_labels(
     """
     if not opened.task.has_classes:
         return source, []
+    source = with_names(source, opened.label_names or ())
     folders = "class_order" in form_of(form).takes
     if order == "code-point" or (opened.head_is_new and order == "auto"):
         return source, []

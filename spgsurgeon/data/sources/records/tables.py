@@ -156,7 +156,8 @@ def _read_saved(path: Path) -> Table:
     try:
         saved = datasets.load_from_disk(str(path)).with_format(None)
         columns = {name: list(saved[name]) for name in saved.column_names}
-        named = {name: feature.names for name, feature in saved.features.items() if hasattr(feature, "names")}
+        kinds = {name: getattr(feature, "feature", feature) for name, feature in saved.features.items()}  # of a list
+        named = {name: kind.names for name, kind in kinds.items() if hasattr(kind, "names")}
     except Exception as error:  # whatever a damaged file trips
         raise DataError(f"can't read the data set in {path}: {first_line(error) or type(error).__name__}") from error
     return Table(path, columns, class_names={name: tuple(map(str, names)) for name, names in named.items()})
