@@ -176,4 +176,5 @@ def described(forms: Iterable[SourceForm]) -> str:
 
 def taking(setting: Setting) -> str:
     """Return the names of the forms that have a use for a key of the data section."""
-    return " and ".join(form.name for form in SOURCES.values() if setting in form.takes)
+    *others, last = (form.name for form in SOURCES.values() if setting in form.takes)
+    return f"{', '.join(others)} and {last}" if others else last
