@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,10 @@ from spgsurgeon.cli.terminal.console import emit
 from spgsurgeon.cli.terminal.options import Arch, Force, MapKeys, RandomWeights, Weights, check_weights
 from spgsurgeon.cli.terminal.text import BAD, GOOD, OPEN, coloured, columns, gigabytes, image_size, millions, pairs
 from spgsurgeon.replicas.kinds import CONTROLS, PLAIN, replicas_from
+
+if TYPE_CHECKING:
+    from spgsurgeon.runs import Basis
+    from spgsurgeon.tasks import Metric
 
 
 def command(
@@ -87,29 +91,38 @@ def split_arguments(arguments: list[str]) -> tuple[str | None, list[str]]:
 def _render(document: dict[str, Any]) -> Any:
     from rich.console import Group
 
+    from spgsurgeon.runs import basis_of
     from spgsurgeon.tasks import task_of
 
     task = task_of(document["original"])
     assert task is not None, "a run has the scores of its task"
     rows = [
-        (when, *(metric.number(scores[metric.name]) for metric in task.metrics))
-        for when in ("original", "best", "last")
+        (when.replace("_", " "), *(metric.number(scores[metric.name]) for metric in task.metrics))
+        for when in ("original", "head_start", "best", "last")
         if (scores := document[when])
     ]
-    metric = task.primary
-    best, original = (document[when][metric.name] for when in ("best", "original"))
-    change = f"{metric.number(abs(best - original))} {metric.difference}"
-    if metric.better(original, best):
-        verdict, style = f"worse than the original by {change}: keep the original, or try another learning rate", BAD
-    elif metric.better(best, original):
-        verdict, style = f"better than the original by {change}", GOOD
-    else:
-        verdict, style = "no gain over the original", OPEN
+    basis = basis_of(document["original"], document["head_start"], document["untrained"])
+    found, style = _compared(document["best"], basis, task.primary)
+    verdict = "; ".join(filter(None, (basis.said, found)))
     caution = "one run; the best checkpoint was chosen by these scores."
     if document["trp"]["kind"] not in CONTROLS:
         caution += f" The control: the same command with trp.kind={PLAIN} and another -o"
     summary = pairs([("result", coloured(verdict, style)), ("", caution), ("run", document["run"])])
     return Group(columns(("", *(metric.title for metric in task.metrics)), rows), summary)
+
+
+def _compared(best: dict[str, Any], basis: Basis, metric: Metric) -> tuple[str | None, str]:
+    """Return how the best score compares with what it is measured against, and in which style to say so."""
+    if basis.scores is None:
+        return None, OPEN
+    one, other = best[metric.name], basis.scores[metric.name]
+    change = f"{metric.number(abs(one - other))} {metric.difference}"
+    if metric.better(other, one):
+        keep = "keep the original, or " if basis.said is None else ""
+        return f"worse than {basis.name} by {change}: {keep}try another learning rate", BAD
+    if metric.better(one, other):
+        return f"better than {basis.name} by {change}", GOOD
+    return f"no gain over {basis.name}", OPEN
 
 
 def _replicas(trp: dict[str, Any], passes: int) -> str:
@@ -118,6 +131,14 @@ def _replicas(trp: dict[str, Any], passes: int) -> str:
 
 def _split(data: dict[str, Any], samples: str) -> str:
     return f"{data['samples']} {samples} of {data['name']}{image_size(data)}"
+
+
+def _head_start(document: dict[str, Any]) -> str:
+    if not document["head_start_steps"]:
+        return "none"
+    most = "at most " if document["head_start"]["until"] else ""
+    what = "of the head alone" if document["head_start"]["freeze"] == "body" else "of the whole model"
+    return f"{most}{document['head_start_steps']} of them: plain epochs {what}, before the episodes begin"
 
 
 def _render_plan(document: dict[str, Any]) -> Any:
@@ -137,13 +158,14 @@ def _render_plan(document: dict[str, Any]) -> Any:
             ("data", f"{train}; scored on {scored}; {data['classes']} classes"),
             ("on", f"{document['device']}, {document['precision']}, into {document['output']}"),
             ("steps", f"{document['steps']}, {document['steps_per_epoch']} an epoch"),
+            ("head start", _head_start(document)),
             (
                 "cold start",
                 f"at most {cold} of them, which fill the optimizer's moments and move no weight"
                 if (cold := document["cold_start_steps"])
                 else "none",
             ),
-            ("learning rate", f"at each epoch's start, the cold start's left out: {curve}"),
+            ("learning rate", f"at each epoch's start, those before the training left out: {curve}"),
             (
                 "parameters",
                 f"{millions(document['parameters'])} + {millions(document['temporary_parameters'])} temporary{frozen}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,23 +14,33 @@ from spgsurgeon.errors import SurgeonError
 from spgsurgeon.exporting import Evaluation
 from spgsurgeon.loading import resolve_folder
 from spgsurgeon.recipe import HOLDOUT, read_recipe
-from spgsurgeon.runs import RECIPE, read_run_state
+from spgsurgeon.runs import RECIPE, Basis, basis_of_counters, read_run_state
 from spgsurgeon.tasks import LOSS, Task
 
 
 def scores_of(source: Path, task: Task) -> dict[str, dict[str, float]] | None:
-    """Return the scores that a card shows, original and best; None if there are none, as after grafting alone."""
+    """Return the scores that a card shows, `best` and the `original` that it is measured against, if there is one.
+
+    None if there are none, as after grafting alone.
+    """
     if kind_of(source) != "run":
         return None
     counters = read_run_state(resolve_folder(source))["counters"]
     if not (counters.get("original") and counters.get("best")):
         return None
-    shown = [metric.name for metric in task.metrics if metric != LOSS and None not in _both(counters, metric.name)]
-    return {when: {name: counters[when][name] for name in shown} for when in ("original", "best")}
+    named = {"original": basis_of_counters(counters).scores, "best": counters["best"]}
+    there = {when: scores for when, scores in named.items() if scores is not None}
+    shown = [metric.name for metric in task.metrics if metric != LOSS and None not in _each(there, metric.name)]
+    return {when: {name: scores[name] for name in shown} for when, scores in there.items()}
 
 
-def _both(counters: dict[str, Any], name: str) -> list[float | None]:
-    return [counters[when].get(name) for when in ("original", "best")]
+def basis_of_run(source: Path) -> Basis | None:
+    """Return what a run's best score is measured against; None for a folder that was grafted only."""
+    return basis_of_counters(read_run_state(resolve_folder(source))["counters"]) if kind_of(source) == "run" else None
+
+
+def _each(scores: Mapping[str, Mapping[str, Any]], name: str) -> list[float | None]:
+    return [one.get(name) for one in scores.values()]
 
 
 def evaluation_of(source: Path, task: Task) -> Evaluation | None:

@@ -79,7 +79,10 @@ def _summary(path: Path, record: RunRecord) -> dict[str, Any]:
         "run": str(path),
         "epochs": record.done,
         "cold_epochs": record.cold_epochs,
+        "head_epochs": record.head_epochs,
+        "untrained": record.untrained,
         "original": record.original,
+        "head_start": record.started,
         "best": record.best,
         "last": record.last,
     }

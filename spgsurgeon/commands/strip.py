@@ -24,7 +24,7 @@ from spgsurgeon.checkpoint import (
     refuse_overwriting_input,
     write_json,
 )
-from spgsurgeon.commands.measured import scores_of
+from spgsurgeon.commands.measured import basis_of_run, scores_of
 from spgsurgeon.commands.modules import FORMATS, format_of
 from spgsurgeon.commands.stripping.card import card_of
 from spgsurgeon.commands.stripping.written import (
@@ -237,8 +237,13 @@ def _no_gain(source: Path, task: Task | None) -> list[str]:
     if task is None or scores is None:
         return []
     metric = task.primary
+    basis = basis_of_run(source)
+    assert basis is not None
+    said = [basis.said] if basis.said else []
+    if "original" not in scores:
+        return said
     original, best = (scores[when][metric.name] for when in ("original", "best"))
     if metric.better(best, original):
-        return []
-    said = "worse than the original" if metric.better(original, best) else "no gain"
-    return [f"{said}: the run's best {metric.name} is {best:.3f}, the original's {original:.3f}"]
+        return said
+    verdict = f"worse than {basis.name}" if metric.better(original, best) else "no gain"
+    return [*said, f"{verdict}: the run's best {metric.name} is {best:.3f}, that of {basis.name} {original:.3f}"]

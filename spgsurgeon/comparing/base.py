@@ -23,7 +23,7 @@ from spgsurgeon.checkpoint import (
 )
 from spgsurgeon.data import Source, Subset, check_classes, samples_of
 from spgsurgeon.errors import SurgeonError
-from spgsurgeon.loading import ModelRequest, OpenedModel, open_model, resolve_folder, state_of
+from spgsurgeon.loading import UNTRAINED, ModelRequest, OpenedModel, open_model, resolve_folder, state_of
 from spgsurgeon.recipe import HOLDOUT, DataSection, Recipe, read_recipe
 from spgsurgeon.replicas import layout_of_state
 from spgsurgeon.runs import RECIPE
@@ -58,7 +58,8 @@ def write_base(folder: Path, opened: OpenedModel) -> None:
     state = state_of(opened.module)
     write_safetensors(folder / WEIGHTS, state)
     prove_file(folder / WEIGHTS, content_hash(state), layout_of_state(state))
-    write_json(folder / CONFIG, opened.config())
+    untrained = {UNTRAINED: list(opened.untrained)} if opened.untrained else {}
+    write_json(folder / CONFIG, opened.config() | untrained)
     for name, content in opened.beside().items():
         (folder / name).write_bytes(content)
 

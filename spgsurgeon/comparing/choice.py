@@ -152,6 +152,7 @@ class Comparison:
         return {
             "arms": arms,
             "original": original.scores[metric],
+            "untrained": self.plan.untrained,
             "base_seen": self.plan.base_seen,
             "seeds": self.plan.seeds,
             "metric": metric,

@@ -58,6 +58,8 @@ class Plan:
     step_seconds: dict[str, float] | None = None
     taken_over: list[float] = field(default_factory=list)
     base_seen: dict[str, int] | None = None
+    untrained: str | None = None
+    """What of the base has learned nothing: "head" or "all"."""
     data: dict[str, Any] | None = None
     """Summaries of what is trained and scored on, by split; None where an earlier version began it."""
 
@@ -105,7 +107,7 @@ def complete(plan: Plan, base: Path, lineup: Lineup) -> dict[str, dict[str, Any]
         with _about(arm, base, plan.model):
             overrides, trial = _overrides(lineup, arm), base.parent / "trial"
             trials[arm.name] = train(str(base), recipe=lineup.source, overrides=overrides, output=trial, dry_run=True)
-    plan.metric = trials[PLAIN]["metric"]
+    plan.metric, plan.untrained = trials[PLAIN]["metric"], trials[PLAIN]["untrained"]
     epochs = recipe.training.epochs
     plan.epochs = {arm.name: epochs for arm in lineup.arms}
     if plan.budget == "seconds":

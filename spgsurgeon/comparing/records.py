@@ -70,6 +70,7 @@ class ComparisonDocument(BaseModel):
 
     arms: Annotated[dict[str, ComparedArm], Field(min_length=1)]
     original: FiniteFloat
+    untrained: str | None = None
     base_seen: SeenPictures | None = None
     seeds: Annotated[list[int], Field(min_length=1)]
     metric: Annotated[str, AfterValidator(_known_metric)]

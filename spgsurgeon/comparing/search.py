@@ -40,6 +40,7 @@ def check_search() -> None:
 def search(folder: Path, base: str, recipe: str, overrides: Sequence[str], epochs: int, seed: int) -> Search:
     """Try rates of fixed dropout for as many epochs in all, half of them at most for one, each a run in `folder`.
 
+    The head start of the first one is that of any run; those of the others count among the epochs.
     Rates are drawn evenly from 0 to `HIGHEST_RATE`; asynchronous successive halving, by the scores on data.eval, stops
     the worse half of the trials after 1, 2, 4, ... epochs. A search that has begun goes on where it was.
     """
@@ -51,10 +52,10 @@ def search(folder: Path, base: str, recipe: str, overrides: Sequence[str], epoch
         sampler=optuna.samplers.RandomSampler(seed=derive_seed(seed, "search") % 2**32),
         pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
     )
-    found, left = Search(folder), epochs
-    while left > 0:
+    found, left, start = Search(folder), epochs, 0
+    while left > start:
         trial = study.ask()
-        planned = min(math.ceil(epochs / 2), left)
+        planned = min(math.ceil(epochs / 2), left - start)
         settings = [f"trp.rate={trial.suggest_float('rate', 0.0, HIGHEST_RATE)}", f"training.epochs={planned}"]
         run = folder / f"trial-{trial.number}"
         halving, broken = _Halving(trial), False
@@ -67,7 +68,8 @@ def search(folder: Path, base: str, recipe: str, overrides: Sequence[str], epoch
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
             found.trouble, broken = error.message, True
         found.trials.append(run)
-        left -= halving.epochs + broken  # one that broke off has cost the epoch it was in, too
+        left -= halving.epochs + start + broken  # one that broke off has cost the epoch it was in, too
+        start = halving.head_epochs
         best = _counters(run)["best"] if halving.epochs and not broken else None  # as of any run that broke off
         if best is not None and (found.best is None or _key(best) > _key(found.best)):
             found.folder, found.best = run, best
@@ -84,12 +86,13 @@ class _Halving:
 
     def __init__(self, trial: Any) -> None:
         self._trial = trial
-        self.epochs = 0
+        self.epochs = self.head_epochs = 0
         self.score = -math.inf
 
     def epoch(self, metrics: dict[str, Any]) -> None:
         """Tell the pruner of the epoch, and stop where it says so."""
-        if metrics["evaluation"] is not None:
+        self.head_epochs += metrics["phase"] == "head"
+        if metrics["phase"] == "train":
             self.add(_key(metrics["evaluation"])[0])
 
     def add(self, score: float) -> None:
@@ -119,9 +122,10 @@ def _train(run: Path, base: str, recipe: str, overrides: list[str], halving: _Ha
         train(base, recipe=recipe, overrides=overrides, output=run, progress=halving, force=True)
         return
     counters = _counters(run)
-    done = counters.get("epoch", 0) - counters.get("cold_epochs", 0)
+    halving.head_epochs = counters.get("head_epochs", 0)
+    done = counters.get("epoch", 0) - counters.get("cold_epochs", 0) - counters.get("head_epochs", 0)
     for epoch in read_epochs(run / METRICS)[0]:
-        if epoch.epoch <= done and epoch.evaluation is not None:
+        if epoch.phase == "train" and epoch.epoch <= done and epoch.evaluation is not None:
             halving.add(_key(epoch.evaluation)[0])
     if halving.epochs < planned:
         train(output=run, resume=True, progress=halving)

@@ -142,7 +142,7 @@ def _arm(plan: Plan, name: str, trial: dict[str, Any] | None) -> dict[str, Any]:
     return {
         "overrides": plan.arms[name],
         "epochs": epochs,
-        "steps": trial["cold_start_steps"] + trial["steps_per_epoch"] * epochs if trial else None,
+        "steps": trial["steps_before"] + trial["steps_per_epoch"] * epochs if trial else None,
         "estimated_memory_bytes": trial["estimated_memory_bytes"]["total"] if trial else None,
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from spgsurgeon.runs import NO_ORIGINAL
 from spgsurgeon.tasks import Metric, task_scored_by
 
 HEAD = ("arm", "learning rate", "chosen by", "score", "against plain", "95 % interval", "bootstrap", "agree", "verdict")
@@ -30,10 +31,12 @@ def remarks(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     metric, seeds = metric_of(document), document["seeds"]
     over = f"mean of {len(seeds)} seeds" if len(seeds) > 1 else "one seed, intervals over pictures"
     chosen = "learning rates and epochs were chosen on"
+    untrained = document.get("untrained")
+    before = f"{metric.written(document['original'], 2)}, before any training"
     said = [
         ("score", f"{metric.title}, {over}, on {document['samples']} pictures of {document['scored_on']}"),
         ("chosen by", f"{chosen} {document['chosen_on']}; a learning rate by the mean over seeds"),
-        ("original", f"{metric.written(document['original'], 2)}, before any training"),
+        ("original", NO_ORIGINAL.get(untrained, before) if untrained else before),
         *(("base", text) for text in of_the_base(document.get("base_seen"))),
     ]
     if 1 < len(seeds) < _ENOUGH_FOR_BOOTSTRAP:
@@ -53,7 +56,7 @@ def remarks(document: Mapping[str, Any]) -> list[tuple[str, str]]:
         for name, arm in document["arms"].items()
         if arm["difference"]
     ]
-    if all(metric.better(document["original"], arm["mean"]) for arm in document["arms"].values()):
+    if not untrained and all(metric.better(document["original"], arm["mean"]) for arm in document["arms"].values()):
         said.append(("worse", "every arm ends worse than the original: leave it alone, or try lower learning rates"))
     if edges := [f"{name} ({arm['learning_rate']:g})" for name, arm in document["arms"].items() if arm["at_edge"]]:
         said.append(("grid", f"the best learning rate is at the grid's edge: {', '.join(edges)}; {_beyond(document)}"))

@@ -89,6 +89,8 @@ def model_card(
     higher_is_better: bool = True,
     evaluation: Evaluation | None = None,
     control: str | None = None,
+    measured_against: str = "the original",
+    no_original: str | None = None,
     proof: Mapping[str, bool | str] | None = None,
     builder_arguments: Mapping[str, Any] | None = None,
     replicas: str | None = None,
@@ -101,9 +103,10 @@ def model_card(
     `library` is timm, torchvision or transformers; `builder_arguments` are what its builder needs beyond the number of
     classes, and `usage` what is to be known of the model that it makes. `base_model` is the base's name on the Hub,
     `license` that of its weights. `recipe` is the resolved recipe as YAML; without one the weights were not retrained.
-    `base_notes` say what was done to the base before it was grafted, such as a new head. `scores` holds `original`
-    (before retraining) and `best`, each {metric: value}; the first metric, better when higher or when lower, decides
-    whether there is a gain. They are of `evaluation`; `control` says what a comparison found against plain retraining.
+    `base_notes` say what was done to the base before it was grafted, such as a new head. `scores` holds `original`,
+    what the best is `measured_against`, if there is any, and `best`, each {metric: value}; the first metric, better
+    when higher or when lower, decides whether there is a gain. `no_original` says why there was no model to compare
+    with before the run. They are of `evaluation`; `control` says what a comparison found against plain retraining.
     `proof` says of each law whether it holds, or how far. `replicas` says what the temporary modules were,
     `pipeline_tag` what the Hub calls the task, `formats` what was written. What is None is named as missing; nothing
     else is claimed.
@@ -118,7 +121,7 @@ def model_card(
         python = _ONNX_USAGE if "onnx" in formats else _PROGRAM_USAGE
     base_model = on_hub(base_model)
     card = ModelCard.from_template(
-        metadata(architecture, library, pipeline_tag, base_model, license, {m: best[m] for m in metrics}, evaluation),
+        metadata(architecture, library, pipeline_tag, base_model, license, dict(best), evaluation),
         template_path=str(_TEMPLATE),
         title=f"{architecture}{retrained}",
         method=method,
@@ -129,7 +132,9 @@ def model_card(
         ),
         usage=_fenced("python", python),
         rows=rows,
-        score_table=_table(("metric", "original", "best", "change"), rows),
+        score_table=_table(("metric", measured_against.removeprefix("the "), "best", "change"), rows),
+        no_original=no_original and f"{no_original[0].upper()}{no_original[1:]}.",
+        best_table=_table(("metric", "best"), [(name, _number(score)) for name, score in best.items()]) if best else "",
         verdict=_verdict(original, best, metrics[0], higher_is_better) if metrics else None,
         evaluation=evaluation and {"name": _plain(evaluation.name), "split": _plain(evaluation.split)},
         control=control,

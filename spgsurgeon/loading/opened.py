@@ -11,7 +11,7 @@ from torch import nn
 
 from spgsurgeon.checkpoint import GraftManifest
 from spgsurgeon.loading.locating import Located
-from spgsurgeon.loading.said_of_data import IGNORED, MAP, RANGE, VALUES
+from spgsurgeon.loading.said_of_data import EVERYTHING, IGNORED, MAP, RANGE, VALUES
 from spgsurgeon.models import (
     DepthSite,
     Identity,
@@ -46,8 +46,6 @@ class OpenedModel:
     """The values that were black and white in images with more than 8 bits of grey, where training said them."""
     class_map: dict[str, str] = field(default_factory=dict)
     """What it calls the classes of the data that it was trained on, where these had other names there."""
-    head_is_new: bool = False
-    """Whether its head is untrained, so that its classes have no order yet."""
     hub_id: str | None = None
     """The Hub's name of the weights that these are, or were but for the head."""
     notes: list[str] = field(default_factory=list)
@@ -56,6 +54,18 @@ class OpenedModel:
     """The `config.json` that belongs beside these weights, where it is the library's own and not made here."""
     companions: tuple[Path, ...] = ()
     """Files that go with the weights unchanged, such as a tokenizer's."""
+    untrained: tuple[str, ...] = ()
+    """The parameters that were drawn at random: those of a new head; `*` stands for all of them."""
+
+    @property
+    def head_is_new(self) -> bool:
+        """Whether its head is untrained, so that its classes have no order yet."""
+        return bool(self.untrained)
+
+    @property
+    def new_head(self) -> bool:
+        """Whether a head that has learned nothing stands on a body that has."""
+        return bool(self.untrained) and self.untrained != EVERYTHING
 
     @property
     def manifest(self) -> GraftManifest | None:

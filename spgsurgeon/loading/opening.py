@@ -16,7 +16,18 @@ from spgsurgeon.loading.locating import Located, locate
 from spgsurgeon.loading.opened import OpenedModel
 from spgsurgeon.loading.recognising import recognize
 from spgsurgeon.loading.request import ModelRequest
-from spgsurgeon.loading.said_of_data import MAP, RANGE, VALUES, ignored_in, known_table, label_names_in, said_of_data
+from spgsurgeon.loading.said_of_data import (
+    EVERYTHING,
+    MAP,
+    RANGE,
+    UNTRAINED,
+    VALUES,
+    ignored_in,
+    known_table,
+    label_names_in,
+    said_of_data,
+    untrained_in,
+)
 from spgsurgeon.loading.transformers_folder import open_folder, read_folder
 from spgsurgeon.models import (
     Identity,
@@ -76,18 +87,24 @@ def _with_new_head(opened: OpenedModel, request: ModelRequest) -> OpenedModel:
         torch.manual_seed(request.random_seed or 0)
         module, identity = with_classes(opened.module, opened.identity, request.num_classes)
     older = f"instead of {own}" if own else "as there was none"
-    note = f"new head for {request.num_classes} classes {older}: untrained"
+    note = f"new head for {request.num_classes} classes {older}: untrained, its logits start near zero"
     return replace(
         opened,
+        untrained=EVERYTHING if opened.untrained == EVERYTHING else _new_in(module, opened.module),
         module=module,
         identity=identity,
         label_names=None,
         ignored=(),
         mask_values={},
         class_map={},
-        head_is_new=True,
         notes=[*opened.notes, note],
     )
+
+
+def _new_in(module: nn.Module, older: nn.Module) -> tuple[str, ...]:
+    """Return the parameters that another module lacks, or has in another shape."""
+    before = dict(older.named_parameters())
+    return tuple(name for name, p in module.named_parameters() if name not in before or before[name].shape != p.shape)
 
 
 def _too_late(model: str, classes: int) -> UsageError:
@@ -111,10 +128,10 @@ def _open_transformers(located: Located, request: ModelRequest) -> OpenedModel:
         format=located.format,
         located=located,
         label_names=made.labels,
-        head_is_new=made.is_new,
         notes=[*located.notes, *made.notes],
-        config_document=made.config,
+        config_document={key: value for key, value in made.config.items() if key != UNTRAINED},
         companions=folder.companions,
+        untrained=made.new or untrained_in(located),
     )
     if opened.has_replicas and made.is_new:
         raise _too_late(request.model, folder.site.classes if folder.site else 0)
@@ -133,8 +150,8 @@ def _open_named(request: ModelRequest, named: NamedModel) -> OpenedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random_seed)
         module = build(identity)
-    note = f"random weights (seed {random_seed})"
-    return OpenedModel(module, identity, model, "name", head_is_new=True, notes=[note])
+    notes = [f"random weights (seed {random_seed})"]
+    return OpenedModel(module, identity, model, "name", notes=notes, untrained=EVERYTHING)
 
 
 def _open_located(located: Located, request: ModelRequest) -> OpenedModel:
@@ -152,6 +169,7 @@ def _open_located(located: Located, request: ModelRequest) -> OpenedModel:
         value_range=said_of_data(located, RANGE, known_range),
         class_map=said_of_data(located, MAP, known_table) or {},
         notes=[*located.notes, *recognition.notes, *_left_out(recognition.match), *filled.notes],
+        untrained=untrained_in(located),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from spgsurgeon.checkpoint import CONFIG
+from spgsurgeon.checkpoint import CONFIG, STATE
 from spgsurgeon.errors import DamagedFileError
 from spgsurgeon.loading.locating import Located
 from spgsurgeon.models import (
@@ -16,6 +16,9 @@ from spgsurgeon.recipe import known_class_map
 Read = TypeVar("Read")
 IGNORED, VALUES, RANGE = "ignored_mask_values", "mask_values", "value_range"  # in config.json
 MAP = "class_map"
+UNTRAINED = "untrained"
+"""What a grafted folder, or a model's config.json, calls the parameters that have learned nothing yet."""
+EVERYTHING = ("*",)
 
 
 def label_names_in(located: Located, identity: Identity) -> list[str] | None:
@@ -39,6 +42,16 @@ def known_table(value: Any) -> dict[str, str] | None:
     if isinstance(found, str):
         raise ValueError("a config.json names no file")
     return found
+
+
+def untrained_in(located: Located) -> tuple[str, ...]:
+    """Return the parameters that a grafted folder, or a config.json, says to be new; those of a run have learned."""
+    of_a_run = located.folder is not None and (located.folder / STATE).is_file()
+    said = located.manifest.base if located.manifest else located.config or {}
+    names = [] if of_a_run else said.get(UNTRAINED, [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DamagedFileError(f"{located.source} is damaged: {UNTRAINED} is not a list of names")
+    return tuple(names)
 
 
 def said_of_data(located: Located, key: str, known: Callable[[Any], Read | None]) -> Read | None:

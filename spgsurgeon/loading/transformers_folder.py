@@ -72,7 +72,7 @@ class TransformersFolder:
 class TransformersModel:
     """The model of a folder. `config` is the config.json that goes with it, `labels` the names of its classes.
 
-    `is_new` says whether its head is.
+    `new` names the parameters of its head if that is a new one.
     """
 
     module: nn.Module
@@ -80,7 +80,12 @@ class TransformersModel:
     config: dict[str, Any]
     labels: list[str] | None
     notes: list[str]
-    is_new: bool
+    new: tuple[str, ...]
+
+    @property
+    def is_new(self) -> bool:
+        """Whether its head is new."""
+        return bool(self.new)
 
 
 def read_folder(located: Located) -> TransformersFolder:
@@ -118,11 +123,11 @@ def open_folder(
     assert isinstance(known, TransformersLibrary)
     with torch.random.fork_rng(devices=[]), limited_to(tensors, identity.name):
         torch.manual_seed(seed)
-        module, notes = known.load(identity, tensors, new_head=is_new)
+        module, notes, new = known.load(identity, tensors, new_head=is_new)
     identity = replace(identity, num_classes=find_transformers_sites(module)[0].classes)
     if is_new:
         notes = [_said(folder, head, identity), *notes]
-    return TransformersModel(module, identity, document, _names(identity), notes, is_new)
+    return TransformersModel(module, identity, document, _names(identity), notes, new)
 
 
 def _refuse_quantized(entries: Mapping[str, TensorSpec], place: str) -> None:

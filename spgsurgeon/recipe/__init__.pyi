@@ -5,6 +5,7 @@ from .json_schema import SCHEMA_TITLE, recipe_json_schema
 from .reading import read_recipe, read_settings, replicas_of
 from .schema import Recipe
 from .shipped import find_recipe, find_shipped, shipped_recipes
+from .start_sections import HeadStartSection
 from .training_section import CheckpointSection, OptimizerSection, ScheduleSection, TrainingSection
 from .writing import dump_recipe
 
@@ -14,6 +15,7 @@ __all__ = [
     "AugmentSection",
     "CheckpointSection",
     "DataSection",
+    "HeadStartSection",
     "OptimizerSection",
     "Recipe",
     "ScheduleSection",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -12,22 +12,19 @@ from pydantic import (
     Strict,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 from pydantic.fields import FieldInfo
 
 from spgsurgeon.errors import closest
 from spgsurgeon.recipe.data_section import DataSection
+from spgsurgeon.recipe.start_sections import ColdStartSection, HeadStartSection
 from spgsurgeon.recipe.training_section import TrainingSection
 from spgsurgeon.replicas import ReplicaKind
 from spgsurgeon.replicas.kinds import DEFAULT, kinds, settings_of_others
 from spgsurgeon.sections import (
     BelowOne,
-    Count,
     NonNegative,
-    NonNegativeInt,
     OneOf,
-    Positive,
     Section,
     fault_at,
     meanings,
@@ -45,6 +42,7 @@ SAME_IN_ALL_ARMS = (
     "training.device",
     "training.metric",
     "training.seed",
+    "head_start",
 )
 """What the arms of a comparison share, so that data, steps and choice of learning rates are the same."""
 
@@ -103,32 +101,6 @@ class ObjectiveSection(Section):
     both predictions is added; 0 is off."""
 
 
-class ColdStartSection(Section):
-    """Filling the optimizer's moments at learning rate zero, before and not counted in training.epochs."""
-
-    epochs: NonNegativeInt = 0
-    """How many epochs; 0 is no cold start unless `until` says otherwise."""
-    until: Literal["converged"] | None = None
-    """`converged` stops once the moments have settled, instead of after a fixed number of epochs."""
-    max_epochs: Count = 5
-    """The most epochs that `until` may take."""
-    tolerance: Positive = 0.1
-    """How much the moments may still change from one epoch to the next and count as settled."""
-    batch_norm: Literal["freeze", "track"] = "freeze"
-    """Whether running statistics stay or follow the data meanwhile."""
-
-    @property
-    def most_epochs(self) -> int:
-        """How many epochs it can take."""
-        return self.epochs if self.until is None else self.max_epochs
-
-    @model_validator(mode="after")
-    def _one_rule(self) -> Self:
-        if self.until is not None and self.epochs > 0:
-            raise fault_at("until", f"until: {self.until} and epochs: {self.epochs} exclude each other; drop one")
-        return self
-
-
 class CompareSection(Section):
     """What `spgsurgeon compare` may compare besides its own arms."""
 
@@ -147,6 +119,8 @@ class Recipe(Section):
     """The temporary replicas, of one kind with its own settings."""
     objective: Annotated[ObjectiveSection, Field(validate_default=True)] = ObjectiveSection()
     """The loss."""
+    head_start: HeadStartSection = HeadStartSection()
+    """Plain epochs before the episodes begin, for a head that has learned nothing; not counted in training.epochs."""
     cold_start: ColdStartSection = ColdStartSection()
     """Filling the optimizer's moments at learning rate zero, before and not counted in training.epochs."""
     data: DataSection

@@ -94,9 +94,12 @@ def score_figure(runs: Sequence[RunRecord], metric: Metric) -> Figure:
         points = [(place, score) for place, score in found if score is not None]
         best = max(points, key=lambda point: metric.merit(point[1]), default=None)
         if run.original and metric.name in run.original:
-            original = run.original[metric.name]
-            points = [(-run.cold_epochs, original), (0, original), *points]  # a cold start moves no weight
-            axes.plot(-run.cold_epochs, original, "o", color=accent(run), markerfacecolor="white", zorder=3)
+            original, before = run.original[metric.name], -run.epochs_before
+            started = run.started[metric.name] if run.started else original
+            # A cold start moves no weight, and a head start is scored at its end.
+            at_its_end = [(-run.cold_epochs, started)] if run.started else []
+            points = [(before, original), *at_its_end, (0, started), *points]
+            axes.plot(before, original, "o", color=accent(run), markerfacecolor="white", zorder=3)
         if best:
             axes.plot(*best, "o", color=accent(run), markersize=6, zorder=3)
         _line(axes, run, points)
@@ -166,8 +169,8 @@ def _moments(run: RunRecord, key: str) -> list[tuple[float, float | None]]:
 def valid_share_figure(run: RunRecord) -> Figure:
     """Return the share of units whose episode had not ended before each step, by epoch: a line a step."""
     figure, axes = _over_epochs("still valid, % of units", [run])
-    labels = step_labels(run.epochs[-1])
-    columns = [(run.place(e), [100 * share for share in e.valid_share]) for e in run.epochs]
+    labels = step_labels(run.played[-1])
+    columns = [(run.place(e), [100 * share for share in e.valid_share]) for e in run.played]
     for step, color in enumerate(shades(run, len(labels))):
         points = [(place, shares[step]) for place, shares in columns if step < len(shares)]
         _line(axes, run, points, color=color)
@@ -237,22 +240,27 @@ def _over_epochs(title: str, runs: Sequence[RunRecord]) -> tuple[Figure, Axes]:
     axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
     axes.xaxis.set_major_formatter(FuncFormatter(_number_at(runs)))
     axes.margins(y=0.1)
-    cold = max(run.cold_epochs for run in runs)
-    if cold:
-        axes.axvspan(0.5 - cold, 0.5, color=_SHADE, linewidth=0)
+    before = max(run.epochs_before for run in runs)
+    if before:
+        axes.axvspan(0.5 - before, 0.5, color=_SHADE, linewidth=0)
         style: dict[str, Any] = {"ha": "right", "va": "top", "color": QUIET, "fontsize": 7}
-        axes.text(0.5, 0.995, "cold start ", transform=axes.get_xaxis_transform(), **style)
+        kinds = {"head": any(run.head_epochs for run in runs), "cold": any(run.cold_epochs for run in runs)}
+        named = " and ".join(kind for kind, there in kinds.items() if there)
+        axes.text(0.5, 0.995, f"{named} start ", transform=axes.get_xaxis_transform(), **style)
     return figure, axes
 
 
 def _number_at(runs: Sequence[RunRecord]) -> Callable[[float, int], str]:
-    """Return what names a place on the axis: nothing where one is of several numbers, after cold starts that differ."""
-    cold = {run.cold_epochs for run in runs}
+    """Return what names a place on the axis: nothing where one is of several numbers, after starts that differ."""
+    starts = {(run.head_epochs, run.cold_epochs) for run in runs}
 
     def number(place: float, _: int) -> str:
         if place > 0:
             return f"{place:.0f}"
-        return f"{place + min(cold):.0f}" if len(cold) == 1 else ""
+        if len(starts) > 1:
+            return ""
+        head, cold = next(iter(starts))
+        return f"{place + cold:.0f}" if place > -cold or not head else f"{place + cold + head:.0f}"
 
     return number
 

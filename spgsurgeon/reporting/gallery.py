@@ -106,14 +106,14 @@ def _of_comparison(comparison: ComparisonRecord) -> list[Drawing]:
 
 
 def _of_one(run: RunRecord) -> list[Drawing]:
-    if not run.accepts or not run.epochs:
+    if not run.accepts or not run.played:
         return []
     said = (
         "Share of units whose prediction was right at every step before; the later the step, the stronger the colour."
     )
     png = draw(valid_share_figure, run)
     drawings = [Drawing("episodes", f"run-{run.number + 1}-valid-share", "Still valid", said, png, run)]
-    recorded = [epoch for epoch in run.epochs if any(map(sum, epoch.accepted_by_class))]
+    recorded = [epoch for epoch in run.played if any(map(sum, epoch.accepted_by_class))]
     if recorded:
         last = recorded[-1]
         rows = last.accepted_by_class

@@ -46,7 +46,7 @@ def render_page(
         comparisons=[comparison_section(comparison) for comparison in comparisons],
         runs=[_card(run) for run in runs],
         drawings=drawings,
-        episodes=[run for run in runs if run.accepts and run.epochs],
+        episodes=[run for run in runs if run.accepts and run.played],
         plain=[run.name for run in runs if not run.accepts],
         incidents=[(run.name, text) for run in runs for text in _incidents(run)],
         speed=[(run, _speed(run.epochs)) for run in runs if run.epochs],
@@ -68,17 +68,27 @@ def _card(run: RunRecord) -> dict[str, Any]:
         "metric": run.metric.title if run.metric else None,
         "scores": _scores(run, run.metric.name) if run.metric else [],
         "progress": f"{run.done} of {run.planned} epochs" + ("" if run.done >= run.planned else ", not finished"),
-        "cold": f"{run.cold_epochs} cold" if run.cold_epochs else None,
+        "before": " and ".join(f"{count} {kind}" for kind, count in _before(run).items() if count),
     }
 
 
+def _before(run: RunRecord) -> dict[str, int]:
+    """Return how many epochs came before the training proper, by what they are."""
+    return {"of a head start": run.head_epochs, "cold": run.cold_epochs}
+
+
 def _scores(run: RunRecord, metric: str) -> list[tuple[str, str, str | None]]:
-    """Return name, score and its difference to the original."""
+    """Return name, score and its difference to what it is measured against."""
     rows = []
-    original = _number(run.original, metric)
-    for name, scores in (("original", run.original), ("best", run.best), ("last", run.last)):
+    basis = _number(run.basis.scores, metric)
+    named = {"original": run.original, "head start": run.started, "best": run.best, "last": run.last}
+    for name, scores in named.items():
+        if name == "head start" and scores is None:
+            continue
         score = _number(scores, metric)
-        change = None if score is None or original is None or name == "original" else f"{score - original:+.2f}"
+        change = None
+        if name in ("best", "last") and score is not None and basis is not None:
+            change = f"{score - basis:+.2f}"
         rows.append((name, _MISSING if score is None else f"{score:.2f}", change))
     return rows
 
@@ -90,6 +100,9 @@ def _number(scores: Mapping[str, Any] | None, metric: str) -> float | None:
 def _incidents(run: RunRecord) -> list[str]:
     """Return what went wrong or could not be read, a sentence each."""
     found = list(run.notes)
+    if run.basis.said:
+        against = f"; differences are to {run.basis.name}" if run.basis.scores else ""
+        found.append(f"{run.basis.said[0].upper()}{run.basis.said[1:]}{against}.")
     kinds: dict[str, Callable[[EpochRecord], int]] = {
         "step was skipped,steps were skipped": lambda epoch: epoch.skipped_steps,
         "picture could not be read,pictures could not be read": lambda epoch: epoch.unreadable_pictures,

@@ -1,9 +1,10 @@
+from .basis import NO_ORIGINAL, Basis, basis_of, basis_of_counters
 from .checkpoints import last_of, newest_intact, recipe_of, run_of
 from .data_records import write_files
 from .folder import Checkpoint, RunFolder, own_run
 from .layout import DATA_FILES, METRICS, RECIPE
 from .reading import check_is_run, read_run
-from .records import Count, EpochRecord, RunRecord, ShownPicture, in_words, read_epochs, step_labels
+from .records import Count, EpochRecord, RunRecord, ShownPicture, epoch_name, in_words, read_epochs, step_labels
 from .resuming import FREE_KEYS, check_data, check_run, differences, records_of, stands_on, summaries
 from .saving import CheckpointSaver
 from .state_document import Scored, check_run_state, read_run_state
@@ -12,7 +13,9 @@ __all__ = [
     "DATA_FILES",
     "FREE_KEYS",
     "METRICS",
+    "NO_ORIGINAL",
     "RECIPE",
+    "Basis",
     "Checkpoint",
     "CheckpointSaver",
     "Count",
@@ -21,11 +24,14 @@ __all__ = [
     "RunRecord",
     "Scored",
     "ShownPicture",
+    "basis_of",
+    "basis_of_counters",
     "check_data",
     "check_is_run",
     "check_run",
     "check_run_state",
     "differences",
+    "epoch_name",
     "in_words",
     "last_of",
     "newest_intact",

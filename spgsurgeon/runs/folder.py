@@ -193,9 +193,9 @@ class RunFolder:
         self._drop_unfinished()
         self._drop_oldest()
 
-    def forget_metrics_after(self, cold: int, trained: int) -> None:
-        """Keep the lines of so many cold and training epochs; see `MetricsLog`."""
-        self._metrics.forget_after(cold, trained)
+    def forget_metrics_after(self, done: Mapping[str, int]) -> None:
+        """Keep the lines of so many epochs of each phase; see `MetricsLog`."""
+        self._metrics.forget_after(done)
 
     def close(self) -> None:
         """Close what is open."""

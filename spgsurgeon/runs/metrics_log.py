@@ -1,6 +1,6 @@
 """What a run measures, a line of JSON an epoch, and the same numbers as TensorBoard events if that is installed.
 
-Epochs count from 1 within their `phase`, "cold" or "train"; events lie at the step that ended their epoch.
+Epochs count from 1 within their `phase`, "head", "cold" or "train"; events lie at the step that ended their epoch.
 """
 
 from __future__ import annotations
@@ -42,9 +42,8 @@ class MetricsLog:
                 file.truncate(size)
                 raise
 
-    def forget_after(self, cold: int, trained: int) -> None:
-        """Keep the lines of so many cold and training epochs, and none that is damaged: a resumed run does the rest."""
-        done = {"cold": cold, "train": trained}
+    def forget_after(self, done: Mapping[str, int]) -> None:
+        """Keep the lines of so many epochs of each phase, and none that is damaged: a resumed run does the rest."""
         lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines() if self._path.exists() else []
         kept = [line for line in lines if _is_of(line, done)]
         if kept != lines:
@@ -94,7 +93,7 @@ def _is_of(line: str, done: Mapping[str, int]) -> bool:
     """Whether a line is of an epoch that is `done`, by phase; not so where it was cut off or is no longer JSON."""
     try:
         metrics = json.loads(line)
-        return bool(metrics["epoch"] <= done[metrics["phase"]])
+        return bool(metrics["epoch"] <= done.get(metrics["phase"], 0))
     except (ValueError, TypeError, KeyError):
         return False
 

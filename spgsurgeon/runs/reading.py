@@ -51,7 +51,9 @@ def read_run(path: Path, name: str, number: int) -> RunRecord:
     epochs, damaged = read_epochs(path / METRICS)
     counters = checkpoint.counters
     # Without a checkpoint that can be read, the lines tell how far it came.
-    cold_epochs = counters.get("cold_epochs", sum(epoch.phase == "cold" for epoch in epochs))
+    head_epochs, cold_epochs = (
+        counters.get(f"{phase}_epochs", sum(epoch.phase == phase for epoch in epochs)) for phase in ("head", "cold")
+    )
     # The replicas of a folder that was grafted need not be in the recipe.
     replicas = replicas_from(checkpoint.trp) if checkpoint.trp else recipe.trp
     cold = recipe.cold_start
@@ -59,10 +61,13 @@ def read_run(path: Path, name: str, number: int) -> RunRecord:
         number=number,
         name=name,
         planned=recipe.training.epochs,
-        done=counters.get("epoch", len(epochs)) - cold_epochs,
+        done=counters.get("epoch", len(epochs)) - head_epochs - cold_epochs,
+        head_epochs=head_epochs,
         cold_epochs=cold_epochs,
         accepts=replicas.accepts,
         original=counters.get("original"),
+        started=counters.get("started"),
+        untrained=counters.get("untrained"),
         best=counters.get("best"),
         last=counters.get("last"),
         class_names=checkpoint.class_names,
@@ -135,6 +140,10 @@ def _head(recipe: Recipe, replicas: ReplicaKind) -> dict[str, str]:
     facts["schedule"] = training.schedule.name
     accumulated = f", {training.accumulate} of them a step" if training.accumulate > 1 else ""
     facts["batch size"] = f"{training.batch_size}{accumulated}"
+    head = recipe.head_start
+    if head.most_epochs:
+        many = f"until its loss stops falling, {head.max_epochs} at most" if head.until else f"{head.epochs} epochs"
+        facts["head start"] = many + (" of the head alone" if head.freeze == "body" else "")
     if cold.until or cold.epochs:
         facts["cold start"] = f"until settled, {cold.max_epochs} at most" if cold.until else f"{cold.epochs} epochs"
     facts["data"] = f"{data.source}, {data.train} and {data.eval}" + (f", in {data.path}" if data.path else "")

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
+from spgsurgeon.runs.basis import Basis, basis_of
 from spgsurgeon.tasks import TASKS, Metric, task_of
 
 Count = Annotated[int, Field(ge=0)]
@@ -51,6 +52,10 @@ class Pictures(BaseModel):
     longest: list[Picture]
 
 
+_PHASES = ("head", "cold", "train")
+"""In the order in which they follow each other."""
+
+
 class EpochRecord(BaseModel):
     """A line of metrics; keys not named here are left out. `epoch` counts from 1 within its phase.
 
@@ -60,7 +65,7 @@ class EpochRecord(BaseModel):
     """
 
     epoch: Annotated[int, Field(ge=1)]
-    phase: Literal["cold", "train"]
+    phase: Literal["head", "cold", "train"]
     loss: float
     step_cross_entropy: Annotated[list[float | None], Field(min_length=1)]
     valid_share: Annotated[list[float], Field(min_length=1)]
@@ -103,17 +108,21 @@ class RunRecord:
     """One run: who it is, how it scored, and what it recorded. `number` counts the runs of a report from 0.
 
     `accepts` is what a step's label stands for, such as "dropout rate"; None for plain retraining. Scores are those of
-    the run's last checkpoint, None where there is none yet. Of the training epochs that were `planned`, after those of
-    a cold start, `done` have ended; lines about some of them may be damaged.
+    the run's last checkpoint, None where there is none yet; `started` are those after a head start. Of the training
+    epochs that were `planned`, after those of a head start and a cold start, `done` have ended; lines about some of
+    them may be damaged. `untrained` says what of the model had learned nothing before, "head" or "all".
     """
 
     number: int
     name: str
     planned: int
     done: int = 0
+    head_epochs: int = 0
     cold_epochs: int = 0
     accepts: str | None = None
     original: Mapping[str, Any] | None = None
+    started: Mapping[str, Any] | None = None
+    untrained: str | None = None
     best: Mapping[str, Any] | None = None
     last: Mapping[str, Any] | None = None
     class_names: Sequence[str] = ()
@@ -148,9 +157,24 @@ class RunRecord:
         """The epochs of the training proper."""
         return [epoch for epoch in self.epochs if epoch.phase == "train"]
 
+    @property
+    def played(self) -> list[EpochRecord]:
+        """The epochs that had episodes: all but those of a head start."""
+        return [epoch for epoch in self.epochs if epoch.phase != "head"]
+
+    @property
+    def basis(self) -> Basis:
+        """What its best score is measured against."""
+        return basis_of(self.original, self.started, self.untrained)
+
     def place(self, epoch: EpochRecord) -> int:
-        """Return where an epoch lies on an axis: a training one at its number, the cold ones before, at ..., -1, 0."""
-        return epoch.epoch - (self.cold_epochs if epoch.phase == "cold" else 0)
+        """Return where an epoch lies on an axis: a training one at its number, those before it at ..., -1, 0."""
+        return epoch.epoch - {"head": self.epochs_before, "cold": self.cold_epochs, "train": 0}[epoch.phase]
+
+    @property
+    def epochs_before(self) -> int:
+        """How many epochs come before the training proper."""
+        return self.head_epochs + self.cold_epochs
 
     def class_name(self, label: int) -> str:
         """Return what a label stands for: its number where there is no name."""
@@ -171,14 +195,19 @@ def read_epochs(path: Path) -> tuple[list[EpochRecord], list[int]]:
             epochs[epoch.phase, epoch.epoch] = epoch
         except ValidationError:
             damaged.append(number)
-    return [epochs[number] for number in sorted(epochs)], damaged  # "cold" comes before "train"
+    return [epochs[key] for key in sorted(epochs, key=lambda key: (_PHASES.index(key[0]), key[1]))], damaged
+
+
+def epoch_name(phase: str) -> str:
+    """Return what people call an epoch of a phase: epoch, cold epoch, head epoch."""
+    return "epoch" if phase == "train" else f"{phase} epoch"
 
 
 def in_words(epochs: Sequence[EpochRecord]) -> str:
     """Return the names of epochs, as "cold epoch 2 and epochs 1, 3"."""
     numbers: dict[str, list[str]] = {}
     for epoch in epochs:
-        numbers.setdefault("cold epoch" if epoch.phase == "cold" else "epoch", []).append(str(epoch.epoch))
+        numbers.setdefault(epoch_name(epoch.phase), []).append(str(epoch.epoch))
     return " and ".join(f"{name}{'s' if len(found) > 1 else ''} {', '.join(found)}" for name, found in numbers.items())
 
 

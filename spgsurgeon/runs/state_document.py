@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, TypeAdapter, model_validator
 
@@ -52,10 +52,15 @@ class CountersDocument(Document):
     batch: Natural = 0
     step: Natural
     update: Natural = 0
+    head_epochs: Natural = 0
+    head_finished: bool = True
+    head_loss: float | None = None
     cold_epochs: Natural = 0
     cold_finished: bool = False
     cold_hash: Hash | None = None
+    untrained: Literal["head", "all"] | None = None
     original: Scored | None = None
+    started: Scored | None = None
     best: Scored | None = None
     last: Scored | None = None
     skipped: Natural = 0
@@ -64,8 +69,8 @@ class CountersDocument(Document):
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
-        if self.cold_epochs > self.epoch or self.update > self.step:
-            raise ValueError("it counts more cold epochs than epochs, or more updates than steps")
+        if self.head_epochs + self.cold_epochs > self.epoch or self.update > self.step:
+            raise ValueError("it counts more head and cold epochs than epochs, or more updates than steps")
         return self
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from spgsurgeon import __version__
 from spgsurgeon.checkpoint import MANIFEST, TEMPORARY, GraftManifest, layout_hash
 from spgsurgeon.errors import DamagedFileError
-from spgsurgeon.loading import OpenedModel, refuse_unsound, state_of
+from spgsurgeon.loading import UNTRAINED, OpenedModel, refuse_unsound, state_of
 from spgsurgeon.models import limited_to
 from spgsurgeon.replicas import GraftedModel, ReplicaKind
 from spgsurgeon.replicas.kinds import replicas_from
@@ -57,6 +57,7 @@ def graft_proven(
             "notes": opened.notes,
             **_original_keys(opened),
             **({"hub_id": opened.hub_id} if opened.hub_id else {}),
+            **({UNTRAINED: list(opened.untrained)} if opened.untrained else {}),
         },
         trp=replicas.document(),
         site=replicas.site_document(opened),

@@ -53,11 +53,17 @@ def make_retraining(
         _evaluation_batches(case, processes, cache),
         num_classes=len(case.data.train.classes),
         head=case.head,
+        untrained=untrained_part(case),
         step_labels=replicas_from(case.manifest.trp).step_labels(case.opened),
         run=run,
         progress=progress,
         stands_on=stands_on,
     )
+
+
+def untrained_part(case: Case) -> str | None:
+    """Return what of the model has learned nothing yet: "head", "all" or None."""
+    return None if not case.opened.untrained else "head" if case.opened.new_head else "all"
 
 
 def _cache(case: Case, processes: Processes, progress: Progress | None) -> Cache | None:

@@ -53,6 +53,7 @@ from spgsurgeon.training.state import Counters, Sizes, TrainingState
 from spgsurgeon.training.statistics import EpisodeStatistics, extremes, summarize
 from spgsurgeon.training.stepping import Stepper
 from spgsurgeon.training.weights.freezing import Frozen
+from spgsurgeon.training.weights.head_start import HeadStart
 
 
 class Retraining:
@@ -60,7 +61,8 @@ class Retraining:
 
     `recipe` says how; the model, its replicas, the data and the task are given. Without a `run` folder nothing is
     written. `step_labels` has one entry a step (T+1); see `summarize`. `head` names the parameters of the base's head,
-    see `parameter_groups`. Checkpoints keep `stands_on`, what a run that resumes compares itself with.
+    see `parameter_groups`, and `untrained` says what has learned nothing yet, "head" or "all". Checkpoints keep
+    `stands_on`, what a run that resumes compares itself with.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Retraining:
         num_classes: int,
         step_labels: Sequence[str],
         head: Collection[str] | None = None,
+        untrained: str | None = None,
         run: RunFolder | None = None,
         progress: Progress | None = None,
         stands_on: Mapping[str, Any] | None = None,
@@ -94,9 +97,14 @@ class Retraining:
         self.schedule = make_schedule(self.optimizer, settings.schedule, settings.epochs, self.steps_per_epoch)
         scaler = torch.amp.GradScaler(processes.device.type, enabled=self._precision == torch.float16)
         ema = ModelEmaV3(grafted, decay=settings.ema) if settings.ema else None
-        counters = Counters(cold_finished=recipe.cold_start.most_epochs == 0)
+        counters = Counters(
+            head_finished=recipe.head_start.most_epochs == 0,
+            cold_finished=recipe.cold_start.most_epochs == 0,
+            untrained=untrained,
+        )
         self.state = TrainingState(grafted, self.optimizer, scaler, ema, counters, stands_on=stands_on or {})
         self._keeping = Safekeeping(self.state, processes, progress)
+        self._head_start = HeadStart(grafted, recipe.head_start, head)
         self._stepper = Stepper(
             self.state, self.schedule, recipe, task, processes, num_classes=num_classes, precision=self._precision
         )
@@ -144,9 +152,9 @@ class Retraining:
         counters = self.counters
         forget_peak_memory(self.processes.device)  # that of runs before this one in the same process
         if self.progress:
-            most = self.recipe.cold_start.most_epochs * self.steps_per_epoch
-            cold = counters.step - counters.update if counters.cold_finished else most
-            self.progress.start(cold + self.updates, counters.step)
+            most = (self.recipe.head_start.most_epochs + self.recipe.cold_start.most_epochs) * self.steps_per_epoch
+            before = counters.step - counters.update if counters.head_finished and counters.cold_finished else most
+            self.progress.start(before + self.updates, counters.step)
         if self.run_folder:
             self._keeping.start(self.run_folder, self.settings.checkpoints)
         with stop_on_signals() as self._keeping.request:
@@ -154,10 +162,13 @@ class Retraining:
                 counters.original = self._evaluate(self.grafted, first=True)
                 if self.progress:
                     self.progress.original(counters.original)
+                self._remarks.new_head(counters.original["loss"], counters.untrained)
                 self._keeping.save()  # so that a run killed in its first epoch can resume
+            if not counters.head_finished:
+                self._make_head_start()
             while not counters.cold_finished:
                 self._cold_epoch()
-            while counters.epoch < counters.cold_epochs + self.settings.epochs:
+            while counters.epoch < counters.epochs_before + self.settings.epochs:
                 self._training_epoch()
             self._keeping.finish()
             self._remarks.traits()
@@ -176,13 +187,13 @@ class Retraining:
         if self.processes.leads:
             if folder is not None:
                 self.run_folder.go_back_to(folder)
-            cold = self.counters.cold_epochs
-            self.run_folder.forget_metrics_after(cold, self.counters.epoch - cold)
+            self.run_folder.forget_metrics_after(self.counters.done)
         return True
 
     def _sizes(self) -> Sizes:
         return Sizes(
             epochs=self.settings.epochs,
+            head_epochs=self.recipe.head_start.most_epochs,
             cold_epochs=self.recipe.cold_start.most_epochs,
             batches=min(self._training.batches_per_epoch, self.steps_per_epoch * self.settings.accumulate),
             accumulate=self.settings.accumulate,
@@ -200,6 +211,8 @@ class Retraining:
         """Put the model into train mode, but for the batch norms of frozen parts."""
         self.grafted.train()
         self._frozen.keep()
+        if self._stepper.plain:
+            self._head_start.enter()
 
     def take_step(self, parts: list[Batch], statistics: EpisodeStatistics) -> None:
         """Take one step of the training proper on these batches, in train mode, and nothing else that a run does.
@@ -227,6 +240,27 @@ class Retraining:
             self.run_folder.close()
 
     # Epochs
+
+    def _make_head_start(self) -> None:
+        """Do the epochs of the head start that are left."""
+        with self._stepper.plainly(self._head_start.running()):
+            while not self.counters.head_finished:
+                self._head_epoch()
+
+    def _head_epoch(self) -> None:
+        counters = self.counters
+        self._head_start.set_rate(self.optimizer, self.settings.optimizer.lr)
+        metrics = self._epoch("head")
+        finished = self._head_start.finished(counters.head_epochs + 1, counters.head_loss, metrics["loss"])
+        # What follows is counted after the evaluation, which a signal may end: a resumed run does it again.
+        scores = self._evaluate(self.grafted) if finished else None
+        counters.head_epochs += 1
+        counters.head_loss, counters.head_finished, counters.started = metrics["loss"], finished, scores
+        if finished:
+            self._remarks.head_start(metrics["loss"])
+            if self.state.ema:  # it is of the training proper
+                self.state.ema.set(self.grafted)
+        self._finish_epoch(metrics | {"evaluation": scores}, best=False)
 
     def _cold_epoch(self) -> None:
         rule, state, counters = self.recipe.cold_start, self.state, self.counters
@@ -267,10 +301,10 @@ class Retraining:
         figures = self._steps.take(update=phase == "train", advance=advance)
         assert counters.statistics is not None
         return {
-            "epoch": counters.epoch + 1 - (counters.cold_epochs if phase == "train" else 0),
+            "epoch": counters.done[phase] + 1,
             "phase": phase,
             "step": counters.step,
-            **summarize(counters.statistics, self._labels),
+            **summarize(counters.statistics, self._labels[:1] if phase == "head" else self._labels),
             "pictures": extremes(counters.statistics, self._training.source),
             "skipped_steps": counters.skipped,
             "learning_rate": learning_rate(self.optimizer),

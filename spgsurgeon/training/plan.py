@@ -25,6 +25,7 @@ def plan(retraining: Retraining) -> dict[str, Any]:
     """
     recipe, grafted = retraining.recipe, retraining.grafted
     rates = []
+    head, cold = (start.most_epochs * retraining.steps_per_epoch for start in (recipe.head_start, recipe.cold_start))
     every = math.ceil(recipe.training.epochs / _MOST_RATES)
     for epoch in range(0, recipe.training.epochs, every):
         retraining.schedule.step_update(epoch * retraining.steps_per_epoch)
@@ -36,8 +37,11 @@ def plan(retraining: Retraining) -> dict[str, Any]:
     activations = kept_for_backward(retraining.try_batch, grafted)
     return {
         "steps_per_epoch": retraining.steps_per_epoch,
-        "cold_start_steps": recipe.cold_start.most_epochs * retraining.steps_per_epoch,
-        "steps": retraining.updates + recipe.cold_start.most_epochs * retraining.steps_per_epoch,
+        "head_start": recipe.head_start.model_dump(mode="json"),
+        "head_start_steps": head,
+        "cold_start_steps": cold,
+        "steps_before": head + cold,
+        "steps": retraining.updates + head + cold,
         "learning_rates": rates,
         "epochs_between_learning_rates": every,
         "parameters": sum(p.numel() for p in grafted.base.parameters()),

@@ -60,7 +60,7 @@ def prepare(
 
     A control takes the base of a grafted folder: it is that of the same command. `data` is what was opened already.
     """
-    section = recipe.data
+    section, asked = recipe.data, recipe
     data = data or open_data(section)
     check_same_classes(data.train, data.evaluation)
     model, classes = request.model, len(data.train.classes)
@@ -91,7 +91,9 @@ def prepare(
         ],
     )
     head_batch = recipe.trp.head_mode
-    head = _head(opened) if recipe.training.optimizer.head_lr is not None else None  # before replicas are in its way
+    recipe = recipe if resumes else _with_head_start(recipe, opened)
+    goes_by_head = recipe.training.optimizer.head_lr is not None or recipe.head_start.most_epochs
+    head = _head(opened) if goes_by_head else None  # before replicas are in its way
     if not resumes and (recipe.trp.control or not opened.has_replicas):
         proven = graft_proven(opened, recipe.trp, head_batch=head_batch, seed=recipe.training.seed)
         grafted, manifest = proven.grafted, proven.manifest
@@ -106,14 +108,28 @@ def prepare(
     config = opened.config()
     if isinstance(opened.preprocessing, Preprocessing):
         config["pretrained_cfg"] = _of_retrained(config["pretrained_cfg"], section, opened.preprocessing.input_size)
+    if not resumes and opened.new_head and recipe.head_start.most_epochs and asked.head_start.open:
+        opened = replace(opened, notes=[*opened.notes, _said_of_start(recipe)])
     return Case(recipe, data, opened, grafted, manifest, config, head)
 
 
+def _said_of_start(recipe: Recipe) -> str:
+    return (
+        f"the head is new: up to {recipe.head_start.max_epochs} plain epochs of it alone come first, until its loss "
+        "stops falling (head_start; head_start.epochs=0 is none)"
+    )
+
+
+def _with_head_start(recipe: Recipe, opened: OpenedModel) -> Recipe:
+    """Return the recipe with the head start that it has for this model, in so many words: a resumed run goes by it."""
+    return recipe.model_copy(update={"head_start": recipe.head_start.settled(new_head=opened.new_head)})
+
+
 def _head(opened: OpenedModel) -> frozenset[str]:
-    """Return the names of the parameters of the layers that make the logits."""
+    """Return the names of the parameters of the layers that make the logits, and of all that is new with them."""
     modules = {site.module for site in opened.sites}
     names = (f"{path}.{name}" for path in modules for name, _ in opened.module.get_submodule(path).named_parameters())
-    return frozenset(names)
+    return frozenset(names) | (frozenset(opened.untrained) if opened.new_head else frozenset())
 
 
 def _smallest_batch(recipe: Recipe, samples: int) -> tuple[int, bool]:

@@ -37,7 +37,7 @@ from spgsurgeon.runtime import (
     missing,
     tell_torchrun,
 )
-from spgsurgeon.training.assembling import make_retraining, scored_at, switches, trained_at
+from spgsurgeon.training.assembling import make_retraining, scored_at, switches, trained_at, untrained_part
 from spgsurgeon.training.data import open_data
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.plan import plan
@@ -104,7 +104,7 @@ def train(
             if start.checkpoint is not None:
                 retraining.resume(start.checkpoint)
             if not started and processes.leads:
-                owned.enter_context(run.create(dump_recipe(settled), force=force))
+                owned.enter_context(run.create(dump_recipe(case.recipe), force=force))
                 tell_torchrun(_name(output))
             if processes.leads and (start.before != start.stands_on or not (output / DATA_FILES).exists()):
                 write_files(output, start.records)
@@ -144,16 +144,15 @@ def _open(
     """Open the data and the run's checkpoint, if it has one, else its base, checked against each other."""
     data = open_data(recipe.data)
     records = records_of(data, recipe.data) if processes.leads else {}
-    now = stands_on(recipe, records)
     if checkpoint is None:  # also if the run was killed in its first evaluation
         case = prepare(recipe, base, data=data)
         refuse_overwriting_input(output, case.opened.paths())
-        return _Start(case, None, records, now, None)
+        return _Start(case, None, records, stands_on(case.recipe, records), None)
     before = read_run_state(checkpoint).get("stands_on")
     if processes.leads:
         check_run(output, before, recipe, records, warn)
     case = prepare(recipe, ModelRequest(str(checkpoint), weights="raw"), resumes=True, data=data)
-    return _Start(case, checkpoint, records, now, before)
+    return _Start(case, checkpoint, records, stands_on(recipe, records), before)
 
 
 def _with_notes(case: Case, said: list[str]) -> Case:
@@ -219,6 +218,7 @@ def _describe(case: Case, processes: Processes, output: Path) -> dict[str, Any]:
             "classes": len(data.train.classes),
         },
         "task": task.name,
+        "untrained": untrained_part(case),
         "metric": task.primary.name,
         "epochs": recipe.training.epochs,
         "device": str(processes.device),
@@ -232,7 +232,9 @@ def _document(counters: Counters, run: RunFolder, notes: list[str], case: Case) 
     return {
         "run": str(run.path),
         "trp": case.manifest.trp,
+        "untrained": counters.untrained,
         "original": counters.original,
+        "head_start": counters.started,
         "best": counters.best,
         "last": counters.last,
         "steps": counters.step,

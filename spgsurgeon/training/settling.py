@@ -60,6 +60,8 @@ def _recipe_of_run(output: Path, model: str | None, recipe: str | Path | None, o
     if recipe is not None:
         given = read_recipe(recipe, overrides)
         given = given.model_copy(update={"model": model or given.model})
+        if given.head_start.open:  # which it went by the model for
+            given = given.model_copy(update={"head_start": own.head_start})
         found = differences(given, own)
         if found:
             raise UsageError(

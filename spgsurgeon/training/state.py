@@ -23,16 +23,27 @@ _COLD = "cold::"
 
 @dataclass
 class Counters:
-    """Where a run is. `epoch` counts passes over the data, the cold start's included; `batch` lies within one."""
+    """Where a run is. `epoch` counts all passes over the data, those before the training proper too.
+
+    `batch` lies within one.
+    """
 
     epoch: int = 0
     batch: int = 0
     step: int = 0
     update: int = 0
+    head_epochs: int = 0
+    head_finished: bool = True
+    head_loss: float | None = None
+    """That of the head start's last epoch."""
     cold_epochs: int = 0
     cold_finished: bool = False
     cold_hash: str | None = None
+    untrained: str | None = None
+    """What of the model had learned nothing before: "head" or "all"."""
     original: Scores | None = None
+    started: Scores | None = None
+    """Those at the end of the head start."""
     best: Scores | None = None
     last: Scores | None = None
     skipped: int = 0
@@ -42,11 +53,22 @@ class Counters:
     statistics: Totals | None = None
     """The epoch's episodes so far, over all processes."""
 
+    @property
+    def epochs_before(self) -> int:
+        """How many epochs of a head start and a cold start are done."""
+        return self.head_epochs + self.cold_epochs
+
+    @property
+    def done(self) -> dict[str, int]:
+        """How many epochs are done, by phase."""
+        return {"head": self.head_epochs, "cold": self.cold_epochs, "train": self.epoch - self.epochs_before}
+
     def check(self, sizes: Sizes) -> None:
         """Raise MalformedError naming what can't be so in a run of these sizes."""
         limits = {
-            "epoch": self.cold_epochs + sizes.epochs,
+            "epoch": self.epochs_before + sizes.epochs,
             "batch": sizes.batches,
+            "head_epochs": sizes.head_epochs,
             "cold_epochs": sizes.cold_epochs,
         }
         for name, most in limits.items():
@@ -55,7 +77,8 @@ class Counters:
         if self.batch % sizes.accumulate and self.batch < sizes.batches:
             raise MalformedError(f"counters.batch is {self.batch}, with {sizes.accumulate} of them a step")
         if self.statistics is not None:
-            check_totals(self.statistics, sizes.steps, sizes.classes, sizes.samples)
+            steps = sizes.steps if self.head_finished else 1  # a head start has no episodes
+            check_totals(self.statistics, steps, sizes.classes, sizes.samples)
 
 
 @dataclass(frozen=True)
@@ -63,6 +86,7 @@ class Sizes:
     """What counters may count up to: epochs, batches an epoch, batches a step, steps T+1, classes, samples."""
 
     epochs: int
+    head_epochs: int
     cold_epochs: int
     batches: int
     accumulate: int

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from spgsurgeon.errors import UsageError
 from spgsurgeon.models import IMAGES, call
 from spgsurgeon.objective import SPGLoss, divergence, loss_of_readout, spg_loss
 from spgsurgeon.recipe import Recipe
+from spgsurgeon.replicas import joined
 from spgsurgeon.runtime import Processes, autocast, choose_memory_format, derive_seed, laid_out, seed_generators
 from spgsurgeon.tasks import Task
 from spgsurgeon.training.soundness.number_guard import NumberGuard
@@ -49,10 +51,32 @@ class Stepper:
         self._memory_format = choose_memory_format(settings.memory_format, processes.device, state.grafted)
         self._task = task
         self._mixer = _make_mixer(recipe, task, num_classes)
-        self._distributed = DistributedDataParallel(state.grafted) if processes.world_size > 1 else None
-        model: nn.Module = self._distributed or state.grafted
-        self._model: Any = torch.compile(model) if settings.compile else model
+        self.plain = False
+        """Whether steps have no episodes, as those of a head start: the base alone learns."""
+        self._wrap()
         self._guard = NumberGuard(state, processes, policy=settings.non_finite, most_skips=settings.max_skips)
+
+    @contextmanager
+    def plainly(self, learning: AbstractContextManager[None]) -> Iterator[None]:
+        """Take plain steps inside the block; `learning` lets other parameters learn in it than outside."""
+        with learning:
+            self.plain = True
+            self._wrap()
+            try:
+                yield
+            finally:
+                self.plain = False
+        self._wrap()
+
+    def _wrap(self) -> None:
+        """Wrap the model for what learns now: the wrapper of several processes must know it."""
+        self._distributed: DistributedDataParallel | None = None
+        self._model: Any = None
+        if self._processes.world_size > 1:
+            gc.collect()  # ends an earlier wrapper, whose hooks would wait for other gradients
+            self._distributed = DistributedDataParallel(self._state.grafted)
+        model: nn.Module = self._distributed or self._state.grafted
+        self._model = torch.compile(model) if self._settings.compile else model
 
     def accumulate(self, parts: list[Batch], divisors: Sequence[float] | None = None) -> list[_Result]:
         """Make the gradient of one step from its batches; return what each of them gave, on the device.
@@ -104,29 +128,32 @@ class Stepper:
         if self._mixer.active:
             images, targets = self._mixer(batch.inputs[IMAGES], batch.targets)
             batch = Batch(batch.inputs | {IMAGES: images}, targets, batch.samples)
-        if objective.r_drop:
+        r_drop = 0.0 if self.plain else objective.r_drop
+        if r_drop:
             batch = _twice(batch)
         with autocast(device, self._precision):
-            logits = self._task.readout(call(self._model, laid_out(batch.inputs, self._memory_format)))
+            output = call(self._model, laid_out(batch.inputs, self._memory_format))
+            logits = self._task.readout(joined(output) if self.plain else output)
         mean_over_ranks = self._processes.mean if self._processes.world_size > 1 else None
         result = self._loss(logits, batch.targets, mean_over_ranks)
-        if objective.r_drop:
+        if r_drop:
             apart = divergence(logits, batch.targets.chunk(2)[0], mean_over_ranks=mean_over_ranks)
-            result = result._replace(loss=result.loss + objective.r_drop * apart)
+            result = result._replace(loss=result.loss + r_drop * apart)
         return result, batch
 
     def _loss(self, logits: Tensor, targets: Tensor, mean_over_ranks: Callable[[Tensor], Tensor] | None) -> SPGLoss:
         """Return the loss of a batch by its stacked logits, read as the task says."""
         objective, read = self._objective, self._task.read
+        weights = () if self.plain else self._weights
         how: dict[str, Any] = {
-            "weights": self._weights,
+            "weights": weights,
             "form": objective.form,
             "loss_normalization": objective.loss_normalization,
             "mean_over_ranks": mean_over_ranks,
         }
         smoothing = objective.label_smoothing
         if read is not None:
-            return loss_of_readout(read(logits, targets, len(self._weights) + 1, smoothing), **how)
+            return loss_of_readout(read(logits, targets, len(weights) + 1, smoothing), **how)
         return spg_loss(logits, targets, label_smoothing=smoothing, class_dim=1, soft=self._mixer.active, **how)
 
     def settle(self) -> None:

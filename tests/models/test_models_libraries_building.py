@@ -1,5 +1,6 @@
 """From an identity and tensors to a module that holds exactly these tensors."""
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from families import Family, require
 from safetensors.torch import save_file
+from torch.nn.functional import cross_entropy
 
 from spgsurgeon.errors import ArchitectureError
 from spgsurgeon.loading.opening import open_model
@@ -20,6 +22,7 @@ from spgsurgeon.models.libraries.building import (
     with_classes,
 )
 from spgsurgeon.models.libraries.identity import Identity
+from spgsurgeon.replicas.outputs import main_output
 
 RESNET = Identity("timm", "test_resnet", 7)
 VIT = Identity("timm", "test_vit", 7, {"img_size": 32})
@@ -161,6 +164,24 @@ def test_another_number_of_classes_of_pixels_keeps_everything_but_the_last_layer
     for key, value in other.state_dict().items():
         assert value.shape[0] == 4 if key.startswith(heads) else torch.equal(value, before[key])
     assert other(torch.zeros(1, 3, 64, 64))["out"].shape == (1, 4, 64, 64)
+
+
+@pytest.mark.parametrize("identity", [RESNET, SQUEEZENET, VIT, LEVIT, DEEPLAB], ids=str)
+def test_all_classes_are_as_likely_to_a_new_head(identity):
+    """And a gradient reaches it, whatever comes after the logits."""
+    torch.manual_seed(0)
+    module = build(identity)
+    other, _ = with_classes(module, identity, 4)
+    images = 2 * torch.randn(2, 3, 64, 64)[..., :32, :32]
+    logits = main_output(other(images))
+    target = torch.zeros(logits.shape[:1] + logits.shape[2:], dtype=torch.int64)
+    loss = cross_entropy(logits, target)
+    assert loss.item() == pytest.approx(math.log(4), rel=0.02)
+    loss.backward()
+    before = module.state_dict()
+    new = [p for name, p in other.named_parameters() if before[name].shape != p.shape and "aux" not in name]
+    assert new
+    assert all(p.grad.norm() > 0 for p in new if p.dim() > 1)
 
 
 def test_another_number_of_classes_drops_the_names_of_the_old_ones():

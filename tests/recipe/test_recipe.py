@@ -327,7 +327,10 @@ def test_what_nobody_set_is_not_counted_as_set():
     [
         ("training.epoch=3", "training.epoch: unknown key, did you mean 'epochs'?"),
         ("trainin.epochs=3", "trainin: unknown key, did you mean 'training'?"),
-        ("epochs=3", "epochs: unknown key, did you mean 'cold_start.epochs' or 'training.epochs'?"),
+        (
+            "epochs=3",
+            "epochs: unknown key, did you mean 'head_start.epochs' or 'cold_start.epochs' or 'training.epochs'?",
+        ),
         ("training.epochs.x=3", "training.epochs has a value, and no keys below it"),
         ("data.augment={flip: 2}", "data.augment.flip: 2 is refused, it must be 1 or less"),
         ("training.epochs", "an override has the form section.key=value"),

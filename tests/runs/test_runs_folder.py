@@ -98,15 +98,15 @@ def test_what_its_thread_fails_with_is_said_once(run: RunFolder, capfd: pytest.C
 def test_lines_of_epochs_that_run_again_are_dropped(run: RunFolder) -> None:
     lines = [
         {"phase": phase, "epoch": epoch}
-        for phase, epochs in (("cold", 3), ("train", 2))
+        for phase, epochs in (("head", 1), ("cold", 3), ("train", 2))
         for epoch in (1, 2, 3)[:epochs]
     ]
     damaged = ['{"phase": "train", "epoch": 1', "[]", '{"epoch": 1}', '{"phase": "train", "epoch": null}']
     path = run.path / "metrics.jsonl"
-    for cold, trained, kept in ((3, 1, lines[:4]), (3, 0, lines[:3]), (2, 0, lines[:2]), (0, 0, [])):
+    for *done, count in ((1, 3, 1, 5), (1, 3, 0, 4), (1, 2, 0, 3), (1, 0, 0, 1), (0, 0, 0, 0)):
         path.write_text("\n".join([*damaged, *map(json.dumps, lines), ""]))
-        run.forget_metrics_after(cold, trained)
-        assert path.read_text() == "".join(json.dumps(line) + "\n" for line in kept)
+        run.forget_metrics_after(dict(zip(("head", "cold", "train"), done, strict=True)))
+        assert path.read_text() == "".join(json.dumps(line) + "\n" for line in lines[:count])
 
 
 def test_links_and_pruning(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from spgsurgeon.data.loading.loader import EvaluationBatches
 from spgsurgeon.data.transforms.augmentation import evaluation_transform
 from spgsurgeon.errors import SurgeonError, UsageError
 from spgsurgeon.recipe.schema import ObjectiveSection, Recipe
+from spgsurgeon.recipe.start_sections import HeadStartSection
 from spgsurgeon.recipe.training_section import OptimizerSection
 from spgsurgeon.runtime.distributed import (
     LostProcessError,
@@ -61,6 +62,7 @@ CASES = {
 JOINED = 8
 FURTHER: dict[str, dict[str, Any]] = {
     "accumulated": {"accumulate": 2},
+    "head start": {"head_start": HeadStartSection(epochs=1, lr=0.1)},
     "uneven": {"drop_last": False, "samples": 27},
     "uneven, accumulated": {"drop_last": False, "samples": 29, "accumulate": 3},
 }
@@ -92,7 +94,7 @@ def after_an_epoch(
             progress=watcher,
         )
     )
-    line = watcher.lines[0]
+    line = watcher.lines[-1]
     return {
         "weights": dict(grafted.state_dict()),
         "gradients": {name: p.grad for name, p in grafted.named_parameters()},

@@ -103,7 +103,9 @@ class RunProgress:
         if self._silent:
             return
         shares = " ".join(f"{100 * share:.1f}" for share in metrics["valid_share"][1:])
-        name = "cold epoch" if metrics["phase"] == "cold" else "epoch"
+        from spgsurgeon.runs import epoch_name
+
+        name = epoch_name(metrics["phase"])
         parts = [f"{name} {metrics['epoch']:3d}", f"loss {metrics['loss']:.4f}"]
         parts += [f"valid {shares} %"] if shares else []
         parts += [score_line(metrics["evaluation"])] if metrics["evaluation"] else []

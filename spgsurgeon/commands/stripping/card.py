@@ -10,7 +10,7 @@ from spgsurgeon import __version__
 from spgsurgeon.checkpoint import (
     kind_of,
 )
-from spgsurgeon.commands.measured import control_of, evaluation_of, scores_of
+from spgsurgeon.commands.measured import basis_of_run, control_of, evaluation_of, scores_of
 from spgsurgeon.commands.stripping.written import (
     Patient,
 )
@@ -53,6 +53,7 @@ def card_of(patient: Patient, source: Path, proof: dict[str, bool], formats: Seq
         **_in_the_hub(patient),
         recipe=recipe,
         scores=scores_of(source, task) if task else None,
+        **_measured(source),
         higher_is_better=task is None or task.primary.higher_is_better,
         proof=dict(proof),
         content_hash=patient.content_hash,
@@ -66,3 +67,9 @@ def card_of(patient: Patient, source: Path, proof: dict[str, bool], formats: Seq
         package_version=__version__,
         formats=formats,
     )
+
+
+def _measured(source: Path) -> dict[str, Any]:
+    """Return what a card says of the model before the run."""
+    basis = basis_of_run(source)
+    return {} if basis is None else {"measured_against": basis.name, "no_original": basis.said}

@@ -25,6 +25,7 @@ from spgsurgeon.models.sites.transformers_sites import find_transformers_sites, 
 
 _SHOWN = 5
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_SMALL = 0.01  # of new logits, as a share of the root of the mean square of what the head reads
 _CLASSES = 1000, 13  # two numbers that have nothing in common, to see what follows the number of classes
 
 
@@ -192,7 +193,9 @@ def load_model(identity: Identity, tensors: Mapping[str, Tensor]) -> nn.Module:
 def with_classes(module: nn.Module, identity: Identity, num_classes: int) -> tuple[nn.Module, Identity]:
     """Return the model for another number of classes: every weight kept but those of its heads, which are untrained.
 
-    Raises ArchitectureError for an encoder, which its library never gives a classifier.
+    The new layers of logits start near zero, drawn by torch's own generator: all classes are as likely then, whatever
+    the body's scale is, and the first gradients are no larger than they need be. Raises ArchitectureError for an
+    encoder, which its library never gives a classifier.
     """
     of_others = ("label_names", "label_descriptions", "tag")  # a tag names published weights, and these are not they
     cfg = {k: v for k, v in (identity.pretrained_cfg or {}).items() if k not in of_others}
@@ -210,4 +213,20 @@ def with_classes(module: nn.Module, identity: Identity, num_classes: int) -> tup
             "classes"
         )
     load_weights(other, before | fresh, identity.name)
+    _start_near_zero(other, identity)
     return other, identity
+
+
+def _start_near_zero(module: nn.Module, identity: Identity) -> None:
+    """Make logits small, by what follows the number of classes.
+
+    They are not zero: activations that some models have after their logits would let no gradient pass then.
+    """
+    more = build_for_loading(replace(identity, num_classes=identity.num_classes + 1)).state_dict()
+    for name, parameter in module.named_parameters():
+        if parameter.shape == more[name].shape:
+            continue
+        if parameter.dim() > 1:
+            nn.init.normal_(parameter, std=_SMALL / parameter[0].numel() ** 0.5)
+        elif name.endswith("bias"):
+            nn.init.zeros_(parameter)

@@ -60,11 +60,12 @@ class TransformersLibrary:
 
     def load(
         self, identity: Identity, tensors: Mapping[str, Tensor], *, new_head: bool = False
-    ) -> tuple[nn.Module, list[str]]:
+    ) -> tuple[nn.Module, list[str], tuple[str, ...]]:
         """Return the module with `tensors`, as `from_pretrained` has them, in eval mode, and what the user should know.
 
-        With `new_head` what lies outside the body, and a pooler in it, may be missing: it is drawn by torch's own
-        generator. Raises ArchitectureError naming the keys if anything else is missing or of another shape.
+        The third are the names of what is new. With `new_head` what lies outside the body, and a pooler in it, may be
+        missing: it is drawn by torch's own generator. Raises ArchitectureError naming the keys if anything else is
+        missing or of another shape.
         """
         head, kind = _head(identity.architecture), _class_of(identity.architecture)
         dtype, notes = _dtype_of(tensors)
@@ -93,7 +94,7 @@ class TransformersLibrary:
         left = sorted(found["unexpected_keys"])
         notes += [f"new and untrained: {', '.join(missing)}"] if missing else []
         notes += [f"left out, as {identity.architecture} has no use for them: {_few(left)}"] if left else []
-        return _out_of_the_file(module).eval(), notes
+        return _out_of_the_file(module).eval(), notes, tuple(missing)
 
     def pretrained(self, architecture: str, tag: str | None) -> tuple[nn.Module, Identity]:
         """Raise UsageError: its models come as folders."""

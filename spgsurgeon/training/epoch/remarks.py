@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -10,6 +11,9 @@ from spgsurgeon.data import EvaluationBatches, Source, TrainingBatches, over_pro
 from spgsurgeon.runtime import Processes
 from spgsurgeon.training.epoch.safekeeping import Safekeeping
 from spgsurgeon.training.state import Counters
+from spgsurgeon.training.weights.head_start import said_of
+
+_FAR = 1.25  # from the loss of guessing
 
 
 class Remarks:
@@ -21,6 +25,21 @@ class Remarks:
         self._training, self._evaluation = training, evaluation
         self._processes, self._keeping = processes, keeping
         self.said: list[str] = []
+
+    def new_head(self, loss: float, untrained: str | None) -> None:
+        """Remark on an original whose new head is not as likely to say one class as another."""
+        chance = math.log(max(len(self._training.source.classes), 1))
+        if untrained == "head" and chance and loss > _FAR * chance:
+            self._say(f"the new head starts with a loss of {loss:.2f}, and guessing has {chance:.2f}")
+
+    def head_start(self, loss: float) -> None:
+        """Remark on a head start that ended with this loss, if little came of it."""
+        if text := said_of(loss, len(self._training.source.classes)):
+            self._say(text)
+
+    def _say(self, text: str) -> None:
+        self.said.append(text)
+        self._keeping.warn(text)
 
     def training_masks(self) -> None:
         """Remark on the masks that were trained on so far, if the data has any."""

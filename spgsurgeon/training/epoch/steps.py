@@ -54,9 +54,8 @@ class EpochSteps:
         Returns what they took. The counters have the epoch's statistics then, and those of each checkpoint within it.
         """
         counters = self._counters
-        statistics = EpisodeStatistics(
-            self._state.grafted.steps, self._num_classes, self._processes, counters.statistics
-        )
+        steps = 1 if self._stepper.plain else self._state.grafted.steps
+        statistics = EpisodeStatistics(steps, self._num_classes, self._processes, counters.statistics)
         batches = self._batches.epoch(counters.epoch, counters.batch)
         self._keeping.unless_told_to_stop(self._batches.open)  # decoding once is no training time
         meter = EpochMeter(self._batches, self._processes)
