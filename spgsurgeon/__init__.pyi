@@ -7,6 +7,7 @@ from .objective.episode import Episode
 from .objective.loss import spg_loss
 from .replicas.grafted import GraftedModel
 from .replicas.places import Place
+from .training.progress import Progress
 from .training.run import train
 
 __version__: str
@@ -15,6 +16,7 @@ __all__ = [
     "Episode",
     "GraftedModel",
     "Place",
+    "Progress",
     "SurgeonError",
     "__version__",
     "bench",

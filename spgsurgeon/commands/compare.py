@@ -22,6 +22,7 @@ from spgsurgeon.comparing import (
     DOCUMENT,
     FIGURES,
     OF_DECODED,
+    RESULTS,
     SEARCH,
     TABLE,
     Arguments,
@@ -39,10 +40,12 @@ from spgsurgeon.comparing import (
     place,
     preview,
     read_plan,
+    read_results,
     start,
 )
 from spgsurgeon.errors import UsageError
 from spgsurgeon.loading import ModelRequest
+from spgsurgeon.runs import add_hyperparameters
 from spgsurgeon.runtime import extra_hint, missing
 from spgsurgeon.training import decoded_pictures_in
 
@@ -131,12 +134,24 @@ def _line_up(asked: Arguments, output: Path, *, resume: bool, started: bool) -> 
     return lineup
 
 
+def _add_hyperparameters(output: Path, document: dict[str, Any]) -> None:
+    """Let TensorBoard compare the runs by what differs between them."""
+    arms, name = document["arms"], f"chosen_on/{document['metric']}"
+    for run, result in read_results(output / RESULTS).items():
+        if run.arm in arms and result.validation is not None and not missing("tensorboard"):
+            rate = arms[run.arm]["learning_rate"] / arms[run.arm]["multiple"] * run.multiple
+            settings = {"arm": run.arm, "learning_rate": float(f"{rate:.6g}"), "seed": run.seed}
+            settings |= arms[run.arm]["overrides"]
+            add_hyperparameters(output / result.folder, settings, {name: result.validation[document["metric"]]})
+
+
 def _write(output: Path, document: dict[str, Any], costs: dict[str, Any], say: Say) -> None:
     for name, content in ((DOCUMENT, document), (COSTS, costs)):
         with atomic_file(output / name, force=True) as temporary:
             write_json(temporary, content)
     with atomic_file(output / TABLE, force=True) as temporary:
         temporary.write_text(markdown(document, costs), encoding="utf-8")
+    _add_hyperparameters(output, document)
     if missing("report"):
         say(f"no figures are drawn: they need the packages of {extra_hint('report')}")
         return

@@ -114,6 +114,9 @@ class TrainingSection(Section):
     metric: str | None = None
     """The score that the best checkpoint is chosen by and runs are compared by, of tasks that have several, such as
     `matthews` or `f1` for texts; null is the task's first."""
+    loggers: Annotated[tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...], Strict(False)] | None = None
+    """Who else is told the numbers of metrics.jsonl, each an extra to install; null is TensorBoard, if it is installed.
+    Nothing is sent anywhere unless the tracker's own environment variables say so."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of everything random."""
 

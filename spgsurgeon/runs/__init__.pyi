@@ -8,6 +8,8 @@ from .records import Count, EpochRecord, RunRecord, ShownPicture, epoch_name, in
 from .resuming import FREE_KEYS, check_data, check_run, differences, records_of, stands_on, summaries
 from .saving import CheckpointSaver
 from .state_document import Scored, check_run_state, read_run_state
+from .trackers import trackers_of
+from .trackers.event_files import add_hyperparameters
 
 __all__ = [
     "DATA_FILES",
@@ -24,6 +26,7 @@ __all__ = [
     "RunRecord",
     "Scored",
     "ShownPicture",
+    "add_hyperparameters",
     "basis_of",
     "basis_of_counters",
     "check_data",
@@ -45,5 +48,6 @@ __all__ = [
     "stands_on",
     "step_labels",
     "summaries",
+    "trackers_of",
     "write_files",
 ]

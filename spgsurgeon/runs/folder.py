@@ -6,7 +6,7 @@ counters beside it. No file in it is a pickle.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +52,7 @@ from spgsurgeon.runs.checkpoints import (
 )
 from spgsurgeon.runs.layout import BEST, CHECKPOINTS, DATA_FILES, ENVIRONMENT, EVENTS, LAST, METRICS, RECIPE, UNREADABLE
 from spgsurgeon.runs.metrics_log import MetricsLog
+from spgsurgeon.runs.trackers import Tracker
 from spgsurgeon.runtime import FolderLock
 
 _POINTERS = (BEST, LAST)
@@ -91,13 +92,14 @@ class RunFolder:
         *,
         companions: Mapping[str, bytes] | None = None,
         keep: int = 2,
+        trackers: Sequence[Tracker] = (),
     ) -> None:
         self.path = path
         self._config = config
         self._manifest = manifest
         self._companions = companions
         self._keep = keep
-        self._metrics = MetricsLog(path)
+        self._metrics = MetricsLog(path, trackers)
 
     def create(self, recipe: str, *, force: bool = False) -> FolderLock:
         """Make the folder with its resolved recipe and return the lock on it, held as long as that is kept.
@@ -165,6 +167,14 @@ class RunFolder:
     def add_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Append one epoch's line; see `MetricsLog`."""
         self._metrics.add(metrics)
+
+    def add_original(self, scores: Mapping[str, Any]) -> None:
+        """Tell the trackers the scores before the first step."""
+        self._metrics.add_original(scores)
+
+    def add_losses(self, first: int, losses: Sequence[float]) -> None:
+        """Tell the trackers the losses of steps, from number `first` on."""
+        self._metrics.add_losses(first, losses)
 
     def add_start(self, environment: Mapping[str, Any]) -> None:
         """Add to `ENVIRONMENT` what a start of the run, or its resumption, stands on; drop what a kill left."""

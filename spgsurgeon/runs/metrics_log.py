@@ -1,31 +1,34 @@
-"""What a run measures, a line of JSON an epoch, and the same numbers as TensorBoard events if that is installed.
+"""What a run measures, a line of JSON an epoch; trackers are told the same numbers, and what is too much for a line.
 
-Epochs count from 1 within their `phase`, "head", "cold" or "train"; events lie at the step that ended their epoch.
+Epochs count from 1 within their `phase`, "head", "cold" or "train"; numbers of an epoch lie at the step that ended it,
+the scores of the original at step 0, and the loss of each step at its own.
 """
 
 from __future__ import annotations
 
 import errno
 import json
+import math
 import os
-import threading
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from spgsurgeon.checkpoint import atomic_file, write_failures
-from spgsurgeon.runs.layout import EVENTS, METRICS
-from spgsurgeon.runtime import as_json, missing
+from spgsurgeon.errors import SurgeonError
+from spgsurgeon.runs.layout import METRICS
+from spgsurgeon.runs.trackers import Tracker
+from spgsurgeon.runtime import as_json, in_a_line
+
+_NO_TAGS = ("epoch", "step")
+"""Numbers that say where others are, and have no curve of their own."""
 
 
 class MetricsLog:
-    """The metrics.jsonl of a run `folder`, and the events in `tensorboard` beside it."""
+    """The metrics.jsonl of a run `folder`, and `trackers` that are told the same numbers."""
 
-    def __init__(self, folder: Path) -> None:
-        self._path, self._events_folder = folder / METRICS, folder / EVENTS
-        self._board: Any = None
-        self._hook_before: Any = None
+    def __init__(self, folder: Path, trackers: Sequence[Tracker] = ()) -> None:
+        self._path, self._trackers = folder / METRICS, trackers
 
     def add(self, metrics: Mapping[str, Any]) -> None:
         """Append one line and the same numbers to the events; all of it or nothing."""
@@ -38,7 +41,8 @@ class MetricsLog:
                 os.fsync(file.fileno())
                 self._show(metrics)
             except OSError:
-                self._board = None  # its thread does not outlive a failure
+                for tracker in self._trackers:
+                    tracker.drop()
                 file.truncate(size)
                 raise
 
@@ -50,43 +54,38 @@ class MetricsLog:
             with atomic_file(self._path, force=True) as temporary:
                 temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
+    def add_original(self, scores: Mapping[str, Any]) -> None:
+        """Tell the trackers the scores before the first step."""
+        with write_failures(self._path):
+            self._tell(dict(_scalars({"evaluation": scores})), 0)
+
+    def add_losses(self, first: int, losses: Sequence[float]) -> None:
+        """Tell the trackers the losses of steps from number `first` on."""
+        with write_failures(self._path):
+            for step, loss in enumerate(losses, start=first):
+                if math.isfinite(loss):
+                    self._tell({"step_loss": loss}, step)
+
     def close(self) -> None:
-        """Close the TensorBoard writer."""
-        if self._board is not None:
-            with suppress(OSError):  # all that it was given is on the disk, or was said not to be
-                self._board.close()
-            self._board = None
-        if self._hook_before is not None:
-            threading.excepthook, self._hook_before = self._hook_before, None
+        """Let the trackers write what is left."""
+        for tracker in self._trackers:
+            tracker.close()
 
     def _show(self, metrics: Mapping[str, Any]) -> None:
-        if missing("tensorboard"):
-            return
-        board = self._events(metrics["step"])
-        for tag, value in _scalars(metrics):
-            board.add_scalar(tag, value, metrics["step"])
-        board.flush()
+        self._tell({tag: value for tag, value in _scalars(metrics) if tag not in _NO_TAGS}, metrics["step"])
 
-    def _events(self, step: int) -> Any:
-        if self._board is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._keep_its_thread_quiet()
-            # TensorBoard then shows nothing that an interrupted run said of this epoch.
-            self._board = SummaryWriter(str(self._events_folder), purge_step=step)
-        return self._board
-
-    def _keep_its_thread_quiet(self) -> None:
-        """Let no traceback of the writer's thread be printed: what it fails with, `flush` raises in this one."""
-        if self._hook_before is not None:
-            return
-        before = self._hook_before = threading.excepthook
-
-        def others(failed: threading.ExceptHookArgs) -> None:
-            if type(failed.thread).__name__ != "_AsyncWriterThread":
-                before(failed)
-
-        threading.excepthook = others
+    def _tell(self, numbers: Mapping[str, float], step: int) -> None:
+        for tracker in self._trackers:
+            try:
+                tracker.log(numbers, step)
+            except OSError:
+                raise
+            except Exception as error:  # of a library that has its own
+                raise SurgeonError(
+                    f"{type(tracker).__name__} failed: {in_a_line(error)}",
+                    hint="resume without it: --resume training.loggers=[]",
+                    code="tracker-failed",
+                ) from error
 
 
 def _is_of(line: str, done: Mapping[str, int]) -> bool:

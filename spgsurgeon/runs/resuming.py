@@ -14,7 +14,7 @@ from spgsurgeon.recipe import DataSection, Recipe, differing
 from spgsurgeon.runs.checkpoints import unreadable_of
 from spgsurgeon.runs.data_records import DataRecord, compare, name_within, read_files, record_of
 
-FREE_KEYS = ("data.cache", "data.workers")
+FREE_KEYS = ("data.cache", "data.workers", "training.loggers")
 """What a resumed run may have otherwise: the weights don't depend on them. environment.json has those of each start."""
 
 Records = Mapping[str, DataRecord]

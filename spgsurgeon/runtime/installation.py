@@ -40,11 +40,17 @@ _PACKAGES: dict[str, tuple[str, str | None]] = {
     "matplotlib": ("matplotlib", "report, and figures of compare"),
     "Jinja2": ("jinja2", None),
     "tensorboard": ("tensorboard", "TensorBoard events of train"),
+    "wandb": ("wandb", None),
+    "mlflow-skinny": ("mlflow", None),
+    "trackio": ("trackio", None),
 }
 EXTRAS = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "report": ("matplotlib", "Jinja2"),
     "tensorboard": ("tensorboard",),
+    "wandb": ("wandb",),
+    "mlflow": ("mlflow-skinny",),
+    "trackio": ("trackio",),
 }
 """What each extra of this package installs: without it all else works."""
 _EXTRA_OF = {package: extra for extra, found in EXTRAS.items() for package in found}

@@ -117,6 +117,7 @@ class Retraining:
             self._keeping,
             self._remarks,
             enter_training=self.enter_training,
+            tell_losses=run.add_losses if run and processes.leads else None,
             batches_per_epoch=min(training.batches_per_epoch, self.steps_per_epoch * settings.accumulate),
             accumulate=settings.accumulate,
             num_classes=num_classes,
@@ -163,6 +164,8 @@ class Retraining:
                 if self.progress:
                     self.progress.original(counters.original)
                 self._remarks.new_head(counters.original["loss"], counters.untrained)
+                if self.run_folder and self.processes.leads:
+                    self.run_folder.add_original(counters.original)
                 self._keeping.save()  # so that a run killed in its first epoch can resume
             if not counters.head_finished:
                 self._make_head_start()

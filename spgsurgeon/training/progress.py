@@ -8,7 +8,10 @@ from spgsurgeon.tasks import Scores
 
 
 class Progress(Protocol):
-    """Who is told how a run goes."""
+    """Who is told how a run goes: give one to `train`. Only the first process of a run calls it.
+
+    What a method raises ends the run as any error does, with its checkpoints kept.
+    """
 
     def start(self, steps: int, done: int) -> None:
         """A run of at most `steps` steps begins, `done` of them behind it."""

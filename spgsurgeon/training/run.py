@@ -24,6 +24,7 @@ from spgsurgeon.runs import (
     read_run_state,
     records_of,
     stands_on,
+    trackers_of,
     write_files,
 )
 from spgsurgeon.runtime import (
@@ -93,11 +94,19 @@ def train(
         start = _open(output, settled, base, checkpoint, processes, warnings.warn)
         if restarted:
             warnings.said.append(f"torchrun restarted the processes; {output} was resumed")
-        if processes.leads and missing("tensorboard"):
+        if processes.leads and settled.training.loggers is None and missing("tensorboard"):
             warnings.said.append(f"no TensorBoard events are written: {extra_hint('tensorboard')}")
         case = _with_notes(start.case, warnings.said)
         kept = settled.training.checkpoints.keep
-        run = RunFolder(output, case.config, case.manifest, companions=case.opened.beside(), keep=kept)
+        told = trackers_of(settled.training.loggers, output, settled.model_dump(mode="json"))
+        run = RunFolder(
+            output,
+            case.config,
+            case.manifest,
+            companions=case.opened.beside(),
+            keep=kept,
+            trackers=told if processes.leads else (),
+        )
         with make_retraining(case, processes, run, progress, start.stands_on) as retraining:
             if dry_run:
                 return plan(retraining) | _describe(case, processes, output)

@@ -61,7 +61,13 @@ def test_tensorboard_shows_the_same_numbers(tmp_path: Path) -> None:
     board.Reload()
     lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
     scores = [(event.step, event.value) for event in board.Scalars("evaluation/top1")]
-    assert scores == [(line["step"], pytest.approx(line["evaluation"]["top1"])) for line in lines[2:]]
+    assert scores[0][0] == 0, "the original's"
+    assert scores[1:] == [(line["step"], pytest.approx(line["evaluation"]["top1"])) for line in lines[2:]]
+    losses = board.Scalars("step_loss")
+    assert [event.step for event in losses] == list(range(1, lines[-1]["step"] + 1))
+    first = [event.value for event in losses if event.step <= lines[0]["step"]]
+    assert sum(first) / len(first) == pytest.approx(lines[0]["loss"], rel=0.05), "batches differ in size"
+    assert {"epoch", "step"}.isdisjoint(board.Tags()["scalars"])
     drift = [event.value for event in board.Scalars("moments/first_cosine")]
     assert drift == [pytest.approx(lines[1]["moments"]["first_cosine"])]
     shares = [event.value for event in board.Scalars("valid_share/2")]

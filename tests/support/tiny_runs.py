@@ -25,6 +25,7 @@ from spgsurgeon.recipe.schema import ColdStartSection, Recipe
 from spgsurgeon.recipe.training_section import CheckpointSection, OptimizerSection, TrainingSection
 from spgsurgeon.replicas.grafted import GraftedModel
 from spgsurgeon.runs.folder import RunFolder
+from spgsurgeon.runs.trackers import trackers_of
 from spgsurgeon.runtime.distributed import Processes
 from spgsurgeon.sections import Section
 from spgsurgeon.tasks.classification import CLASSIFICATION
@@ -140,7 +141,8 @@ def tiny_run_folder(
     manifest = GraftManifest(
         package_version="0", base=base, trp={"kind": "dropout"}, site={"module": "head"}, temporary_parameters=84
     )
-    run = RunFolder(path, {"architecture": "tiny"}, manifest, companions=companions, keep=keep)
+    trackers = trackers_of(None, path, {})
+    run = RunFolder(path, {"architecture": "tiny"}, manifest, companions=companions, keep=keep, trackers=trackers)
     if create or (create is None and not path.exists()):
         run.create("model: tiny\n")
     return run

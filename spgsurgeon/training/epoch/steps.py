@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from spgsurgeon.data import Batch, TrainingBatches
 from spgsurgeon.runtime import Processes, StopNow
 from spgsurgeon.training.epoch.meter import EpochMeter
@@ -20,7 +23,8 @@ class EpochSteps:
     """Does the steps that an epoch still has.
 
     `accumulate` batches make a step, the last of the epoch may have fewer; `enter_training` is called before the
-    first. A run's first step `compiles` the model, which may take minutes.
+    first. A run's first step `compiles` the model, which may take minutes. `tell_losses` hears the losses of steps, of
+    this process's batches, whenever the device is waited for.
     """
 
     def __init__(
@@ -33,6 +37,7 @@ class EpochSteps:
         remarks: Remarks,
         *,
         enter_training: Callable[[], None],
+        tell_losses: Callable[[int, list[float]], None] | None = None,
         batches_per_epoch: int,
         accumulate: int,
         num_classes: int,
@@ -40,7 +45,8 @@ class EpochSteps:
     ) -> None:
         self._state, self._stepper, self._batches = state, stepper, batches
         self._processes, self._keeping, self._remarks = processes, keeping, remarks
-        self._enter_training = enter_training
+        self._enter_training, self._tell_losses = enter_training, tell_losses
+        self._losses: list[Tensor] = []
         self._batches_per_epoch, self._accumulate, self._num_classes = batches_per_epoch, accumulate, num_classes
         self._compiles = compiles  # until the first step is done
 
@@ -89,6 +95,8 @@ class EpochSteps:
             self._keeping.leave(save=False)  # nothing was done since it started
         self._compiles = False
         self._stepper.apply(results, statistics, update=update)
+        if self._tell_losses is not None:
+            self._losses.append(torch.stack([result.loss.detach() for result, *_ in results]).mean())
 
     def _between_steps(self, statistics: EpisodeStatistics) -> None:
         """Save if it is time, leave if any process was told to: all processes do the same after the same step."""
@@ -105,3 +113,6 @@ class EpochSteps:
         self._stepper.settle()
         self._counters.statistics = statistics.totals()
         self._remarks.unreadable(self._counters)
+        if self._losses and self._tell_losses is not None:
+            losses, self._losses = torch.stack(self._losses).tolist(), []
+            self._tell_losses(self._counters.step + 1 - len(losses), losses)
