@@ -168,7 +168,10 @@ def _interval(ratio: dict[str, float]) -> str:
 
 def _circumstances(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
     settings, machine, grafted = document["settings"], document["machine"], document["grafted"]
-    height, width = settings["image_size"]
+    if size := settings.get("image_size"):
+        samples = f"images of {size[0]} x {size[1]} pixels"
+    else:
+        samples = f"samples of length {settings['length']}"
     accumulated = f" x {settings['accumulate']}" if settings["accumulate"] > 1 else ""
     yield (
         "ratios",
@@ -181,7 +184,7 @@ def _circumstances(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "", f"{millions(document['temporary_parameters'])} temporary parameters, {own} with gradients and moments"
     yield (
         "steps",
-        f"{settings['batch_size']}{accumulated} pictures of {height} x {width} pixels ({settings['data']}), "
+        f"{settings['batch_size']}{accumulated} {samples} ({settings['data']}), "
         f"{settings['optimizer']}, {settings['precision']}{', compiled' if settings['compile'] else ''}",
     )
     threads = f", {machine['threads']} threads" if machine["device_type"] == "cpu" else ""

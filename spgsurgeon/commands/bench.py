@@ -174,7 +174,7 @@ def _describe(subject: Subject, case: Case, processes: Processes, parts: list[Ba
         "settings": {
             "data": subject.data.train.name,
             "batch_size": training.batch_size,
-            "image_size": list(parts[0].inputs[IMAGES].shape[2:]),
+            **_size(parts[0]),
             "accumulate": training.accumulate,
             "optimizer": training.optimizer.name,
             "precision": str(precision).removeprefix("torch."),
@@ -182,6 +182,13 @@ def _describe(subject: Subject, case: Case, processes: Processes, parts: list[Ba
         },
         "machine": environment(processes),
     }
+
+
+def _size(batch: Batch) -> dict[str, Any]:
+    """Return the pixels of a batch's images, height and width, or the length of its other samples."""
+    if IMAGES in batch.inputs:
+        return {"image_size": list(batch.inputs[IMAGES].shape[2:])}
+    return {"length": next(iter(batch.inputs.values())).shape[-1]}
 
 
 @contextmanager

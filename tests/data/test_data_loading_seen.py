@@ -89,12 +89,12 @@ def test_what_is_said_of_it(folder: Any) -> None:
     said = said_of_traits(np.array(TRAITS * 2, dtype=np.uint8), folder)
     assert len(said) == 3
     assert said[0].startswith(f"4 of the 12 samples of {folder.name} carry an EXIF orientation, which was not applied")
-    assert said[1].startswith("2 of the 12 images")
+    assert said[1].startswith("2 of the 12 samples")
     assert "transparent" in said[1]
     assert "0 to 65535" in said[2]
     assert said_of_traits(np.zeros(12, dtype=np.uint8), folder) == []
     held = hold_out(folder, 0.5)[1]
-    assert said_of_traits(np.array([1] * len(held), dtype=np.uint8), held)[0].startswith("6 of the 6 images")
+    assert said_of_traits(np.array([1] * len(held), dtype=np.uint8), held)[0].startswith("6 of the 6 samples")
 
 
 # Masks

@@ -90,6 +90,11 @@ def test_a_word_has_its_label_at_its_first_token(tmp_path) -> None:
     assert (cut.target.tolist(), cut.traits) == ([-100, 0, 0, 0, -100], Traits.CUT)
 
 
+def test_a_word_without_a_token_is_said(tmp_path) -> None:
+    made = WordTransform(preprocessing_of(tmp_path))(("it", " ", "was"), torch.tensor([1, 2, 3]).numpy())
+    assert (made.target.tolist(), made.traits) == ([-100, 1, 3, -100], Traits.EMPTY)
+
+
 def test_words_have_the_tokens_that_they_have_in_a_text(tmp_path) -> None:
     tokenizers = pytest.importorskip("tokenizers")
     folder = reader(tmp_path / "model", "RobertaForTokenClassification")

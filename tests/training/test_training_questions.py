@@ -133,6 +133,14 @@ def test_a_run_resumes_to_the_same_weights(work) -> None:
 
 
 @pytest.mark.slow
+def test_steps_are_measured(work) -> None:
+    options = ("--recipe", work / "questions.yaml", "--data", "recipe", "--blocks", "20", "--steps", "1")
+    found = succeed("bench", "--json", work / "model", *options).document
+    assert 10 < found["settings"]["length"] <= 24
+    assert succeed("bench", work / "model", *options).out
+
+
+@pytest.mark.slow
 def test_a_report_and_a_comparison_are_made(work) -> None:
     trained(work, "run", "data.eval=holdout", "data.holdout=0.3", "data.limit=20")
     succeed("report", work / "run", "-o", work / "report")

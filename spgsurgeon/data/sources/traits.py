@@ -17,7 +17,7 @@ class Traits(IntFlag):
     CUT = auto()
     """A text, or a sound, that is longer than the model takes, and was cut."""
     EMPTY = auto()
-    """A text without a word."""
+    """A text without a word, or a word without a token."""
     LOST = auto()
     """A question whose answer lies in what was cut away."""
     RESAMPLED = auto()

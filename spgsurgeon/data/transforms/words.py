@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from spgsurgeon.data.loading.samples import Prepared
+from spgsurgeon.data.sources.traits import Traits
 from spgsurgeon.data.transforms.texts import Encoder
 from spgsurgeon.models import TextPreprocessing
 
@@ -26,6 +27,8 @@ class WordTransform:
         """Return the inputs, each int64 [L], and the target."""
         encoding, traits = self._encoder.encode(words)
         owners = encoding.word_ids
+        if not traits & Traits.CUT and len({*owners} - {None}) < len(words):
+            traits |= Traits.EMPTY
         target = [
             _NO_LABEL if owner is None or owner == before else int(labels[owner])
             for owner, before in zip(owners, [None, *owners], strict=False)
