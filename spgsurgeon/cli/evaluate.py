@@ -147,7 +147,8 @@ def command(
 ) -> None:
     """Score a model on a data set.
 
-    Top-1, top-5, loss and throughput, loading included; mean IoU and pixel accuracy of a segmentation model.
+    Top-1, top-5, loss and throughput, loading included; mean IoU and pixel accuracy of a segmentation model; of models
+    that read texts what the guide on language lists.
 
     Example: `spgsurgeon eval better/ --data /data/imagenet --split val`
     """
@@ -220,7 +221,7 @@ def _render(document: dict[str, Any]) -> Any:
             [
                 ("data", f"{document['data']}, {document['samples']} {task.samples}{image_size(document)}"),
                 *((metric.label, metric.written(document[metric.name])) for metric in task.metrics),
-                ("speed", f"{document['images_per_second']:.0f} images/s, loading included"),
+                ("speed", f"{document['images_per_second']:.0f} samples/s, loading included"),
             ]
         )
     ]
