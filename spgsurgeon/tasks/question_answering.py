@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 
 from spgsurgeon.data import QUESTIONS, Answers, Asked, QuestionTransform, batches_padded, text_padding
 from spgsurgeon.errors import UsageError
@@ -89,13 +90,10 @@ def best_spans(logits: Tensor, offsets: Tensor) -> Tensor:
     `offsets` [N, 2, L] has the characters of each token, below 0 for those that are not of the context. An answer has
     `LONGEST` tokens at most. Without a token of a context it is -1 twice.
     """
-    length = logits.shape[1]
-    pairs = torch.ones(length, length, dtype=torch.bool, device=logits.device).triu().tril(LONGEST - 1)
-    inside = offsets[:, 0] >= 0
-    allowed = pairs & inside[:, :, None] & inside[:, None, :]
-    scores = (logits[:, :, None, 0] + logits[:, None, :, 1]).masked_fill(~allowed, -torch.inf)
-    best = scores.flatten(1).argmax(1)
-    first, last = best // length, best % length
+    inside = logits.masked_fill((offsets[:, 0] < 0)[:, :, None], -torch.inf)
+    ends = pad(inside[:, :, 1], (0, LONGEST - 1), value=-torch.inf).unfold(1, LONGEST, 1)  # [N, L, LONGEST]
+    best = (inside[:, :, None, 0] + ends).flatten(1).argmax(1)
+    first, last = best // LONGEST, best // LONGEST + best % LONGEST
     return torch.stack([offsets[:, 0].gather(1, first[:, None]), offsets[:, 1].gather(1, last[:, None])], 1).squeeze(2)
 
 

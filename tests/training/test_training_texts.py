@@ -62,6 +62,7 @@ def test_pipeline_predicts_what_eval_scores(work) -> None:
     transformers = pytest.importorskip("transformers")
     trained(work, "run")
     succeed("strip", work / "run", "-o", work / "better")
+    succeed("report", work / "run", "-o", work / "report")
     data = ("--data", "texts", "--data-path", work / "data", "--split", "dev")
     scored = succeed("eval", "--json", work / "better", *data)
     predict = transformers.pipeline("text-classification", model=str(work / "better"))
