@@ -130,6 +130,9 @@ def test_the_page_and_the_document_say_who_scored_what(trained: Path, tmp_path: 
             "run": str(trained / name),
             "epochs": epochs[0],
             "cold_epochs": epochs[1],
+            "head_epochs": 0,
+            "untrained": counters["untrained"],
+            "head_start": None,
             **{score: counters[score] for score in ("original", "best", "last")},
         }
         assert f"{row['best']['top1'] - row['original']['top1']:+.2f}" in page.said
@@ -280,7 +283,8 @@ def test_a_run_that_was_killed_at_once_gives_a_page(trained: Path, tmp_path: Pat
     (tmp_path / "run").mkdir()
     shutil.copy(trained / "spg" / "recipe.yaml", tmp_path / "run")
     document = succeed("report", tmp_path / "run", "-o", tmp_path / "out", "--json").document
-    nothing = {"epochs": 0, "cold_epochs": 0, "original": None, "best": None, "last": None}
+    none_yet = dict.fromkeys(("untrained", "original", "head_start", "best", "last"))
+    nothing = {"epochs": 0, "cold_epochs": 0, "head_epochs": 0, **none_yet}
     assert document["runs"] == [{"run": str(tmp_path / "run"), **nothing}]
     assert document["figures"] == []
     page = Page((tmp_path / "out" / "index.html").read_text())
