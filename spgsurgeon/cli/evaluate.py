@@ -100,6 +100,10 @@ MaxLength = Annotated[
     int | None,
     typer.Option("--max-length", min=1, help="The most tokens of a text.", show_default="what the model takes"),
 ]
+MaxSeconds = Annotated[
+    float | None,
+    typer.Option("--max-seconds", help="The most of a sound that is read.", show_default="all of it"),
+]
 Metric = Annotated[
     str | None,
     typer.Option("--metric", help="The score that comes first.", show_default="the task's first"),
@@ -135,6 +139,7 @@ def command(
     class_order: ClassOrder = "auto",
     column: Column = None,
     max_length: MaxLength = None,
+    max_seconds: MaxSeconds = None,
     metric: Metric = None,
     class_map: ClassMap = None,
     batch_size: BatchSize = 64,
@@ -176,6 +181,7 @@ def command(
             class_order=class_order,
             columns=_columns(column),
             max_length=max_length,
+            max_seconds=max_seconds,
             metric=metric,
             class_map=None if class_map is None else str(class_map),
             batch_size=batch_size,

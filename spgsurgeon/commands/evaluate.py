@@ -27,7 +27,7 @@ from spgsurgeon.data import (
 )
 from spgsurgeon.errors import SurgeonError, UsageError
 from spgsurgeon.loading import ModelRequest, OpenedModel, in_float32, open_model, refuse_unsound, state_of
-from spgsurgeon.models import Preprocessing, TextPreprocessing
+from spgsurgeon.models import Preprocessing, SamplePreprocessing
 from spgsurgeon.recipe import known_range, read_recipe
 from spgsurgeon.runs import RECIPE, run_of
 from spgsurgeon.runtime import Processes, choose_precision, join_processes, known_device
@@ -57,6 +57,7 @@ def evaluate_model(
     class_order: str = "auto",
     columns: Mapping[str, str] | None = None,
     max_length: int | None = None,
+    max_seconds: float | None = None,
     metric: str | None = None,
     class_map: Mapping[str, str] | str | None = None,
     batch_size: int = 64,
@@ -80,7 +81,7 @@ def evaluate_model(
     lists them under `unreadable` (None: what the run of the model did, else stop).
 
     `columns` names those of a table by what they hold, `max_length` is the most tokens of a text (None: as many as the
-    model takes), and `metric` the score that comes first.
+    model takes), `max_seconds` the most of a sound, and `metric` the score that comes first.
 
     Labels go by the names of the classes if the model has names, see `with_labels_of`; `common_classes` leaves out
     images of classes that the model lacks, and `class_map`, a table or a file of one, says what the model calls classes
@@ -112,7 +113,7 @@ def evaluate_model(
     hint = "score it on data with the classes it was made for"
     if task.has_classes:
         check_classes(source, opened.identity.num_classes, model, hint, said_by=classes_said_by(form, root))
-    preprocessing = _preprocessing(opened, shorter, test_size).limited(max_length)
+    preprocessing = _preprocessing(opened, shorter, test_size).limited(max_length, max_seconds)
     computation = _Computation(batch_size, workers, device, precision, left_out)
     scores, seen, passed_over = _score(opened, task, source, preprocessing, computation, told)
     return {
@@ -149,7 +150,7 @@ def _score(
     opened: OpenedModel,
     task: Task,
     source: Source[Any],
-    preprocessing: Preprocessing | TextPreprocessing,
+    preprocessing: SamplePreprocessing,
     by: _Computation,
     told: Callable[[int, int], None],
 ) -> tuple[dict[str, Any], list[str], dict[str, str]]:
@@ -195,7 +196,7 @@ def _check_scores(scores: Mapping[str, Any], precision: torch.dtype) -> None:
     )
 
 
-def _preprocessing(opened: OpenedModel, image_size: int | None, test_size: bool) -> Preprocessing | TextPreprocessing:
+def _preprocessing(opened: OpenedModel, image_size: int | None, test_size: bool) -> SamplePreprocessing:
     own = opened.preprocessing
     if not test_size:
         return own.at(image_size)

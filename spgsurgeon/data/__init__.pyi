@@ -14,6 +14,7 @@ from .sources.forms import (
     LABELLED,
     MASKED,
     QUESTIONS,
+    SOUNDS,
     SOURCES,
     TEXTS,
     WORDS,
@@ -39,6 +40,7 @@ from .transforms.joint import joint_evaluation_transform, joint_training_transfo
 from .transforms.masks import IGNORED
 from .transforms.mixing import BatchMixer
 from .transforms.questions import QuestionTransform
+from .transforms.sounds import LabelledSoundTransform, sound_padding
 from .transforms.texts import LabelledTextTransform, batches_padded, text_padding
 from .transforms.words import WordTransform
 
@@ -49,6 +51,7 @@ __all__ = [
     "LABELLED",
     "MASKED",
     "QUESTIONS",
+    "SOUNDS",
     "SOURCES",
     "TEXTS",
     "WORDS",
@@ -65,6 +68,7 @@ __all__ = [
     "Decoding",
     "EvaluationBatches",
     "ImageSource",
+    "LabelledSoundTransform",
     "LabelledTextTransform",
     "Prepared",
     "QuestionTransform",
@@ -105,6 +109,7 @@ __all__ = [
     "said_of_traits",
     "samples_of",
     "several_sizes",
+    "sound_padding",
     "spelled",
     "taking",
     "text_padding",

@@ -15,9 +15,8 @@ from spgsurgeon.loading.said_of_data import EVERYTHING, IGNORED, MAP, RANGE, VAL
 from spgsurgeon.models import (
     DepthSite,
     Identity,
-    Preprocessing,
+    SamplePreprocessing,
     Site,
-    TextPreprocessing,
     depth_site_of,
     library,
     sites_of,
@@ -83,7 +82,7 @@ class OpenedModel:
         return self.manifest is not None and self.manifest.trp["kind"] not in CONTROLS
 
     @cached_property
-    def preprocessing(self) -> Preprocessing | TextPreprocessing:
+    def preprocessing(self) -> SamplePreprocessing:
         """How the model wants its samples."""
         return library(self.identity.library).preprocessing(self.identity, self.module, self.companions)
 

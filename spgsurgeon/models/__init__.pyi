@@ -28,9 +28,12 @@ from .libraries.transformers_config import (
 from .libraries.transformers_library import TransformersLibrary, from_folder, refuse_unlisted
 from .modes import modes_kept, run_in_eval
 from .preprocessing import Preprocessing, of_images
+from .preprocessor_file import PREPROCESSOR_FILE
 from .recognition.catalogue import catalogue
 from .recognition.identification import Identification, Match, identify
 from .recognition.parts import main_parts
+from .resting import has_resting_parameters
+from .sample_preprocessing import SamplePreprocessing
 from .shared_weights import load_saved_state, saved_state
 from .sites.depth import find_depth_site
 from .sites.heads import DepthSite, Site, sites_document
@@ -38,6 +41,7 @@ from .sites.search import find_sites
 from .sites.tracing import meta_twin, run_twin
 from .sites.transformers_heads import CHOICE, LABELLED, PIPELINES, QUESTION, Head, default_head, head_of_class
 from .sites.transformers_sites import find_transformers_sites, is_of_transformers
+from .sound_preprocessing import SoundPreprocessing
 from .text_preprocessing import TextPreprocessing
 from .transformers_examples import example_of
 
@@ -47,6 +51,7 @@ __all__ = [
     "LABELLED",
     "LIBRARIES",
     "PIPELINES",
+    "PREPROCESSOR_FILE",
     "QUESTION",
     "DepthSite",
     "Head",
@@ -55,7 +60,9 @@ __all__ = [
     "Match",
     "NamedModel",
     "Preprocessing",
+    "SamplePreprocessing",
     "Site",
+    "SoundPreprocessing",
     "TextPreprocessing",
     "TransformersConfig",
     "TransformersLibrary",
@@ -78,6 +85,7 @@ __all__ = [
     "find_transformers_sites",
     "fit_identity",
     "from_folder",
+    "has_resting_parameters",
     "head_of_class",
     "identify",
     "is_of_transformers",

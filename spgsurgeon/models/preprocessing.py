@@ -28,6 +28,9 @@ class Preprocessing:
     """What the weights were tested at, if that is another size than `input_size`, which they were trained at."""
     test_crop_pct: float | None = None
     """`crop_pct` at that size, if it is another one."""
+    crop_rounds_down: bool = False
+    """Whether half a pixel to the left of the crop (or above it) is left out, as by transformers; else it is rounded to
+    an even number, as by torchvision."""
 
     def at_test_size(self) -> Preprocessing | None:
         """Return the same preprocessing at the size that the weights were tested at; None if they have no other."""
@@ -40,10 +43,13 @@ class Preprocessing:
         """Return the same preprocessing at another (square) image size; None keeps it as it is."""
         return self if image_size is None else replace(self, input_size=(self.input_size[0], image_size, image_size))
 
-    def limited(self, max_length: int | None, *, stops: bool = False) -> Preprocessing:
-        """Return the same preprocessing. Raises UsageError for a number of tokens, which images don't have."""
-        if max_length is not None or stops:
-            raise UsageError("a number of tokens is for models of texts, not of images", hint="leave it out")
+    def limited(
+        self, max_length: int | None, max_seconds: float | None = None, *, stops: bool = False
+    ) -> Preprocessing:
+        """Return the same preprocessing. Raises UsageError for tokens and seconds, which images don't have."""
+        if max_length is not None or max_seconds is not None or stops:
+            kind = "seconds is for models of sounds" if max_seconds is not None else "tokens is for models of texts"
+            raise UsageError(f"a number of {kind}, not of images", hint="leave it out")
         return self
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spgsurgeon.errors import DamagedFileError, UsageError, first_line
+from spgsurgeon.models.preprocessor_file import read_object
 from spgsurgeon.models.sites.transformers_heads import Head
 
 if TYPE_CHECKING:
@@ -44,11 +44,15 @@ class TextPreprocessing:
             raise UsageError("an image size is for models of images, and this one reads texts", hint="leave it out")
         return self
 
-    def limited(self, max_length: int | None, *, stops: bool = False) -> TextPreprocessing:
+    def limited(
+        self, max_length: int | None, max_seconds: float | None = None, *, stops: bool = False
+    ) -> TextPreprocessing:
         """Return the same with at most so many tokens (None: as many as the model takes).
 
-        Raises UsageError for more than the model takes.
+        Raises UsageError for more than the model takes, and for a number of seconds.
         """
+        if max_seconds is not None:
+            raise UsageError("a number of seconds is for models of sounds, not of texts", hint="leave it out")
         if max_length is not None and max_length > self.max_length:
             raise UsageError(
                 f"the model takes {self.max_length} tokens at most (got {max_length})",
@@ -82,22 +86,10 @@ def text_preprocessing(head: Head, config: Any, companions: Sequence[Path], name
             hint=_CONVERT if beside.keys() & _OLDER else "copy it from the base",
             code="missing-tokenizer",
         )
-    settings = _settings(beside.get(TOKENIZER_SETTINGS))
+    settings = read_object(beside[TOKENIZER_SETTINGS]) if TOKENIZER_SETTINGS in beside else {}
     positions = getattr(config, "max_position_embeddings", None) or _UNKNOWN_LENGTH
     positions -= _RESERVED.get(head.family.model_type, 0)
     said = settings.get("model_max_length")
     longest = min(positions, said) if type(said) is int and said > 0 else positions
     pad = config.pad_token_id
     return TextPreprocessing(beside[TOKENIZER_FILE], longest, 0 if pad is None else pad, head.family.segments)
-
-
-def _settings(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        found = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise DamagedFileError(f"{path} is damaged: {first_line(error)}") from error
-    if not isinstance(found, dict):
-        raise DamagedFileError(f"{path} is damaged: it is not an object")
-    return found

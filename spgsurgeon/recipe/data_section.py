@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, model_validator
 
-from spgsurgeon.data import MASKED, SOURCES, described, form_of, samples_of, taking
+from spgsurgeon.data import MASKED, SOUNDS, SOURCES, described, form_of, samples_of, taking
 from spgsurgeon.errors import UsageError
 from spgsurgeon.sections import Count, NonNegative, NonNegativeInt, Probability, Section, fault_at
 
@@ -108,14 +108,16 @@ class DataSection(Section):
     without a class, as questions are, count as one class; pictures with masks have no such limit."""
     classes: Annotated[tuple[str, ...] | int | None, BeforeValidator(_known_classes)] = None
     """Names of the classes by mask value or label, or their number; null reads classes.txt in the data's folder, and
-    without one goes by the labels. `masks`, `wds`, `texts` and `words` only."""
+    without one goes by the labels. `masks`, `wds`, `texts`, `words` and `sounds` only."""
     columns: dict[str, str] | None = None
     """Columns of a table by what they hold, such as {text: sentence, label: label} or {text: question, pair: answer,
-    label: label}; null takes those that data sets usually have, and says which."""
+    label: label}, of sounds {file: path, label: word}; null takes those that data sets usually have, and says which."""
     max_length: Count | None = None
     """The most tokens of a text, those that the tokenizer adds included; null: as many as the model takes."""
+    max_seconds: Annotated[float, Field(gt=0, le=86_400)] | None = None
+    """The most seconds of a sound that are read; null: all of it, unless it lasts more than ten minutes."""
     too_long: Literal["cut", "stop"] = "cut"
-    """What a longer text does: it is cut, counted and said, or it can't be used (see `unreadable`)."""
+    """What a longer text or sound does: it is cut, counted and said, or it can't be used (see `unreadable`)."""
     class_map: Annotated[dict[str, str] | str | None, BeforeValidator(known_class_map)] = None
     """What the model calls the classes of the data, such as {n02123045: tabby}, or a file that says it: a line for each
     class, the data's name, a tab, the model's."""
@@ -205,11 +207,12 @@ class DataSection(Section):
     def _check_records(self, takes: tuple[str, ...]) -> None:
         """Raise for keys of records that images have no use for, and the other way round."""
         of_records = "columns" in takes
-        for key in _OF_IMAGES if of_records else _OF_RECORDS:
+        others = "max_length" if samples_of(self.source) == SOUNDS else "max_seconds"
+        for key in (*_OF_IMAGES, others) if of_records else _OF_RECORDS:
             if key in self.model_fields_set and getattr(self, key) != type(self).model_fields[key].default:
                 kinds = samples_of(self.source)
                 raise fault_at(key, f"{key} does not go with source: {self.source}, which has {kinds}")
 
 
 _OF_IMAGES = ("image_size", "eval_image_size", "value_range", "max_pixels", "augment", "cache", "mask_values")
-_OF_RECORDS = ("columns", "max_length", "too_long")
+_OF_RECORDS = ("columns", "max_length", "max_seconds", "too_long")

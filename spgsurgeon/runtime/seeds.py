@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 
@@ -20,10 +21,12 @@ def derive_seed(*parts: int | str) -> int:
 
 
 def seed_generators(seed: int, device: torch.device) -> None:
-    """Seed torch's generators of the CPU and of `device`, which draw as after `torch.manual_seed(seed)`.
+    """Seed torch's generators of the CPU and of `device`, which draw as after `torch.manual_seed(seed)`, and numpy's.
 
-    That one also asks every kind of accelerator there may be, which takes some tenths of a millisecond.
+    That one also asks every kind of accelerator there may be, which takes some tenths of a millisecond. From numpy's
+    global generator models of transformers draw which frames of a sound are masked (SpecAugment).
     """
+    np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         with torch.cuda.device(device):  # else it would be the current one's

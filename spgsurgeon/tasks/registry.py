@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from spgsurgeon.errors import UsageError, did_you_mean
+from spgsurgeon.tasks.audio_classification import AUDIO_CLASSIFICATION
 from spgsurgeon.tasks.classification import CLASSIFICATION
 from spgsurgeon.tasks.multiple_choice import MULTIPLE_CHOICE
 from spgsurgeon.tasks.question_answering import QUESTION_ANSWERING
@@ -21,6 +22,7 @@ _ALL = (
     QUESTION_ANSWERING,
     TOKEN_CLASSIFICATION,
     MULTIPLE_CHOICE,
+    AUDIO_CLASSIFICATION,
 )
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from spgsurgeon.data import AnyTransform, Augmentation, Cache, EvaluationBatches, TrainingBatches
 from spgsurgeon.loading import OpenedModel
-from spgsurgeon.models import Preprocessing, TextPreprocessing
+from spgsurgeon.models import SamplePreprocessing
 from spgsurgeon.recipe import DataSection, Recipe
 from spgsurgeon.replicas.kinds import replicas_from
 from spgsurgeon.runs import RunFolder
@@ -83,22 +83,20 @@ def _training_transform(case: Case) -> AnyTransform:
     return case.task.training_transform(trained_at(case), augmentation)
 
 
-def trained_at(case: Case) -> Preprocessing | TextPreprocessing:
+def trained_at(case: Case) -> SamplePreprocessing:
     """Return how samples are prepared for training."""
     return settled_preprocessing(case.opened, case.recipe.data, case.recipe.data.image_size)
 
 
-def scored_at(case: Case) -> Preprocessing | TextPreprocessing:
+def scored_at(case: Case) -> SamplePreprocessing:
     """Return how samples are prepared for scoring."""
     data = case.recipe.data
     return settled_preprocessing(case.opened, data, data.eval_image_size or data.image_size)
 
 
-def settled_preprocessing(
-    opened: OpenedModel, data: DataSection, image_size: int | None
-) -> Preprocessing | TextPreprocessing:
+def settled_preprocessing(opened: OpenedModel, data: DataSection, image_size: int | None) -> SamplePreprocessing:
     """Return how the model wants its samples, as far as a recipe's data section leaves it that choice."""
-    return opened.preprocessing.at(image_size).limited(data.max_length, stops=data.too_long == "stop")
+    return opened.preprocessing.at(image_size).limited(data.max_length, data.max_seconds, stops=data.too_long == "stop")
 
 
 def _training_batches(case: Case, processes: Processes, cache: Cache | None) -> TrainingBatches:

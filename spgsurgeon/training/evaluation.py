@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from spgsurgeon.data import Batch, Cache, EvaluationBatches, Source, Transfer
-from spgsurgeon.models import Preprocessing, TextPreprocessing, call
+from spgsurgeon.models import SamplePreprocessing, call
 from spgsurgeon.runtime import (
     Processes,
     autocast,
@@ -61,7 +61,7 @@ def evaluate(
 
 def evaluation_batches(
     source: Source[Any],
-    preprocessing: Preprocessing | TextPreprocessing,
+    preprocessing: SamplePreprocessing,
     batch_size: int,
     workers: int | None,
     processes: Processes,

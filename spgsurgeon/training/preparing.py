@@ -106,7 +106,7 @@ def prepare(
         manifest = opened.manifest
     manifest = replace(manifest, base=manifest.base | {"layout": layout_hash(state_of(grafted.base))})
     config = opened.config()
-    if isinstance(opened.preprocessing, Preprocessing):
+    if isinstance(opened.preprocessing, Preprocessing) and opened.config_document is None:
         config["pretrained_cfg"] = _of_retrained(config["pretrained_cfg"], section, opened.preprocessing.input_size)
     if not resumes and opened.new_head and recipe.head_start.most_epochs and asked.head_start.open:
         opened = replace(opened, notes=[*opened.notes, _said_of_start(recipe)])

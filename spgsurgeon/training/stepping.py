@@ -14,10 +14,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from spgsurgeon.data import LABELLED, Batch, BatchMixer, Transfer
 from spgsurgeon.errors import UsageError
-from spgsurgeon.models import IMAGES, call
+from spgsurgeon.models import IMAGES, call, has_resting_parameters
 from spgsurgeon.objective import SPGLoss, divergence, loss_of_readout, spg_loss
 from spgsurgeon.recipe import Recipe
-from spgsurgeon.replicas import joined
+from spgsurgeon.replicas import GraftedModel, joined
 from spgsurgeon.runtime import Processes, autocast, choose_memory_format, derive_seed, laid_out, seed_generators
 from spgsurgeon.tasks import Task
 from spgsurgeon.training.soundness.number_guard import NumberGuard
@@ -74,7 +74,7 @@ class Stepper:
         self._model: Any = None
         if self._processes.world_size > 1:
             gc.collect()  # ends an earlier wrapper, whose hooks would wait for other gradients
-            self._distributed = DistributedDataParallel(self._state.grafted)
+            self._distributed = _distributed(self._state.grafted)
         model: nn.Module = self._distributed or self._state.grafted
         self._model = torch.compile(model) if self._settings.compile else model
 
@@ -159,6 +159,10 @@ class Stepper:
     def settle(self) -> None:
         """Wait for the last step, so that all of them are known to be sound. Raises as `apply` does."""
         self._guard.settle_all()
+
+
+def _distributed(grafted: GraftedModel) -> DistributedDataParallel:
+    return DistributedDataParallel(grafted, find_unused_parameters=has_resting_parameters(grafted.base))
 
 
 def _twice(batch: Batch) -> Batch:

@@ -44,7 +44,7 @@ def test_a_topic_may_be_the_name_of_its_file() -> None:
     assert succeed("docs", "Recipes.md").out == GUIDES["recipes"].text
 
 
-@pytest.mark.parametrize(("topic", "hint"), [("recipe", "did you mean 'recipes'?"), ("qqqq", "topics: checkpoints, ")])
+@pytest.mark.parametrize(("topic", "hint"), [("recipe", "did you mean 'recipes'?"), ("qqqq", "topics: audio, ")])
 def test_an_unknown_topic_is_refused_with_those_there_are(topic: str, hint: str) -> None:
     outcome = spgsurgeon("docs", topic, "--json")
     assert outcome.code == outcome.document["exit_code"] == 2

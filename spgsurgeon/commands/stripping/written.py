@@ -98,7 +98,7 @@ def write_format(
         return None
     if patient.preprocessing is None:
         raise UsageError(
-            f"{kind} files are written of models that take images only, and {patient.identity.name} does not",
+            f"{kind} files are written of timm's and torchvision's models only, and this is {patient.identity.name}",
             hint="strip to a folder; optimum-cli exports what from_pretrained reads",
         )
     channels, height, width = patient.preprocessing.input_size

@@ -24,7 +24,8 @@ _SAID = {
     Traits.TRANSPARENT: "are transparent in parts: alpha was dropped (as by timm and torchvision)",
     Traits.DEEP: "have 16 bits of grey, which were scaled to 8 from 0 to 65535 (data.value_range says another range; "
     "eval: --value-range)",
-    Traits.CUT: "are longer than the model reads, and were cut (data.max_length; eval: --max-length)",
+    Traits.CUT: "are longer than the model reads, and were cut (data.max_length, data.max_seconds; eval: --max-length, "
+    "--max-seconds)",
     Traits.EMPTY: "have an empty text, or a word of which no token is made, and that is not scored",
     Traits.LOST: "have their answer in what was cut away: they teach nothing, and are wrong when scored",
     Traits.RESAMPLED: "were recorded at another rate than the model's, and were resampled",

@@ -13,6 +13,7 @@ from spgsurgeon.errors import UsageError, did_you_mean
 
 LABELLED, MASKED, TEXTS = "labelled images", "images with masks", "labelled texts"
 QUESTIONS, WORDS, CHOICES = "questions with answers", "labelled words", "questions with choices"
+SOUNDS = "labelled sounds"
 """What the samples of a source are."""
 
 Setting = Literal["class_order", "classes", "mask_values", "columns"]
@@ -123,6 +124,13 @@ SOURCES = {
             CHOICES,
             takes=("columns",),
             classed="nothing",
+        ),
+        SourceForm(
+            "sounds",
+            "SPLIT/CLASS/x.wav, or .flac or .ogg; or SPLIT.tsv, .csv or .jsonl with columns for files and labels",
+            "spgsurgeon.data.sources.sounds.labelled:open_sounds",
+            SOUNDS,
+            takes=("classes", "columns"),
         ),
     )
 }

@@ -19,19 +19,20 @@ def is_hidden(name: str) -> bool:
 
 
 class LeftOut:
-    """Tells which files below `root` are images by their `endings` (lower case), and counts the others.
+    """Tells which files below `root` are images (or another `kind`) by their `endings`, lower case, and counts others.
 
     Hidden files are left out as well, but only counted if they look like images: `._NAME`, which macOS writes beside
     NAME, does not.
     """
 
-    def __init__(self, endings: Sequence[str], root: str | Path) -> None:
+    def __init__(self, endings: Sequence[str], root: str | Path, kind: str = "image") -> None:
+        self._kind = kind
         self._endings, self._root, self._start = frozenset(endings), str(root), len(str(root)) + 1
         self._others: Counter[str] = Counter()
         self._hidden = 0
 
     def takes(self, path: str | Path) -> bool:
-        """Return whether a file is taken for an image."""
+        """Return whether a file is taken for one."""
         inside = str(path)[self._start :]
         ending = os.path.splitext(inside)[1].lower()
         if inside[0] == "." or f"{os.sep}." in inside or _PACKED_BY_MACOS in inside:  # cheap: data sets have millions
@@ -54,5 +55,6 @@ class LeftOut:
                 f"{', '.join(sorted(self._endings))})"
             )
         if self._hidden:
-            said.append(f"files in {where} that look like images and were left out, as they are hidden: {self._hidden}")
+            kind, count = self._kind, self._hidden
+            said.append(f"files in {where} that look like {kind}s and were left out, as they are hidden: {count}")
         return said

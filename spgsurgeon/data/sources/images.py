@@ -6,7 +6,6 @@ Each form has an opener here, which `forms.SOURCES` names. Images in tar files: 
 from __future__ import annotations
 
 import importlib.util
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,18 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from torchvision.datasets import ImageFolder
 
+from spgsurgeon.data.sources.class_folders import EVALUATION_SPLITS, find_class_folders
 from spgsurgeon.data.sources.file_states import file_states, tree_files
 from spgsurgeon.data.sources.forms import spelled
 from spgsurgeon.data.sources.image_decoding import AS_IS, ENDINGS, Decoding, as_rgb, decode
-from spgsurgeon.data.sources.image_listing import LeftOut, is_hidden
 from spgsurgeon.data.sources.reading import Reading
 from spgsurgeon.data.sources.source import (
     ImageSource,
     existing_folder,
-    listing,
-    nearby_folders,
     printable,
     short_hash,
 )
@@ -36,7 +32,6 @@ from spgsurgeon.errors import UsageError
 
 _DIGITS_FILE = Path(__file__).with_name("digits.npz")
 DIGIT_SPLITS = {"train": 600, "val": 500, "test": 697}
-_EVALUATION_SPLITS = ("val", "valid", "validation", "eval", "evaluation", "test")
 
 
 @dataclass(frozen=True)
@@ -133,59 +128,20 @@ def _folder_of(dataset: Any) -> str | Path:
     return folder if folder is not None and Path(folder).is_dir() else dataset.root
 
 
-class _ClassFolders(ImageFolder):  # type: ignore[misc]  # torchvision comes without types
-    """torchvision's, but for what is hidden: no class folder, and no image, has a name that starts with a dot."""
-
-    def __init__(self, root: Path, decoding: Decoding) -> None:
-        self.left_out = LeftOut(ENDINGS, root)
-        super().__init__(str(root), loader=partial(decode, decoding=decoding), is_valid_file=self.left_out.takes)
-
-    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
-        """Return the names of the class folders, sorted, and their labels."""
-        names = [name for name in super().find_classes(directory)[0] if not is_hidden(name)]
-        if not names:
-            raise FileNotFoundError(f"Couldn't find any class folder in {directory}.")
-        return names, {name: label for label, name in enumerate(names)}
-
-
 def open_folder(source: str, path: str | Path | None, split: str, reading: Reading) -> ImageSource:
     """Open the sub-folder `split` of `path`, which holds the class folders ("" or ".": `path` itself does)."""
-    root = existing_folder(path, source) / split
-    if not root.is_dir():
-        hint = nearby_folders(root.parent, split)
-        if root.parent.name in ("train", *_EVALUATION_SPLITS):
-            hint = f"the path is that of the folder which holds the splits: {root.parent.parent}"
-        raise UsageError(f"no folder {root} for the split {split!r}", hint=hint)
-    try:
-        dataset = _ClassFolders(root, reading.decoding)
-    except FileNotFoundError as error:
-        hint = (
-            f"expected {root}/<class>/<image>, one folder per class, with an image in each; read are "
-            f"{', '.join(ENDINGS)}"
-        )
-        raise UsageError(f"{printable(str(root))} is not an image folder: {error}", hint=hint) from error
-    classes = tuple(printable(name) for name in dataset.classes)
-    notes = [*dataset.left_out.notes(), *_renamed(dataset.classes, classes)]
-    return _TorchvisionSource(printable(str(root)), classes, dataset, reading.decoding, tuple(notes))
-
-
-def _renamed(names: Sequence[str], classes: Sequence[str]) -> list[str]:
-    """Return the note on class folders whose names are not UTF-8. Raises UsageError where two come to one name."""
-    if len(set(classes)) < len(classes):
-        twice = sorted(name for name, count in Counter(classes).items() if count > 1)
-        raise UsageError(f"several class folders come to the name {listing(twice)}", hint="rename one of them")
-    odd = [shown for name, shown in zip(names, classes, strict=True) if shown != name]
-    return [f"class folders whose names are not UTF-8 are called {', '.join(odd)}"] if odd else []
+    found = find_class_folders(source, path, split, "image", ENDINGS, partial(decode, decoding=reading.decoding))
+    return _TorchvisionSource(found.name, found.classes, found.dataset, reading.decoding, found.notes)
 
 
 def open_torchvision(source: str, path: str | Path | None, split: str, reading: Reading) -> ImageSource:
     """Open a split of one of torchvision's data sets, which lies in `path` already."""
     decoding = reading.decoding
     dataset = _create(source, existing_folder(path, source), split)
-    if getattr(dataset, "train", None) is False and split not in _EVALUATION_SPLITS:
+    if getattr(dataset, "train", None) is False and split not in EVALUATION_SPLITS:
         # timm gives the test pictures for any split that it does not know
         raise UsageError(
-            f"{source} has no split {split!r}", hint=f"use 'train' or one of {', '.join(_EVALUATION_SPLITS)}"
+            f"{source} has no split {split!r}", hint=f"use 'train' or one of {', '.join(EVALUATION_SPLITS)}"
         )
     classes = _class_names(dataset.classes if hasattr(dataset, "classes") else getattr(dataset, "all_categories", ()))
     if hasattr(dataset, "loader"):  # of those whose images are files: it would open any format

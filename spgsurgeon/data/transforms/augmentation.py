@@ -103,14 +103,30 @@ def _fit_shorter_edge(preprocessing: Preprocessing, edges: tuple[int, int]) -> l
         resize = v2.Resize(edges[0], interpolation=interpolation(preprocessing))
     else:  # the shorter edge alone could leave an image smaller than the crop
         resize = ResizeKeepRatio(edges, interpolation=interpolation(preprocessing).value)
-    return [resize, v2.CenterCrop(preprocessing.input_size[1:])]
+    return [resize, _centre_crop(preprocessing)]
 
 
 def _fit_each_edge(preprocessing: Preprocessing, edges: tuple[int, int]) -> list[Any]:
     return [
         v2.Resize(edges, interpolation=interpolation(preprocessing)),
-        v2.CenterCrop(preprocessing.input_size[1:]),
+        _centre_crop(preprocessing),
     ]
+
+
+def _centre_crop(preprocessing: Preprocessing) -> Any:
+    kind = _CropRoundedDown if preprocessing.crop_rounds_down else v2.CenterCrop
+    return kind(preprocessing.input_size[1:])
+
+
+class _CropRoundedDown(v2.CenterCrop):  # type: ignore[misc]  # torchvision comes without types
+    """torchvision's, but that half a pixel is always left out on the left and above."""
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Return the crop; `inpt` must not be smaller."""
+        height, width = self.size
+        all_of_it = v2.functional.get_size(inpt)
+        top, left = (all_of_it[0] - height) // 2, (all_of_it[1] - width) // 2
+        return v2.functional.crop(inpt, top, left, height, width)
 
 
 def _fit_longer_edge(preprocessing: Preprocessing, edges: tuple[int, int]) -> list[Any]:

@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from spgsurgeon.models.preprocessing import Preprocessing
-
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from spgsurgeon.models.text_preprocessing import TextPreprocessing
+    from spgsurgeon.models.sample_preprocessing import SamplePreprocessing
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ class Library(Protocol):
 
     def preprocessing(
         self, identity: Identity, module: nn.Module, companions: Sequence[Path] = ()
-    ) -> Preprocessing | TextPreprocessing:
+    ) -> SamplePreprocessing:
         """Return how the model wants its samples; `companions` lie beside its weights."""
         ...
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
@@ -19,19 +19,30 @@ from torch import Tensor, nn
 
 from spgsurgeon.checkpoint import CONFIG
 from spgsurgeon.errors import ArchitectureError, SurgeonError, UnsafeInputError, UsageError, did_you_mean
+from spgsurgeon.models.image_preprocessing import image_preprocessing
 from spgsurgeon.models.libraries.identity import Converter, Identity
 from spgsurgeon.models.libraries.transformers_config import made_up_labels
+from spgsurgeon.models.sample_preprocessing import SamplePreprocessing
 from spgsurgeon.models.sites.transformers_heads import HEADS, LABELLED, Head
-from spgsurgeon.models.text_preprocessing import TextPreprocessing, text_preprocessing
+from spgsurgeon.models.sound_preprocessing import sound_preprocessing
+from spgsurgeon.models.text_preprocessing import text_preprocessing
 from spgsurgeon.runtime import extra_hint
 
 _SHOWN = 5
 _OLDEST = 5  # the first major version that takes tensors and no file, and whose fields are typed
-# What every config has and a file may leave as it is: metadata, and what outputs look like, of which logits are read.
+# What every config has and a file may leave as it is: metadata, what outputs look like, of which logits are read, and
+# what image models have for other heads than a classifier.
 _WITHOUT_EFFECT = {
     *("architectures", "model_type", "transformers_version", "dtype", "torch_dtype", "id2label", "label2id"),
     *("problem_type", "num_labels", "output_hidden_states", "output_attentions", "return_dict", "is_encoder_decoder"),
+    *("out_indices", "out_features", "stage_names", "reshape_hidden_states", "add_fpn", "pool_scales"),
+    *("use_auxiliary_head", "auxiliary_loss_weight", "auxiliary_channels", "auxiliary_num_convs"),
+    *("auxiliary_concat_input", "semantic_loss_ignore_index"),
 }
+
+
+_Prepares = Callable[[Head, Any, Sequence[Path], str], SamplePreprocessing]
+_PREPARED: dict[str, _Prepares] = {"text": text_preprocessing, "images": image_preprocessing}
 
 
 class TransformersLibrary:
@@ -113,12 +124,12 @@ class TransformersLibrary:
 
     def preprocessing(
         self, identity: Identity, module: nn.Module, companions: Sequence[Path] = ()
-    ) -> TextPreprocessing:
-        """Return how the model wants its texts. Raises ArchitectureError for models that read others."""
+    ) -> SamplePreprocessing:
+        """Return how the model wants its samples, as the files beside its weights say."""
         head = _head(identity.architecture)
-        if head.family.modality != "text":
-            raise ArchitectureError(f"how {identity.name} wants its {head.family.modality} is not known here")
-        return text_preprocessing(head, module.config, companions, identity.name)
+        made: _Prepares = _PREPARED.get(head.family.modality, sound_preprocessing)
+        config: Any = module.config
+        return made(head, config, companions, identity.name)
 
     def config(self, identity: Identity, module: nn.Module, label_names: list[str] | None) -> dict[str, Any]:
         """Return what the library itself writes."""

@@ -40,6 +40,8 @@ def check_batch_norms(model: nn.Module, input_size: tuple[int, ...], batch_size:
 
 def _of_one_value(model: nn.Module, input_size: tuple[int, ...]) -> dict[str, list[int]]:
     """Return what each such layer sees of one image, by its name, in the order of the pass."""
+    if not any(isinstance(module, _NORMS) for module in model.modules()):
+        return {}  # some models without can't be traced
     twin, found = meta_twin(model), dict[str, list[int]]()
     for name, module in twin.named_modules():
         if isinstance(module, _NORMS):

@@ -8,7 +8,7 @@ import torch
 
 from spgsurgeon.errors import ArchitectureError, UsageError
 from spgsurgeon.loading import OpenedModel
-from spgsurgeon.models import Preprocessing, at_image_size, meta_twin, run_twin
+from spgsurgeon.models import PREPROCESSOR_FILE, Preprocessing, at_image_size, meta_twin, run_twin
 from spgsurgeon.recipe import DataSection
 
 _LISTED = 3
@@ -19,12 +19,28 @@ def for_images_of(section: DataSection, opened: OpenedModel) -> OpenedModel:
 
     Raises UsageError for a size, that of evaluation too, that the model can't take or be rebuilt for.
     """
+    if opened.config_document is not None:
+        _check_its_own(section, opened)
     size = section.image_size
     if size is not None and _failure(opened, size) is not None:
         opened = _rebuilt(opened, size)
     if section.eval_image_size is not None and (reason := _failure(opened, section.eval_image_size)) is not None:
         raise _refusal("eval_image_size", section.eval_image_size, reason, opened)
     return opened
+
+
+def _check_its_own(section: DataSection, opened: OpenedModel) -> None:
+    """Raise UsageError for another size than a model's file says, which goes with the weights and is read by others."""
+    own = opened.preprocessing
+    for key in ("image_size", "eval_image_size"):
+        size = getattr(section, key)
+        if size is None or not isinstance(own, Preprocessing) or own.input_size[1:] == (size, size):
+            continue
+        raise UsageError(
+            f"data.{key} is {size}, and the {PREPROCESSOR_FILE} of {opened.source} says "
+            f"{' x '.join(map(str, own.input_size[1:]))} pixels",
+            hint="that file goes with the weights: say the size there, or leave the key out",
+        )
 
 
 def _rebuilt(opened: OpenedModel, size: int) -> OpenedModel:

@@ -62,6 +62,13 @@ def read_table(source: str, path: str | Path | None, split: str) -> Table:
     return table
 
 
+def holds_table(root: Path, split: str) -> bool:
+    """Return whether a folder has a table for a split, by whatever ending."""
+    named = root / split
+    files = [root / f"{split}{ending}" for ending in _READERS] + ([named] if named.suffix in _READERS else [])
+    return (named / _STATE).is_file() or any(path.is_file() for path in files)
+
+
 def _find(root: Path, split: str) -> Path:
     """Return the file, or the folder of a saved data set, that holds a split."""
     named = root / split
