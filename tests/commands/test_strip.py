@@ -82,7 +82,11 @@ def test_the_card_of_a_segmentation_run_has_its_scores(grafted, tmp_path):
         base=read_safetensors(folder.base_weights)[0],
         temporary=read_safetensors(folder.temporary_weights)[0],
         optimizer={},
-        state={"counters": {"original": scores, "best": {**scores, "mean_iou": 40.5}}},
+        state={
+            "counters": {"epoch": 1, "step": 1, "original": scores, "best": {**scores, "mean_iou": 40.5}},
+            "optimizer": {"state": {}, "groups": []},
+            "scaler": {},
+        },
     )
     run.save("step-1", checkpoint, best=True)
     run.close()
