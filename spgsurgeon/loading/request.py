@@ -27,8 +27,11 @@ class ModelRequest:
     task: str | None = None
     """What a model of transformers is for, if its config.json says another task or none: it gets a new head for it."""
 
-    def for_data_of(self, classes: int) -> ModelRequest:
-        """Return the request for data of so many classes: random weights have as many, unless a number was given."""
-        if self.random_seed is None or self.num_classes is not None:
+    def for_data_of(self, classes: int, head: str = "keep") -> ModelRequest:
+        """Return the request for data of so many classes, unless a number was given.
+
+        Random weights have as many; with `head` "data" so has any model, by a new head where it has others.
+        """
+        if self.num_classes is not None or (self.random_seed is None and head != "data"):
             return self
         return replace(self, num_classes=classes)

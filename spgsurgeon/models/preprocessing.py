@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -42,6 +43,16 @@ class Preprocessing:
     def at(self, image_size: int | None) -> Preprocessing:
         """Return the same preprocessing at another (square) image size; None keeps it as it is."""
         return self if image_size is None else replace(self, input_size=(self.input_size[0], image_size, image_size))
+
+    def cropped(self, share: float | None) -> Preprocessing:
+        """Return the same preprocessing with another `crop_pct`; None keeps it as it is."""
+        return self if share is None else replace(self, crop_pct=share)
+
+    @property
+    def resized_to(self) -> tuple[int, int]:
+        """Height and width, in pixels, that evaluation resizes to before it cuts the centre out."""
+        height, width = (math.floor(side / self.crop_pct) for side in self.input_size[1:])
+        return height, width
 
     def limited(
         self, max_length: int | None, max_seconds: float | None = None, *, stops: bool = False

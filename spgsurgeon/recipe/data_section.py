@@ -139,6 +139,9 @@ class DataSection(Section):
     """Height and width of training pictures, in pixels; null is the model's own."""
     eval_image_size: Count | None = None
     """Height and width for evaluation, in pixels, where `image_size` is given; null is `image_size`."""
+    eval_crop_pct: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of each side that evaluation cuts out of the middle of an image: it resizes to the size divided by this
+    before. 1 scores whole images; null is the model's own."""
     augment: AugmentSection = AugmentSection()
     """What happens to training pictures."""
     unreadable: Literal["stop", "skip"] = "stop"
@@ -161,6 +164,8 @@ class DataSection(Section):
 
     @model_validator(mode="after")
     def _parts_of_the_training_split(self) -> Self:
+        if self._has_masks and self.eval_crop_pct is not None:
+            raise fault_at("eval_crop_pct", "eval_crop_pct is for whole images; those with masks are not cropped")
         if self._has_masks and self.limit is not None:
             raise fault_at("limit", f"limit goes by a picture's class; source: {self.source} has masks")
         if self.eval == HOLDOUT and self.holdout is None:

@@ -56,7 +56,11 @@ CLASSIFICATION = Task(
     source="folder",
     training_transform=training_transform,
     evaluation_transform=evaluation_transform,
-    size=lambda preprocessing: {"image_size": list(preprocessing.input_size[1:])},
+    size=lambda preprocessing: {
+        "image_size": list(preprocessing.input_size[1:]),
+        "resized_to": list(preprocessing.resized_to),
+        "crop_pct": preprocessing.crop_pct,
+    },
     metrics=(Metric("top1", "top-1", hub_name="accuracy"), Metric("top5", "top-5"), LOSS),
     tally=ClassificationTally,
     counts=lambda logits, target: _hits_by_place(logits, target)[:, 0],

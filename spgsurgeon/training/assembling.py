@@ -8,7 +8,7 @@ from typing import Any
 
 from spgsurgeon.data import AnyTransform, Augmentation, Cache, EvaluationBatches, TrainingBatches
 from spgsurgeon.loading import OpenedModel
-from spgsurgeon.models import SamplePreprocessing
+from spgsurgeon.models import Preprocessing, SamplePreprocessing
 from spgsurgeon.recipe import DataSection, Recipe
 from spgsurgeon.replicas.kinds import replicas_from
 from spgsurgeon.runs import RunFolder
@@ -96,7 +96,10 @@ def scored_at(case: Case) -> SamplePreprocessing:
 
 def settled_preprocessing(opened: OpenedModel, data: DataSection, image_size: int | None) -> SamplePreprocessing:
     """Return how the model wants its samples, as far as a recipe's data section leaves it that choice."""
-    return opened.preprocessing.at(image_size).limited(data.max_length, data.max_seconds, stops=data.too_long == "stop")
+    sized = opened.preprocessing.at(image_size)
+    if isinstance(sized, Preprocessing):
+        sized = sized.cropped(data.eval_crop_pct)
+    return sized.limited(data.max_length, data.max_seconds, stops=data.too_long == "stop")
 
 
 def _training_batches(case: Case, processes: Processes, cache: Cache | None) -> TrainingBatches:

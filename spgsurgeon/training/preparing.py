@@ -64,7 +64,8 @@ def prepare(
     data = data or open_data(section)
     check_same_classes(data.train, data.evaluation)
     model, classes = request.model, len(data.train.classes)
-    opened = in_float32(open_model(request.for_data_of(classes)), "trained, and written,")
+    asked_for = request if resumes else request.for_data_of(classes, recipe.head)
+    opened = in_float32(open_model(asked_for), "trained, and written,")
     _move_out_of_the_file(opened.module)
     opened.task.check_samples(samples_of(section.source), model)
     said_by = classes_said_by(section.source, section.path, section.classes)
@@ -143,9 +144,10 @@ def _smallest_batch(recipe: Recipe, samples: int) -> tuple[int, bool]:
 def _of_retrained(cfg: dict[str, Any], section: DataSection, own: tuple[int, int, int]) -> dict[str, Any]:
     """Return the description of weights that are retrained: no published ones any more, for images as scored here."""
     size, stale = section.eval_image_size or section.image_size, {"tag"}
-    if size is not None and (size, size) != own[1:]:
+    if section.eval_crop_pct is not None or (size is not None and (size, size) != own[1:]):
         stale |= {key for key in cfg if key.startswith("test_")}  # for weights that were trained at another size
     kept = {key: value for key, value in cfg.items() if key not in stale}
+    kept |= {} if section.eval_crop_pct is None else {"crop_pct": section.eval_crop_pct}
     return kept if size is None else kept | {"input_size": [own[0], size, size]}
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from spgsurgeon.checkpoint import refuse_overwriting_input
+from spgsurgeon.data import LABELLED
 from spgsurgeon.errors import DataError, UsageError
 from spgsurgeon.loading import ModelRequest
 from spgsurgeon.models import Preprocessing
@@ -48,6 +49,7 @@ from spgsurgeon.training.settling import settle
 from spgsurgeon.training.state import Counters
 
 Warn: TypeAlias = Callable[[str], None]
+_NEARLY_WHOLE = 0.9  # the share of a side from which on nothing is said of what is cut off
 
 
 def train(
@@ -117,6 +119,9 @@ def train(
                 tell_torchrun(_name(output))
             if processes.leads and (start.before != start.stands_on or not (output / DATA_FILES).exists()):
                 write_files(output, start.records)
+            if progress and processes.leads:  # before hours of training, not after
+                for note in case.opened.notes:
+                    progress.warning(note)
             counters = _run(retraining, run, settled, started=started)
             return _document(counters, run, [*case.opened.notes, *retraining.remarks], case)
 
@@ -168,8 +173,22 @@ def _with_notes(case: Case, said: list[str]) -> Case:
     """Return the case with notes on how it is scored and what was `said` before."""
     data = case.recipe.data
     same = "data.eval is the split that is trained on: the scores say nothing about other images"
-    notes = [*case.opened.notes, *([same] if data.eval == data.train else []), *said]
+    notes = [*case.opened.notes, *([same] if data.eval == data.train else []), *_said_of_crop(case), *said]
     return replace(case, opened=replace(case.opened, notes=notes))
+
+
+def _said_of_crop(case: Case) -> list[str]:
+    """Return the note on scores of the middle of images that training sees whole."""
+    data, scored = case.recipe.data, scored_at(case)
+    if not isinstance(scored, Preprocessing) or case.task.samples != LABELLED:
+        return []
+    if data.eval_crop_pct is not None or scored.crop_pct >= _NEARLY_WHOLE or data.augment.crop == "random-resized":
+        return []
+    (height, width), (larger, wider) = scored.input_size[1:], scored.resized_to
+    return [
+        f"images are scored by the middle {height} x {width} of {larger} x {wider} pixels (crop_pct "
+        f"{scored.crop_pct:g}); data.eval_crop_pct=1 scores them whole"
+    ]
 
 
 def _run(retraining: Retraining, run: RunFolder, recipe: Recipe, *, started: bool) -> Counters:

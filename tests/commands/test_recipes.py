@@ -25,6 +25,7 @@ BASES = {
     "cifar10-resnet-depth": "timm/test_resnet",
     "cifar10-resnet-dropout": "timm/test_resnet",
     "digits-dropout": "timm/test_resnet",
+    "my-classes": "timm/test_resnet",
 }
 
 
@@ -67,8 +68,8 @@ def test_a_dry_run_with_the_recipes_own_model(
     overrides = ["training.batch_size=2", "training.device=cpu", "data.workers=0"]
     if name.startswith("imagenet"):
         overrides += [f"data.path={imagenet}", "data.eval=train"]
-    elif name.startswith("cifar10"):
-        overrides += [f"data.path={cifar10}"]
+    elif name.startswith(("cifar10", "my")):
+        overrides += [f"data.path={cifar10}", "data.train=train"]
     elif name.startswith("camvid"):
         overrides += [f"data.path={masks}"]
     elif name.startswith("coco"):
@@ -78,7 +79,7 @@ def test_a_dry_run_with_the_recipes_own_model(
     plan = succeed(*command, "--dry-run", "--json").document
 
     recipe = read_recipe(name)
-    pictures = {"imagenet": 1000, "cifar10": 100, "digits": 600, "camvid": 4, "coco": 4}[name.partition("-")[0]]
+    pictures = {"imagenet": 1000, "cifar10": 100, "digits": 600, "camvid": 4, "coco": 4, "my": 100}[name.partition("-")[0]]
     pictures -= round(pictures * (recipe.data.holdout or 0))
     steps = pictures // 2 // recipe.training.accumulate
     assert plan["steps_per_epoch"] == steps
@@ -105,7 +106,7 @@ def test_two_steps_with_the_recipes_settings_on_a_tiny_model(
         model = LRASPP
         overrides += [f"data.path={masks}", "data.source=masks", "data.classes=11", "data.image_size=64"]
     elif read_recipe(name).data.holdout:
-        overrides += [f"data.path={three_each}", "data.holdout=0.34"]
+        overrides += [f"data.path={three_each}", "data.train=train", "data.holdout=0.34"]
     else:
         overrides += [f"data.path={two_classes}"]
     if "vit" in name and name.endswith("depth"):

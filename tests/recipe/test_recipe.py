@@ -47,6 +47,7 @@ SHIPPED = (
     "imagenet-resnet50-dropout",
     "imagenet-vit-b-16-depth",
     "imagenet-vit-b-16-dropout",
+    "my-classes",
 )
 MINIMAL = "data: {source: digits}\n"
 

@@ -90,7 +90,12 @@ def image_size(document: Mapping[str, Any]) -> str:
     """Return the size of images, as they were trained on or scored, after a comma; nothing for other samples."""
     if "shorter_edge" in document:
         return f", shorter edge {document['shorter_edge']} pixels"
-    return ", {} x {} pixels".format(*document["image_size"]) if "image_size" in document else ""
+    if "image_size" not in document:
+        return ""
+    height, width = document["image_size"]
+    before = document.get("resized_to", document["image_size"])
+    cut = f" from the middle of {before[0]} x {before[1]}" if before != document["image_size"] else ""
+    return f", {height} x {width} pixels{cut}"
 
 
 def gigabytes(size: int) -> str:

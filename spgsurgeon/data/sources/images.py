@@ -131,7 +131,20 @@ def _folder_of(dataset: Any) -> str | Path:
 def open_folder(source: str, path: str | Path | None, split: str, reading: Reading) -> ImageSource:
     """Open the sub-folder `split` of `path`, which holds the class folders ("" or ".": `path` itself does)."""
     found = find_class_folders(source, path, split, "image", ENDINGS, partial(decode, decoding=reading.decoding))
+    _check_no_splits(found.classes, split, found.name)
     return _TorchvisionSource(found.name, found.classes, found.dataset, reading.decoding, found.notes)
+
+
+def _check_no_splits(classes: Sequence[str], split: str, root: str) -> None:
+    """Raise UsageError if what is read as classes are the splits of a tree, each with its own class folders."""
+    others = [name for name in classes if name != "train"]
+    if split in ("", ".") and "train" in classes and {*others} <= {*EVALUATION_SPLITS}:
+        scored = f"data.eval={others[0]} data.holdout=null" if others else "data.eval=holdout"
+        raise UsageError(
+            f"the class folders of {root} are {', '.join(classes)}: these are splits",
+            hint=f"data.train=train {scored}",
+            code="splits-as-classes",
+        )
 
 
 def open_torchvision(source: str, path: str | Path | None, split: str, reading: Reading) -> ImageSource:
