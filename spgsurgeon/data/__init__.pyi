@@ -25,7 +25,7 @@ from .sources.forms import (
     spelled,
     taking,
 )
-from .sources.image_decoding import Decoding
+from .sources.image_decoding import Decoding, decode
 from .sources.masks import holds_masks
 from .sources.opening import open_source
 from .sources.records.questions import Answers, Asked
@@ -87,6 +87,7 @@ __all__ = [
     "check_same_classes",
     "check_several_classes",
     "classes_said_by",
+    "decode",
     "described",
     "estimate",
     "evaluation_transform",

@@ -79,7 +79,8 @@ def test_a_dry_run_with_the_recipes_own_model(
     plan = succeed(*command, "--dry-run", "--json").document
 
     recipe = read_recipe(name)
-    pictures = {"imagenet": 1000, "cifar10": 100, "digits": 600, "camvid": 4, "coco": 4, "my": 100}[name.partition("-")[0]]
+    counts = {"imagenet": 1000, "cifar10": 100, "digits": 600, "camvid": 4, "coco": 4, "my": 100}
+    pictures = counts[name.partition("-")[0]]
     pictures -= round(pictures * (recipe.data.holdout or 0))
     steps = pictures // 2 // recipe.training.accumulate
     assert plan["steps_per_epoch"] == steps
