@@ -33,7 +33,7 @@ VERBS = {
     "train": "Retrain a model by a recipe.",
     "strip": "Write the base without replicas, proven.",
     "eval": "Score a model on a data set.",
-    "predict": "Say which class a model sees in images.",
+    "predict": "Say which class a model sees in images, and how likely it is.",
     "diff": "Say what became of a model's tensors, from A to B.",
     "compare": "Compare ways to train a model on your own data, at the same cost.",
     "report": "Show what runs recorded, over each other, and what comparisons found.",

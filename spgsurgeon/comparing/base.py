@@ -39,7 +39,7 @@ def open_base(request: ModelRequest, recipe: Recipe) -> OpenedModel:
     """
     data = open_data(recipe.data)
     classes = len(data.train.classes)
-    opened = open_model(request.for_data_of(classes, recipe.head))
+    opened = open_model(request.for_data_of(classes, new_head=recipe.new_head))
     opened.task.check_samples(samples_of(recipe.data.source), request.model)
     hint = f"the same command with --num-classes {classes} gives it a new, untrained head"
     if opened.task.has_classes:

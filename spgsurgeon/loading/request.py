@@ -27,11 +27,11 @@ class ModelRequest:
     task: str | None = None
     """What a model of transformers is for, if its config.json says another task or none: it gets a new head for it."""
 
-    def for_data_of(self, classes: int, head: str = "keep") -> ModelRequest:
+    def for_data_of(self, classes: int, *, new_head: bool = False) -> ModelRequest:
         """Return the request for data of so many classes, unless a number was given.
 
-        Random weights have as many; with `head` "data" so has any model, by a new head where it has others.
+        Random weights have as many; with `new_head` so has any model, by a new head where it has others.
         """
-        if self.num_classes is not None or (self.random_seed is None and head != "data"):
+        if self.num_classes is not None or (self.random_seed is None and not new_head):
             return self
         return replace(self, num_classes=classes)

@@ -42,7 +42,7 @@ SAME_IN_ALL_ARMS = (
     "training.device",
     "training.metric",
     "training.seed",
-    "head",
+    "new_head",
     "head_start",
 )
 """What the arms of a comparison share, so that data, steps and choice of learning rates are the same."""
@@ -116,8 +116,8 @@ class Recipe(Section):
 
     model: str | None = None
     """What is retrained: LIBRARY/NAME.WEIGHTS, a file or a folder; null leaves it to the command."""
-    head: Literal["keep", "data"] = "keep"
-    """What becomes of the model's head: `keep`, or `data`, a new one if the data has another number of classes."""
+    new_head: bool = False
+    """Whether the model gets a new head if the data has another number of classes."""
     trp: Annotated[ReplicaKind, _KINDS, BeforeValidator(_without_idle_keys)] = Field(default_factory=kinds()[DEFAULT])
     """The temporary replicas, of one kind with its own settings."""
     objective: Annotated[ObjectiveSection, Field(validate_default=True)] = ObjectiveSection()

@@ -64,7 +64,7 @@ def prepare(
     data = data or open_data(section)
     check_same_classes(data.train, data.evaluation)
     model, classes = request.model, len(data.train.classes)
-    asked_for = request if resumes else request.for_data_of(classes, recipe.head)
+    asked_for = request if resumes else request.for_data_of(classes, new_head=recipe.new_head)
     opened = in_float32(open_model(asked_for), "trained, and written,")
     _move_out_of_the_file(opened.module)
     opened.task.check_samples(samples_of(section.source), model)
