@@ -218,10 +218,9 @@ def _columns(given: list[str] | None) -> dict[str, str] | None:
 def _render(document: dict[str, Any]) -> Any:
     from rich.console import Group
 
-    from spgsurgeon.tasks import task_of
+    from spgsurgeon.tasks import METRIC, task_named
 
-    task = task_of(document)
-    assert task is not None, "an evaluation has the scores of its task"
+    task = task_named(document["task"]).scored_by(document.get(METRIC))
     parts: list[Any] = [
         pairs(
             [

@@ -119,6 +119,7 @@ def evaluate_model(
     return {
         **scores,
         **task.size(preprocessing),
+        "task": task.name,
         "model": model,
         "data": source.name,
         **({"unreadable": dict(sorted(passed_over.items()))} if left_out == "skip" else {}),

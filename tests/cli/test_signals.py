@@ -83,7 +83,7 @@ def test_a_terminal_that_hangs_up_leaves_a_run_that_goes_on(whole: Path, tmp_pat
     child, terminal = pty.fork()
     if child == 0:
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TERM": "xterm"}
-        arguments = [argument for argument in RUN if argument != "--json"]
+        arguments = [argument for argument in RUN if argument not in ("--json", "-q")]
         os.execve(sys.executable, [sys.executable, "-m", "spgsurgeon", *arguments, "-o", str(run)], environment)
     os.set_blocking(terminal, False)
     while not (run / "last").exists() or int((run / "last").resolve().name[:8]) < 3:
@@ -113,7 +113,7 @@ def test_two_signals_leave_a_run_that_goes_on(whole: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_stripping_leaves_no_output(whole: Path, tmp_path: Path, number: int) -> None:
     output = tmp_path / "out"
-    command = Command(output, "strip", str(whole), "--export", "safetensors", "--export", "onnx", "--json")
+    command = Command(output, "strip", str(whole), "--export", "safetensors", "--export", "onnx", "--json", "-q")
     at(command, lambda: any(tmp_path.glob(".out.*.tmp")))
     command.tell(number, group=True)
     while not command.ended_within(0.5):  # Python drops what a handler raises while an object is finalized

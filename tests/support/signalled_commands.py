@@ -19,7 +19,7 @@ from leftover_processes import MARK, command_of, marked, seconds_until_gone
 
 ROOT = Path(__file__).parents[2]
 TINY_RUN = (
-    *("train", "timm/test_resnet", "--random-weights", "--recipe", "digits-dropout", "--json"),
+    *("train", "timm/test_resnet", "--random-weights", "--recipe", "digits-dropout", "--json", "-q"),
     *("data.workers=2", "cold_start.epochs=1", "training.checkpoints.steps=3", "training.device=cpu"),
 )
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "spgsurgeon")

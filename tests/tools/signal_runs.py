@@ -174,7 +174,7 @@ def strip(folder: Path, count: int, generator: random.Random, report: Report) ->
     """Send signals to `strip`: what it writes must be there as a whole or not at all."""
     folder.mkdir()
     refer(folder, PLAIN)
-    arguments = ("strip", str(folder / "run"), "--export", "onnx", "--export", "safetensors", "--json")
+    arguments = ("strip", str(folder / "run"), "--export", "onnx", "--export", "safetensors", "--json", "-q")
     started = time.monotonic()
     assert Command(folder / "whole", *arguments).end().code == 0
     seconds, whole = time.monotonic() - started, snapshot(folder / "whole")
