@@ -15,6 +15,7 @@ from torch import nn
 
 from spgsurgeon.errors import SurgeonError, VerificationError
 from spgsurgeon.exporting.agreement import Batch, reason
+from spgsurgeon.exporting.layout import PROGRAM
 from spgsurgeon.exporting.silence import silenced
 from spgsurgeon.exporting.subject import HALF_TOLERANCE, TOLERANCE, Comparison, Outputs, Subject, subject_of
 from spgsurgeon.replicas import outputs_of
@@ -42,7 +43,7 @@ def export_program(
     """
     with tempfile.TemporaryDirectory(prefix=".pt2-", dir=path.parent) as folder, silenced(), torch.no_grad():
         subject = subject_of(model, input_size, "main", batch_sizes)
-        draft = Path(folder) / "model.pt2"
+        draft = Path(folder) / PROGRAM
         _write(subject.drafted(half, seed), subject, draft, dict(metadata or {}))
         try:
             program = torch.export.load(draft).module()

@@ -40,7 +40,7 @@ def known_table(value: Any) -> dict[str, str] | None:
     """Return a class map, checked as a recipe's. Raises ValueError for anything else, such as the name of a file."""
     found = known_class_map(value)
     if isinstance(found, str):
-        raise ValueError("a config.json names no file")
+        raise ValueError("a document beside weights names no file, only names of classes")
     return found
 
 

@@ -48,6 +48,7 @@ def literals(source: str) -> Iterator[tuple[int, str]]:
 OWN = {
     "checkpoint/folders.py:model.pt",  # what a command of torch is told to write
     "runtime/resources.py:checkpoints",  # of torch.hub
+    "data/sources/records/tables.py:state.json",  # of Hugging Face's datasets
     "commands/demo.py:base",  # the demonstration's own folder
     "training/run.py:runs",  # where runs go if nobody says: of no comparison
 }
