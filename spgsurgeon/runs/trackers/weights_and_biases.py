@@ -37,12 +37,13 @@ class WeightsAndBiases:
         import wandb
 
         identity = hashlib.sha256(str(self._folder.absolute()).encode()).hexdigest()[:16]
+        mode: Any = os.environ.get("WANDB_MODE", "offline")
         run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "spgsurgeon"),
             name=self._folder.name,
             id=identity,
             config=dict(self._recipe),
-            mode=os.environ.get("WANDB_MODE", "offline"),
+            mode=mode,
             resume="allow",
             reinit="create_new",
             settings=wandb.Settings(silent=True, console="off"),
