@@ -13,6 +13,7 @@ import textwrap
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import Annotated, Any, Union, cast
 
@@ -41,6 +42,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
 
+@cache
 def meanings(section: type[Section]) -> dict[str, str]:
     """Return what each key of a section means: the text under its field, or under that of a section it derives from.
 

@@ -63,7 +63,7 @@ def application(verbs: Iterable[str] = VERBS, *, listed: bool = False) -> typer.
     """Return the command line with these verbs; if they are only `listed`, none can be run, and none is imported."""
     app = typer.Typer(
         name="spgsurgeon",
-        help="Graft temporary modules onto a vision checkpoint, retrain it with Sequential Policy Gradient, strip "
+        help="Graft temporary modules onto a checkpoint, retrain it with Sequential Policy Gradient, strip "
         "them: a better checkpoint of exactly the same architecture, with proof.",
         epilog=_EXAMPLES,
         no_args_is_help=True,

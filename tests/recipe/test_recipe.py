@@ -201,7 +201,7 @@ def test_the_default_weights_are_counted_too(write):
         ("data: {source: folder, path: x, ignore: [3]}", "recipe.yaml:1: data.ignore: ignore is for pictures with mas"),
         (
             "data: {source: coco, path: x, classes: 3}",
-            "recipe.yaml:1: data.classes: classes is for source: wds, masks, texts and words; coco",
+            "recipe.yaml:1: data.classes: classes is for source: ",
         ),
         (
             "data: {source: masks, path: x, augment: {crop: pad}}",
