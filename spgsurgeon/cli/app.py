@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import gc
-import json
 import os
 import platform
 import signal
@@ -25,7 +24,7 @@ from spgsurgeon.cli.terminal.console import ClosedOutputError, fail, is_one_of_s
 from spgsurgeon.cli.terminal.first_line import clear_first_line
 from spgsurgeon.cli.terminal.options import with_common_options
 from spgsurgeon.errors import SurgeonError, UsageError
-from spgsurgeon.runtime import in_a_line
+from spgsurgeon.runtime import as_json, in_a_line
 
 VERBS = {
     "inspect": "Say what a checkpoint is.",
@@ -110,7 +109,7 @@ def _print_version(wanted: bool) -> None:
     if not wanted:
         return
     if verbosity.json:
-        print(json.dumps(_versions(), indent=2))
+        print(as_json(_versions(), indent=2))
     else:
         print(f"spgsurgeon {__version__}")
     raise typer.Exit

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
 from spgsurgeon.models import Preprocessing
+from spgsurgeon.runtime import as_json
 
 
 def file_metadata(
@@ -24,9 +24,9 @@ def file_metadata(
     that the graph was made from.
     """
     shown = asdict(preprocessing) | {"input_size": [preprocessing.input_size[0], *image_size]}
-    found = {"architecture": architecture, "content_hash": content_hash, "preprocessing": _json(_known(shown))}
+    found = {"architecture": architecture, "content_hash": content_hash, "preprocessing": as_json(_known(shown))}
     if class_names:
-        found["class_names"] = _json(list(class_names))
+        found["class_names"] = as_json(list(class_names))
     if license:
         found["license"] = license
     return found
@@ -34,7 +34,3 @@ def file_metadata(
 
 def _known(values: dict[str, object]) -> dict[str, object]:
     return {key: value for key, value in values.items() if value is not None and not key.startswith("test_")}
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from spgsurgeon.exporting.layout import PROGRAM
 from spgsurgeon.exporting.silence import silenced
 from spgsurgeon.exporting.subject import HALF_TOLERANCE, TOLERANCE, Comparison, Outputs, Subject, subject_of
 from spgsurgeon.replicas import outputs_of
+from spgsurgeon.runtime import as_json
 
 METADATA = "metadata.json"
 """What a .pt2 file says of itself, among its extra files."""
@@ -62,7 +62,7 @@ def _write(drafted: Outputs, subject: Subject, draft: Path, metadata: dict[str, 
     try:
         program = torch.export.export(drafted, tuple(example.values()), dynamic_shapes=shapes)
         _forget_this_machine(program.graph_module)
-        torch.export.save(program, draft, extra_files={METADATA: json.dumps(metadata, ensure_ascii=False, indent=2)})
+        torch.export.save(program, draft, extra_files={METADATA: as_json(metadata, indent=2)})
     except Exception as error:
         raise SurgeonError(
             f"torch could not export the model: {reason(error)}",
