@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from command_line import spgsurgeon, succeed
-from tiny_texts import opinions, opinions_folder, reader
+from tiny_texts import opinions, opinions_folder, reader, with_tokenizer
+from tiny_transformers import saved, tiny
 
 from spgsurgeon.checkpoint.hashing import content_hash
 from spgsurgeon.loading.opening import open_model
@@ -146,3 +147,15 @@ def test_replicas_without_projections_have_no_weights(work) -> None:
     assert (found["temporary_parameters"], found["trp"]["projection"]) == (0, False)
     trained(work, "run", "trp.projection=false", "training.epochs=1")
     assert succeed("strip", "--json", work / "run", "-o", work / "better").document["proven"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["cola", "sst2", "mrpc", "qqp", "qnli", "rte", "small"])
+def test_recipes_for_glue_train_a_model_without_a_head(work, task) -> None:
+    """Of the shipped recipes all but the number of tokens, which this model can't take."""
+    overrides = (f"data.path={work / 'data'}", "data.max_length=null", "training.epochs=1", "data.workers=0")
+    body = with_tokenizer(saved(tiny("BertForSequenceClassification").bert, work / "base"))
+    command = ("train", "--json", body)
+    found = succeed(*command, "--recipe", f"glue-{task}", "-o", work / "run", *overrides).document
+    assert found["best"]["samples"] == 20
+    assert "untrained" in " ".join(found["notes"])
