@@ -129,7 +129,7 @@ def _render(document: dict[str, Any]) -> Any:
 
     names = [name for name in _ARMS if name in document]
     kernels = document["plain"]["kernels_per_step"] is not None
-    head = ("", "images/s", "memory", "kept for backward", "kernels" if kernels else "operators", "first step")
+    head = ("", "samples/s", "memory", "kept for backward", "kernels" if kernels else "operators", "first step")
     rows = [_row(name, document[name], document["plain"], kernels) for name in names]
     return Group(columns(head, rows), "", pairs(_ratios(document)), "", pairs(_circumstances(document)))
 
@@ -158,7 +158,7 @@ def _ratios(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield f"{ratio['of']} / {ratio['to']}", _interval(ratio) + also
     if loader := document.get("end_to_end"):
         rates = [f"{loader[key]:.4g}" for key in ("images_per_second", "synthetic_images_per_second")]
-        yield "end to end", f"{_interval(loader['ratio'])}: {rates[0]} images/s of {rates[1]} without reading"
+        yield "end to end", f"{_interval(loader['ratio'])}: {rates[0]} samples/s of {rates[1]} without reading"
         yield "", f"{loader['waiting_share']:.1%} of the time waiting for data, {loader['workers']} workers"
 
 

@@ -28,7 +28,7 @@ from spgsurgeon.data import (
 from spgsurgeon.errors import SurgeonError, UsageError
 from spgsurgeon.loading import ModelRequest, OpenedModel, in_float32, open_model, refuse_unsound, state_of
 from spgsurgeon.models import Preprocessing, SamplePreprocessing
-from spgsurgeon.recipe import known_range, read_recipe
+from spgsurgeon.recipe import DataSection, known_range, read_recipe
 from spgsurgeon.runs import RECIPE, run_of
 from spgsurgeon.runtime import Processes, choose_precision, join_processes, known_device
 from spgsurgeon.tasks import Tally, Task
@@ -107,13 +107,15 @@ def evaluate_model(
     task = opened.task.scored_by(metric)
     if opened.identity.num_classes == 1 and task.has_classes:
         check_several_classes(source)
-    left_out = unreadable or _unreadable_in_training(opened)
+    trained = _data_of_training(opened)
+    left_out = unreadable or (trained.unreadable if trained else "stop")
     table = read_class_map(class_map)
     source, matched = with_labels_of(opened, source, form, model, common_classes, class_order, table)
     hint = "score it on data with the classes it was made for"
     if task.has_classes:
         check_classes(source, opened.identity.num_classes, model, hint, said_by=classes_said_by(form, root))
-    preprocessing = _preprocessing(opened, shorter, test_size).limited(max_length, max_seconds)
+    length, seconds = (trained.max_length, trained.max_seconds) if trained else (None, None)
+    preprocessing = _preprocessing(opened, shorter, test_size).limited(max_length or length, max_seconds or seconds)
     computation = _Computation(batch_size, workers, device, precision, left_out)
     scores, seen, passed_over = _score(opened, task, source, preprocessing, computation, told)
     return {
@@ -128,6 +130,7 @@ def evaluate_model(
             *_other_test_size(opened, shorter, test_size),
             *_ignored_as_trained(opened, ignore),
             *_read_as_trained(opened, mask_values, value_range),
+            *_cut_as_trained(trained, max_length, max_seconds),
             *source.notes,
             *matched,
             *seen,
@@ -237,15 +240,25 @@ def _said_of_seen(batches: EvaluationBatches, tally: Tally, processes: Processes
     return said
 
 
-def _unreadable_in_training(opened: OpenedModel) -> str:
-    """Return what the run that the weights come from did with images that can't be used; "stop" if there is none."""
+def _data_of_training(opened: OpenedModel) -> DataSection | None:
+    """Return the data section of the run that the weights come from; None if there is none."""
     run = run_of(opened.folder) if opened.manifest is not None and opened.folder is not None else None
     if run is None:
-        return "stop"
+        return None
     try:
-        return read_recipe(run / RECIPE).data.unreadable
+        return read_recipe(run / RECIPE).data
     except UsageError:  # a recipe that somebody damaged is nothing to scoring
-        return "stop"
+        return None
+
+
+def _cut_as_trained(trained: DataSection | None, max_length: int | None, max_seconds: float | None) -> list[str]:
+    """Return the note on how much of a long sample is read, if nobody said it here."""
+    said = []
+    if trained is not None and trained.max_length is not None and max_length is None:
+        said.append(f"{trained.max_length} tokens are read at most, as in training (--max-length says others)")
+    if trained is not None and trained.max_seconds is not None and max_seconds is None:
+        said.append(f"{trained.max_seconds:g} seconds are read at most, as in training (--max-seconds says others)")
+    return said
 
 
 def _said_of_unreadable(passed_over: Mapping[str, str], *, chosen_here: bool) -> list[str]:
@@ -253,7 +266,7 @@ def _said_of_unreadable(passed_over: Mapping[str, str], *, chosen_here: bool) ->
         return []
     first = min(passed_over)
     why = "" if chosen_here else " as in training (--unreadable stop ends at them)"
-    return [f"{len(passed_over)} images can't be used and were left out{why}; {first}: {passed_over[first]}"]
+    return [f"{len(passed_over)} samples can't be used and were left out{why}; {first}: {passed_over[first]}"]
 
 
 def _read_as_trained(

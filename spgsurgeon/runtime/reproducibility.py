@@ -6,7 +6,7 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ def environment(processes: Processes) -> dict[str, Any]:
     device = processes.device
     cuda = device.type == "cuda"
     return {
-        **{name: version(name) for name in _PACKAGES},
+        **{name: _version(name) for name in _PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if cuda else platform.processor() or platform.machine(),
@@ -39,6 +39,13 @@ def environment(processes: Processes) -> dict[str, Any]:
             "cudnn_tf32": torch.backends.cudnn.allow_tf32,
         },
     }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # run from its sources
+        return "not installed"
 
 
 @contextmanager

@@ -121,20 +121,23 @@ def train(
                 write_files(output, start.records)
             if progress and processes.leads:  # before hours of training, not after
                 for note in case.opened.notes:
-                    progress.warning(note)
+                    if note not in warnings.told:
+                        progress.warning(note)
             counters = _run(retraining, run, settled, started=started)
             return _document(counters, run, [*case.opened.notes, *retraining.remarks], case)
 
 
 class _Warnings:
-    """Passes warnings on and keeps them in `said`, for the notes."""
+    """Passes warnings on and keeps them in `said`, for the notes; `told` are those that were passed on."""
 
     def __init__(self, progress: Progress | None) -> None:
         self._progress = progress
         self.said: list[str] = []
+        self.told: set[str] = set()
 
     def warn(self, text: str) -> None:
         self.said.append(text)
+        self.told.add(text)
         if self._progress:
             self._progress.warning(text)
 

@@ -119,7 +119,7 @@ def test_what_a_step_takes_is_counted(document: dict[str, Any]) -> None:
 def test_people_get_a_table() -> None:
     shown = succeed("bench", *TINY, "--blocks", 2, "--arms", "timm")
     for word in (
-        "images/s",
+        "samples/s",
         "operators",
         "grafted / plain",
         "plain / timm",

@@ -157,7 +157,7 @@ def test_who_watches_is_told_in_order(here: Path) -> None:
             told.append("warning")
 
     watching: package.Progress = Watching()
-    overrides = ["data.limit=20", "data.workers=0", "training.epochs=1", "training.device=cpu"]
+    overrides = ["data.limit=20", "data.workers=0", "training.epochs=1", "training.device=cpu", "head_start.epochs=0"]
     package.train(
         "timm/test_resnet",
         recipe="digits-dropout",
@@ -166,4 +166,5 @@ def test_who_watches_is_told_in_order(here: Path) -> None:
         random_weights=True,
         progress=watching,
     )
+    assert told.pop(0) == "warning"  # random weights are said before the training
     assert told == [f"start {STEPS} 0", "original", *["step"] * STEPS, "epoch 1"]

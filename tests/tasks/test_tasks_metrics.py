@@ -10,6 +10,7 @@ from rich.console import Console
 from spgsurgeon.cli import evaluate, train
 from spgsurgeon.commands import strip
 from spgsurgeon.comparing import search as searching
+from spgsurgeon.runs.basis import basis_of
 from spgsurgeon.tasks.classification import CLASSIFICATION
 from spgsurgeon.tasks.metrics import Metric
 from spgsurgeon.tasks.registry import TASKS
@@ -54,9 +55,8 @@ def test_what_train_says_of_a_score_that_is_better_when_lower(
 ) -> None:
     monkeypatch.setitem(TASKS, SIGNS.name, SIGNS)
     original, last = {"perplexity": 20.0, "loss": 3.0}, {"perplexity": best, "loss": 2.9}
-    shown = drawn(
-        train._render({"original": original, "best": last, "last": last, "trp": {"kind": "dropout"}, "run": "r"})
-    )
+    scores = {"original": original, "head_start": None, "best": last, "last": last, "untrained": None}
+    shown = drawn(train._render(scores | {"trp": {"kind": "dropout"}, "run": "r"}))
     assert "perplexity loss original 20.000 3.0000" in shown
     assert said in shown
     assert "%" not in shown
@@ -64,7 +64,8 @@ def test_what_train_says_of_a_score_that_is_better_when_lower(
 
 def test_what_eval_says_of_a_task_without_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TASKS, SIGNS.name, SIGNS)
-    document = {"data": "rows", "samples": 9, "perplexity": 20.0, "loss": 3.0, "images_per_second": 7.0}
+    scores = {"samples": 9, "perplexity": 20.0, "loss": 3.0, "images_per_second": 7.0}
+    document = scores | {"task": SIGNS.name, "data": "rows"}
     shown = drawn(evaluate._render(document))
     assert "data rows, 9 rows of numbers perplexity 20.000 loss 3.0000" in shown
 
@@ -76,4 +77,6 @@ def test_trials_are_ordered_by_merit_and_strip_says_what_helped(monkeypatch: pyt
     for original, best, said in ((high, low, []), (low, high, ["worse than the original"]), (low, low, ["no gain"])):
         scores = {"original": original, "best": best}
         monkeypatch.setattr(strip, "scores_of", lambda source, task, scores=scores: scores)
+        basis = basis_of(original, None, None)
+        monkeypatch.setattr(strip, "basis_of_run", lambda source, basis=basis: basis)
         assert [note.partition(":")[0] for note in strip._no_gain(Path("run"), SIGNS)] == said

@@ -159,3 +159,12 @@ def test_recipes_for_glue_train_a_model_without_a_head(work, task) -> None:
     found = succeed(*command, "--recipe", f"glue-{task}", "-o", work / "run", *overrides).document
     assert found["best"]["samples"] == 20
     assert "untrained" in " ".join(found["notes"])
+
+
+def test_eval_reads_as_many_tokens_as_training_did(work) -> None:
+    found = trained(work, "run", "data.max_length=6").document
+    scored = succeed("eval", "--json", work / "run", "--data", work / "data", "--split", "dev").document
+    assert (scored["max_length"], scored["loss"]) == (6, pytest.approx(found["best"]["loss"]))
+    assert any("6 tokens" in note for note in scored["notes"])
+    longer = succeed("eval", "--json", work / "run", "--data", work / "data", "--split", "dev", "--max-length", "20")
+    assert longer.document["max_length"] == 20
