@@ -11,7 +11,7 @@ import timm
 import torch
 from command_line import Outcome, make_image_folder, spgsurgeon
 
-from spgsurgeon.cli.terminal.console import _as_json
+from spgsurgeon.runtime.json_text import as_json
 
 NAN, INFINITY = float("nan"), float("inf")
 
@@ -55,6 +55,6 @@ def test_json_never_holds_what_json_lacks(value: Any) -> None:
     def refused(text: str) -> None:
         raise AssertionError(text)
 
-    text = _as_json({"value": value, "nearest": 1.5})
+    text = as_json({"value": value, "nearest": 1.5})
     assert "null" in text
     assert json.loads(text, parse_constant=refused)["nearest"] == 1.5

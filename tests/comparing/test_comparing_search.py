@@ -122,4 +122,4 @@ def test_a_search_needs_optuna(root: Path, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     asked = ("--recipe", root / "small.yaml", "data.eval=val", "trp={kind: dropout}", "--arms", "search")
     refused = spgsurgeon("compare", *TINY, *asked, "-o", tmp_path / "c")
-    assert (refused.code, "pip install optuna" in refused.err) == (2, True)
+    assert (refused.code, "spgsurgeon[search]" in refused.err) == (2, True)

@@ -206,7 +206,7 @@ def test_the_runs_of_a_comparison_share_what_they_decode(tmp_path: Path, monkeyp
     decoded: list[int] = []
     write = decoded_pictures._write
     monkeypatch.setattr(decoded_pictures, "_write", count)
-    monkeypatch.setattr("spgsurgeon.commands.compare.comparison_figures", lambda *_: {})  # they take long
+    monkeypatch.setattr("spgsurgeon.reporting.comparison_figures", lambda *_: {})  # they take long
     parts = ("data.holdout=0.05", "data.eval=test", "data.workers=0", "data.cache=memory")
     asked = ("--arms", "plain,spg", "--seeds", 1, "--learning-rates", "3", "--jobs", 1, "--json")
     document = succeed("compare", *SMALL, *parts, *asked, "-o", tmp_path / "compared").document

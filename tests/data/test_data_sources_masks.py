@@ -375,7 +375,7 @@ def test_coco_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     message, hint = refusal("coco", tmp_path)
     assert message == "package pycocotools is not installed"
-    assert hint == "pip install pycocotools"
+    assert hint == "pip install 'spgsurgeon[coco]'"
 
 
 def test_an_unknown_source(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 from timm.data import ImageDataset
@@ -101,6 +102,8 @@ ORDINARY: dict[str, tuple[bytes, str]] = {
     "png of 16 bits of RGBA": (png(16, 6, np.repeat(LEVELS, 4).astype(">u2").tobytes()), "png"),
     "png of 2 bits of grey": (png(2, 0, bytes(range(3 * HEIGHT))), "png"),
 }
+if PIL.__version__ == "12.3.0":  # it can't read what it wrote itself; those before and after it can
+    del ORDINARY["tiff YCbCr"]
 """What Pillow brings to RGB as it is: file and ending by name."""
 
 _GREY16 = LEVELS.astype(np.uint16)
