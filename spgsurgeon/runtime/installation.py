@@ -84,14 +84,19 @@ def packages() -> list[dict[str, Any]]:
     missing. `ok` is None where that can't be compared.
     """
     asked = _requirements_of(_OURSELVES, ("", *EXTRAS))
-    ours = {requirement.name.lower(): requirement for requirement in asked}
+    ours = {_normal(requirement.name): requirement for requirement in asked}
     rows: list[dict[str, Any]] = [{"name": _OURSELVES, "version": _version(_OURSELVES), "required": None, "ok": None}]
     for name, (module, _) in _PACKAGES.items():
-        found, requirement = _version(name) or _version_by_module(module), ours.get(name.lower())
+        found, requirement = _version(name) or _version_by_module(module), ours.get(_normal(name))
         absent = name in _EXTRA_OF  # whether it may be
         fits = None if requirement is None else absent if found is None else _accepts(requirement, found)
         rows.append({"name": name, "version": found, "required": _specifier(requirement), "ok": fits})
     return rows
+
+
+def _normal(name: str) -> str:
+    """Return the name as the metadata of a wheel may write it: huggingface-hub for huggingface_hub."""
+    return name.lower().replace("_", "-")
 
 
 def version_checks(rows: Iterable[dict[str, Any]]) -> Iterator[Check]:
