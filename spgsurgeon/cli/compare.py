@@ -161,7 +161,7 @@ _OUTPUTS = {
     "new": "which is new",
     "resumed": "which is gone on with",
     "replaced": "which is replaced",
-    "in the way": "which exists: go on with --resume if it is a comparison, --force to replace it, or give another -o",
+    "in the way": "which exists: resume with --resume if it is a comparison, --force to replace it, or give another -o",
 }
 
 

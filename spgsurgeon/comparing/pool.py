@@ -91,7 +91,7 @@ class Crew:
                         raise result.error()
                     yield result
         except BrokenProcessPool as error:
-            hint = "often the memory ran out: lower --jobs; then go on with the same command and --resume"
+            hint = "often the memory ran out: lower --jobs; then resume with the same command and --resume"
             raise SurgeonError("a process of the comparison died", hint=hint) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -108,7 +108,7 @@ class Crew:
 
 
 def _stopped(number: int) -> InterruptedRunError:
-    hint = "go on with the same command and --resume"
+    hint = "resume with the same command and --resume"
     return InterruptedRunError(f"the comparison was stopped by signal {number}", hint=hint, number=number)
 
 

@@ -34,7 +34,7 @@ def remarks(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     untrained = document.get("untrained")
     before = f"{metric.written(document['original'], 2)}, before any training"
     said = [
-        ("score", f"{metric.title}, {over}, on {document['samples']} pictures of {document['scored_on']}"),
+        ("score", f"{metric.title}, {over}, on {document['samples']} samples of {document['scored_on']}"),
         ("chosen by", f"{chosen} {document['chosen_on']}; a learning rate by the mean over seeds"),
         ("original", NO_ORIGINAL.get(untrained, before) if untrained else before),
         *(("base", text) for text in of_the_base(document.get("base_seen"))),
@@ -109,7 +109,7 @@ def _beyond(document: Mapping[str, Any]) -> str:
     lower = [float(f"{multiples[0] / part:.2g}") for part in (10, 3) if multiples[0] in chosen]
     higher = [float(f"{multiples[-1] * part:.2g}") for part in (3, 10) if multiples[-1] in chosen]
     wider = ",".join(f"{multiple:g}" for multiple in (*lower, *multiples, *higher))
-    return f"go on with --resume and --learning-rates {wider}, or auto"
+    return f"resume with --resume and --learning-rates {wider}, or auto"
 
 
 def markdown(document: Mapping[str, Any], costs: Mapping[str, Any]) -> str:

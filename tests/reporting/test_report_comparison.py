@@ -68,7 +68,7 @@ def test_the_page_has_verdicts_table_cost_and_figures_and_loads_nothing(finished
         f"{difference['low']:+.2f} to {difference['high']:+.2f}, {difference['agree']} of 2 seeds agree",
         "plain 100.50 top-1 % the control",
         "runs that met NaN or infinity, which count as worst: spg 1",
-        "the best learning rate is at the grid's edge: plain (0.2); go on with --resume",
+        "the best learning rate is at the grid's edge: plain (0.2); resume with --resume",
         'plain trp.kind: "none" 6 60 40 15 s',
         "learning rates 1, 3, 10 times 0.02",
         f"spgsurgeon report {finished}/runs/plain/lr-10/seed-0 {finished}/runs/spg/lr-3/seed-0",

@@ -63,10 +63,10 @@ def test_rows_say_what_was_found(document: dict[str, Any]) -> None:
 
 def test_remarks_say_what_limits_it(document: dict[str, Any]) -> None:
     said = dict(remarks(document))
-    assert said["score"] == "top-1 %, mean of 2 seeds, on 697 pictures of test"
+    assert said["score"] == "top-1 %, mean of 2 seeds, on 697 samples of test"
     assert said["could show"] == "my|arm: 1.25 points or more, four times in five"
     assert "worse" not in said
-    assert "my|arm (0.02); go on with --resume and --learning-rates 0.1,0.33,1,10, or auto" in said["grid"]
+    assert "my|arm (0.02); resume with --resume and --learning-rates 0.1,0.33,1,10, or auto" in said["grid"]
     assert "my|arm 1" in said["broken off"]
     for each in document["arms"].values():
         each.update(at_edge=False, broken_off=0)

@@ -89,5 +89,5 @@ def _existing(text: str) -> Path:
         everything = list(catalogue().entries)  # the libraries themselves take seconds to import
         owners = [f"{n}/{text}" for n in LIBRARIES if f"{n}/{bare}" in everything]
         near = did_you_mean(f"timm/{bare}", everything) if "." not in text else None
-        hint = f"did you mean {' or '.join(owners)}?" if owners else near or hint
+        hint = f"did you mean {' or '.join(owners)}?" if owners else "; ".join(filter(None, (near, hint)))
     raise UsageError(f"there is no file or folder {text!r}", hint=hint)
