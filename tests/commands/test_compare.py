@@ -206,7 +206,7 @@ def test_a_comparison_that_was_stopped_goes_on_to_the_same_document(
 
     with pytest.raises(InterruptedRunError) as stopped:
         compare(TINY[0], recipe=recipe, output=folder, resume=True, say=stop_after_one, **SETTINGS)
-    assert (stopped.value.exit_code, stopped.value.hint) == (143, "go on with the same command and --resume")
+    assert (stopped.value.exit_code, stopped.value.hint) == (143, "resume with the same command and --resume")
     assert "4 of 6 runs are done" in said
     assert not (folder / last / "last").exists()
     succeed("compare", "--resume", "-o", folder, "--jobs", 1, "data.cache=memory")
@@ -342,7 +342,7 @@ def test_a_run_that_is_stopped_says_how_the_comparison_goes_on() -> None:
 
     with hire(1) as crew, pytest.raises(InterruptedRunError) as stopped:
         list(crew.call(stopped_run, [()]))
-    assert (stopped.value.exit_code, stopped.value.hint) == (130, "go on with the same command and --resume")
+    assert (stopped.value.exit_code, stopped.value.hint) == (130, "resume with the same command and --resume")
 
 
 def test_a_run_that_fails_says_whose_it_is(compared: Path, recipe: Path, tmp_path: Path) -> None:

@@ -289,7 +289,7 @@ def test_eval_leaves_out_what_the_run_left_out(tmp_path: Path) -> None:
         assert scored["loss"] == pytest.approx(trained["best"]["loss"])
         assert scored["samples"] == 10
         assert list(scored["unreadable"]) == [str(path) for path in broken]
-        assert said(scored["notes"], "2 images can't be used", "as in training")
+        assert said(scored["notes"], "2 samples can't be used", "as in training")
     stopped = spgsurgeon("eval", run, *score, "--unreadable", "stop")
     assert stopped.code == 1
     stopped = spgsurgeon("eval", out, *score)
