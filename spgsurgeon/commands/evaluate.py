@@ -114,8 +114,10 @@ def evaluate_model(
     hint = "score it on data with the classes it was made for"
     if task.has_classes:
         check_classes(source, opened.identity.num_classes, model, hint, said_by=classes_said_by(form, root))
-    length, seconds = (trained.max_length, trained.max_seconds) if trained else (None, None)
-    preprocessing = _preprocessing(opened, shorter, test_size).limited(max_length or length, max_seconds or seconds)
+    preprocessing = _preprocessing(opened, shorter, test_size).limited(
+        trained.max_length if trained and max_length is None else max_length,
+        trained.max_seconds if trained and max_seconds is None else max_seconds,
+    )
     computation = _Computation(batch_size, workers, device, precision, left_out)
     scores, seen, passed_over = _score(opened, task, source, preprocessing, computation, told)
     return {

@@ -8,7 +8,7 @@ from .loading.samples import AnyTransform, Batch, Collate, Prepared, batches_by_
 from .loading.seen import check_drawn, over_processes, said_of_masks, said_of_traits
 from .loading.transfer import Transfer
 from .renumbering import in_order_of
-from .sources.class_names import CLASS_NAMES
+from .sources.class_names import CLASS_NAMES, with_classes
 from .sources.forms import (
     CHOICES,
     LABELLED,
@@ -30,7 +30,6 @@ from .sources.masks import holds_masks
 from .sources.opening import open_source
 from .sources.records.questions import Answers, Asked
 from .sources.records.words import with_common_names, with_names
-from .sources.shards import with_classes
 from .sources.source import Data, ImageSource, Source, check_same_classes, check_several_classes, listing
 from .subsets import Subset, hold_out, hold_out_masks, limit_classes
 from .transforms.augmentation import Augmentation, StagedTransform, evaluation_transform, training_transform

@@ -53,9 +53,9 @@ class TextPreprocessing:
         """
         if max_seconds is not None:
             raise UsageError("a number of seconds is for models of sounds, not of texts", hint="leave it out")
-        if max_length is not None and max_length > self.max_length:
+        if max_length is not None and not 0 < max_length <= self.max_length:
             raise UsageError(
-                f"the model takes {self.max_length} tokens at most (got {max_length})",
+                f"the model takes 1 to {self.max_length} tokens (got {max_length})",
                 hint="data.max_length (eval: --max-length) says how many are read",
                 code="too-long",
             )

@@ -18,8 +18,6 @@ from spgsurgeon.tasks.metrics import Metric
 
 Scores = dict[str, Any]
 """Numbers, or lists with one a class; plain data."""
-
-
 METRIC = "metric"
 """Among scores of a task that can be judged by several: the name of the one that comes first."""
 

@@ -37,10 +37,9 @@ def evaluate(
     """Return the scores of the task's tally, and images_per_second with data loading.
 
     `tally` counts instead of a new one. `source` is what the batches are of, for tasks that score by the samples
-    themselves. `model` is put into eval mode; a grafted model is its base then. Of several
-    outputs the first counts, or the one called `out`. Pictures and the weights of convolutions lie as in training (see
-    `choose_memory_format`), so that the same weights score the same there and after it. Raises UsageError where there
-    is nothing to score.
+    themselves. `model` is put into eval mode; a grafted model is its base then. Of several outputs the first counts, or
+    the one called `out`. Images and the weights of convolutions lie as in training (see `choose_memory_format`), so
+    that the same weights score the same there and after it. Raises UsageError if there is nothing to score.
     """
     model.eval()
     layout = choose_memory_format(memory_format, processes.device, model)

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spgsurgeon.data.sources.class_names import with_classes
 from spgsurgeon.data.sources.opening import open_source
-from spgsurgeon.data.sources.shards import with_classes
 from spgsurgeon.errors import DataError, SurgeonError, UsageError
 
 ROWS = [("a b", "c", 1), ("d", "", 0), ("e 'f\"", "g", 2)]
@@ -148,4 +148,20 @@ def test_a_split_is_one_file(tmp_path) -> None:
     (tmp_path / "train.csv").unlink()
     (tmp_path / "train.tsv").write_text("text\tlabel\n")
     with pytest.raises(SurgeonError, match="no row"):
+        open_source("texts", tmp_path, "train")
+
+
+@pytest.mark.parametrize("broken", [b"{", b"[1]", b"\xff"])
+def test_a_line_is_named_by_its_number_although_lines_before_it_are_empty(tmp_path, broken) -> None:
+    (tmp_path / "train.jsonl").write_bytes(b'{"text": "a", "label": 0}\n\n\n' + broken + b"\n")
+    with pytest.raises(DataError, match="line 4"):
+        open_source("texts", tmp_path, "train")
+
+
+@pytest.mark.parametrize("ending", [".tsv", ".csv"])
+def test_a_line_that_is_not_utf_8_is_named_by_its_number(tmp_path, ending) -> None:
+    separator = b"\t" if ending == ".tsv" else b","
+    lines = [separator.join(parts) for parts in ([b"text", b"label"], [b"a", b"0"], [b"\xff", b"1"])]
+    (tmp_path / f"train{ending}").write_bytes(b"\n".join(lines) + b"\n")
+    with pytest.raises(DataError, match="line 3: not UTF-8"):
         open_source("texts", tmp_path, "train")

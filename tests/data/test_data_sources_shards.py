@@ -20,8 +20,9 @@ from torch.utils.data import DataLoader, Dataset
 from spgsurgeon.data.loading.loader import EvaluationBatches, TrainingBatches
 from spgsurgeon.data.loading.samples import Batch
 from spgsurgeon.data.sources import shards as shard_source
+from spgsurgeon.data.sources.class_names import with_classes
 from spgsurgeon.data.sources.opening import open_source
-from spgsurgeon.data.sources.shards import PICTURES, open_shards, with_classes
+from spgsurgeon.data.sources.shards import PICTURES, open_shards
 from spgsurgeon.data.sources.source import ImageSource, check_same_classes
 from spgsurgeon.data.transforms.augmentation import Augmentation, evaluation_transform, training_transform
 from spgsurgeon.errors import DamagedFileError, DataError, SurgeonError, UsageError

@@ -5,10 +5,10 @@ import torch
 from tiny_texts import chosen, json_lines, reader, tagged
 
 from spgsurgeon.data.renumbering import renumbered
+from spgsurgeon.data.sources.class_names import with_classes
 from spgsurgeon.data.sources.opening import open_source
 from spgsurgeon.data.sources.records.choices import Choices
 from spgsurgeon.data.sources.records.words import with_common_names, with_names
-from spgsurgeon.data.sources.shards import with_classes
 from spgsurgeon.data.sources.traits import Traits
 from spgsurgeon.data.transforms.choices import ChoiceTransform
 from spgsurgeon.data.transforms.words import WordTransform

@@ -56,9 +56,10 @@ def test_a_long_text_is_cut_and_said_or_refused(tmp_path) -> None:
     assert LabelledTextTransform(preprocessing)(["good " * 6]).traits == Traits(0)
     with pytest.raises(DataError, match="more than 8 tokens"):
         LabelledTextTransform(preprocessing.limited(8, stops=True))(["good " * 20])
-    with pytest.raises(UsageError) as caught:
-        preprocessing_of(tmp_path).limited(25)
-    assert caught.value.code == "too-long"
+    for length in (25, 0):
+        with pytest.raises(UsageError) as caught:
+            preprocessing_of(tmp_path).limited(length)
+        assert caught.value.code == "too-long"
 
 
 def test_an_empty_text_is_said(tmp_path) -> None:

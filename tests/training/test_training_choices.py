@@ -6,33 +6,22 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import spgsurgeon, succeed
+from folder_runs import RECIPE, write_recipe
 from tiny_texts import chosen, json_lines, reader
-
-RECIPE = """
-trp: {rate: 0.1, replicas: 2}
-objective: {weights: [0.4, 0.2]}
-data: {source: choices, path: DATA, eval: dev, workers: 0}
-training:
-  epochs: 2
-  batch_size: 16
-  optimizer: {name: adamw, lr: 0.01}
-  schedule: {name: linear}
-  drop_last: false
-"""
 
 
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
     json_lines(tmp_path / "data", train=chosen(40), dev=chosen(20, seed=1))
     reader(tmp_path / "model", "BertForMultipleChoice")
-    (tmp_path / "choices.yaml").write_text(RECIPE.replace("DATA", str(tmp_path / "data")))
+    write_recipe(tmp_path, "choices", drop_last=False)
     return tmp_path
 
 
 def test_a_model_that_chooses_goes_the_whole_way(work) -> None:
     transformers = pytest.importorskip("transformers")
     succeed("graft", work / "model", "-o", work / "grafted", "--trp", "dropout", "--replicas", "2", "--rate", "0.1")
-    arguments = ("--recipe", work / "choices.yaml", "-o", work / "run")
+    arguments = ("--recipe", work / RECIPE, "-o", work / "run")
     found = succeed("train", "--json", work / "grafted", *arguments).document
     assert found["best"]["samples"] == 20
     epoch = json.loads((work / "run" / "metrics.jsonl").read_text().splitlines()[-1])
@@ -74,7 +63,7 @@ def test_what_does_not_fit_is_said(work, spoil, code, kind) -> None:
     else:
         overrides = ["data.max_length=5", "data.too_long=stop"]
     json_lines(work / "data", train=rows)
-    arguments = ("--recipe", work / "choices.yaml", "-o", work / "run", *overrides)
+    arguments = ("--recipe", work / RECIPE, "-o", work / "run", *overrides)
     outcome = spgsurgeon("train", "--json", work / "model", *arguments)
     assert (outcome.code, outcome.document["error"]["code"]) == (code, kind), outcome.document
     assert not (work / "run").exists()

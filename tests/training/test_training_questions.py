@@ -1,48 +1,23 @@
 """Models that answer questions go the whole way: grafted, trained, resumed, scored, stripped, read by transformers."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from command_line import spgsurgeon, succeed
+from folder_runs import RECIPE, check_resuming, trained, write_recipe
 from tiny_texts import json_lines, questions, reader
 
-from spgsurgeon.checkpoint.hashing import content_hash
-from spgsurgeon.loading.opening import open_model
-from spgsurgeon.loading.request import ModelRequest
-from spgsurgeon.loading.soundness import state_of
 from spgsurgeon.tasks.question_answering import answer_f1, normalized
-
-RECIPE = """
-trp: {rate: 0.1, replicas: 2}
-objective: {weights: [0.4, 0.2]}
-data: {source: questions, path: DATA, eval: dev, workers: 0}
-training:
-  epochs: 2
-  batch_size: 16
-  optimizer: {name: adamw, lr: 0.01}
-  schedule: {name: linear}
-  drop_last: false
-"""
 
 
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
     json_lines(tmp_path / "data", train=questions(40), dev=questions(20, seed=1))
     reader(tmp_path / "model", "BertForQuestionAnswering")
-    (tmp_path / "questions.yaml").write_text(RECIPE.replace("DATA", str(tmp_path / "data")))
+    write_recipe(tmp_path, "questions", drop_last=False)
     return tmp_path
-
-
-def trained(work: Path, output: str, *overrides: str, model: str = "model"):
-    arguments = (work / model, "--recipe", work / "questions.yaml", "-o", work / output)
-    return succeed("train", "--json", *arguments, *overrides)
-
-
-def hash_of(folder: Path) -> str:
-    return content_hash(state_of(open_model(ModelRequest(str(folder))).module))
 
 
 def answers_of_transformers(folder: Path, rows) -> list[str]:
@@ -118,23 +93,12 @@ def test_when_no_answer_is_read_there_is_no_score(work) -> None:
 
 @pytest.mark.slow
 def test_a_run_resumes_to_the_same_weights(work) -> None:
-    trained(work, "whole")
-    trained(work, "parts", "training.checkpoints={steps: 1, keep: 9}")
-    checkpoints = {
-        json.loads((path / "state.json").read_text())["counters"]["step"]: path
-        for path in (work / "parts" / "checkpoints").iterdir()
-    }
-    for step, path in checkpoints.items():  # as a run has them that was killed after its second step
-        if step > 2:
-            shutil.rmtree(path)
-    resumed = succeed("train", "--json", "--resume", "-o", work / "parts").document
-    assert min(checkpoints) <= 2 < max(checkpoints) == resumed["steps"]
-    assert hash_of(work / "parts" / "last") == hash_of(work / "whole" / "last")
+    check_resuming(work)
 
 
 @pytest.mark.slow
 def test_steps_are_measured(work) -> None:
-    options = ("--recipe", work / "questions.yaml", "--data", "recipe", "--blocks", "20", "--steps", "1")
+    options = ("--recipe", work / RECIPE, "--data", "recipe", "--blocks", "20", "--steps", "1")
     found = succeed("bench", "--json", work / "model", *options).document
     assert 10 < found["settings"]["length"] <= 24
     assert succeed("bench", work / "model", *options).out
@@ -144,7 +108,7 @@ def test_steps_are_measured(work) -> None:
 def test_a_report_and_a_comparison_are_made(work) -> None:
     trained(work, "run", "data.eval=holdout", "data.holdout=0.3", "data.limit=20")
     succeed("report", work / "run", "-o", work / "report")
-    options = ("--recipe", work / "questions.yaml", "-o", work / "compared", "--learning-rates", "1", "--seeds", "1")
+    options = ("--recipe", work / RECIPE, "-o", work / "compared", "--learning-rates", "1", "--seeds", "1")
     changes = ("data.holdout=0.3", "training.epochs=1", "training.metric=exact_match")
     compared = succeed("compare", "--json", work / "model", "--arms", "plain,r-drop", *options, *changes).document
     assert compared["metric"] == "exact_match"
@@ -176,8 +140,6 @@ def test_what_does_not_fit_is_said(work, spoil, code, kind) -> None:
     else:
         overrides = ["data.columns={question: ask, context: context}"]
     json_lines(work / "data", train=rows)
-    outcome = spgsurgeon(
-        "train", "--json", work / "model", "--recipe", work / "questions.yaml", "-o", work / "run", *overrides
-    )
+    outcome = spgsurgeon("train", "--json", work / "model", "--recipe", work / RECIPE, "-o", work / "run", *overrides)
     assert (outcome.code, outcome.document["error"]["code"]) == (code, kind), outcome.document
     assert not (work / "run").exists()

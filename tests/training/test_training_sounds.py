@@ -1,30 +1,15 @@
 """Models of sounds go the whole way: grafted, trained, resumed, scored, stripped, and read by transformers."""
 
 import json
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
 from command_line import spgsurgeon, succeed
+from folder_runs import RECIPE, check_resuming, trained, write_recipe
 from launches import Launch
 from tiny_sounds import hearer, tone, tones_table, written
 
-from spgsurgeon.checkpoint.hashing import content_hash
-from spgsurgeon.loading.opening import open_model
-from spgsurgeon.loading.request import ModelRequest
-from spgsurgeon.loading.soundness import state_of
-
-RECIPE = """
-trp: {rate: 0.1, replicas: 2}
-objective: {weights: [0.4, 0.2]}
-data: {source: sounds, path: DATA, eval: dev, workers: 0}
-training:
-  epochs: 2
-  batch_size: 8
-  optimizer: {name: adamw, lr: 0.01}
-  schedule: {name: linear}
-"""
 MASKED = {"mask_time_prob": 0.3, "mask_feature_prob": 0.2, "mask_feature_length": 4, "layerdrop": 0.3}
 KINDS = {
     "waves": ("Wav2Vec2ForSequenceClassification", MASKED),
@@ -37,16 +22,8 @@ def made(folder: Path, kind: str = "waves") -> Path:
     tones_table(folder / "data")
     name, fields = KINDS[kind]
     hearer(folder / "model", name, num_labels=2, **fields)
-    (folder / "sounds.yaml").write_text(RECIPE.replace("DATA", str(folder / "data")))
+    write_recipe(folder, "sounds", batch_size=8)
     return folder
-
-
-def trained(work: Path, output: str, *overrides: str, model: str = "model"):
-    return succeed("train", "--json", work / model, "--recipe", work / "sounds.yaml", "-o", work / output, *overrides)
-
-
-def hash_of(folder: Path) -> str:
-    return content_hash(state_of(open_model(ModelRequest(str(folder))).module))
 
 
 @pytest.mark.slow
@@ -74,19 +51,7 @@ def test_a_model_of_sounds_goes_the_whole_way(tmp_path, kind) -> None:
 
 @pytest.mark.slow
 def test_a_run_with_masked_frames_resumes_to_the_same_weights(tmp_path) -> None:
-    work = made(tmp_path)
-    trained(work, "whole")
-    trained(work, "parts", "training.checkpoints={steps: 1, keep: 9}")
-    checkpoints = {
-        json.loads((path / "state.json").read_text())["counters"]["step"]: path
-        for path in (work / "parts" / "checkpoints").iterdir()
-    }
-    for step, path in checkpoints.items():  # as a run has them that was killed after its second step
-        if step > 2:
-            shutil.rmtree(path)
-    resumed = succeed("train", "--json", "--resume", "-o", work / "parts").document
-    assert min(checkpoints) <= 2 < max(checkpoints) == resumed["steps"]
-    assert hash_of(work / "parts" / "last") == hash_of(work / "whole" / "last")
+    check_resuming(made(tmp_path))
 
 
 @pytest.mark.slow
@@ -101,6 +66,8 @@ def test_what_was_done_to_sounds_is_said(tmp_path) -> None:
     options = ("--data", tmp_path / "slower", "--split", "dev", "--max-seconds", "0.1")
     scored = succeed("eval", "--json", work / "run", *options).document
     assert scored["max_seconds"] == 0.1
+    nothing = spgsurgeon("eval", "--json", work / "run", *options[:-1], "0")
+    assert (nothing.code, nothing.document["error"]["code"]) == (2, "too-long")
     assert scored["accuracy"] == pytest.approx(found.document["last"]["accuracy"])
 
 
@@ -108,7 +75,7 @@ def test_what_was_done_to_sounds_is_said(tmp_path) -> None:
 def test_sounds_that_can_not_be_used_are_passed_over_on_request(tmp_path) -> None:
     work = made(tmp_path)
     written(work / "data" / "recordings" / "train3.wav", [])
-    command = ("train", "--json", work / "model", "--recipe", work / "sounds.yaml", "-o", work / "run")
+    command = ("train", "--json", work / "model", "--recipe", work / RECIPE, "-o", work / "run")
     stopped = spgsurgeon(*command)
     assert (stopped.code, stopped.document["error"]["code"]) == (1, "data")
     assert "train3.wav" in stopped.document["error"]["message"]
@@ -120,7 +87,7 @@ def test_sounds_that_can_not_be_used_are_passed_over_on_request(tmp_path) -> Non
 def test_two_processes_train_a_model_that_skips_layers(tmp_path) -> None:
     work = made(tmp_path)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    command += ["spgsurgeon", "train", str(work / "model"), "--recipe", str(work / "sounds.yaml"), "--json"]
+    command += ["spgsurgeon", "train", str(work / "model"), "--recipe", str(work / RECIPE), "--json"]
     command += ["training.device=cpu", "training.batch_size=4", "-o", str(work / "run")]
     code, out, err = Launch(command, work / "run").finish()
     assert code == 0, err
@@ -158,9 +125,7 @@ def test_what_does_not_fit_is_said(tmp_path, spoil, code, kind) -> None:
         table.write_text(table.read_text() + "../x.wav\thigh\n")
     else:
         overrides = ["data.max_length=4"]
-    outcome = spgsurgeon(
-        "train", "--json", work / "model", "--recipe", work / "sounds.yaml", "-o", work / "run", *overrides
-    )
+    outcome = spgsurgeon("train", "--json", work / "model", "--recipe", work / RECIPE, "-o", work / "run", *overrides)
     assert outcome.code == code, outcome.document
     assert kind in (outcome.document["error"]["code"], outcome.document["error"]["kind"]), outcome.document
     assert not (work / "run").exists()

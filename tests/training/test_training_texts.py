@@ -1,47 +1,20 @@
 """Models of texts go the whole way: grafted, trained, resumed, scored, stripped, and read by transformers."""
 
-import json
-import shutil
 from pathlib import Path
 
 import pytest
 from command_line import spgsurgeon, succeed
+from folder_runs import RECIPE, check_resuming, trained, write_recipe
 from tiny_texts import opinions, opinions_folder, reader, with_tokenizer
 from tiny_transformers import saved, tiny
-
-from spgsurgeon.checkpoint.hashing import content_hash
-from spgsurgeon.loading.opening import open_model
-from spgsurgeon.loading.request import ModelRequest
-from spgsurgeon.loading.soundness import state_of
-
-RECIPE = """
-trp: {rate: 0.1, replicas: 2}
-objective: {weights: [0.4, 0.2]}
-data: {source: texts, path: DATA, eval: dev, workers: 0}
-training:
-  epochs: 2
-  batch_size: 16
-  metric: matthews
-  optimizer: {name: adamw, lr: 0.01}
-  schedule: {name: linear}
-  drop_last: false
-"""
 
 
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
     opinions_folder(tmp_path / "data")
     reader(tmp_path / "model", num_labels=2)
-    (tmp_path / "texts.yaml").write_text(RECIPE.replace("DATA", str(tmp_path / "data")))
+    write_recipe(tmp_path, "texts", drop_last=False, metric="matthews")
     return tmp_path
-
-
-def trained(work: Path, output: str, *overrides: str, model: str = "model"):
-    return succeed("train", "--json", work / model, "--recipe", work / "texts.yaml", "-o", work / output, *overrides)
-
-
-def hash_of(folder: Path) -> str:
-    return content_hash(state_of(open_model(ModelRequest(str(folder))).module))
 
 
 def test_a_model_of_texts_goes_the_whole_way(work) -> None:
@@ -74,23 +47,12 @@ def test_pipeline_predicts_what_eval_scores(work) -> None:
 
 @pytest.mark.slow
 def test_a_run_resumes_to_the_same_weights(work) -> None:
-    trained(work, "whole")
-    trained(work, "parts", "training.checkpoints={steps: 1, keep: 9}")
-    checkpoints = {
-        json.loads((path / "state.json").read_text())["counters"]["step"]: path
-        for path in (work / "parts" / "checkpoints").iterdir()
-    }
-    for step, path in checkpoints.items():  # as a run has them that was killed after its second step
-        if step > 2:
-            shutil.rmtree(path)
-    resumed = succeed("train", "--json", "--resume", "-o", work / "parts").document
-    assert min(checkpoints) <= 2 < max(checkpoints) == resumed["steps"]
-    assert hash_of(work / "parts" / "last") == hash_of(work / "whole" / "last")
+    check_resuming(work)
 
 
 def test_recipes_of_texts_have_no_keys_of_images(work) -> None:
     for override in ("data.image_size=64", "data.cache=memory", "data.augment.flip=0.1"):
-        outcome = spgsurgeon("train", "--json", work / "model", "--recipe", work / "texts.yaml", override)
+        outcome = spgsurgeon("train", "--json", work / "model", "--recipe", work / RECIPE, override)
         assert (outcome.code, outcome.document["error"]["kind"]) == (2, "recipe")
     images = ("train", "--json", "timm/test_resnet", "--random-weights", "--recipe", "digits-dropout")
     for override in ("data.max_length=5", "data.columns={text: a}", "data.too_long=stop"):
@@ -122,9 +84,7 @@ def test_what_does_not_fit_is_said(work, spoil, code, kind) -> None:
         overrides = ["data.max_length=4", "data.too_long=stop"]
     else:
         table.write_text(table.read_text() + "x\t-1\n")
-    outcome = spgsurgeon(
-        "train", "--json", work / "model", "--recipe", work / "texts.yaml", "-o", work / "run", *overrides
-    )
+    outcome = spgsurgeon("train", "--json", work / "model", "--recipe", work / RECIPE, "-o", work / "run", *overrides)
     assert (outcome.code, outcome.document["error"]["code"]) == (code, kind), outcome.document
     assert not (work / "run").exists()
 
@@ -133,7 +93,7 @@ def test_r_drop_is_a_control(work) -> None:
     plain = trained(work, "plain", "trp.kind=none", "training.epochs=1")
     drawn = trained(work, "drawn", "trp.kind=none", "training.epochs=1", "objective.r_drop=0.5")
     assert plain.document["content_hash"] != drawn.document["content_hash"]
-    refused = spgsurgeon("train", work / "model", "--recipe", work / "texts.yaml", "objective.r_drop=0.5")
+    refused = spgsurgeon("train", work / "model", "--recipe", work / RECIPE, "objective.r_drop=0.5")
     assert refused.code == 2
     mixed = ("train", "--json", "timm/test_resnet", "--random-weights", "--recipe", "digits-dropout")
     mixed += ("trp.kind=none", "objective.r_drop=1", "data.augment.mixup=0.2", "-o", work / "mixed")
@@ -142,7 +102,7 @@ def test_r_drop_is_a_control(work) -> None:
 
 def test_replicas_without_projections_have_no_weights(work) -> None:
     found = succeed(
-        "train", "--json", work / "model", "--recipe", work / "texts.yaml", "trp.projection=false", "--dry-run"
+        "train", "--json", work / "model", "--recipe", work / RECIPE, "trp.projection=false", "--dry-run"
     ).document
     assert (found["temporary_parameters"], found["trp"]["projection"]) == (0, False)
     trained(work, "run", "trp.projection=false", "training.epochs=1")

@@ -1,26 +1,15 @@
 """transformers' image classifiers go the whole way: grafted, trained, resumed, scored, stripped, and read by it."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command_line import spgsurgeon, succeed
+from folder_runs import RECIPE, check_resuming, trained, write_recipe
 from PIL import Image
 from tiny_transformers import saved, tiny
 
-from spgsurgeon.checkpoint.hashing import content_hash
-from spgsurgeon.loading.opening import open_model
-from spgsurgeon.loading.request import ModelRequest
-from spgsurgeon.loading.soundness import state_of
-
-RECIPE = """
-trp: {rate: 0.1, replicas: 2}
-objective: {weights: [0.4, 0.2]}
-data: {source: folder, path: DATA, workers: 0}
-training: {epochs: 2, batch_size: 8, optimizer: {name: adamw, lr: 0.01}, schedule: {name: linear}}
-"""
 SHORTER = {"size": {"shortest_edge": 36}, "crop_size": {"height": 32, "width": 32}, "do_center_crop": True}
 NAMES = {
     "ViT": {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}},
@@ -49,12 +38,8 @@ def made(folder: Path, name: str = "ViT") -> Path:
                 image(shade, number).save(place / f"{number}.png")
     saved(tiny(f"{name}ForImageClassification", num_labels=2), folder / "model")
     (folder / "model" / "preprocessor_config.json").write_text(json.dumps(NAMES[name]))
-    (folder / "images.yaml").write_text(RECIPE.replace("DATA", str(folder / "data")))
+    write_recipe(folder, "folder", split="val", batch_size=8)
     return folder
-
-
-def trained(work: Path, output: str, *overrides: str, model: str = "model"):
-    return succeed("train", "--json", work / model, "--recipe", work / "images.yaml", "-o", work / output, *overrides)
 
 
 @pytest.mark.slow
@@ -78,27 +63,13 @@ def test_a_classifier_of_transformers_goes_the_whole_way(tmp_path, name) -> None
 
 @pytest.mark.slow
 def test_a_run_resumes_to_the_same_weights(tmp_path) -> None:
-    work = made(tmp_path)
-    trained(work, "whole")
-    trained(work, "parts", "training.checkpoints={steps: 1, keep: 9}")
-    checkpoints = {
-        json.loads((path / "state.json").read_text())["counters"]["step"]: path
-        for path in (work / "parts" / "checkpoints").iterdir()
-    }
-    for step, path in checkpoints.items():  # as a run has them that was killed after its second step
-        if step > 2:
-            shutil.rmtree(path)
-    succeed("train", "--json", "--resume", "-o", work / "parts")
-    hashes = [
-        content_hash(state_of(open_model(ModelRequest(str(work / run / "last"))).module)) for run in ("parts", "whole")
-    ]
-    assert hashes[0] == hashes[1]
+    check_resuming(made(tmp_path))
 
 
 @pytest.mark.slow
 def test_its_steps_are_measured_and_compared(tmp_path) -> None:
     work = made(tmp_path)
-    of = ("--recipe", work / "images.yaml", "--json", "training.device=cpu")
+    of = ("--recipe", work / RECIPE, "--json", "training.device=cpu")
     succeed("bench", work / "model", *of, "--data", "recipe", "training.batch_size=4")
     options = ("--seeds", "1", "--learning-rates", "1", "training.epochs=1", "-o", work / "compared")
     succeed("compare", work / "model", *of, *options)
@@ -106,7 +77,7 @@ def test_its_steps_are_measured_and_compared(tmp_path) -> None:
 
 def test_what_does_not_fit_is_said(tmp_path) -> None:
     work = made(tmp_path)
-    command = ("train", "--json", work / "model", "--recipe", work / "images.yaml", "-o", work / "run")
+    command = ("train", "--json", work / "model", "--recipe", work / RECIPE, "-o", work / "run")
     assert spgsurgeon(*command, "data.image_size=64").code == 2
     (work / "model" / "preprocessor_config.json").unlink()
     assert spgsurgeon(*command).document["error"]["code"] == "missing-preprocessor"

@@ -1,44 +1,21 @@
 """Models that label words go the whole way: grafted, trained, resumed, scored, stripped, and used as a pipeline."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command_line import spgsurgeon, succeed
+from folder_runs import RECIPE, check_resuming, trained, write_recipe
 from tiny_texts import json_lines, reader, tagged
-
-from spgsurgeon.checkpoint.hashing import content_hash
-from spgsurgeon.loading.opening import open_model
-from spgsurgeon.loading.request import ModelRequest
-from spgsurgeon.loading.soundness import state_of
-
-RECIPE = """
-trp: {rate: 0.1, replicas: 2}
-objective: {weights: [0.4, 0.2]}
-data: {source: words, path: DATA, eval: dev, workers: 0}
-training:
-  epochs: 2
-  batch_size: 16
-  metric: macro_f1
-  optimizer: {name: adamw, lr: 0.01}
-  schedule: {name: linear}
-  drop_last: false
-"""
 
 
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
     json_lines(tmp_path / "data", train=tagged(40), dev=tagged(20, seed=1))
     reader(tmp_path / "model", "BertForTokenClassification")
-    (tmp_path / "words.yaml").write_text(RECIPE.replace("DATA", str(tmp_path / "data")))
+    write_recipe(tmp_path, "words", drop_last=False, metric="macro_f1")
     return tmp_path
-
-
-def trained(work: Path, output: str, *overrides: str, model: str = "model"):
-    arguments = (work / model, "--recipe", work / "words.yaml", "-o", work / output)
-    return succeed("train", "--json", *arguments, *overrides)
 
 
 def test_a_model_of_words_goes_the_whole_way(work) -> None:
@@ -65,20 +42,7 @@ def test_a_model_of_words_goes_the_whole_way(work) -> None:
 
 @pytest.mark.slow
 def test_a_run_resumes_to_the_same_weights(work) -> None:
-    trained(work, "whole")
-    trained(work, "parts", "training.checkpoints={steps: 1, keep: 9}")
-    checkpoints = {
-        json.loads((path / "state.json").read_text())["counters"]["step"]: path
-        for path in (work / "parts" / "checkpoints").iterdir()
-    }
-    for step, path in checkpoints.items():
-        if step > 2:
-            shutil.rmtree(path)
-    resumed = succeed("train", "--json", "--resume", "-o", work / "parts").document
-    assert min(checkpoints) <= 2 < max(checkpoints) == resumed["steps"]
-    opened = [open_model(ModelRequest(str(work / run / "last"))) for run in ("whole", "parts")]
-    weights = [content_hash(state_of(one.module)) for one in opened]
-    assert weights[0] == weights[1]
+    check_resuming(work)
 
 
 def test_a_split_need_not_have_every_label(work) -> None:
@@ -113,7 +77,7 @@ def test_what_does_not_fit_is_said(work, spoil, code, kind) -> None:
     elif spoil == "too long":
         overrides = ["data.max_length=4", "data.too_long=stop"]
     json_lines(work / "data", train=rows)
-    arguments = ("train", "--json", work / "model", "--recipe", work / "words.yaml", "-o", work / "run", *overrides)
+    arguments = ("train", "--json", work / "model", "--recipe", work / RECIPE, "-o", work / "run", *overrides)
     if spoil == "common":
         arguments = ("eval", "--json", work / "model", "--data", work / "data", "--split", "dev", "--common-classes")
     outcome = spgsurgeon(*arguments)

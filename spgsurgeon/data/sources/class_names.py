@@ -1,12 +1,14 @@
-"""What the classes of a folder of data are called: names given, or written in a file beside the pictures."""
+"""What the classes of data are called: names given, written in a file beside it, or counted off its labels."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
-from spgsurgeon.data.sources.source import listing
+from spgsurgeon.data.sources.source import Source, listing
 from spgsurgeon.errors import UsageError
 
 Classes = Sequence[str] | int | None
@@ -30,6 +32,17 @@ def class_names(root: Path, classes: Classes) -> tuple[str, ...]:
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise UsageError(f"the classes of {root} name {listing(twice)} more than once")
     return tuple(names)
+
+
+def with_classes(source: Source[Any], number: int) -> Source[Any]:
+    """Return the source with at least so many classes, if it counted them off its labels; any other as it is.
+
+    The highest label of a split need not be the highest that there is.
+    """
+    if not getattr(source, "counted", False) or number <= len(source.classes):
+        return source
+    found: Source[Any] = replace(cast(Any, source), classes=tuple(map(str, range(number))))
+    return found
 
 
 def _read_class_names(path: Path) -> list[str]:

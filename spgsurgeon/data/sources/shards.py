@@ -11,11 +11,11 @@ import io
 import itertools
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from spgsurgeon.data.sources.file_states import file_states
 from spgsurgeon.data.sources.image_decoding import AS_IS, ENDINGS, Decoding, decode
 from spgsurgeon.data.sources.reading import Reading
 from spgsurgeon.data.sources.shard_files import Shards, find_shards, refuse_remote
-from spgsurgeon.data.sources.source import ImageSource, Source, existing_folder, listing, short_hash
+from spgsurgeon.data.sources.source import ImageSource, existing_folder, listing, short_hash
 from spgsurgeon.data.sources.tar_members import Member, members
 from spgsurgeon.errors import DataError, UsageError
 
@@ -72,15 +72,6 @@ def open_shards(
     return source
 
 
-def with_classes(source: Source[Any], number: int) -> Source[Any]:
-    """Return the source with at least so many classes, if it counted them off its labels; any other as it is.
-
-    The highest label of a split need not be the highest that there is.
-    """
-    counting: Callable[[int], Source[Any]] | None = getattr(source, "counting", None)
-    return source if counting is None or number <= len(source.classes) else counting(number)
-
-
 @dataclass(frozen=True, eq=False)
 class _ShardSource:
     """The samples of a split's shards: shard by shard, in each by their place.
@@ -100,9 +91,6 @@ class _ShardSource:
 
     def __len__(self) -> int:
         return len(self.index)
-
-    def counting(self, number: int) -> _ShardSource:
-        return replace(self, classes=tuple(map(str, range(number)))) if self.counted else self
 
     def read(self, index: int) -> tuple[Image.Image, int]:
         sample = self.index[index]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 
 from spgsurgeon.data.loading.samples import Batch, Collate, Inputs, Loaded, Prepared
 from spgsurgeon.data.sources.traits import Traits
@@ -120,5 +120,5 @@ def stacked(tensors: Sequence[Tensor], value: float) -> Tensor:
     """Return tensors [..., L] of several lengths as one, [B, ..., L]."""
     if not tensors[0].dim():
         return torch.stack(list(tensors))
-    longest = max(tensor.shape[-1] for tensor in tensors)
-    return torch.stack([pad(tensor, (0, longest - tensor.shape[-1]), value=value) for tensor in tensors])
+    lengths_first = [tensor.movedim(-1, 0) for tensor in tensors]
+    return pad_sequence(lengths_first, batch_first=True, padding_value=value).movedim(1, -1).contiguous()

@@ -9,10 +9,10 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from spgsurgeon.data.sources.source import existing_folder, listing, nearby_folders, printable
 from spgsurgeon.errors import DataError, UsageError, did_you_mean, first_line
@@ -93,8 +93,8 @@ def _find(root: Path, split: str) -> Path:
 
 
 def _read_separated(path: Path, **form: Any) -> Table:
-    with _text_of(path) as file:
-        reader = csv.reader(file, strict=True, **form)
+    with open(path, "rb") as file:
+        reader = csv.reader(_decoded(file, path), strict=True, **form)
         try:
             header = next(reader, [])
             if len(set(header)) < len(header) or not all(header):
@@ -109,8 +109,8 @@ def _read_separated(path: Path, **form: Any) -> Table:
                 rows.append(row)
                 lines.append(line)
                 line = reader.line_num + 1
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(f"{path}, line {reader.line_num}: {error}", hint="is it a UTF-8 text?") from error
+        except csv.Error as error:
+            raise DataError(f"{path}, line {reader.line_num}: {error}") from error
     return Table(path, {name: [row[place] for row in rows] for place, name in enumerate(header)}, lines)
 
 
@@ -120,26 +120,32 @@ def _read_tabs(path: Path) -> Table:
 
 def _read_json_lines(path: Path) -> Table:
     rows, lines = [], []
-    with _text_of(path) as file:
-        try:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    rows.append(_object(json.loads(line), path, number))
-                    lines.append(number)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}, line {len(lines) + 1}: not JSON in UTF-8: {first_line(error)}") from error
+    with open(path, "rb") as file:
+        for number, line in enumerate(_decoded(file, path), start=1):
+            if line.strip():
+                rows.append(_object(line, path, number))
+                lines.append(number)
     names = list(dict.fromkeys(name for row in rows for name in row))
     return Table(path, {name: [row.get(name) for row in rows] for name in names}, lines)
 
 
-def _object(value: Any, path: Path, number: int) -> dict[str, Any]:
+def _object(line: str, path: Path, number: int) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}, line {number}: not JSON: {first_line(error)}") from error
     if isinstance(value, dict):
         return value
     raise DataError(f"{path}, line {number}: not an object", hint='a .jsonl has an object a line: {"text": ...}')
 
 
-def _text_of(path: Path) -> Any:
-    return open(path, encoding="utf-8-sig", newline="")
+def _decoded(file: BinaryIO, path: Path) -> Iterator[str]:
+    """Give the lines of a text; a file that decodes itself does so in blocks, and can't say which line is at fault."""
+    for number, line in enumerate(file, start=1):
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}, line {number}: not UTF-8: {error.reason}", hint="save it as UTF-8") from error
 
 
 _READERS: dict[str, Callable[[Path], Table]] = {

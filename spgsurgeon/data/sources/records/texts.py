@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,8 @@ from numpy.typing import NDArray
 from spgsurgeon.data.sources.reading import Reading
 from spgsurgeon.data.sources.records.columns import Roles, settle_columns
 from spgsurgeon.data.sources.records.labels import read_labels
+from spgsurgeon.data.sources.records.rows import Rows, places_of
 from spgsurgeon.data.sources.records.tables import read_table, texts_of
-from spgsurgeon.data.sources.source import short_hash
 
 ROLES = Roles(
     inputs=(
@@ -35,48 +34,14 @@ Text = tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledTexts:
-    """See `ImageSource`; what is read is a `Text`. `counted` says that the classes were counted off the labels."""
+class LabelledTexts(Rows):
+    """See `Rows`: a sample is a `Text` and its label. `counted` says that the classes were counted off the labels."""
 
-    name: str
-    path: Path
-    texts: Sequence[Text]
-    numbers: NDArray[np.int64]
-    classes: tuple[str, ...]
-    counted: bool
-    places: Sequence[str]
-    notes: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def read(self, index: int) -> tuple[Text, int]:
-        """See `Source`."""
-        return self.texts[index], int(self.numbers[index])
+    counted: bool = False
 
     def labels(self) -> NDArray[np.int64]:
         """See `ImageSource`."""
-        return self.numbers
-
-    def describe(self, index: int) -> str:
-        """See `Source`."""
-        return self.places[index]
-
-    def file_paths(self) -> Iterable[Path]:
-        """See `Source`."""
-        return [self.path] if self.path.is_file() else sorted(self.path.glob("*.arrow"))
-
-    def marks(self) -> Iterable[str]:
-        """See `Source`."""
-        return [short_hash(repr(self.texts).encode("utf-8", "backslashreplace")), short_hash(self.numbers.tobytes())]
-
-    def fingerprint(self) -> Iterable[str]:
-        """See `ImageSource`."""
-        return self.marks()
-
-    def counting(self, number: int) -> LabelledTexts:
-        """Return them with `number` classes, if they were counted."""
-        return replace(self, classes=tuple(map(str, range(number)))) if self.counted else self
+        return np.array([label for _, label in self.samples], dtype=np.int64)
 
 
 def open_texts(source: str, path: str | Path | None, split: str, reading: Reading) -> LabelledTexts:
@@ -85,6 +50,6 @@ def open_texts(source: str, path: str | Path | None, split: str, reading: Readin
     columns, notes = settle_columns(table, reading.columns, ROLES)
     numbers, classes, counted = read_labels(table, columns["label"], reading.classes)
     texts = zip(*(texts_of(table, columns[role], role) for role in ("text", "pair") if role in columns), strict=True)
-    places = [table.describe(row) for row in range(len(table))]
+    samples = list(zip(texts, numbers.tolist(), strict=True))
     name = f"{path} ({split})"
-    return LabelledTexts(name, table.path, list(texts), numbers, classes, counted, places, tuple(notes))
+    return LabelledTexts(name, table.path, classes, samples, places_of(table), tuple(notes), counted=counted)

@@ -43,10 +43,6 @@ class LabelledWords(Rows):
         words, labels = self.samples[index]
         return words, np.array(labels, dtype=np.int64)
 
-    def counting(self, number: int) -> LabelledWords:
-        """Return them with `number` classes, if they were counted."""
-        return replace(self, classes=tuple(map(str, range(number)))) if self.counted else self
-
     def naming(self, names: Sequence[str]) -> LabelledWords:
         """Return them with the classes `names`, among which are all of theirs, if theirs were found."""
         if not self.named or tuple(names) == self.classes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -66,10 +66,6 @@ class LabelledSounds:
     def fingerprint(self) -> Iterable[str]:
         """See `ImageSource`."""
         return [self.name, *self.marks(), *file_states(self.file_paths())]
-
-    def counting(self, number: int) -> LabelledSounds:
-        """Return them with `number` classes, if they were counted."""
-        return replace(self, classes=tuple(map(str, range(number)))) if self.counted else self
 
 
 def open_sounds(source: str, path: str | Path | None, split: str, reading: Reading) -> LabelledSounds:
