@@ -21,7 +21,8 @@ from tiny_runs import (
     tiny_retraining,
     train,
 )
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, dropout
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from spgsurgeon.recipe.schema import ColdStartSection, ObjectiveSection, Recipe
@@ -187,3 +188,24 @@ def test_pictures_and_convolutions_lie_as_asked(wanted: str, found: torch.memory
     assert seen == [True]
     assert first.weight.is_contiguous(memory_format=found)
     assert first.weight.grad.is_contiguous(memory_format=found)
+
+
+def test_r_drop_draws_two_predictions_together_in_one_pass() -> None:
+    settings = changed(SETTINGS, objective=ObjectiveSection(weights=(), r_drop=0.5))
+    retraining = tiny_retraining(settings, grafted=tiny_grafted(replicas=0))
+    passes: list[Tensor] = []
+
+    def drop(_: nn.Module, __: Any, logits: Tensor) -> Tensor:
+        passes.append(dropout(logits, 0.5))
+        return passes[-1]
+
+    retraining.grafted.base.register_forward_hook(drop)
+    batch = next(retraining._training.epoch(0))
+    result = retraining.try_batch(batch)
+    (logits,) = passes
+    one, other = logits.chunk(2)
+    assert not torch.equal(one, other)
+    p, q = one.softmax(1), other.softmax(1)
+    apart = ((p * (p / q).log()).sum(1) + (q * (q / p).log()).sum(1)).mean() / 2
+    entropy = (cross_entropy(one, batch.targets) + cross_entropy(other, batch.targets)) / 2
+    torch.testing.assert_close(result.loss, entropy + 0.5 * apart)
