@@ -27,10 +27,9 @@ class TrainingBatches:
     """Shuffled batches of one process, in an order that is a function of the seed and the epoch.
 
     All of them are full with `drop_last`. Without it the rest of the data makes a last, smaller joined batch, which the
-    processes share evenly; a rest with fewer samples than processes is left out.
-    Where `unreadable` is "skip", the next sample of the source that can be used takes the place of one that can't, so
-    that batches keep their size; `unusable` lists what was passed over. Refuses a data set that does not make a joined
-    batch.
+    processes share evenly; a rest with fewer samples than processes is left out. If `unreadable` is "skip", the next
+    sample of the source that can be used takes the place of one that can't, so that batches keep their size; `unusable`
+    lists what was passed over. Refuses a data set that does not make a joined batch.
     """
 
     def __init__(
@@ -139,10 +138,10 @@ class TrainingBatches:
 class EvaluationBatches:
     """Every sample exactly once over all processes, in order: each rank reads one contiguous part.
 
-    The last batch may be smaller, and ranks may differ by a batch (or, with few samples, have none). Where pictures
-    come in several sizes, a batch is given out in parts, one for each size: nothing is padded, so no score depends on
-    which pictures share a batch. Where `unreadable` is "skip", samples that can't be used are left out, and listed in
-    `unusable`.
+    The last batch may be smaller, and ranks may differ by a batch (or, with few samples, have none). A batch is given
+    out in as many parts as `collate` makes of it: by default one for each size of images, so that nothing is padded and
+    no score depends on which images share a batch. If `unreadable` is "skip", samples that can't be used are left out,
+    and listed in `unusable`.
     """
 
     def __init__(
