@@ -84,7 +84,9 @@ def split_arguments(arguments: list[str]) -> tuple[str | None, list[str]]:
     overrides = [a for a in arguments if "=" in a and not os.path.exists(a)]  # False for a name too long, too
     models = [a for a in arguments if a not in overrides]
     if len(models) > 1:
-        raise typer.BadParameter(f"one MODEL at most, not {' and '.join(models)}; overrides are KEY=VALUE")
+        raise typer.BadParameter(
+            f"one MODEL at most, not {' and '.join(models)}; overrides are KEY=VALUE, in quotes if they hold spaces"
+        )
     return (models[0] if models else None), overrides
 
 

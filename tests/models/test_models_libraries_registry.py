@@ -50,6 +50,12 @@ def test_what_is_neither_is_refused_with_what_may_have_been_meant(text, hint):
     assert hint in caught.value.hint
 
 
+def test_a_name_like_none_is_only_told_what_there_can_be():
+    with pytest.raises(UsageError) as caught:
+        parse_model("tg")
+    assert caught.value.hint.startswith("MODEL is ")
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

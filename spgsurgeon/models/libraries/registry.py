@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 
-from spgsurgeon.errors import ArchitectureError, UsageError, did_you_mean
+from spgsurgeon.errors import ArchitectureError, UsageError, closest, did_you_mean
 from spgsurgeon.models.libraries.identity import Library
 from spgsurgeon.models.recognition.catalogue import catalogue
 
@@ -79,6 +80,12 @@ def resolve_architecture(text: str) -> tuple[str, str]:
     raise ArchitectureError(f"no library has an architecture {text!r}", hint=near)
 
 
+def _near(bare: str, names: Iterable[str]) -> list[str]:
+    """Return the names whose part behind the library's looks most like `bare`."""
+    of_bare = {name.partition("/")[2]: name for name in names}
+    return [of_bare[near] for near in closest(bare, of_bare)]
+
+
 def _existing(text: str) -> Path:
     path = Path(text).expanduser()
     if os.path.exists(path):  # False for a name too long, too, where Path.exists raises
@@ -88,6 +95,6 @@ def _existing(text: str) -> Path:
         bare = text.partition(".")[0]
         everything = list(catalogue().entries)  # the libraries themselves take seconds to import
         owners = [f"{n}/{text}" for n in LIBRARIES if f"{n}/{bare}" in everything]
-        near = did_you_mean(f"timm/{bare}", everything) if "." not in text else None
-        hint = f"did you mean {' or '.join(owners)}?" if owners else "; ".join(filter(None, (near, hint)))
+        owners = owners or ([] if "." in text else _near(bare, everything))
+        hint = f"did you mean {' or '.join(owners)}? {hint}" if owners else hint
     raise UsageError(f"there is no file or folder {text!r}", hint=hint)
