@@ -70,8 +70,8 @@ class _Digits:
 def open_digits(source: str, path: str | Path | None, split: str, reading: Reading) -> ImageSource:
     """Open a split of the handwritten digits that ship with the package, in the order of scikit-learn's load_digits.
 
-    They are the test part of UCI's Optical Recognition of Handwritten Digits (E. Alpaydin and C. Kaynak, 1998; CC BY
-    4.0), and lie beside this file: scikit-learn would be installed for nothing else.
+    They are the test part of UCI's Optical Recognition of Handwritten Digits (E. Alpaydin and C. Kaynak, 1998), and lie
+    beside this file: scikit-learn would be installed for nothing else.
     """
     if split not in DIGIT_SPLITS:
         raise UsageError(f"digits has no split {split!r}", hint=f"its splits are {', '.join(DIGIT_SPLITS)}")
