@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from spgsurgeon.cli.terminal.classes import class_tables, matrix_as_csv
 from spgsurgeon.cli.terminal.completion import data_sources
 from spgsurgeon.cli.terminal.console import emit
 from spgsurgeon.cli.terminal.options import Arch, MapKeys, Model, Weights, check_weights, height_and_width
-from spgsurgeon.cli.terminal.text import columns, image_size, pairs
+from spgsurgeon.cli.terminal.text import image_size, pairs
 from spgsurgeon.data import SOURCES, described
 from spgsurgeon.runtime import DEVICES
 
@@ -117,6 +119,16 @@ ClassMap = Annotated[
         show_default="as in training",
     ),
 ]
+ByClass = Annotated[
+    bool,
+    typer.Option("--by-class", help="Show every class and every confusion, not only the worst and most frequent."),
+]
+AsCsv = Annotated[
+    bool,
+    typer.Option(
+        "--csv", help="The confusion matrix as comma-separated values: a row for each true class, a column predicted."
+    ),
+]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1)]
 Workers = Annotated[int | None, typer.Option("--workers", min=0, help="Loader processes; by the machine.")]
 Device = Annotated[str, typer.Option("--device", help=f"{DEVICES}.")]
@@ -142,6 +154,8 @@ def command(
     max_seconds: MaxSeconds = None,
     metric: Metric = None,
     class_map: ClassMap = None,
+    by_class: ByClass = False,
+    as_csv: AsCsv = False,
     batch_size: BatchSize = 64,
     workers: Workers = None,
     device: Device = "auto",
@@ -153,7 +167,7 @@ def command(
     """Score a model on a data set.
 
     Top-1, top-5, loss and throughput, loading included; mean IoU and pixel accuracy of a segmentation model; of models
-    that read texts what the guide on language lists.
+    that read texts what the guide on language lists. Then which classes score worst, and what is taken for what.
 
     Example: `spgsurgeon eval better/ --data /data/imagenet --split val`
     """
@@ -184,13 +198,14 @@ def command(
             max_seconds=max_seconds,
             metric=metric,
             class_map=None if class_map is None else str(class_map),
+            by_class=by_class or as_csv,
             batch_size=batch_size,
             workers=workers,
             device=device,
             precision=precision,
             told=lambda done, total: bar.told(done, total, "scoring"),
         )
-    emit(document, _render)
+    emit(document, matrix_as_csv if as_csv else partial(_render, whole=by_class))
 
 
 def _image_size(text: str | None) -> int | tuple[int, int] | None:
@@ -215,7 +230,7 @@ def _columns(given: list[str] | None) -> dict[str, str] | None:
     return pairs or None
 
 
-def _render(document: dict[str, Any]) -> Any:
+def _render(document: dict[str, Any], *, whole: bool = False) -> Any:
     from rich.console import Group
 
     from spgsurgeon.tasks import METRIC, task_named
@@ -230,8 +245,7 @@ def _render(document: dict[str, Any]) -> Any:
             ]
         )
     ]
-    for metric in task.by_class:
-        scores = document[metric.name].items()
-        rows = [(name, "not there" if score is None else metric.number(score)) for name, score in scores]
-        parts.append(columns(("class", metric.title), rows))
+    if "classes" in document:
+        for table in class_tables(document, task, whole=whole):
+            parts += ["", table]
     return Group(*parts)

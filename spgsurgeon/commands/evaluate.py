@@ -31,7 +31,7 @@ from spgsurgeon.models import Preprocessing, SamplePreprocessing
 from spgsurgeon.recipe import DataSection, known_range, read_recipe
 from spgsurgeon.runs import RECIPE, run_of
 from spgsurgeon.runtime import Processes, choose_precision, join_processes, known_device
-from spgsurgeon.tasks import Tally, Task
+from spgsurgeon.tasks import MOST_CLASSES, Confusions, Tally, Task
 from spgsurgeon.training import evaluate, evaluation_batches
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
@@ -60,6 +60,7 @@ def evaluate_model(
     max_seconds: float | None = None,
     metric: str | None = None,
     class_map: Mapping[str, str] | str | None = None,
+    by_class: bool = False,
     batch_size: int = 64,
     workers: int | None = None,
     device: str = "auto",
@@ -68,7 +69,10 @@ def evaluate_model(
 ) -> dict[str, Any]:
     """Return the document of `eval --json`: scores, loss, samples, images_per_second.
 
-    The scores are the metrics of the model's task (see `tasks`), those of classes by name.
+    The scores are the metrics of the model's task (see `tasks`), those of classes by name. If its units have classes,
+    `classes` has the accuracy of each (percent of its units that are predicted as it; None if it has none),
+    `confusions` the 20 most frequent mistakes, and `confusion_matrix` the units by true and by predicted class: None of
+    more than 100 classes. `by_class` asks for all confusions, and for the matrix of up to 2,000 classes.
 
     `data` is an image-folder tree, `digits`, `wds` or a data-set name that timm reads (then `path` is where it
     lies); of images with masks a folder of both, `voc` or `coco`. `image_size` in pixels (None: the model's own) is
@@ -119,9 +123,11 @@ def evaluate_model(
         trained.max_seconds if trained and max_seconds is None else max_seconds,
     )
     computation = _Computation(batch_size, workers, device, precision, left_out)
-    scores, seen, passed_over = _score(opened, task, source, preprocessing, computation, told)
+    scores, seen, passed_over, found = _score(opened, task, source, preprocessing, computation, told)
+    classed = found if task.has_classes else None
     return {
         **scores,
+        **(classed.document(source.classes, whole=by_class) if classed else {}),
         **task.size(preprocessing),
         "task": task.name,
         "model": model,
@@ -137,6 +143,7 @@ def evaluate_model(
             *matched,
             *seen,
             *_said_of_unreadable(passed_over, chosen_here=unreadable is not None),
+            *_said_of_many_classes(classed),
         ],
     }
 
@@ -159,8 +166,11 @@ def _score(
     preprocessing: SamplePreprocessing,
     by: _Computation,
     told: Callable[[int, int], None],
-) -> tuple[dict[str, Any], list[str], dict[str, str]]:
-    """Return the scores, those of classes by name, what the samples gave reason to say, and those left out."""
+) -> tuple[dict[str, Any], list[str], dict[str, str], Confusions | None]:
+    """Return the scores, those of classes by name, what the samples gave reason to say, those left out, and confusions.
+
+    Confusions are None if units have no classes.
+    """
     with join_processes(by.device) as processes:
         batches = evaluation_batches(
             source, preprocessing, by.batch_size, by.workers, processes, task=task, unreadable=by.unreadable
@@ -173,12 +183,18 @@ def _score(
             scores = evaluate(module, scored, processes, chosen, task, tally=tally, source=source)
             _check_scores(scores, chosen)
             seen = _said_of_seen(batches, tally, processes)
-            passed_over = processes.joined(batches.unusable)
+            passed_over, found = processes.joined(batches.unusable), tally.confusions()
         finally:
             batches.close()
     for score in task.by_class:
         scores[score.name] = dict(zip(source.classes, scores[score.name], strict=True))
-    return scores, seen, passed_over
+    return scores, seen, passed_over, found
+
+
+def _said_of_many_classes(found: Confusions | None) -> list[str]:
+    if found is None or found.matrix is not None:
+        return []
+    return [f"{found.sums.shape[1]:,} classes are too many for a confusion matrix ({MOST_CLASSES:,} at most)"]
 
 
 def _counted(batches: EvaluationBatches, told: Callable[[int, int], None]) -> Iterator[Batch]:

@@ -20,7 +20,7 @@ from spgsurgeon.errors import UsageError
 from spgsurgeon.loading import ModelRequest, open_model
 from spgsurgeon.recipe import HOLDOUT, Recipe
 from spgsurgeon.runtime import Processes, choose_precision, join_processes
-from spgsurgeon.tasks import Scores, Task
+from spgsurgeon.tasks import Confusions, Scores, Task
 from spgsurgeon.training import (
     choose_cache,
     evaluate,
@@ -91,6 +91,9 @@ class _CountedEach:
 
     def scores(self) -> Scores:
         return self._tally.scores()
+
+    def confusions(self) -> Confusions | None:
+        return self._tally.confusions()
 
     def drawn(self) -> list[int] | None:
         return self._tally.drawn()

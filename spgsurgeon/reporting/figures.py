@@ -201,7 +201,7 @@ def accepted_figure(run: RunRecord, epoch: EpochRecord) -> Figure:
         if row:
             axes.text(101.5, place, f"{_mean_length(row):.2f}", va="center", fontsize=7, color=QUIET)
     axes.text(1.015, 1, "mean\nlength", va="bottom", fontsize=6.5, color=QUIET, transform=axes.transAxes)
-    axes.set_yticks(range(len(rows)), [_shortened(name) for name, _ in rows], fontsize=7.5, color=INK)
+    axes.set_yticks(range(len(rows)), [shortened(name) for name, _ in rows], fontsize=7.5, color=INK)
     axes.get_yticklabels()[0].set_fontweight("bold")
     axes.set(xlim=(0, 100), ylim=(len(rows) - 0.4, -0.6), xlabel="% of the class's units")
     axes.grid(visible=False)
@@ -225,7 +225,8 @@ def _mean_length(row: Sequence[int]) -> float:
     return sum(step * count for step, count in enumerate(row, start=1)) / sum(row)
 
 
-def _shortened(name: str) -> str:
+def shortened(name: str) -> str:
+    """Return a class's name as far as there is room."""
     return name if len(name) <= _NAME_LENGTH else f"{name[: _NAME_LENGTH - 1]}…"
 
 
@@ -287,7 +288,7 @@ def _legend(figure: Figure, runs: Sequence[RunRecord]) -> None:
     if len(runs) < 2:
         return
     handles = [Line2D([], [], color=accent(run), linestyle=_dash(run)) for run in runs]
-    names = [_shortened(run.name) for run in runs]
+    names = [shortened(run.name) for run in runs]
     columns = min(len(runs), 3, 70 // (max(map(len, names)) + 6))  # some 70 characters go into the width
     figure.set_figheight(HEIGHT + 0.17 * math.ceil(len(runs) / columns))
     figure.legend(handles, names, loc="outside upper left", ncols=columns, fontsize=7.5)

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from matplotlib.figure import Figure
 
 from spgsurgeon.comparing import ComparisonRecord
+from spgsurgeon.reporting.class_scores import accuracy_figure
 from spgsurgeon.reporting.comparison_plots import CAPTIONS, TITLES, comparison_figures
 from spgsurgeon.reporting.figures import (
     SHOWN_CLASSES,
@@ -24,7 +25,7 @@ from spgsurgeon.reporting.figures import (
 from spgsurgeon.runs import EpochRecord, RunRecord, in_words
 from spgsurgeon.tasks import TASKS
 
-Section = Literal["comparison", "curves", "episodes", "speed", "cold"]
+Section = Literal["comparison", "curves", "classes", "episodes", "speed", "cold"]
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,22 @@ def _of_comparison(comparison: ComparisonRecord) -> list[Drawing]:
 
 
 def _of_one(run: RunRecord) -> list[Drawing]:
+    return [*_of_classes(run), *_of_episodes(run)]
+
+
+def _of_classes(run: RunRecord) -> list[Drawing]:
+    epoch = run.best_epoch
+    if epoch is None or epoch.by_class is None or not (accuracies := epoch.by_class.accuracies):
+        return []
+    said = f"How much of each class's units is right in {in_words([epoch])}, the best one, on the evaluation split."
+    if len(accuracies) > SHOWN_CLASSES:
+        half = SHOWN_CLASSES // 2
+        said += f" Of {len(accuracies)} classes: the {half} with the lowest and the {half} with the highest share."
+    png = draw(accuracy_figure, run, accuracies)
+    return [Drawing("classes", f"run-{run.number + 1}-classes", "Accuracy, by class", said, png, run)]
+
+
+def _of_episodes(run: RunRecord) -> list[Drawing]:
     if not run.accepts or not run.played:
         return []
     said = (

@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from spgsurgeon.comparing import ComparisonRecord
+from spgsurgeon.reporting.class_scores import confusion_rows
 from spgsurgeon.reporting.comparison_page import comparison_section
 from spgsurgeon.reporting.figures import accent
 from spgsurgeon.reporting.gallery import Drawing
@@ -46,6 +47,7 @@ def render_page(
         comparisons=[comparison_section(comparison) for comparison in comparisons],
         runs=[_card(run) for run in runs],
         drawings=drawings,
+        classed=[(run, confusion_rows(run)) for run in runs if _has_classes(run, drawings)],
         episodes=[run for run in runs if run.accepts and run.played],
         plain=[run.name for run in runs if not run.accepts],
         incidents=[(run.name, text) for run in runs for text in _incidents(run)],
@@ -56,6 +58,10 @@ def render_page(
         accent=accent,
         data_uri=_data_uri,
     )
+
+
+def _has_classes(run: RunRecord, drawings: Sequence[Drawing]) -> bool:
+    return any(drawing.section == "classes" and drawing.about is run for drawing in drawings)
 
 
 def _data_uri(data: bytes, kind: str) -> str:

@@ -5,6 +5,7 @@ Shapes: T replicas, so an episode has T+1 steps; C classes.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +53,31 @@ class Pictures(BaseModel):
     longest: list[Picture]
 
 
+class ByClass(BaseModel):
+    """An epoch's evaluation by class: [C] units that were predicted rightly, and all of the class.
+
+    `confusions` are true class, predicted class and how many units, the most frequent first.
+    """
+
+    right: list[Count]
+    units: list[Count]
+    confusions: list[tuple[Count, Count, Count]]
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if len(self.right) != len(self.units) or any(map(operator.gt, self.right, self.units)):
+            raise ValueError("more units of a class are right than there are")
+        if any(label >= len(self.units) or not self.units[label] for label, _, _ in self.confusions):
+            raise ValueError("a class without units is taken for another")
+        return self
+
+    @property
+    def accuracies(self) -> dict[int, float]:
+        """The share of units that are right, percent, by class; without those that have none."""
+        both = enumerate(zip(self.right, self.units, strict=True))
+        return {label: 100 * right / units for label, (right, units) in both if units}
+
+
 _PHASES = ("head", "cold", "train")
 """In the order in which they follow each other."""
 
@@ -80,6 +106,7 @@ class EpochRecord(BaseModel):
     images_per_second: float
     peak_memory_bytes: Count
     evaluation: Evaluation | None = None
+    by_class: ByClass | None = None
     moments: Moments | None = None
 
     @model_validator(mode="after")
@@ -161,6 +188,14 @@ class RunRecord:
     def played(self) -> list[EpochRecord]:
         """The epochs that had episodes: all but those of a head start."""
         return [epoch for epoch in self.epochs if epoch.phase != "head"]
+
+    @property
+    def best_epoch(self) -> EpochRecord | None:
+        """The training epoch with the best score; None if none was scored."""
+        metric = self.metric
+        scored = [(e.evaluation.get(metric.name), e) for e in self.trained if e.evaluation] if metric else []
+        found = [(metric.merit(score), -e.epoch, e) for score, e in scored if score is not None] if metric else []
+        return max(found)[2] if found else None
 
     @property
     def basis(self) -> Basis:

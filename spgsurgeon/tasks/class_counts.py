@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
+from spgsurgeon.data import IGNORED
 from spgsurgeon.errors import UsageError
 from spgsurgeon.runtime import Processes, sum_dtype
+from spgsurgeon.tasks.confusion import Confusion, Confusions
 from spgsurgeon.tasks.metrics import LOSS, Metric
 from spgsurgeon.tasks.task import Measure, Scores
 
@@ -29,7 +31,6 @@ METRICS = (ACCURACY, MATTHEWS, F1, LOSS)
 
 Measures = Mapping[Metric, Callable[[NDArray[Any]], NDArray[np.float64]]]
 """What makes scores of counts."""
-_IGNORED = -100
 
 
 class ClassTally:
@@ -40,32 +41,32 @@ class ClassTally:
 
     def __init__(self, processes: Processes, measures: Measures | None = None) -> None:
         self._processes, self._measures = processes, measures or _MEASURES
-        self._counts: Tensor | None = None
+        self._confusion = Confusion(processes)
         self._samples = 0
         self._loss = torch.zeros((), dtype=sum_dtype(processes.device), device=processes.device)
 
     def add(self, logits: Tensor, target: Tensor) -> None:
         """Count a batch."""
-        counts = class_counts(logits, target).sum(0)
-        self._counts = counts if self._counts is None else self._counts + counts
-        self._loss += cross_entropy(logits, target, reduction="sum", ignore_index=_IGNORED)
+        self._confusion.add(logits.argmax(1), target, logits.shape[1])
+        self._loss += cross_entropy(logits, target, reduction="sum", ignore_index=IGNORED)
         self._samples += len(target)
 
     def scores(self) -> Scores:
         """Return the scores over all processes."""
-        classes = self._processes.largest(0 if self._counts is None else self._counts.shape[1])
-        if not classes:
+        found = self.confusions()
+        if found is None:
             raise UsageError("there is not one sample to evaluate on")
-        own = self._counts
-        if own is None:
-            own = torch.zeros((3, classes), dtype=torch.int64, device=self._processes.device)
-        counts = self._processes.sum(own).cpu().numpy()
+        counts = found.sums
         units, loss = int(counts[1].sum()), self._processes.sum(self._loss).item()
         samples = self._processes.sum(torch.tensor(self._samples, device=self._processes.device)).item()
         if not units:
             raise UsageError(f"not one of the {samples} samples has a label to score by")
         measured = {metric.name: float(measure(counts)) for metric, measure in self._measures.items()}
         return measured | {"loss": loss / units, "samples": samples}
+
+    def confusions(self) -> Confusions | None:
+        """See `Tally`."""
+        return self._confusion.over_processes()
 
     def drawn(self) -> None:
         """See `Tally`: labels are not drawn."""
@@ -76,7 +77,7 @@ def class_counts(logits: Tensor, target: Tensor) -> Tensor:
 
     A unit whose label is -100 adds nothing.
     """
-    classes, counted = logits.shape[1], (target != _IGNORED)[..., None]
+    classes, counted = logits.shape[1], (target != IGNORED)[..., None]
     predicted = one_hot(logits.argmax(1), classes) * counted
     label = one_hot(target.clamp(min=0), classes) * counted
     found = torch.stack([predicted * label, label, predicted], dim=-2)

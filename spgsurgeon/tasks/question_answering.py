@@ -80,8 +80,11 @@ class AnswerTally:
             "samples": round(samples),
         }
 
-    def drawn(self) -> None:
+    def confusions(self) -> None:
         """See `Tally`: answers have no classes."""
+
+    def drawn(self) -> None:
+        """See `Tally`: nor are they drawn."""
 
 
 def best_spans(logits: Tensor, offsets: Tensor) -> Tensor:

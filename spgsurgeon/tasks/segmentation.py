@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from spgsurgeon.data import IGNORED, MASKED, joint_evaluation_transform, joint_training_transform
 from spgsurgeon.errors import UsageError
 from spgsurgeon.runtime import Processes, sum_dtype
+from spgsurgeon.tasks.confusion import Confusion, Confusions, class_sums
 from spgsurgeon.tasks.metrics import LOSS, Metric
 from spgsurgeon.tasks.task import Scores, Task
 
@@ -29,15 +30,14 @@ class SegmentationTally:
 
     def __init__(self, processes: Processes) -> None:
         self._processes = processes
-        self._confusion: Tensor | None = None  # int64 [C, C]: pixels by true and by predicted class
+        self._confusion = Confusion(processes)
         self._loss = torch.zeros((), dtype=sum_dtype(processes.device), device=processes.device)
         self._samples = torch.zeros((), dtype=torch.int64, device=processes.device)
         self._pixels = 0  # those ignored too
 
     def add(self, logits: Tensor, target: Tensor) -> None:
         """Count a batch of images."""
-        confusion = confusion_of(logits, target)
-        self._confusion = confusion if self._confusion is None else self._confusion + confusion
+        self._confusion.add(logits.argmax(1), target, logits.shape[1])
         # Of maps CUDA has no deterministic cross entropy that sums by itself.
         self._loss += cross_entropy(logits, target, reduction="none", ignore_index=IGNORED).sum(dtype=self._loss.dtype)
         self._samples += len(target)
@@ -45,14 +45,13 @@ class SegmentationTally:
 
     def scores(self) -> Scores:
         """Return the scores over all processes."""
-        samples = int(self._processes.sum(self._samples))
-        if not samples:
+        samples, found = int(self._processes.sum(self._samples)), self.confusions()
+        if found is None:
             raise UsageError("there is not one image to evaluate on")
-        confusion = self._over_processes().cpu()
-        pixels = int(confusion.sum())
+        pixels = int(found.sums[1].sum())
         if not pixels:
             raise UsageError("there is not one pixel to evaluate on: all of them are ignored")
-        hits, unions = overlaps_of(confusion)
+        hits, unions = overlaps_of(found.sums)
         both = zip(hits.tolist(), unions.tolist(), strict=True)
         class_iou = [100 * hit / union if union else None for hit, union in both]
         present = [iou for iou in class_iou if iou is not None]
@@ -64,39 +63,32 @@ class SegmentationTally:
             "samples": samples,
         }
 
+    def confusions(self) -> Confusions | None:
+        """See `Tally`."""
+        return self._confusion.over_processes()
+
     def drawn(self) -> list[int]:
         """Return the pixels over all processes by true class, and after these how many are ignored: C + 1 numbers."""
-        drawn = self._over_processes().sum(1).tolist()
+        found = self.confusions()
+        drawn = [] if found is None else found.sums[1].tolist()
         pixels = int(self._processes.sum(torch.tensor(self._pixels, device=self._processes.device)))
         return [*drawn, pixels - sum(drawn)]
 
-    def _over_processes(self) -> Tensor:
-        """Return the sum of all processes' counts; one that had no image has yet to learn of the classes."""
-        classes = self._processes.largest(0 if self._confusion is None else len(self._confusion))
-        if self._confusion is None:
-            self._confusion = torch.zeros((classes, classes), dtype=torch.int64, device=self._processes.device)
-        return self._processes.sum(self._confusion)
 
+def overlaps_of(sums: Any) -> tuple[Any, Any]:
+    """Return the pixels in the intersection and in the union of each class as drawn and as predicted, each [C].
 
-def confusion_of(logits: Tensor, target: Tensor) -> Tensor:
-    """Return how many pixels there are by true and by predicted class, int64 [C, C], without those `IGNORED`."""
-    classes = logits.shape[1]
-    # Ignored pixels go to a place of their own: to leave them out would wait for the device to count them.
-    pairs = torch.where(target == IGNORED, classes**2, target * classes + logits.argmax(1)).flatten()
-    counts = torch.zeros(classes**2 + 1, dtype=torch.int64, device=logits.device)
-    return counts.index_add_(0, pairs, torch.ones_like(pairs))[:-1].view(classes, classes)
-
-
-def overlaps_of(confusion: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the pixels in the intersection and in the union of each class as drawn and as predicted, each [C]."""
-    hits = confusion.diag()
-    return hits, confusion.sum(0) + confusion.sum(1) - hits
+    `sums` [3, C] are those of `Confusions`, an array or a tensor.
+    """
+    right, label, predicted = sums
+    return right, label + predicted - right
 
 
 def _overlaps_of_each(logits: Tensor, target: Tensor) -> Tensor:
     """Return the pixels in the intersections and unions of each image, int64 [N, 2, C]."""
-    confusions = [confusion_of(logits[one : one + 1], target[one : one + 1]) for one in range(len(target))]
-    return torch.stack([torch.stack(overlaps_of(confusion)) for confusion in confusions])
+    predicted, classes = logits.argmax(1), logits.shape[1]
+    sums = [class_sums(*one, classes) for one in zip(predicted, target, strict=True)]
+    return torch.stack([torch.stack(overlaps_of(one)) for one in sums])
 
 
 def _mean_iou(overlaps: NDArray[Any]) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ from spgsurgeon.errors import UsageError, did_you_mean
 from spgsurgeon.objective import Readout
 from spgsurgeon.replicas import main_output
 from spgsurgeon.runtime import Processes
+from spgsurgeon.tasks.confusion import Confusions
 from spgsurgeon.tasks.metrics import Metric
 
 Scores = dict[str, Any]
@@ -33,6 +34,9 @@ class Tally(Protocol):
 
         Raises UsageError where there was nothing to score.
         """
+
+    def confusions(self) -> Confusions | None:
+        """Return the units over all processes by true and by predicted class; None if units have no classes."""
 
     def drawn(self) -> list[int] | None:
         """Return the units over all processes by true class, those ignored last; None for what is not counted so."""

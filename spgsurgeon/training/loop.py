@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from timm.utils import ModelEmaV3
@@ -160,7 +160,7 @@ class Retraining:
             self._keeping.start(self.run_folder, self.settings.checkpoints)
         with stop_on_signals() as self._keeping.request:
             if counters.original is None:
-                counters.original = self._evaluate(self.grafted, first=True)
+                counters.original = self._evaluate(self.grafted, first=True).scores
                 if self.progress:
                     self.progress.original(counters.original)
                 self._remarks.new_head(counters.original["loss"], counters.untrained)
@@ -256,7 +256,7 @@ class Retraining:
         metrics = self._epoch("head")
         finished = self._head_start.finished(counters.head_epochs + 1, counters.head_loss, metrics["loss"])
         # What follows is counted after the evaluation, which a signal may end: a resumed run does it again.
-        scores = self._evaluate(self.grafted) if finished else None
+        scores = self._evaluate(self.grafted).scores if finished else None
         counters.head_epochs += 1
         counters.head_loss, counters.head_finished, counters.started = metrics["loss"], finished, scores
         if finished:
@@ -285,7 +285,8 @@ class Retraining:
     def _training_epoch(self) -> None:
         metrics = self._epoch("train")
         counters, ema = self.counters, self.state.ema
-        counters.last = self._evaluate(ema.module if ema else self.grafted)
+        evaluated = self._evaluate(ema.module if ema else self.grafted)
+        counters.last = evaluated.scores
         if math.isnan(counters.last["loss"]):
             raise NonFiniteError(
                 f"the model after step {counters.step} scores a loss of NaN",
@@ -295,7 +296,8 @@ class Retraining:
         better = counters.best is None or metric.better(counters.last[metric.name], counters.best[metric.name])
         if better:
             counters.best = counters.last
-        self._finish_epoch(metrics | {"evaluation": counters.last}, best=better)
+        found = {"evaluation": counters.last, "by_class": evaluated.by_class}
+        self._finish_epoch(metrics | found, best=better)
 
     def _epoch(self, phase: str) -> dict[str, Any]:
         """Do the steps that the epoch still has, and return its line of metrics."""
@@ -327,8 +329,8 @@ class Retraining:
             self.progress.epoch(metrics)
         self.processes.wait()
 
-    def _evaluate(self, model: nn.Module, *, first: bool = False) -> Scores:
-        """Return the model's scores; a signal ends this as it ends training, between two batches at the latest.
+    def _evaluate(self, model: nn.Module, *, first: bool = False) -> _Evaluated:
+        """Return how the model scores; a signal ends this as it ends training, between two batches at the latest.
 
         The `first` time masks are looked at, too. Raises DataError for such as no score could tell anything of.
         """
@@ -351,7 +353,15 @@ class Retraining:
         if first and (drawn := tally.drawn()) is not None:
             check_drawn(drawn, self._evaluation.source)
             self._remarks.masks(drawn, self._evaluation.source)
-        return scores
+        found = tally.confusions() if self.task.has_classes else None
+        return _Evaluated(scores, found.record() if found else None)
+
+
+class _Evaluated(NamedTuple):
+    """The scores of an evaluation, and what a line of metrics says of each class, if units have classes."""
+
+    scores: Scores
+    by_class: dict[str, Any] | None
 
 
 def _steps_per_epoch(training: TrainingBatches, settings: TrainingSection) -> int:

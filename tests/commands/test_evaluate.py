@@ -1,5 +1,6 @@
 """`spgsurgeon eval` of segmentation models: scores by name, which data it takes, and what it says of other data."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ from command_line import Outcome, make_image_folder, spgsurgeon, succeed
 from PIL import Image
 from torch.nn.functional import cross_entropy, interpolate
 from torchvision.models import get_model
+
+from spgsurgeon.tasks import confusion
 
 CLASSES = 3
 TINY_CLASSIFIER = "timm/test_resnet"
@@ -145,3 +148,61 @@ def test_the_size_that_weights_are_tested_at_is_taken_when_asked(tmp_path: Path)
     torch.save(timm.create_model("test_resnet", num_classes=10).state_dict(), tmp_path / "plain.pth")
     plain = ("eval", tmp_path / "plain.pth", "--arch", TINY_CLASSIFIER, *command[2:], "--test-size")
     assert spgsurgeon(*plain).code == 2
+
+
+def test_classes_and_confusions_are_there_for_scripts(home: Path) -> None:
+    document = evaluate(home, "classifier.pth", "labelled", "--json").document
+    names = ["class0000", "class0001"]
+    assert [one["class"] for one in document["classes"]] == names
+    assert [one["units"] for one in document["classes"]] == [2, 2]
+    matrix = np.array(document["confusion_matrix"])
+    assert matrix.sum(1).tolist() == [2, 2]
+    assert 100 * matrix.trace() / 4 == document["top1"]
+    wrong = {(names.index(one["class"]), names.index(one["predicted"])): one["units"] for one in document["confusions"]}
+    assert wrong == {(row, column): matrix[row, column] for row, column in ((0, 1), (1, 0)) if matrix[row, column]}
+
+
+def test_masks_have_them_too(home: Path) -> None:
+    document = evaluate(home, "lraspp.pth", "drawn", "--ignore", 9, "--image-size", 32, "--json").document
+    matrix = np.array(document["confusion_matrix"])
+    hits = matrix.diagonal()
+    unions = matrix.sum(0) + matrix.sum(1) - hits
+    scored = [100 * hit / union if union else None for hit, union in zip(hits, unions, strict=True)]
+    assert list(document["class_iou"].values()) == pytest.approx(scored)
+    assert document["classes"][2]["accuracy"] is None
+
+
+@pytest.fixture(scope="module")
+def ten(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, ...]:
+    """The command that scores a classifier of ten classes."""
+    import timm
+
+    path = tmp_path_factory.mktemp("ten") / "ten.pth"
+    torch.manual_seed(0)
+    torch.save(timm.create_model("test_resnet", num_classes=10).state_dict(), path)
+    return ("eval", path, "--arch", TINY_CLASSIFIER, "--data", "digits", "--device", "cpu", "--image-size", 32)
+
+
+def test_the_console_shows_the_worst_classes_and_all_if_asked(ten: tuple[object, ...]) -> None:
+    short, whole = succeed(*ten).out, succeed(*ten, "--by-class").out
+    assert "worst 5 of 10" in short
+    assert "taken for" in short
+    assert "worst" not in whole
+    assert len(short.splitlines()) < len(whole.splitlines())
+
+
+def test_the_matrix_as_csv(ten: tuple[object, ...]) -> None:
+    document, rows = succeed(*ten, "--json").document, list(csv.reader(succeed(*ten, "--csv").out.splitlines()))
+    assert rows[0][1:] == [row[0] for row in rows[1:]] == [str(digit) for digit in range(10)]
+    assert [list(map(int, row[1:])) for row in rows[1:]] == document["confusion_matrix"]
+
+
+def test_too_many_classes_for_a_matrix_are_said(ten: tuple[object, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confusion, "MOST_CLASSES", 9)
+    document = succeed(*ten, "--json").document
+    assert document["confusion_matrix"] is None
+    assert [note for note in document["notes"] if "too many for a confusion matrix" in note]
+    assert sum(one["units"] for one in document["classes"]) == document["samples"]
+    refused = spgsurgeon(*ten, "--csv", "--json")
+    assert refused.code == 0  # with --json there is nothing to refuse
+    assert spgsurgeon(*ten, "--csv").code == 2

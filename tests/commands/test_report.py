@@ -117,8 +117,23 @@ def test_the_page_needs_nothing_else_and_has_every_figure(trained: Path, tmp_pat
     assert not re.search(r"https?:|url\(|@import", page.text)
     assert page.images("png") == [Path(figure).read_bytes() for figure in document["figures"]]
     assert [Path(figure).stem for figure in document["figures"]] == [
-        *("score-top1", "loss", "learning-rate", "run-1-valid-share", "run-1-accepted", "throughput", "cold-start")
+        *("score-top1", "loss", "learning-rate", "run-1-classes", "run-2-classes"),
+        *("run-1-valid-share", "run-1-accepted", "throughput", "cold-start"),
     ]
+
+
+def test_the_classes_of_the_best_epoch_are_on_the_page(spg: Path, tmp_path: Path) -> None:
+    lines = [json.loads(text) for text in (spg / "metrics.jsonl").read_text().splitlines()]
+    assert [line.get("by_class") is not None for line in lines] == [line["phase"] == "train" for line in lines]
+    for line in lines:
+        if line["phase"] == "train":
+            right, units = sum(line["by_class"]["right"]), sum(line["by_class"]["units"])
+            assert 100 * right / units == pytest.approx(line["evaluation"]["top1"])
+    best = max(lines, key=lambda line: (line["evaluation"] or {"top1": -1})["top1"])
+    label, predicted, units = best["by_class"]["confusions"][0]
+    share = f"{100 * units / best['by_class']['units'][label]:.1f} %"
+    said = page_of(spg, output=tmp_path / "out").said
+    assert f"taken for units of the class {label} {predicted} {units} {share}" in said
 
 
 def test_the_page_and_the_document_say_who_scored_what(trained: Path, tmp_path: Path) -> None:

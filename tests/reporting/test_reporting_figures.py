@@ -11,9 +11,11 @@ from made_up_task import SIGNS
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
+from pydantic import ValidationError
 from recorded import LABELS, line, record
 
 from spgsurgeon.reporting import gallery
+from spgsurgeon.reporting.class_scores import accuracy_figure, confusion_rows
 from spgsurgeon.reporting.figures import (
     SHOWN_CLASSES,
     accent,
@@ -175,6 +177,44 @@ def test_classes_without_units_are_left_out_and_that_is_said() -> None:
     assert "1 of the 3 classes had no unit in it." in caption
     nothing = record(line(1, accepted_by_class=[[0, 0, 0]]))
     assert "run-1-accepted" not in {drawing.name for drawing in drawings_of([nothing])}
+
+
+def by_class(*right: int, units: int = 1000) -> dict[str, object]:
+    return {"right": list(right), "units": [units] * len(right), "confusions": [[0, 1, 7], [1, 0, 3]]}
+
+
+def test_the_best_epochs_classes_are_shown_the_lowest_accuracy_first() -> None:
+    run = record(
+        line(1, evaluation={"top1": 90.0}, by_class=by_class(900, 300, 600)),
+        line(2, evaluation={"top1": 80.0}, by_class=by_class(1, 2, 3)),
+        class_names=["cat", "dog", "emu"],
+    )
+    assert run.best_epoch is run.epochs[0]
+    assert run.epochs[0].by_class is not None
+    shown = rows_of(accuracy_figure(run, run.epochs[0].by_class.accuracies))
+    assert shown == [("dog", [30.0]), ("emu", [60.0]), ("cat", [90.0])]
+    assert confusion_rows(run) == [("cat", "dog", 7, "0.7 %"), ("dog", "cat", 3, "0.3 %")]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_of_many_classes_the_lowest_and_the_highest_accuracies_are_shown() -> None:
+    run = record(line(1, by_class=by_class(*range(1000))))
+    assert run.epochs[0].by_class is not None
+    rows = rows_of(accuracy_figure(run, run.epochs[0].by_class.accuracies))
+    half = SHOWN_CLASSES // 2
+    assert [name for name, _ in rows[:half]] == list(map(str, range(half)))
+    assert [name for name, _ in rows[-half:]] == list(map(str, range(1000 - half, 1000)))
+    assert rows[half] == (f"… {1000 - SHOWN_CLASSES} between …", [])
+    caption = next(drawing.caption for drawing in drawings_of([run]) if drawing.name == "run-1-classes")
+    assert "Of 1000 classes: the 12 with the lowest and the 12 with the highest share." in caption
+
+
+@pytest.mark.parametrize(
+    "damage", [{"right": [1001, 0]}, {"right": [1]}, {"confusions": [[0, 1, -1]]}, {"confusions": [[2, 0, 1]]}]
+)
+def test_counts_of_classes_that_cannot_be_are_damage(damage: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        record(line(1, by_class=by_class(1, 2) | damage))
 
 
 def test_moments_that_no_optimizer_keeps_have_no_panel() -> None:

@@ -71,6 +71,9 @@ class Perplexity:
     def add(self, logits: Tensor, target: Tensor) -> None:
         self.sums += torch.cat([surprise(logits, target).sum(0), torch.tensor([len(target)])])
 
+    def confusions(self) -> None:
+        pass
+
     def drawn(self) -> None:
         pass
 

@@ -165,8 +165,8 @@ def test_counts_beyond_what_float32_holds() -> None:
     assert classification.scores()["top1"] == 100.0
     segmentation = SegmentationTally(ONE_PROCESS)
     segmentation.add(torch.eye(2)[:, :, None, None], torch.tensor([[[0]], [[0]]]))  # one right, one wrong
-    assert segmentation._confusion is not None
-    segmentation._confusion += torch.tensor([[many, 0], [0, 0]])
+    assert segmentation._confusion._counts is not None
+    segmentation._confusion._counts += torch.tensor([many, 0, 0, 0, 0])
     assert segmentation.scores()["pixel_accuracy"] == 100 * (many + 1) / (many + 2)
 
 
