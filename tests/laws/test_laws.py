@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from families import CLASSES, DEPTH, FIXED, SUPPORTED, UNSUPPORTED, Family, require
+from families import CLASSES, DEPTH, OTHERS, SUPPORTED, UNSUPPORTED, Family, require
 from torch import Tensor, nn
 
 from spgsurgeon.commands.modules import graft
@@ -22,11 +22,19 @@ from spgsurgeon.models.libraries.registry import library
 from spgsurgeon.models.modes import run_in_eval
 from spgsurgeon.objective.loss import spg_loss
 from spgsurgeon.replicas.grafted import GraftedModel, detach, layout_of
+from spgsurgeon.replicas.kinds import kind_named
 from spgsurgeon.replicas.outputs import outputs_of
 from spgsurgeon.surgery.proof import Layout, example_images, fingerprint, prove_graft, prove_strip
 
 N, T = 2, 2
-SETTINGS = {"dropout": {"rate": 0.0}, "depth": {}, "fixed-dropout": {"rate": 0.5}}
+SETTINGS = {
+    "dropout": {"rate": 0.0},
+    "depth": {},
+    "fixed-dropout": {"rate": 0.5},
+    "channel-dropout": {"rate": 0.0},
+    "feature-noise": {"scale": 0.0},
+}
+"""Settings of each kind under which its replicas change nothing."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +52,14 @@ class Surgery:
     """One family grafted, stripped, grafted again, trained for two steps and stripped, with what was seen each time."""
 
     base: Seen
+    replicas: int  # T, or 0 for a control
     grafted: Seen
     graft_proof: dict[str, bool]
     hidden: dict[str, Tensor]  # [T+1, N, ...] by site, in train mode, dropout off
     logits: Tensor  # [(T+1)*N, CLASSES, ...] or [(T+1)*N, CLASSES, ..., K], likewise
     stripped: Seen
     without_gradient: list[str]  # replica parameters whose gradient is zero or missing in both steps
-    moved: list[bool]  # of each site: whether the first replica is no longer the identity after two steps
+    moved: list[bool]  # of each site with weights: whether the first replica is not the identity after two steps
     trained: Seen
     strip_proof: dict[str, bool]
     trained_and_stripped: Seen
@@ -89,12 +98,13 @@ def operate(family: Family, kind: str) -> Surgery:
 
     again = graft(module, kind, replicas=T, example=images, **SETTINGS[kind])
     without_gradient = train_two_steps(again, images, kind, auxiliary=logits.dim() > base.outputs[0].dim())
-    chains = [(site, chain) for site, chain in zip(again.sites, again.replicas, strict=True) if len(chain)]
-    moved = [changes(chain[0], hidden[site][0]) for site, chain in chains]
+    chains = zip(again.sites, again.replicas, strict=True)
+    moved = [changes(chain[0], hidden[site][0]) for site, chain in chains if any(True for _ in chain.parameters())]
     trained = see_grafted(again, images)
     strip_proof = prove_strip(trained.outputs, detach(again), base.layout, images)
     return Surgery(
         base=base,
+        replicas=0 if kind_named(kind).control else T,
         grafted=grafted,
         graft_proof=graft_proof,
         hidden=hidden,
@@ -175,7 +185,7 @@ def case(family: Family, kind: str, number: int):
 CASES = [
     *(case(family, "dropout", number) for number, family in enumerate(SUPPORTED)),
     *(case(family, "depth", number) for number, family in enumerate(DEPTH)),
-    *(case(family, "fixed-dropout", number) for number, family in enumerate(FIXED)),
+    *(case(family, kind, number) for kind, families in OTHERS.items() for number, family in enumerate(families)),
 ]
 
 
@@ -200,7 +210,7 @@ def test_law_1_a_fresh_graft_in_eval_mode_is_the_base_bit_for_bit(surgery):
 
 
 def test_law_2_a_fresh_graft_in_train_mode_repeats_the_base_in_every_step(surgery):
-    replicas = T if surgery.moved else 0
+    replicas = surgery.replicas
     for hidden in surgery.hidden.values():
         assert len(hidden) == replicas + 1
         assert all(torch.equal(state, hidden[0]) for state in hidden)

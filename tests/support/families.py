@@ -284,13 +284,24 @@ DEPTH = [
     _torchvision("vit_b_32", image_size=32),
 ]
 
-# The control with dropout before the head: of each kind of place one.
-FIXED = [
+# What enters a head: of each kind of place one.
+HEADS = [
     _timm("deit_tiny_distilled_patch16_224", img_size=32, **NARROW),  # two heads
     _timm("test_resnet"),
     _torchvision("lraspp_mobilenet_v3_large", 64),  # maps by name
     _torchvision("squeezenet1_1"),  # a map
 ]
+
+OTHERS: dict[str, list[Family]] = {
+    "fixed-dropout": HEADS,
+    "feature-noise": HEADS,
+    "channel-dropout": [
+        _torchvision("fcn_resnet50", 64, aux_loss=False),
+        _torchvision("lraspp_mobilenet_v3_large", 64),
+        _torchvision("squeezenet1_1"),
+    ],
+}
+"""For each further kind, and the control with dropout before the head, the families that it is tried on."""
 
 # What is refused, by the reason that the message gives: encoders, in which nothing makes logits.
 _NO_CLASSIFIER = "the model has no classifier"

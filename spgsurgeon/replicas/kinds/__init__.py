@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 REPLICAS = {
     "dropout": "dropout:Dropout",
     "depth": "depth:Depth",
+    "channel-dropout": "channel_dropout:ChannelDropout",
+    "feature-noise": "feature_noise:FeatureNoise",
 }
 CONTROLS = {
     "fixed-dropout": "fixed_dropout:FixedDropout",

@@ -82,11 +82,15 @@ class ReplicaKind(Section):
 
     # Where it attaches
 
+    def heads(self, sites: Sites) -> Sequence[Site]:
+        """Return the heads that it attaches to, if it does: all. Raises ArchitectureError if they are not for it."""
+        return sites.sites
+
     def places(self, sites: Sites) -> list[Place]:
         """Return the places of a base: by default the inputs of its heads; layers of logits tell their own width."""
         return [
             Place(site.module, key=site.key, width=None if site.type in ("Linear", "Conv2d") else site.width)
-            for site in sites.sites
+            for site in self.heads(sites)
         ]
 
     def places_at(self, given: str | Place | Sequence[str | Place]) -> list[Place]:
@@ -96,7 +100,7 @@ class ReplicaKind(Section):
 
     def site_document(self, sites: Sites) -> dict[str, Any]:
         """Return where the replicas are, as plain data (lists for several heads): what `graft.json` calls `site`."""
-        found = sites.sites
+        found = self.heads(sites)
         keys = ["module", "width", *(["key"] if any(site.key for site in found) else [])]
         return sites_document(found, *keys) | {"side": found[0].side}
 
@@ -208,7 +212,7 @@ class HeadReplicas(Replicas):
 
     def temporary_parameters(self, sites: Sites) -> int:
         """See `ReplicaKind`."""
-        return self.replicas * sum(self.parameters_of_one(site.width) for site in sites.sites)
+        return self.replicas * sum(self.parameters_of_one(site.width) for site in self.heads(sites))
 
     def step_labels(self, sites: Sites) -> list[str]:
         """See `ReplicaKind`."""

@@ -12,14 +12,14 @@ from spgsurgeon.errors import UsageError
 
 
 class DropoutReplica(nn.Module):
-    """Replica t: h' = dropout(h, rate), then h' + projection(h') (eq. 1, 2). The projection starts at zero (eq. 3).
+    """Replica t: h' = dropout(h), then h' + projection(h') (eq. 1, 2). The projection starts at zero (eq. 3).
 
     It may be left out.
     """
 
-    def __init__(self, projection: nn.Module | None, rate: float) -> None:
+    def __init__(self, projection: nn.Module | None, dropout: nn.Module) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(rate)
+        self.dropout = dropout
         self.projection = projection
 
     def forward(self, hidden: Tensor) -> Tensor:
