@@ -1,0 +1,3 @@
+from .trainer import SPGTrainer
+
+__all__ = ["SPGTrainer"]
