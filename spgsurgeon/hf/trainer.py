@@ -69,7 +69,8 @@ class SPGTrainer(Trainer):  # type: ignore[misc]
         loss_normalization: bool = False,
         **options: Any,
     ) -> None:
-        self._objective: dict[str, Any] = {"form": form, "weights": tuple(weights), "loss_normalization": loss_normalization}
+        self._objective: dict[str, Any] = {"form": form, "weights": tuple(weights)}
+        self._objective["loss_normalization"] = loss_normalization
         self._label_smoothing = label_smoothing
         _refuse_smoothing(args)
         super().__init__(model if model is None else _prepared(model, weights), args, **options)
