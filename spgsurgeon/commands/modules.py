@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,23 @@ from torch import Tensor, nn
 from spgsurgeon.checkpoint import atomic_file, content_hash, write_safetensors, write_torch
 from spgsurgeon.errors import UsageError, did_you_mean
 from spgsurgeon.exporting import FILES, GRAPHS, SUFFIXES, Comparison, export_onnx, export_program
-from spgsurgeon.models import DepthSite, Site, find_depth_site, find_sites
+from spgsurgeon.models import (
+    DepthSite,
+    Site,
+    find_depth_site,
+    find_sites,
+    graph_inputs_of,
+    head_of_class,
+    takes_images,
+)
 from spgsurgeon.recipe import replicas_of
 from spgsurgeon.replicas import GraftedModel, Place, detach, layout_of, refuse_grafted
 from spgsurgeon.replicas.kinds import DEFAULT
 from spgsurgeon.surgery import prove_file
+from spgsurgeon.tasks import TASKS
 
 FORMATS = tuple(FILES)
+_IMAGENET = (3, 224, 224)
 
 
 def graft(
@@ -88,7 +98,7 @@ def export(
     model: nn.Module,
     path: str | Path,
     *,
-    input_size: tuple[int, int, int] = (3, 224, 224),
+    input_size: tuple[int, int, int] | None = None,
     opset: int | None = None,
     onnx_outputs: str = "main",
     half: bool = False,
@@ -96,8 +106,9 @@ def export(
 ) -> dict[str, Any]:
     """Write `model` to `path`, atomically, in the format its suffix names: .safetensors, .pt, .onnx, .pt2.
 
-    An ONNX file or a program of torch.export (.pt2) has a dynamic batch of pictures of `input_size` (channels, height,
-    width) and is compared with the model first, any other is read back and must hold the same bits; a miss raises
+    An ONNX file or a program of torch.export (.pt2) has a dynamic batch of images of `input_size` (channels, height,
+    width; default 3 x 224 x 224), or of the texts or sounds that a model of transformers takes, whose length is open
+    too. It is compared with the model first, any other is read back and must hold the same bits; a miss raises
     VerificationError and leaves no file. `half` makes a graph of half precision. Of a segmentation model,
     `onnx_outputs` "all" also writes the auxiliary output. Returns path, format and, for a graph, the largest difference
     of the logits, else the content hash of the file.
@@ -112,17 +123,27 @@ def export(
     weights_hash = content_hash(model.state_dict())
     with atomic_file(path, force=force) as temporary:
         if kind in GRAPHS:
-            said = {"content_hash": weights_hash}
+            size = input_size or (_IMAGENET if takes_images(model) else None)
+            inputs = graph_inputs_of(model, size)
+            given: dict[str, Any] = {"half": half, "metadata": {"content_hash": weights_hash}}
+            given["readout"] = _readout(model)
             report: Comparison = (
-                export_onnx(model, temporary, input_size, outputs=onnx_outputs, opset=opset, half=half, metadata=said)
+                export_onnx(model, temporary, inputs, outputs=onnx_outputs, opset=opset, **given)
                 if kind == "onnx"
-                else export_program(model, temporary, input_size, half=half, metadata=said)
+                else export_program(model, temporary, inputs, **given)
             )
             document["largest_difference"] = report.largest_difference
         else:
             (write_torch if kind == "pt" else write_safetensors)(temporary, model.state_dict())
             document["content_hash"] = prove_file(temporary, weights_hash, layout_of(model))
     return document
+
+
+def _readout(model: nn.Module) -> Callable[[Tensor], Tensor] | None:
+    """Return what puts the classes of a model's logits in second place, if its class says that they are elsewhere."""
+    head = head_of_class(type(model))
+    task = TASKS.get(head.task) if head else None
+    return task.readout if task else None
 
 
 def format_of(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -27,21 +27,12 @@ from spgsurgeon.checkpoint import (
 from spgsurgeon.commands.measured import basis_of_run, scores_of
 from spgsurgeon.commands.modules import FORMATS, format_of
 from spgsurgeon.commands.stripping.card import card_of
-from spgsurgeon.commands.stripping.written import (
-    GraphOptions,
-    Patient,
-    prove_from_pretrained,
-    prove_written,
-    write_format,
-)
+from spgsurgeon.commands.stripping.graphs import GraphOptions, write_graph
+from spgsurgeon.commands.stripping.written import Patient, prove_from_pretrained, prove_written, write_weights
 from spgsurgeon.errors import SurgeonError, UsageError, VerificationError, did_you_mean
 from spgsurgeon.exporting import CARD, FILES, GRAPHS, SUFFIXES, check_onnx, check_outputs
 from spgsurgeon.loading import ModelRequest, OpenedModel, open_model, resolve_folder, state_of
-from spgsurgeon.models import (
-    is_of_transformers,
-    of_images,
-    run_in_eval,
-)
+from spgsurgeon.models import SamplePreprocessing, run_in_eval
 from spgsurgeon.recipe import read_recipe
 from spgsurgeon.replicas import detach, layout_of, layout_of_state, outputs_of
 from spgsurgeon.replicas.kinds import replicas_from
@@ -70,9 +61,9 @@ def strip_folder(
     `output` is a folder, or a single file if it ends in .safetensors, .pt, .onnx or .pt2; `exports` names the formats
     (default: safetensors, or the file's own). Of an ONNX file, `opset` and its outputs, "main" or "all", can be chosen;
     of both kinds of graph the `image_size` (height, width) of their images in pixels (default: the model's own) and
-    half precision. The proof: the layout
-    is the original's (and that of the model `reference`, if given), nothing of the graft is left, the written file has
-    the same bits when it is read back, and the model read from it gives the grafted model's outputs bit for bit; a
+    half precision. The proof: the layout is the original's (and that of the model `reference`, if given), nothing of
+    the graft is left, the written file has the same bits when it is read back, and the model read from it gives the
+    grafted model's outputs bit for bit; a
     graph agrees with it to float rounding. Returns the document of `strip --json`; raises VerificationError, and
     writes nothing, if any of it fails. `told` hears how many stages are done, of how many, and which one begins.
     """
@@ -102,26 +93,29 @@ def strip_folder(
         beside = atomic_file(document, force=force)
     with beside as proof_file, target as temporary:
         paths = {kind: temporary if single else temporary / FILES[kind] for kind in formats}
-        reports = {}
+        reports: dict[str, Any] = {}
         for kind, path in paths.items():
             stages.begin(f"writing {kind}")
-            reports[kind] = write_format(kind, path, module, patient, options)
+            if kind in GRAPHS:
+                reports[kind] = write_graph(kind, path, module, patient, options)
+            else:
+                write_weights(kind, path, module)
         del module  # so that a large model is not in memory twice when the written files are read back
         outputs = []
         for kind, path in paths.items():
             stages.begin(f"proving {kind}")
-            report = reports[kind] or prove_written(path, patient)
+            report = reports.get(kind) or prove_written(path, patient)
             proof |= report.pop("proof")
             outputs.append({"path": str(output if single else output / FILES[kind]), "format": kind, **report})
         if not single:
-            proof = _completed(temporary, patient, source, proof, formats)
+            proof = _completed(temporary, patient, source, proof, outputs)
         if proof_file is not None:
             write_json(proof_file, {**outputs[0], "proof": proof, "package_version": __version__})
     return {
         "outputs": outputs,
         "proof": proof,
         "proven": True,
-        "notes": [*patient.notes, *_no_gain(source, patient.task)],
+        "notes": [*patient.notes, *_said_of_graphs(patient, formats), *_no_gain(source, patient.task)],
     }
 
 
@@ -137,15 +131,17 @@ class _Stages:
 
 
 def _completed(
-    folder: Path, patient: Patient, source: Path, proof: dict[str, bool], formats: Sequence[str]
+    folder: Path, patient: Patient, source: Path, proof: dict[str, bool], outputs: Sequence[Mapping[str, Any]]
 ) -> dict[str, bool]:
     """Write what goes beside the weights into their folder, and return the proof of all of it."""
+    formats = [output["format"] for output in outputs]
+    graph_inputs = next((output["graph_inputs"] for output in outputs if "graph_inputs" in output), ())
     write_json(folder / CONFIG, patient.config)
     if patient.of_transformers and "safetensors" in formats:
         proof = proof | prove_from_pretrained(folder, patient)
     for name, content in patient.companions.items():
         (folder / name).write_bytes(content)
-    (folder / CARD).write_text(card_of(patient, source, proof, formats), encoding="utf-8")
+    (folder / CARD).write_text(card_of(patient, source, proof, formats, graph_inputs), encoding="utf-8")
     return proof
 
 
@@ -200,7 +196,7 @@ def _take_down(source: Path, weights: str | None) -> tuple[nn.Module, Patient]:
         replicas=_replicas(opened),
         config=opened.config(),
         labels=opened.label_names,
-        preprocessing=None if is_of_transformers(base) else of_images(opened.preprocessing, opened.source),
+        preprocessing=_preprocessing(opened),
         companions=opened.beside(),
         notes=opened.notes,
         content_hash=content_hash(state),
@@ -209,6 +205,19 @@ def _take_down(source: Path, weights: str | None) -> tuple[nn.Module, Patient]:
         layout=layout_of(base),
         written=layout_of_state(state),
     )
+
+
+def _said_of_graphs(patient: Patient, formats: Sequence[str]) -> list[str]:
+    if patient.preprocessing is not None or not set(formats) & set(GRAPHS):
+        return []
+    return ["no file beside the weights says how samples are prepared, so the graph does not say how either"]
+
+
+def _preprocessing(opened: OpenedModel) -> SamplePreprocessing | None:
+    """Return how the model wants its samples; None if no file beside its weights says it."""
+    with suppress(UsageError):
+        return opened.preprocessing
+    return None
 
 
 def _replicas(opened: OpenedModel) -> str | None:

@@ -1,6 +1,6 @@
 """Does an exported file compute what its model computes? Law 9, on inputs that the export did not see.
 
-Shapes: N batch, K classes; logits are [N, K], or [N, K, height, width] where every pixel has a prediction of its own.
+Shapes: N batch, K classes; logits are [N, K, ...]: units that have a prediction of their own come behind the classes.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ HINT = "try another opset, or export safetensors instead; in half precision acti
 Batch = Mapping[str, Tensor]
 """What goes into a graph, by the names of its inputs."""
 Pair = tuple[Tensor, Tensor]
+Readout = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,12 @@ def compare_all(
     names: Sequence[str],
     batches: Iterable[Batch],
     tolerance: float,
+    readout: Readout,
 ) -> dict[str, Agreement]:
     """Return how well each output of an exported file agrees with the model, by its name, or raise VerificationError.
 
     `reference` takes the inputs of a batch in their order; `run` runs the file, by `runner`. Both give their outputs in
-    the order of `names`.
+    the order of `names`, and `readout` puts the classes of these in second place.
     """
     pairs: dict[str, list[Pair]] = {name: [] for name in names}
     for batch in batches:
@@ -53,7 +55,7 @@ def compare_all(
             size = len(next(iter(batch.values())))
             raise _miss(f"at batch size {size} {runner} fails: {reason(error)}") from error
         for name, ours, theirs in zip(names, expected, actual, strict=True):
-            pairs[name].append((ours, theirs))
+            pairs[name].append((readout(ours), readout(theirs)))
     return {name: compare(name, of_output, tolerance) for name, of_output in pairs.items()}
 
 

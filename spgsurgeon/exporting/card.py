@@ -26,9 +26,9 @@ _LAWS = {
     "no_hooks_left": "nothing of the graft is left in the model: no module, no hook",
     "eval_outputs_equal": "in evaluation it gives the grafted model's outputs, bit for bit",
     "file_read_back_equal": "the written file, read back, has the same bits",
-    "onnx_agrees": "the ONNX file agrees with the model to float rounding, at several batch sizes",
+    "onnx_agrees": "the ONNX file agrees with the model to float rounding, at several sizes of inputs",
     "onnx_agrees_in_half_precision": "the ONNX file (half precision) agrees with the model to 1 % of its largest logit",
-    "pt2_agrees": "the .pt2 file, read back, agrees with the model to float rounding, at several batch sizes",
+    "pt2_agrees": "the .pt2 file, read back, agrees with the model to float rounding, at several sizes of inputs",
     "pt2_agrees_in_half_precision": "the .pt2 file (half precision) agrees with the model to 1 % of its largest logit",
 }
 """Keys of a proof, in words."""
@@ -65,6 +65,26 @@ model = torch.export.load("model.pt2").module()
 logits = model(images)  # float32 [N, channels, height, width], normalised as pretrained_cfg in config.json says
 """
 
+_PREPARED_ONNX_USAGE = """\
+import onnxruntime
+import transformers
+
+session = onnxruntime.InferenceSession("model.onnx")
+prepare = transformers.{prepare}.from_pretrained(".")
+inputs = prepare(samples, padding=True, return_tensors="np")
+found = session.run(None, {{value.name: inputs[value.name] for value in session.get_inputs()}})
+"""
+
+_PREPARED_PROGRAM_USAGE = """\
+import torch
+import transformers
+
+model = torch.export.load("model.pt2").module()
+prepare = transformers.{prepare}.from_pretrained(".")
+inputs = prepare(samples, padding=True, return_tensors="pt")
+found = model(*(inputs[name] for name in {names}))
+"""
+
 _TRANSFORMERS_USAGE = """\
 import transformers
 
@@ -96,6 +116,8 @@ def model_card(
     replicas: str | None = None,
     pipeline_tag: str | None = None,
     usage: str = "",
+    graph_inputs: Sequence[str] = (),
+    prepare: str | None = None,
     formats: Sequence[str] = ("safetensors",),
 ) -> str:
     """Return the README.md of a Hub folder: YAML front matter, then Markdown. The same arguments give the same text.
@@ -108,8 +130,9 @@ def model_card(
     when higher or when lower, decides whether there is a gain. `no_original` says why there was no model to compare
     with before the run. They are of `evaluation`; `control` says what a comparison found against plain retraining.
     `proof` says of each law whether it holds, or how far. `replicas` says what the temporary modules were,
-    `pipeline_tag` what the Hub calls the task, `formats` what was written. What is None is named as missing; nothing
-    else is claimed.
+    `pipeline_tag` what the Hub calls the task, `formats` what was written. `graph_inputs` are the names of what a graph
+    takes, and `prepare` is the class of transformers that makes these; without it they are images. What is None is
+    named as missing; nothing else is claimed.
     """
     retrained, method = _retrained(recipe)
     license = None if license == "unknown" else license
@@ -118,7 +141,7 @@ def model_card(
     rows = [_score_row(original, best, metric) for metric in metrics]
     python = _usage(architecture, library, num_classes, builder_arguments or {}) + usage
     if set(formats) <= set(GRAPHS):
-        python = _ONNX_USAGE if "onnx" in formats else _PROGRAM_USAGE
+        python = _graph_usage("onnx" in formats, prepare, graph_inputs)
     base_model = on_hub(base_model)
     card = ModelCard.from_template(
         metadata(architecture, library, pipeline_tag, base_model, license, dict(best), evaluation),
@@ -184,6 +207,13 @@ def _usage(architecture: str, library: str, num_classes: int, builder_arguments:
     keywords = {"weights": None, "num_classes": num_classes, **builder_arguments}
     arguments = ", ".join([f'"{architecture}"', *(f"{name}={value!r}" for name, value in keywords.items())])
     return _TORCHVISION_USAGE.format(arguments=arguments)
+
+
+def _graph_usage(onnx: bool, prepare: str | None, names: Sequence[str]) -> str:
+    if prepare is None:
+        return _ONNX_USAGE if onnx else _PROGRAM_USAGE
+    usage = _PREPARED_ONNX_USAGE if onnx else _PREPARED_PROGRAM_USAGE
+    return usage.format(prepare=prepare, names=tuple(names))
 
 
 def _score_row(original: Mapping[str, float], best: Mapping[str, float], metric: str) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Write a model as one ONNX file, and prove that file against the model before it gets its name.
 
-Shapes: N batch, K classes; `images` is [N, channels, height, width], `logits` (and, of a model with several outputs,
-`auxiliary`) is [N, K], or [N, K, height, width] for a prediction per pixel.
+Shapes: N batch, K classes; `logits` (and, of a model with several outputs, `auxiliary`) is [N, K], or [N, K, height,
+width] for a prediction per pixel, [N, length, K] per token; `start_logits` and `end_logits` are [N, length].
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from spgsurgeon import __version__
 from spgsurgeon.errors import SurgeonError, UsageError, VerificationError
-from spgsurgeon.exporting.agreement import HINT, Batch, reason
+from spgsurgeon.exporting.agreement import HINT, Batch, Readout, reason
 from spgsurgeon.exporting.layout import OPSETS
 from spgsurgeon.exporting.silence import silenced
 from spgsurgeon.exporting.subject import (
@@ -30,6 +30,7 @@ from spgsurgeon.exporting.subject import (
     check_outputs,
     subject_of,
 )
+from spgsurgeon.models import BATCH, GraphInputs
 from spgsurgeon.runtime import require
 
 PRODUCER = "spgsurgeon"
@@ -48,43 +49,43 @@ class OnnxReport(Comparison):
 def export_onnx(
     model: nn.Module,
     path: Path,
-    input_size: tuple[int, int, int],
+    inputs: GraphInputs,
     *,
     outputs: str = "main",
     opset: int | None = None,
     half: bool = False,
     metadata: Mapping[str, str] | None = None,
-    batch_sizes: Sequence[int] | None = None,
+    readout: Readout | None = None,
     tolerance: float | None = None,
     seed: int = 0,
 ) -> OnnxReport:
-    """Write `model` to `path` as one ONNX file with a dynamic batch, and return how it compares with the model.
+    """Write `model` to `path` as one ONNX file with the `inputs`, and return how it compares with the model.
 
-    The graph has the input `images`, float32 weights and evaluation behaviour; it is made from a copy on the CPU, so
-    mode, device, dtype and hooks of `model` stay as they are. `outputs` is "main" for `logits` alone (of torchvision's
-    segmentation models the entry `out`), or "all" for those of the auxiliary head too, as `auxiliary`. `input_size` is
-    (channels, height, width). The exporter's default opset is used where `opset` is None. `half` keeps weights and
-    computes in half precision; input and outputs stay float32. `metadata` becomes the file's metadata_props.
+    The graph has float32 weights and evaluation behaviour; it is made from a copy on the CPU, so mode, device, dtype
+    and hooks of `model` stay as they are. `outputs` is "main" for the logits alone (of torchvision's segmentation
+    models the entry `out`), or "all" for those of the auxiliary head too, as `auxiliary`. The exporter's default opset
+    is used if `opset` is None. `half` keeps weights and computes in half precision; inputs and outputs stay float32.
+    `metadata` becomes the file's metadata_props. `readout` puts the classes of logits in second place, if they are not
+    there.
 
-    Before `path` exists, the file is checked by ONNX and run by ONNX Runtime at every one of `batch_sizes` (1, 2 and 7;
-    1, 2 and 3 for maps), on random images that the export did not see: of each output the largest difference may be
-    `tolerance` (1e-4; 1e-2 in half precision) times the logits' scale, and top-1 must agree wherever the model's margin
-    is above that (law 9). A file
-    that fails is removed and VerificationError raised; an older file at `path` is then untouched. Refuses opsets
-    outside `OPSETS`, models above protobuf's 2 GB, and "all" of a model that has one output only.
+    Before `path` exists, the file is checked by ONNX and run by ONNX Runtime on random inputs of several sizes, padded
+    if they can be, that the export did not see: of each output the largest difference may be `tolerance` (1e-4; 1e-2
+    in half precision) times the logits' scale, and top-1 must agree wherever the model's margin is above that (law 9).
+    A file that fails is removed and VerificationError raised; an older file at `path` is then untouched. Refuses opsets
+    outside `OPSETS`, models above protobuf's 2 GB, and "all" of a model without auxiliary outputs.
     """
     check_onnx()
     _refuse_opset(opset)
     check_outputs(outputs)
     _refuse_oversize(model)
     with tempfile.TemporaryDirectory(prefix=".onnx-", dir=path.parent) as folder, silenced(), torch.no_grad():
-        subject = subject_of(model, input_size, outputs, batch_sizes)
+        subject = subject_of(model, inputs, outputs, readout)
         draft = Path(folder) / path.name
         written_opset = _write_graph(subject.drafted(half, seed), subject, draft, opset, dict(metadata or {}))
         allowed = tolerance or (HALF_TOLERANCE if half else TOLERANCE)
         agreements = subject.compare(_runner(draft, subject.names), "ONNX Runtime", allowed, seed)
         os.replace(draft, path)
-    return OnnxReport(subject.batch_sizes, agreements, half, path=path, opset=written_opset)
+    return OnnxReport(inputs.compared, agreements, half, path=path, opset=written_opset)
 
 
 def check_onnx() -> None:
@@ -114,7 +115,7 @@ def _write_graph(drafted: Outputs, subject: Subject, draft: Path, opset: int | N
     """Export to `draft`, check the graph, and return its opset."""
     import onnx
 
-    example = subject.example()
+    example = subject.inputs.example()
     try:
         program = torch.onnx.export(
             drafted,
@@ -122,7 +123,7 @@ def _write_graph(drafted: Outputs, subject: Subject, draft: Path, opset: int | N
             dynamo=True,
             input_names=list(example),
             output_names=list(subject.names),
-            dynamic_shapes={"inputs": tuple({0: "batch"} for _ in example)},
+            dynamic_shapes={"inputs": tuple(subject.inputs.open[name] for name in example)},
             opset_version=opset,
             verbose=False,
         )
@@ -139,7 +140,7 @@ def _write_graph(drafted: Outputs, subject: Subject, draft: Path, opset: int | N
         onnx.checker.check_model(str(draft), full_check=True)
     except Exception as error:
         raise VerificationError(f"ONNX refuses the exported graph: {reason(error)}", hint=HINT) from error
-    return _check_graph(program.model, opset)
+    return _check_graph(program.model, opset, subject.inputs)
 
 
 def _say_what_it_is(graph_model: Any, metadata: dict[str, str]) -> None:
@@ -176,18 +177,19 @@ def _runner(draft: Path, names: Sequence[str]) -> Callable[[Batch], list[Tensor]
     return run
 
 
-def _check_graph(graph_model: Any, opset: int | None) -> int:
-    """Return the graph's opset; refuse another one than was asked for, a fixed batch, and training-only operators."""
+def _check_graph(graph_model: Any, opset: int | None, inputs: GraphInputs) -> int:
+    """Return the graph's opset; refuse another one than was asked for, a fixed size, and training-only operators."""
     written: int = graph_model.opset_imports[""]
     if opset is not None and written != opset:
         raise SurgeonError(f"the exporter wrote opset {written}, not {opset}", hint=f"use opset {written}")
     graph = graph_model.graph
     for value in (*graph.inputs, *graph.outputs):
-        if isinstance(value.shape[0], int):
-            raise VerificationError(
-                f"the exported graph fixes the batch of {value.name!r} to {value.shape[0]}",
-                hint="the forward must take the batch size from its input, not from a constant",
-            )
+        for place, name in inputs.open.get(value.name, {0: BATCH}).items():
+            if isinstance(value.shape[place], int):
+                raise VerificationError(
+                    f"the exported graph fixes the {name} of {value.name!r} to {value.shape[place]}",
+                    hint=f"the forward must take the {name} from its input, not from a constant",
+                )
     leftovers = sorted({node.op_type for node in graph.all_nodes()} & TRAINING_OPERATORS)
     if leftovers:
         raise VerificationError(

@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from spgsurgeon.errors import SurgeonError, VerificationError
-from spgsurgeon.exporting.agreement import Batch, reason
+from spgsurgeon.exporting.agreement import Batch, Readout, reason
 from spgsurgeon.exporting.layout import PROGRAM
 from spgsurgeon.exporting.silence import silenced
 from spgsurgeon.exporting.subject import HALF_TOLERANCE, TOLERANCE, Comparison, Outputs, Subject, subject_of
+from spgsurgeon.models import GraphInputs
 from spgsurgeon.replicas import outputs_of
 from spgsurgeon.runtime import as_json
 
@@ -28,21 +29,21 @@ _OF_THIS_MACHINE = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_
 def export_program(
     model: nn.Module,
     path: Path,
-    input_size: tuple[int, int, int],
+    inputs: GraphInputs,
     *,
     half: bool = False,
     metadata: Mapping[str, str] | None = None,
-    batch_sizes: Sequence[int] | None = None,
+    readout: Readout | None = None,
     tolerance: float | None = None,
     seed: int = 0,
 ) -> Comparison:
-    """Write `model` to `path` as a program that `torch.export.load` reads, with a dynamic batch; see `export_onnx`.
+    """Write `model` to `path` as a program that `torch.export.load` reads, with the `inputs`; see `export_onnx`.
 
     The file, read back, is compared with the model in the same way, and `metadata` lies in it as `metadata.json`.
-    Its module takes images [N, channels, height, width] and returns logits.
+    Its module takes the inputs in their order, and returns logits.
     """
     with tempfile.TemporaryDirectory(prefix=".pt2-", dir=path.parent) as folder, silenced(), torch.no_grad():
-        subject = subject_of(model, input_size, "main", batch_sizes)
+        subject = subject_of(model, inputs, "main", readout)
         draft = Path(folder) / PROGRAM
         _write(subject.drafted(half, seed), subject, draft, dict(metadata or {}))
         try:
@@ -52,13 +53,12 @@ def export_program(
         allowed = tolerance or (HALF_TOLERANCE if half else TOLERANCE)
         agreements = subject.compare(partial(_run, program), "the exported program", allowed, seed)
         os.replace(draft, path)
-    return Comparison(subject.batch_sizes, agreements, half)
+    return Comparison(inputs.compared, agreements, half)
 
 
 def _write(drafted: Outputs, subject: Subject, draft: Path, metadata: dict[str, str]) -> None:
-    example = subject.example()
-    batch = torch.export.Dim("batch")
-    shapes = {"inputs": tuple({0: batch} for _ in example)}
+    example, opened = subject.inputs.example(), subject.inputs.open
+    shapes = {"inputs": tuple(dict.fromkeys(opened[name], torch.export.Dim.DYNAMIC) for name in example)}
     try:
         program = torch.export.export(drafted, tuple(example.values()), dynamic_shapes=shapes)
         _forget_this_machine(program.graph_module)

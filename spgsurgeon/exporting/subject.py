@@ -1,6 +1,6 @@
 """What is exported: a float32 copy of the model on the CPU, in eval mode, whose inputs and outputs have names.
 
-Shapes: N batch, K classes; `images` is [N, channels, height, width], an output [N, K, ...].
+Shapes: N batch, K classes; an output is [N, K, ...], or [N, ..., K].
 """
 
 from __future__ import annotations
@@ -8,38 +8,37 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from spgsurgeon.errors import SurgeonError, UsageError
-from spgsurgeon.exporting.agreement import Agreement, Batch, compare_all, reason
-from spgsurgeon.models import IMAGES
-from spgsurgeon.replicas import outputs_of
+from spgsurgeon.exporting.agreement import Agreement, Batch, Readout, compare_all, reason
+from spgsurgeon.models import GraphInputs, Sizes, call
+from spgsurgeon.replicas import logits_names, outputs_of
 
 OUTPUTS = ("main", "all")
-BATCH_SIZES = (1, 2, 7)
-BATCH_SIZES_OF_MAPS = (1, 2, 3)  # an image has a logit for each class and pixel
 TOLERANCE, HALF_TOLERANCE = 1e-4, 1e-2
 """How far a logit may be off, as a share of the largest: of rounding in float32, and in half precision."""
 
 
 class Outputs(nn.Module):
-    """The model reduced to its first `count` outputs (None: all), that of inference first.
+    """The model as a function of its inputs in the order of `names`, with its first `count` outputs (None: all).
 
     `half` computes in half precision, between inputs and outputs of float32.
     """
 
-    def __init__(self, model: nn.Module, count: int | None, *, half: bool = False) -> None:
+    def __init__(self, model: nn.Module, names: Sequence[str], count: int | None, *, half: bool = False) -> None:
         super().__init__()
         self.model = model.half() if half else model
-        self.count, self.half_precision = count, half
+        self.names, self.count, self.half_precision = tuple(names), count, half
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Return one tensor, or several as a tuple; inputs are in the order of their names."""
+        """Return one tensor, or several as a tuple."""
         if self.half_precision:
             inputs = tuple(value.half() if value.is_floating_point() else value for value in inputs)
-        found = outputs_of(self.model(*inputs))[: self.count]
+        found = outputs_of(call(self.model, dict(zip(self.names, inputs, strict=True))))[: self.count]
         if self.half_precision:
             found = tuple(value.float() for value in found)
         return found if len(found) > 1 else found[0]
@@ -47,12 +46,12 @@ class Outputs(nn.Module):
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to export: what its file is compared with, the names of its outputs, and the batches for comparing."""
+    """A model to export: what its file is compared with, the names of its outputs, and what goes in."""
 
     reference: Outputs
     names: tuple[str, ...]
-    input_size: tuple[int, int, int]
-    batch_sizes: tuple[int, ...]
+    inputs: GraphInputs
+    readout: Readout
 
     def drafted(self, half: bool, seed: int) -> Outputs:
         """Return what goes into the file.
@@ -62,7 +61,8 @@ class Subject:
         """
         if not half:
             return self.reference
-        drafted = Outputs(copy.deepcopy(self.reference.model), self.reference.count, half=True).eval()
+        copied = copy.deepcopy(self.reference.model)
+        drafted = Outputs(copied, self.reference.names, self.reference.count, half=True).eval()
 
         def run(batch: Batch) -> Sequence[Tensor]:
             return outputs_of(drafted(*batch.values()))
@@ -74,26 +74,18 @@ class Subject:
         self, run: Callable[[Batch], Sequence[Tensor]], runner: str, tolerance: float, seed: int
     ) -> dict[str, Agreement]:
         """Return how well what `run` gives agrees with the model, by output; see `compare_all`."""
-        return compare_all(self.reference, run, runner, self.names, self._batches(seed), tolerance)
-
-    def example(self) -> Batch:
-        """Return a batch to trace: not of 1, which torch.export would take for a constant."""
-        return {IMAGES: torch.zeros(2, *self.input_size)}
-
-    def _batches(self, seed: int) -> list[Batch]:
-        """Return one random batch of each size, which the export has not seen."""
-        generator = torch.Generator().manual_seed(seed)
-        return [{IMAGES: torch.randn(size, *self.input_size, generator=generator)} for size in self.batch_sizes]
+        batches = self.inputs.batches(seed)
+        return compare_all(self.reference, run, runner, self.names, batches, tolerance, self.readout)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How an exported file compares with its model, in absolute float32 logits, over all batch sizes together.
+    """How an exported file compares with its model, in absolute float32 logits, over all `sizes` of inputs together.
 
     `outputs` says it of each output of the graph, by name; the properties of all of them.
     """
 
-    batch_sizes: tuple[int, ...]
+    sizes: Sequence[Sizes]
     outputs: dict[str, Agreement]
     half: bool = False
     top1_equal: bool = True
@@ -120,36 +112,41 @@ def check_outputs(outputs: str) -> None:
         raise UsageError(f"the outputs of a graph are {' or '.join(OUTPUTS)}, not {outputs!r}")
 
 
-def subject_of(
-    model: nn.Module, input_size: tuple[int, int, int], outputs: str, batch_sizes: Sequence[int] | None
-) -> Subject:
+def subject_of(model: nn.Module, inputs: GraphInputs, outputs: str, readout: Readout | None) -> Subject:
     """Return what is exported of `model`, which stays as it is; see `export_onnx` for the arguments.
 
-    Raises SurgeonError if it fails on a batch of this size or gives no logits, UsageError for outputs it has not.
+    Raises SurgeonError if it fails on such inputs or gives no logits, UsageError for outputs it has not.
     """
-    reference = Outputs(copy.deepcopy(model).to("cpu", torch.float32), 1 if outputs == "main" else None).eval()
-    shapes = _output_shapes(reference, input_size)
-    sizes = batch_sizes or (BATCH_SIZES_OF_MAPS if len(shapes[0]) > 2 else BATCH_SIZES)
-    return Subject(reference, _output_names(shapes, outputs), input_size, tuple(sizes))
+    copied = copy.deepcopy(model).to("cpu", torch.float32)
+    found = _tried(Outputs(copied, tuple(inputs.open), None).eval(), inputs)
+    names = _names(found, outputs)
+    reference = Outputs(copied, tuple(inputs.open), len(names)).eval()
+    return Subject(reference, names, inputs, readout or (lambda logits: logits))
 
 
-def _output_shapes(reference: Outputs, input_size: tuple[int, int, int]) -> list[torch.Size]:
-    """Return the shapes of the model's outputs for one image. Raises SurgeonError if they are not logits."""
+def _tried(whole: Outputs, inputs: GraphInputs) -> Any:
+    """Return what the model itself gives. Raises SurgeonError if that is not logits."""
+    example = inputs.example()
     try:
-        shapes = [output.shape for output in outputs_of(reference(torch.zeros(1, *input_size)))]
+        found = call(whole.model, example)
+        parts = outputs_of(found)
     except Exception as error:  # a stranger's model
+        shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in example.items())
+        raise SurgeonError(f"the model fails on {shapes}: {reason(error)}", hint="is this what it takes?") from error
+    if flat := [part for part in parts if part.dim() < 2]:
         raise SurgeonError(
-            f"the model fails on a picture of {list(input_size)}: {reason(error)}", hint="is this the size it takes?"
-        ) from error
-    if flat := [shape for shape in shapes if len(shape) < 2]:
-        raise SurgeonError(
-            f"the model returns a tensor of {len(flat[0])} dimensions, not logits of shape [N, K, ...]",
+            f"the model returns a tensor of {flat[0].dim()} dimensions, not logits of shape [N, K, ...]",
             hint="export safetensors instead",
         )
-    return shapes
+    return found
 
 
-def _output_names(shapes: Sequence[torch.Size], outputs: str) -> tuple[str, ...]:
-    if outputs == "all" and len(shapes) == 1:
-        raise UsageError("all outputs were asked for, but in eval mode the model has one only", hint="leave it at main")
-    return ("logits", *(f"auxiliary{number or ''}" for number in range(len(shapes) - 1)))
+def _names(found: Any, outputs: str) -> tuple[str, ...]:
+    """Return the names of the outputs that are asked for: a model's own for logits, if it has several of these."""
+    main = logits_names(found) or ("logits",)
+    others = len(outputs_of(found)) - len(main)
+    if outputs == "all" and not others:
+        raise UsageError(
+            "all outputs were asked for, but in eval mode the model has no auxiliary one", hint="leave it at main"
+        )
+    return (*main, *(f"auxiliary{number or ''}" for number in range(others if outputs == "all" else 0)))

@@ -1,3 +1,4 @@
+from .graph_inputs import BATCH, GraphInputs, Sizes, image_inputs
 from .inputs import IMAGES, call
 from .libraries.arguments import check_config, check_manifest, check_training_arguments
 from .libraries.building import (
@@ -28,6 +29,7 @@ from .libraries.transformers_config import (
 from .libraries.transformers_library import TransformersLibrary, from_folder, refuse_unlisted
 from .modes import modes_kept, run_in_eval
 from .preprocessing import Preprocessing, of_images
+from .preprocessing_document import known_preprocessing, preprocessing_document
 from .preprocessor_file import PREPROCESSOR_FILE
 from .recognition.catalogue import catalogue
 from .recognition.identification import Identification, Match, identify
@@ -43,9 +45,10 @@ from .sites.transformers_heads import CHOICE, LABELLED, PIPELINES, QUESTION, Hea
 from .sites.transformers_sites import find_transformers_sites, is_of_transformers
 from .sound_preprocessing import SoundPreprocessing
 from .text_preprocessing import TextPreprocessing
-from .transformers_examples import example_of
+from .transformers_examples import example_of, graph_inputs_of, takes_images
 
 __all__ = [
+    "BATCH",
     "CHOICE",
     "IMAGES",
     "LABELLED",
@@ -54,6 +57,7 @@ __all__ = [
     "PREPROCESSOR_FILE",
     "QUESTION",
     "DepthSite",
+    "GraphInputs",
     "Head",
     "Identification",
     "Identity",
@@ -62,6 +66,7 @@ __all__ = [
     "Preprocessing",
     "SamplePreprocessing",
     "Site",
+    "Sizes",
     "SoundPreprocessing",
     "TextPreprocessing",
     "TransformersConfig",
@@ -85,12 +90,15 @@ __all__ = [
     "find_transformers_sites",
     "fit_identity",
     "from_folder",
+    "graph_inputs_of",
     "has_resting_parameters",
     "head_of_class",
     "identify",
+    "image_inputs",
     "is_of_transformers",
     "is_transformers_config",
     "keys_without_order",
+    "known_preprocessing",
     "library",
     "limited_to",
     "load_model",
@@ -102,6 +110,7 @@ __all__ = [
     "modes_kept",
     "of_images",
     "parse_model",
+    "preprocessing_document",
     "read_transformers_config",
     "refuse_adapter",
     "refuse_unlisted",
@@ -111,6 +120,7 @@ __all__ = [
     "saved_state",
     "sites_document",
     "sites_of",
+    "takes_images",
     "with_classes",
     "with_dtype",
     "with_labels",

@@ -94,8 +94,13 @@ def _waves(file: PreprocessorFile, config: Any) -> SoundPreprocessing:
         shortest=_samples_of(1, config),
         shortest_to_train=_samples_of(masked, config),
         normalizes=file.flag("do_normalize", True),
-        masks=config.feat_extract_norm == "layer",  # others were trained without, whatever their extractor's default
+        masks=hears_masks(config),
     )
+
+
+def hears_masks(config: Any) -> bool:
+    """Return whether a model of waves is told where they end; others were trained without, whatever files say."""
+    return bool(config.feat_extract_norm == "layer")
 
 
 def _samples_of(frames: int, config: Any) -> int:

@@ -87,9 +87,14 @@ def text_preprocessing(head: Head, config: Any, companions: Sequence[Path], name
             code="missing-tokenizer",
         )
     settings = read_object(beside[TOKENIZER_SETTINGS]) if TOKENIZER_SETTINGS in beside else {}
-    positions = getattr(config, "max_position_embeddings", None) or _UNKNOWN_LENGTH
-    positions -= _RESERVED.get(head.family.model_type, 0)
+    positions = most_tokens(head, config)
     said = settings.get("model_max_length")
     longest = min(positions, said) if type(said) is int and said > 0 else positions
     pad = config.pad_token_id
     return TextPreprocessing(beside[TOKENIZER_FILE], longest, 0 if pad is None else pad, head.family.segments)
+
+
+def most_tokens(head: Head, config: Any) -> int:
+    """Return how many tokens a model of this class and transformers `config` has positions for."""
+    positions = getattr(config, "max_position_embeddings", None) or _UNKNOWN_LENGTH
+    return int(positions) - _RESERVED.get(head.family.model_type, 0)

@@ -1,6 +1,6 @@
 from .grafted import GraftedModel, detach, layout_of, layout_of_state, refuse_grafted
 from .kinds.kind import ReplicaKind
-from .outputs import joined, main_output, outputs_of
+from .outputs import joined, logits_names, main_output, outputs_of
 from .places import Place
 from .stacking import ReplicaChain, running_statistics_kept
 
@@ -13,6 +13,7 @@ __all__ = [
     "joined",
     "layout_of",
     "layout_of_state",
+    "logits_names",
     "main_output",
     "outputs_of",
     "refuse_grafted",

@@ -22,7 +22,7 @@ def outputs_of(output: Any) -> tuple[Tensor, ...]:
     anything that is not made of tensors.
     """
     parts: list[Any]
-    if isinstance(output, Mapping) and (named := _logits_among(output)):
+    if isinstance(output, Mapping) and (named := logits_names(output)):
         parts = [output[name] for name in named]
     elif isinstance(output, Mapping):
         parts = [output[name] for name in sorted(output, key=lambda name: name != "out")]
@@ -33,8 +33,13 @@ def outputs_of(output: Any) -> tuple[Tensor, ...]:
     return tuple(parts)
 
 
-def _logits_among(output: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the names that transformers gives logits, those that are there; further outputs are no predictions."""
+def logits_names(output: Any) -> tuple[str, ...]:
+    """Return the names of logits in what a model of transformers gives; its further outputs are no predictions.
+
+    There are none in outputs of others.
+    """
+    if not isinstance(output, Mapping):
+        return ()
     return next((names for names in _LOGITS if all(name in output for name in names)), ())
 
 

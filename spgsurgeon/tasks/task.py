@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from spgsurgeon.data import AnyTransform, Augmentation, Collate, batches_by_size, described, listed
 from spgsurgeon.errors import UsageError, did_you_mean
+from spgsurgeon.models import GraphInputs, graph_inputs_of
 from spgsurgeon.objective import Readout
 from spgsurgeon.replicas import main_output
 from spgsurgeon.runtime import Processes
@@ -99,6 +100,8 @@ class Task:
     by_class: tuple[Metric, ...] = ()
     """Scores with an entry a class, None for one that has none."""
 
+    graph_inputs: Callable[[nn.Module, Sequence[int] | None], GraphInputs] = graph_inputs_of
+    """What the exported graph of a model takes, by (channels, height, width) if these are images."""
     mixes: bool = False
     """Whether samples can be mixed, as mixup and cutmix do: where one label is the whole target."""
     largest_side: int | None = None

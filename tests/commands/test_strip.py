@@ -125,7 +125,7 @@ def test_an_onnx_file_has_the_outputs_and_the_size_that_were_asked_for(grafted, 
         ("grafted", ("--export", "pt2", "--opset", 20), "--opset is for --export onnx"),
         ("grafted", ("--onnx-outputs", "main"), "--onnx-outputs is for --export onnx"),
         ("grafted", ("--export", "onnx", "--onnx-outputs", "aux"), "main or all, not 'aux'"),
-        ("deep", ("--export", "onnx", "--onnx-outputs", "all"), "the model has one only"),
+        ("deep", ("--export", "onnx", "--onnx-outputs", "all"), "has no auxiliary one"),
     ],
 )
 def test_options_that_make_no_sense_are_refused_and_nothing_is_written(kind, options, words, request, tmp_path):
@@ -139,7 +139,7 @@ def test_a_size_that_the_model_does_not_take_is_said_so(tmp_path):
     graft_folder("timm/test_vit", tmp_path / "grafted", random_seed=0)
     outcome = spgsurgeon("strip", tmp_path / "grafted", "-o", tmp_path / "out.onnx", "--image-size", 60)
     assert outcome.code == 1
-    assert "fails on a picture of [3, 60, 60]: Input height (60)" in outcome.err
+    assert "fails on images [2, 3, 60, 60]: Input height (60)" in outcome.err
     assert not (tmp_path / "out.onnx").exists()
 
 

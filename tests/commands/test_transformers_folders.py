@@ -2,14 +2,15 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
 
+import onnxruntime
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_texts import reader
 from tiny_transformers import CLASSES, WORDS, rewrite, saved, tiny
 
 from spgsurgeon.checkpoint.folders import read_manifest, write_grafted_folder
@@ -341,10 +342,33 @@ def test_without_transformers_the_message_says_what_to_install(tmp_path):
     assert not (tmp_path / "grafted").exists()
 
 
-def test_other_formats_are_single_files_and_onnx_says_why_not(tmp_path):
+def test_a_single_file_of_weights_has_the_keys_of_the_base(tmp_path):
     graft_folder(str(saved(tiny("BertForSequenceClassification"), tmp_path / "base")), tmp_path / "grafted")
     strip_folder(tmp_path / "grafted", tmp_path / "model.safetensors")
     assert load_file(tmp_path / "model.safetensors").keys() == load_file(tmp_path / "base/model.safetensors").keys()
-    with pytest.raises(UsageError, match="onnx"):
-        strip_folder(tmp_path / "grafted", tmp_path / "model.onnx")
-    shutil.rmtree(tmp_path / "grafted")
+
+
+def test_a_graph_has_its_tokenizer_and_says_how_texts_are_read(tmp_path):
+    graft_folder(str(reader(tmp_path / "base")), tmp_path / "grafted")
+    document = strip_folder(tmp_path / "grafted", tmp_path / "graph", exports=["onnx"])
+    (output,) = document["outputs"]
+    assert output["graph_inputs"] == ["input_ids", "attention_mask", "token_type_ids"]
+    assert len({sizes["length"] for sizes in output["sizes"]}) == 3
+    assert "image_size" not in output
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (tmp_path / "graph" / name).read_bytes() == (tmp_path / "base" / name).read_bytes()
+    said = onnxruntime.InferenceSession(tmp_path / "graph/model.onnx").get_modelmeta().custom_metadata_map
+    assert said["architecture"] == "transformers/BertForSequenceClassification"
+    assert said["content_hash"] == output["content_hash"]
+    assert json.loads(said["preprocessing"]) == {"max_length": 24, "pad": 0, "segments": True}
+    assert "AutoTokenizer" in (tmp_path / "graph/README.md").read_text()
+
+
+def test_a_graph_without_a_tokenizer_is_written_and_does_not_say_how_texts_are_read(tmp_path):
+    base = saved(tiny("BertForSequenceClassification"), tmp_path / "base")
+    (base / "tokenizer.json").unlink()
+    graft_folder(str(base), tmp_path / "grafted")
+    document = strip_folder(tmp_path / "grafted", tmp_path / "model.onnx")
+    said = onnxruntime.InferenceSession(tmp_path / "model.onnx").get_modelmeta().custom_metadata_map
+    assert "preprocessing" not in said
+    assert "does not say how" in " ".join(document["notes"])

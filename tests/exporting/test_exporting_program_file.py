@@ -12,8 +12,10 @@ from torch import nn
 
 from spgsurgeon.errors import SurgeonError, VerificationError
 from spgsurgeon.exporting.program_file import export_program
+from spgsurgeon.models.graph_inputs import image_inputs
 
 SIZE = (3, 16, 16)
+IMAGES = image_inputs(SIZE)
 
 
 def tiny() -> nn.Module:
@@ -29,8 +31,8 @@ class Branching(nn.Module):
 @pytest.mark.parametrize("half", [False, True])
 def test_a_program_takes_any_batch_and_gives_the_models_logits(half, tmp_path):
     model, path = tiny(), tmp_path / "any name.pt2"
-    report = export_program(model, path, SIZE, half=half, metadata={"license": "mit"})
-    assert (report.batch_sizes, report.half) == ((1, 2, 7), half)
+    report = export_program(model, path, IMAGES, half=half, metadata={"license": "mit"})
+    assert ([sizes["batch"] for sizes in report.sizes], report.half) == ([1, 2, 3], half)
     extra = {"metadata.json": ""}
     program = torch.export.load(path, extra_files=extra).module()
     assert json.loads(extra["metadata.json"]) == {"license": "mit"}
@@ -45,7 +47,7 @@ def test_a_program_takes_any_batch_and_gives_the_models_logits(half, tmp_path):
 
 def test_a_program_holds_no_path_of_this_machine_and_none_of_our_classes(tmp_path):
     path = tmp_path / "model.pt2"
-    export_program(tiny(), path, SIZE)
+    export_program(tiny(), path, IMAGES)
     here = torch.__file__.removesuffix("__init__.py").encode()
     with zipfile.ZipFile(path) as archive:
         content = b"".join(archive.read(name) for name in archive.namelist())
@@ -66,13 +68,13 @@ def test_a_program_that_is_off_fails_the_proof_and_leaves_the_older_file(tmp_pat
     path = tmp_path / "model.pt2"
     path.write_bytes(b"older")
     with pytest.raises(VerificationError, match=r"at batch size 1 the largest difference of 'logits' is 0\.001"):
-        export_program(tiny(), path, SIZE)
+        export_program(tiny(), path, IMAGES)
     assert path.read_bytes() == b"older"
     assert [*tmp_path.iterdir()] == [path]
 
 
 def test_a_model_that_cannot_be_exported_is_refused_in_one_line(tmp_path):
     with pytest.raises(SurgeonError) as caught:
-        export_program(Branching(), tmp_path / "model.pt2", SIZE)
+        export_program(Branching(), tmp_path / "model.pt2", IMAGES)
     assert "\n" not in caught.value.message
     assert [*tmp_path.iterdir()] == []

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from spgsurgeon.commands.modules import graft
 from spgsurgeon.errors import ArchitectureError
 from spgsurgeon.exporting.onnx_file import export_onnx
+from spgsurgeon.models.graph_inputs import image_inputs
 from spgsurgeon.models.libraries.building import build, build_for_loading, load_weights
 from spgsurgeon.models.libraries.identity import Identity
 from spgsurgeon.models.libraries.registry import library
@@ -292,7 +293,7 @@ def test_law_9_the_exported_graph_agrees_on_inputs_it_was_not_exported_with(name
     family = next(family for family in SUPPORTED if family.name == name)
     _, module, images = open_family(family)
     stripped = detach(graft(module, replicas=T, rate=0.1, example=images))
-    report = export_onnx(stripped, tmp_path / "model.onnx", (3, family.size, family.size), batch_sizes=(1, 3))
+    report = export_onnx(stripped, tmp_path / "model.onnx", image_inputs((3, family.size, family.size), (1, 3)))
     assert report.top1_equal
     assert report.top1_compared > 0
     assert report.largest_difference <= 1e-4 * report.logits_scale

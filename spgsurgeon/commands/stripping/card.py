@@ -19,6 +19,9 @@ from spgsurgeon.models import (
     CHOICE,
     PIPELINES,
     QUESTION,
+    SamplePreprocessing,
+    SoundPreprocessing,
+    TextPreprocessing,
     library,
 )
 from spgsurgeon.runs import recipe_of
@@ -40,8 +43,17 @@ def _in_the_hub(patient: Patient) -> dict[str, Any]:
     return {"pipeline_tag": patient.task.pipeline_tag, "usage": patient.task.usage}
 
 
-def card_of(patient: Patient, source: Path, proof: dict[str, bool], formats: Sequence[str]) -> str:
-    """Return the README.md that goes beside the written files."""
+def _prepares(preprocessing: SamplePreprocessing | None) -> str | None:
+    """Return the class of transformers that makes what a graph takes of samples; None for images."""
+    if isinstance(preprocessing, TextPreprocessing):
+        return "AutoTokenizer"
+    return "AutoFeatureExtractor" if isinstance(preprocessing, SoundPreprocessing) else None
+
+
+def card_of(
+    patient: Patient, source: Path, proof: dict[str, bool], formats: Sequence[str], graph_inputs: Sequence[str]
+) -> str:
+    """Return the README.md that goes beside the written files; `graph_inputs` are the names of what a graph takes."""
     manifest, identity = patient.manifest, patient.identity
     recipe, task = (recipe_of(source) if kind_of(source) == "run" else None), patient.task
     return model_card(
@@ -66,6 +78,8 @@ def card_of(patient: Patient, source: Path, proof: dict[str, bool], formats: Seq
         control=control_of(source),
         package_version=__version__,
         formats=formats,
+        graph_inputs=graph_inputs,
+        prepare=_prepares(patient.preprocessing),
     )
 
 

@@ -36,6 +36,8 @@ Ratios = Ratio | Annotated[Sequence[Ratio], Field(max_length=64)]
 InputSize = Annotated[Sequence[Side], Field(min_length=3, max_length=3)]
 PerChannel = Annotated[Sequence[Annotated[float, Field(ge=-1000, le=1000)]], Field(min_length=1, max_length=1024)]
 Spread = Annotated[Sequence[Annotated[float, Field(ge=1e-6, le=1000)]], Field(min_length=1, max_length=1024)]
+Level = Annotated[float, Field(ge=-1e6, le=1e6)]
+Deviation = Annotated[float, Field(ge=1e-6, le=1e6)]
 CropShare = Annotated[float, Field(ge=0.1, le=2)]  # of the shorter edge; timm's own are 0.8 to 1.15
 Text = Annotated[str, Field(max_length=10_000)]
 Texts = Text | Sequence[Text]
@@ -189,6 +191,23 @@ _DESCRIPTION = _table(
     (Spread, "std"),
     (Classes, "num_classes"),
 )
+# How samples are prepared, as an exported file says it: images, texts and sounds.
+_SPECTROGRAM = _table((Side, "frames bins"), (Flag, "normalizes"), (Level, "mean"), (Deviation, "std"))
+_PREPROCESSING = _table(
+    (InputSize, "input_size"),
+    (PerChannel, "mean"),
+    (Spread, "std"),
+    (Interpolation, "interpolation"),
+    (CropShare, "crop_pct"),
+    (Literal["center", "squash", "border"], "crop_mode"),
+    (Flag, "crop_rounds_down segments normalizes masks"),
+    (Length, "max_length"),
+    (TokenId, "pad"),
+    (Annotated[int, Field(ge=4_000, le=192_000)], "rate"),
+    (Length, "shortest shortest_to_train"),
+    (Annotated[float, Field(gt=0, le=1e6)], "max_seconds"),
+    (Mapping[str, Any], "spectrogram"),
+)
 _CONFIG = _table(
     (Text, "library architecture"),
     (Classes, "num_classes"),
@@ -240,6 +259,20 @@ def checked_description(given: Mapping[str, Any], place: str = "pretrained_cfg")
     known = {key: value for key, value in given.items() if key in _DESCRIPTION and value is not None}
     _check(_DESCRIPTION, known, place)
     return known
+
+
+def checked_preprocessing(given: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """Return what `given` says of how samples are prepared.
+
+    Raises UnsafeInputError for what is not in the table, DamagedFileError for another type or a value out of bounds.
+    """
+    for table, said in ((_PREPROCESSING, given), (_SPECTROGRAM, given.get("spectrogram") or {})):
+        if strange := [_shown(name) for name in said if name not in table]:
+            raise UnsafeInputError(
+                f"{place}: {', '.join(strange[:_SHOWN])} is not known of how samples are prepared", unsafe=strange
+            )
+        _check(table, said, place)
+    return dict(given)
 
 
 def check_config(config: Mapping[str, Any], largest: int, place: str) -> None:
