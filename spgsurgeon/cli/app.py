@@ -29,6 +29,7 @@ from spgsurgeon.runtime import as_json, in_a_line
 VERBS = {
     "inspect": "Say what a checkpoint is.",
     "graft": "Add temporary replicas to a base.",
+    "check": "Say what a data set holds, and what would go wrong with it.",
     "train": "Retrain a model by a recipe.",
     "strip": "Write the base without replicas, proven.",
     "eval": "Score a model on a data set.",
@@ -44,7 +45,7 @@ VERBS = {
 }
 """Each verb and its line in the list of them; the rest of its help is in its module, which is imported if it is run."""
 
-_MODULES = {"eval": "evaluate"}  # where the name is Python's
+_MODULES = {"eval": "evaluate", "check": "data.check"}
 _QUICK = ("docs",)
 """Verbs that import nothing that takes seconds."""
 _EXAMPLES = """\b

@@ -187,13 +187,13 @@ def command(
             map_keys=map_keys,
             test_size=test_size,
             ignore=ignore or None,
-            mask_values=_mask_values(mask_value),
+            mask_values=mask_values_of(mask_value),
             value_range=value_range,
             max_pixels=max_pixels,
             unreadable=unreadable,
             common_classes=common_classes,
             class_order=class_order,
-            columns=_columns(column),
+            columns=pairs_of_columns(column),
             max_length=max_length,
             max_seconds=max_seconds,
             metric=metric,
@@ -213,7 +213,8 @@ def _image_size(text: str | None) -> int | tuple[int, int] | None:
     return size[0] if size is not None and text is not None and "x" not in text else size
 
 
-def _mask_values(given: list[str] | None) -> dict[int, int] | None:
+def mask_values_of(given: list[str] | None) -> dict[int, int] | None:
+    """Return what `--mask-value` says."""
     pairs = [text.partition("=")[::2] for text in given or []]
     if any(not (value.isdecimal() and label.isdecimal()) for value, label in pairs):
         raise typer.BadParameter("it says VALUE=CLASS, two whole numbers, as 255=1", param_hint="'--mask-value'")
@@ -223,7 +224,8 @@ def _mask_values(given: list[str] | None) -> dict[int, int] | None:
     return values or None
 
 
-def _columns(given: list[str] | None) -> dict[str, str] | None:
+def pairs_of_columns(given: list[str] | None) -> dict[str, str] | None:
+    """Return what `--column` says."""
     pairs = dict(text.partition("=")[::2] for text in given or [])
     if any(not role or not name for role, name in pairs.items()):
         raise typer.BadParameter("it says ROLE=NAME, as text=sentence", param_hint="'--column'")

@@ -11,7 +11,18 @@ import typer
 from spgsurgeon.cli.terminal.completion import model_names, recipe_names
 from spgsurgeon.cli.terminal.console import emit
 from spgsurgeon.cli.terminal.options import Arch, Force, MapKeys, RandomWeights, Weights, check_weights
-from spgsurgeon.cli.terminal.text import BAD, GOOD, OPEN, coloured, columns, gigabytes, image_size, millions, pairs
+from spgsurgeon.cli.terminal.text import (
+    BAD,
+    GOOD,
+    OPEN,
+    coloured,
+    columns,
+    facts,
+    gigabytes,
+    image_size,
+    millions,
+    pairs,
+)
 from spgsurgeon.replicas.kinds import CONTROLS, PLAIN, replicas_from
 
 if TYPE_CHECKING:
@@ -135,6 +146,12 @@ def _split(data: dict[str, Any], samples: str) -> str:
     return f"{data['samples']} {samples} of {data['name']}{image_size(data)}"
 
 
+def _looked_at(parts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what the samples that were looked at are, a row for each split."""
+    found = [f"{one['looked_at']} of {name}: {'; '.join(facts(one))}" for name, one in parts.items()]
+    return list(zip(("looked at", ""), found, strict=False))
+
+
 def _head_start(document: dict[str, Any]) -> str:
     if not document["head_start_steps"]:
         return "none"
@@ -158,6 +175,7 @@ def _render_plan(document: dict[str, Any]) -> Any:
             ("model", document["model"]),
             ("replicas", _replicas(document["trp"], document["passes"])),
             ("data", f"{train}; scored on {scored}; {data['classes']} classes"),
+            *_looked_at(document["looked_at"]),
             ("on", f"{document['device']}, {document['precision']}, into {document['output']}"),
             ("steps", f"{document['steps']}, {document['steps_per_epoch']} an epoch"),
             ("head start", _head_start(document)),

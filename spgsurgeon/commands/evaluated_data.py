@@ -16,7 +16,6 @@ from spgsurgeon.data import (
     open_source,
     renamed,
     samples_of,
-    spelled,
     with_classes,
 )
 from spgsurgeon.errors import UsageError
@@ -63,8 +62,8 @@ def find_data(data: str, path: Path | None) -> tuple[str | None, Path | None]:
     try:
         form = form_of(data)
     except UsageError as error:
-        if path is None and "/" in data:
-            raise UsageError(f"there is no folder {data}", hint=f"--data is a folder, or one of {spelled()}") from error
+        if path is None:
+            raise UsageError(f"there is no folder {data}", hint=f"data is a folder, or {error.hint}") from error
         raise
     if path is None and form.needs_path:
         raise UsageError(f"--data {data} needs the folder it lies in", hint="--data-path FOLDER")

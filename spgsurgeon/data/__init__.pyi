@@ -1,5 +1,8 @@
 from .cache.caching import Cache
 from .cache.decoded_images import estimate
+from .checking.duplicates import Duplicates, duplicates
+from .checking.examining import Examined, examine
+from .checking.finding import TRAIN, find_splits
 from .class_map import read_class_map, renamed
 from .classes import are_numbers, check_classes, classes_said_by, in_timms_order, with_labels_of
 from .loading.device_feed import several_sizes
@@ -18,6 +21,7 @@ from .sources.forms import (
     SOURCES,
     TEXTS,
     WORDS,
+    Setting,
     described,
     form_of,
     listed,
@@ -53,6 +57,7 @@ __all__ = [
     "SOUNDS",
     "SOURCES",
     "TEXTS",
+    "TRAIN",
     "WORDS",
     "Answers",
     "AnyTransform",
@@ -65,12 +70,15 @@ __all__ = [
     "Collate",
     "Data",
     "Decoding",
+    "Duplicates",
     "EvaluationBatches",
+    "Examined",
     "ImageSource",
     "LabelledSoundTransform",
     "LabelledTextTransform",
     "Prepared",
     "QuestionTransform",
+    "Setting",
     "Source",
     "StagedTransform",
     "Subset",
@@ -88,8 +96,11 @@ __all__ = [
     "classes_said_by",
     "decode",
     "described",
+    "duplicates",
     "estimate",
     "evaluation_transform",
+    "examine",
+    "find_splits",
     "form_of",
     "hold_out",
     "hold_out_masks",

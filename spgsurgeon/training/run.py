@@ -46,6 +46,7 @@ from spgsurgeon.training.plan import plan
 from spgsurgeon.training.preparing import Case, prepare
 from spgsurgeon.training.progress import Progress
 from spgsurgeon.training.settling import settle
+from spgsurgeon.training.soundness.samples import looked_at
 from spgsurgeon.training.state import Counters
 
 Warn: TypeAlias = Callable[[str], None]
@@ -72,7 +73,8 @@ def train(
 
     `resume` continues from the run's last checkpoint, or starts if there is none; its recipe is the run's own, and a
     recipe given all the same must agree with it. It is refused if recipe or data are not those of the run's start.
-    `dry_run` checks recipe, model and data against each other, takes one batch through the model and returns the plan.
+    `dry_run` checks recipe, model and data against each other, reads some samples of each split, takes one batch
+    through the model and returns the plan.
     `random_weights` starts a model by name from nothing, with as many classes as the data has; `num_classes` gives a
     base with others a new head; `map_keys` is for weights with others' keys, see `ModelRequest`. A run that fails
     before its first checkpoint leaves no folder. One process at a time may write into a run's folder (under torchrun
@@ -111,7 +113,7 @@ def train(
         )
         with make_retraining(case, processes, run, progress, start.stands_on) as retraining:
             if dry_run:
-                return plan(retraining) | _describe(case, processes, output)
+                return plan(retraining) | _describe(case, processes, output) | looked_at(case.data, case.opened.notes)
             if start.checkpoint is not None:
                 retraining.resume(start.checkpoint)
             if not started and processes.leads:
@@ -255,7 +257,6 @@ def _describe(case: Case, processes: Processes, output: Path) -> dict[str, Any]:
         "device": str(processes.device),
         "precision": str(choose_precision(recipe.training.precision, processes.device)).removeprefix("torch."),
         "output": str(output),
-        "notes": case.opened.notes,
     }
 
 

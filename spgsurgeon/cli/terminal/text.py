@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -101,3 +101,11 @@ def image_size(document: Mapping[str, Any]) -> str:
 def gigabytes(size: int) -> str:
     """Return a number of bytes as people write it."""
     return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+
+
+def facts(found: Mapping[str, Any]) -> Iterator[str]:
+    """Return of what kinds samples are, and how large, in words."""
+    for kind, counts in found["kinds"].items():
+        yield f"{kind} " + ", ".join(f"{name} ({count:,})" for name, count in counts.items())
+    for size, (least, middle, most) in found["sizes"].items():
+        yield f"{size} {least:g}" if least == most else f"{size} {least:,.4g} to {most:,.4g} (median {middle:,.4g})"

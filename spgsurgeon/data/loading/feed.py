@@ -144,7 +144,7 @@ def unusable_error(source: Source[Any], found: Unusable) -> DataError:
         f"can't use {source.describe(found.index)}: {found.reason}",
         hint=found.hint
         or "repair it and run the command again (train: with --resume), or remove it and start anew; "
-        "data.unreadable=skip (eval: --unreadable skip) leaves such samples out, and lists all of them",
+        "data.unreadable=skip (eval: --unreadable skip) leaves such samples out; `spgsurgeon check` names all of them",
         unusable=source.describe(found.index),
     )
 

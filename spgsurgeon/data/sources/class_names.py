@@ -49,6 +49,6 @@ def _read_class_names(path: Path) -> list[str]:
     if not path.is_file():
         raise UsageError(
             f"nothing says which classes the masks in {path.parent} have",
-            hint=f"write their names into {path}, one a line, or set data.classes to their number",
+            hint=f"write their names into {path}, one a line, or set data.classes to their number (check: --classes)",
         )
     return [line.strip() for line in path.read_text(encoding="utf-8-sig", errors="replace").strip().splitlines()]

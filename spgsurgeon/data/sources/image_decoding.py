@@ -56,7 +56,7 @@ FORMATS = tuple(_READABLE)
 ENDINGS = tuple(ending for form in _READABLE.values() for ending in form.endings)
 """Endings of the files that are taken for images, in lower case."""
 
-_TRAITS = "spgsurgeon"  # in an image's info
+_TRAITS, _MODE = "spgsurgeon", "spgsurgeon mode"  # in an image's info
 _PHOTOMETRIC, _BITS = 262, 258  # TIFF's tags
 _WHITE_IS_ZERO = 0
 _EXIF = b"Exif\0\0"  # before what is laid out as a TIFF
@@ -107,7 +107,8 @@ def as_rgb(image: Image.Image, decoding: Decoding = AS_IS) -> Image.Image:
     exif = info.get("exif")
     turned = isinstance(exif, bytes) and _orientation(exif) > 1
     if image.mode == "RGB" and not turned and "transparency" not in info:
-        info.pop(_TRAITS, None)  # files bring texts of their own
+        for key in (_TRAITS, _MODE):  # files bring texts of their own
+            info.pop(key, None)
         return image
     traits = Traits.ORIENTED if turned else Traits(0)
     if image.mode[0] in "IF":  # I, I;16 of both byte orders, F
@@ -118,6 +119,7 @@ def as_rgb(image: Image.Image, decoding: Decoding = AS_IS) -> Image.Image:
         info.pop("transparency", None)  # Pillow warns that it is lost
         rgb = image if image.mode == "RGB" else image.convert("RGB")
     set_traits(rgb, traits)
+    rgb.info[_MODE] = image.mode
     return rgb
 
 
@@ -125,6 +127,11 @@ def traits_of(sample: object) -> Traits:
     """Return what was noticed when an image was decoded; nothing of a sample that is none."""
     traits = sample.info.get(_TRAITS, 0) if isinstance(sample, Image.Image) else 0
     return traits if isinstance(traits, Traits) else Traits(0)
+
+
+def mode_of(image: Image.Image) -> str:
+    """Return the mode that Pillow had for a decoded image's file: RGB, L, P, CMYK, I;16 and so on."""
+    return str(image.info.get(_MODE, image.mode))
 
 
 def set_traits(image: Image.Image, traits: Traits) -> None:
