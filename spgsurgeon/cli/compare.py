@@ -19,8 +19,8 @@ _Arms = Annotated[
     typer.Option(
         "--arms",
         metavar="A,B,...",
-        help="What to compare with plain: spg, spg-step, spg-episode, spg-episode-mean, dropout, search, rollouts, "
-        "depth, or the recipe's own (compare.arms).  [default: plain,spg]",
+        help="What to compare with plain: spg, spg-step, spg-episode, spg-episode-mean, no-projection, dropout, "
+        "r-drop, search, rollouts, depth, or the recipe's own (compare.arms).  [default: plain,spg]",
     ),
 ]
 _Seeds = Annotated[
@@ -42,6 +42,14 @@ _Budget = Annotated[
         metavar="epochs|seconds",
         help="What all arms have as much of.  [default: epochs]",
         autocompletion=one_of("epochs", "seconds"),
+    ),
+]
+_ChoosingSeeds = Annotated[
+    int | None,
+    typer.Option(
+        "--choosing-seeds",
+        help="How many of the seeds choose learning rates; the others train with the chosen ones alone. "
+        " [default: all]",
     ),
 ]
 _Jobs = Annotated[int | None, typer.Option("--jobs", help="Runs at a time (default: one a GPU, else one a core).")]
@@ -76,6 +84,7 @@ def command(
     seeds: _Seeds = None,
     learning_rates: _LearningRates = None,
     budget: _Budget = None,
+    choosing_seeds: _ChoosingSeeds = None,
     jobs: _Jobs = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where runs and results go.")] = Path("comparison"),
     resume: _Resume = False,
@@ -110,6 +119,7 @@ def command(
             seeds=seeds,
             learning_rates=_grid(learning_rates),
             budget=budget,
+            choosing_seeds=choosing_seeds,
             jobs=jobs,
             output=output,
             resume=resume,
@@ -176,7 +186,7 @@ def _render_plan(document: dict[str, Any]) -> Any:
             ("model", document["model"]),
             *(("base", text) for text in of_the_base(document["base_seen"])),
             ("learning rates", ", ".join(f"{rate:g}" for rate in rates) + " and more" * (document["grid"] == "auto")),
-            ("seeds", ", ".join(map(str, document["seeds"]))),
+            ("seeds", ", ".join(map(str, document["seeds"])) + _choosers(document)),
             ("epochs", ", ".join(f"{name} {arm['epochs']}" for name, arm in arms.items())),
             *([("steps", f"of a run: {', '.join(steps)}")] if steps else []),
             ("runs", f"{document['runs']}, of which {document['done']} are done, {_at_a_time(document)}"),
@@ -187,6 +197,11 @@ def _render_plan(document: dict[str, Any]) -> Any:
             ("into", f"{document['output']}, {_OUTPUTS[document['output_is']]}"),
         ]
     )
+
+
+def _choosers(document: dict[str, Any]) -> str:
+    choosing = document["choosing_seeds"]
+    return "" if choosing == document["seeds"] else f"; learning rates are chosen by {', '.join(map(str, choosing))}"
 
 
 def _at_a_time(document: dict[str, Any]) -> str:

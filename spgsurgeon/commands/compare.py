@@ -61,6 +61,7 @@ def compare(
     seeds: int | None = None,
     learning_rates: Grid | None = None,
     budget: str | None = None,
+    choosing_seeds: int | None = None,
     jobs: int | None = None,
     output: Path = Path("comparison"),
     resume: bool = False,
@@ -78,18 +79,22 @@ def compare(
     and seconds, those of choosing included. `learning_rates` are multiples of the recipe's (0.3, 1, 3), or "auto":
     0.3, 1, 3, and more on either side until the best of each arm has neighbours. `budget` is what arms have as much of:
     "epochs" (the default) or "seconds" on this machine. With one seed instead of five the interval is over the pictures
-    of data.eval instead of over seeds. `jobs` is the number of processes, by default one for each GPU like the first
-    (one if training.device names it by number), else one a core; see `place`. `force` replaces an older comparison.
-    `say` is told how it goes. Both `force` and `resume` are refused while another process writes into the folder.
+    of data.eval instead of over seeds. `choosing_seeds` is how many of the seeds, the first ones, choose learning rates
+    (all of them if left out): the others train with the chosen rates alone. `jobs` is the number of processes, by
+    default one for each GPU like the first (one if training.device names it by number), else one a core; see `place`.
+    `force` replaces an older comparison. `say` is told how it goes. Both `force` and `resume` are refused while another
+    process writes into the folder.
 
     `resume` goes on with a comparison, or starts it. What is left out is as it was started; what is given must agree
-    with that, but for a wider grid or "auto", which goes on from the grid before. `dry_run` writes nothing: after the
-    same checks it returns, without costs, what the comparison would be and what would become of the folder.
+    with that, but for a wider grid or "auto", which goes on from the grid before, and more seeds that choose. `dry_run`
+    writes nothing: after the same checks it returns, without costs, what the comparison would be and what would become
+    of the folder.
     """
     check_start(jobs)
     earlier = read_plan(output) if resume and os.path.lexists(output) else None
     started = arguments_of(earlier, output) if earlier else Arguments()
     given = {"arms": arms, "seeds": seeds, "learning_rates": learning_rates, "budget": budget}
+    given["choosing_seeds"] = choosing_seeds
     asked = started.or_rather(model=model, recipe=recipe, overrides=overrides, **given)
     asked.check()
     lineup = _line_up(asked, output, resume=resume, started=earlier is not None)

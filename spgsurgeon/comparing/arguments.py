@@ -27,6 +27,8 @@ class Arguments:
     seeds: int = 5
     learning_rates: Grid = FIRST_GRID
     budget: str = "epochs"
+    choosing_seeds: int | None = None
+    """How many of the seeds choose learning rates; None for all."""
     names_the_base: bool = True
     """Whether the model is the user's word, and not only what it was called when the comparison was started."""
 
@@ -42,6 +44,10 @@ class Arguments:
         if self.seeds < 1:
             hint = "--seeds 5; with 1 the interval is over pictures"
             raise UsageError(f"{self.seeds} seeds are none to compare", hint=hint)
+        if self.choosing_seeds is not None and not 1 <= self.choosing_seeds <= self.seeds:
+            raise UsageError(
+                f"--choosing-seeds must be from 1 to the number of seeds, {self.seeds} (got {self.choosing_seeds})"
+            )
         if self.budget not in BUDGETS:
             raise UsageError(f"{self.budget!r} is no budget", hint=f"there are {' and '.join(BUDGETS)}")
         if not isinstance(self.learning_rates, str):
@@ -60,6 +66,7 @@ class Arguments:
             budget=self.budget,
             versions=versions(),
             overrides=list(lineup.overrides),
+            choosing_seeds=self.choosing_seeds,
         )
 
 
@@ -84,6 +91,7 @@ def arguments_of(plan: Plan, output: Path) -> Arguments:
         seeds=len(plan.seeds),
         learning_rates=plan.learning_rates,
         budget=plan.budget,
+        choosing_seeds=plan.choosing_seeds,
     )
 
 

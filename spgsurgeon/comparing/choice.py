@@ -50,17 +50,39 @@ class Comparison:
     def run(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Do what is left of the comparison; return its document and its costs."""
         multiples = self.plan.first_multiples
-        self._train(multiples)
+        self._train(self._runs(multiples))
         while self.plan.learning_rates == "auto" and (more := self._beyond_the_edges(multiples)):
             multiples = sorted([*multiples, *more])
-            self._train(more)
+            self._train(self._runs(more))
         self.multiples = multiples
         self.chosen = {name: self._best(name, multiples) for name in self._arms}
+        self._train_the_rest()
         return self._document(*self._scores()), self._costs()
 
-    def _train(self, multiples: Sequence[float]) -> None:
-        """Do the runs of these learning rates that have no result yet."""
-        runs = [Run(a, m, seed) for seed in self.plan.seeds for m in multiples for a in self._arms]
+    def _runs(self, multiples: Sequence[float]) -> list[Run]:
+        return [Run(a, m, seed) for seed in self.plan.choosing for m in multiples for a in self._arms]
+
+    def _train_the_rest(self) -> None:
+        """Train the seeds that choose nothing, each arm with its chosen learning rate.
+
+        Raises SurgeonError where one met NaN or infinity, which those that chose did not.
+        """
+        seeds = [seed for seed in self.plan.seeds if seed not in self.plan.choosing]
+        if not seeds:
+            return
+        self._say(f"learning rates are chosen; train seeds {', '.join(map(str, seeds))} with them")
+        runs = [Run(name, multiple, seed) for seed in seeds for name, multiple in self.chosen.items()]
+        self._train(runs)
+        for run in runs:
+            if (trouble := self.results[run].trouble) is not None:
+                raise SurgeonError(
+                    f"arm {run.arm}, seed {run.seed}, met NaN or infinity at the chosen learning rate: {trouble}",
+                    hint=f"resume with --resume and --choosing-seeds {len(self.plan.seeds)}",
+                    code="chosen-rate-diverges",
+                )
+
+    def _train(self, runs: Sequence[Run]) -> None:
+        """Do those of the runs that have no result yet."""
         missing = [run for run in runs if not self._is_done(run)]
         if len(missing) < len(runs):
             self._say(f"{len(runs) - len(missing)} of {len(runs)} runs are done")
@@ -90,13 +112,17 @@ class Comparison:
         return f"{run.arm}, learning rate {self._rate(run.multiple):g}, seed {run.seed}: {found}"
 
     def _validation(self, arm: str, multiple: float) -> float | None:
-        return mean_validation(results_of(self.results, arm, multiple), self._metric)
+        return mean_validation(self._choosing(arm, multiple), self._metric)
+
+    def _choosing(self, arm: str, multiple: float) -> list[Result]:
+        """Return the results that say what an arm's learning rate is worth."""
+        return [one for one in results_of(self.results, arm, multiple) if one.run.seed in self.plan.choosing]
 
     def _most_merit(self, arm: str, multiples: Sequence[float]) -> float:
-        return max(multiples, key=lambda multiple: merit(results_of(self.results, arm, multiple), self._metric))
+        return max(multiples, key=lambda multiple: merit(self._choosing(arm, multiple), self._metric))
 
     def _best(self, arm: str, multiples: Sequence[float]) -> float:
-        """Return the learning rate that an arm is scored with, by the mean over all seeds."""
+        """Return the learning rate that an arm is scored with, by the mean over the seeds that choose."""
         best = self._most_merit(arm, multiples)
         if self._validation(arm, best) is None:
             trouble = next(result.trouble for result in results_of(self.results, arm) if result.trouble)
@@ -155,6 +181,7 @@ class Comparison:
             "untrained": self.plan.untrained,
             "base_seen": self.plan.base_seen,
             "seeds": self.plan.seeds,
+            "choosing_seeds": self.plan.choosing,
             "metric": metric,
             "chosen_on": self.plan.chosen_on,
             "scored_on": self.plan.scored_on,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from spgsurgeon.checkpoint import read_json_object
 from spgsurgeon.comparing.arms import PLAIN, Arm, Lineup
 from spgsurgeon.comparing.layout import PLAN
 from spgsurgeon.comparing.pool import one_thread
-from spgsurgeon.comparing.runs import folder_of
+from spgsurgeon.comparing.runs import Run, folder_of
 from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
 from spgsurgeon.recipe import HOLDOUT, Recipe, differing
 from spgsurgeon.runs import FREE_KEYS
@@ -60,6 +60,8 @@ class Plan:
     base_seen: dict[str, int] | None = None
     untrained: str | None = None
     """What of the base has learned nothing: "head" or "all"."""
+    choosing_seeds: int | None = None
+    """How many of the seeds, the first ones, choose learning rates; None for all."""
     data: dict[str, Any] | None = None
     """Summaries of what is trained and scored on, by split; None where an earlier version began it."""
 
@@ -69,6 +71,20 @@ class Plan:
         if not isinstance(self.learning_rates, str):
             return self.learning_rates
         return sorted({folder_of(multiple): multiple for multiple in (*FIRST_GRID, *self.taken_over)}.values())
+
+    @property
+    def choosing(self) -> list[int]:
+        """The seeds that learning rates are chosen by: the others train with the chosen ones alone."""
+        return self.seeds[: self.choosing_seeds]
+
+    def run_count(self, multiples: int) -> int:
+        """Return how many runs there are with so many learning rates."""
+        choosing = len(self.choosing)
+        return len(self.arms) * (multiples * choosing + len(self.seeds) - choosing)
+
+    def has(self, run: Run, multiples: Iterable[float]) -> bool:
+        """Return whether a run is one of those that there are with these multiples of the recipe's learning rate."""
+        return run.arm in self.arms and run.multiple in multiples and run.seed in self.seeds
 
     def share_of_plains_time(self, arm: str) -> float | None:
         """Return how long an arm's steps take, as measured before, against plain's; None where epochs are equal."""
@@ -163,7 +179,7 @@ def started_plan(asked: Plan, earlier: Plan, output: Path) -> Plan:
     """Return the `earlier` plan that the comparison in `output` has, with the grid that is asked for now.
 
     Raises UsageError, naming what differs, where it was started otherwise. Only the grid may have become wider, or
-    "auto", which goes on from it: the runs are the same ones, and more.
+    "auto", which goes on from it, and more seeds may choose: the runs are the same ones, and more.
     """
     one, other = ({key: asdict(each)[key] for key in _ASKED} for each in (asked, earlier))
     other["recipe"] = _as_written_now(earlier.recipe)
@@ -171,14 +187,17 @@ def started_plan(asked: Plan, earlier: Plan, output: Path) -> Plan:
     grid, before = asked.learning_rates, earlier.learning_rates
     if grid != "auto" and (before == "auto" or not set(grid) >= set(before)):
         changed.append("learning_rates")
+    if len(asked.choosing) < len(earlier.choosing):
+        changed.append("choosing_seeds")
     if changed:
         raise UsageError(
             f"{output} was started otherwise: {', '.join(changed)} differ",
             hint="leave out what it was started with, or start another comparison with -o",
         )
+    plan = replace(earlier, choosing_seeds=asked.choosing_seeds)
     if grid == before:
-        return earlier
-    return replace(earlier, learning_rates=grid, taken_over=earlier.first_multiples if grid == "auto" else [])
+        return plan
+    return replace(plan, learning_rates=grid, taken_over=earlier.first_multiples if grid == "auto" else [])
 
 
 def _as_written_now(recipe: dict[str, Any]) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def read_comparison(path: Path, name: str, number: int) -> ComparisonRecord:
         changes=plan.arms,
         seeds=len(plan.seeds),
         done=len(results),
-        planned=None if isinstance(grid, str) else len(plan.arms) * len(grid) * len(plan.seeds),
+        planned=None if isinstance(grid, str) else plan.run_count(len(grid)),
         trials={arm: _trials(plan, results, arm) for arm in plan.arms},
         document=document,
         costs=costs if costs and document and costs["arms"].keys() >= document["arms"].keys() else None,
@@ -90,8 +90,9 @@ def _rate(plan: Plan) -> float:
 
 def _trials(plan: Plan, results: dict[Run, Result], arm: str) -> list[Trial]:
     trials = []
-    for multiple in sorted({run.multiple for run in results if run.arm == arm}):
-        done = results_of(results, arm, multiple)
+    choosing = [run for run in results if run.arm == arm and run.seed in plan.choosing]
+    for multiple in sorted({run.multiple for run in choosing}):
+        done = [one for one in results_of(results, arm, multiple) if one.run.seed in plan.choosing]
         whole = [result for result in done if result.validation is not None]
         mean = mean_validation(whole, task_scored_by(plan.metric).primary)
         trials.append(Trial(float(f"{_rate(plan) * multiple:.6g}"), len(done), mean, len(done) - len(whole)))
@@ -133,12 +134,12 @@ def how_far(folder: Path) -> HowFar | None:
     done = read_results(folder / RESULTS)
     multiples = {folder_of(multiple) for multiple in plan.first_multiples} | {folder_of(run.multiple) for run in done}
     running = tuple(_running(folder, plan, {run.folder for run in done}))
-    each = sum(plan.epochs.values()) * len(plan.seeds)
+    runs = plan.run_count(len(multiples))
     return HowFar(
         runs_done=len(done),
-        runs=len(plan.arms) * len(multiples) * len(plan.seeds),
+        runs=runs,
         epochs_done=sum(plan.epochs.get(run.arm, 0) for run in done) + sum(epochs for _, epochs, _ in running),
-        epochs=each * len(multiples),
+        epochs=sum(plan.epochs.values()) * runs // len(plan.arms),
         running=running,
     )
 

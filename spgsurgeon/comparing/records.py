@@ -73,6 +73,7 @@ class ComparisonDocument(BaseModel):
     untrained: str | None = None
     base_seen: SeenPictures | None = None
     seeds: Annotated[list[int], Field(min_length=1)]
+    choosing_seeds: list[int] | None = None
     metric: Annotated[str, AfterValidator(_known_metric)]
     chosen_on: str
     scored_on: str

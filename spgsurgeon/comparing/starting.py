@@ -26,7 +26,7 @@ from spgsurgeon.comparing.base import open_base, seen_by, write_base
 from spgsurgeon.comparing.layout import BASE, COSTS, DECODED, DOCUMENT, FIGURES, PLAN, RECIPE, RESULTS, RUNS, TABLE
 from spgsurgeon.comparing.plan import Plan, complete, started_plan
 from spgsurgeon.comparing.reading import is_comparison
-from spgsurgeon.comparing.runs import Run, rate_of, read_results
+from spgsurgeon.comparing.runs import rate_of, read_results
 from spgsurgeon.comparing.table import of_the_base
 from spgsurgeon.errors import UsageError
 from spgsurgeon.loading import ModelRequest, OpenedModel, state_of
@@ -116,17 +116,18 @@ def preview(
             trials = _settle(plan, Path(folder), opened, lineup)
     else:
         plan = _plan_again(asked, lineup, earlier, output, request)
-    runs = [Run(arm, m, seed) for arm in plan.arms for m in plan.first_multiples for seed in plan.seeds]
-    done = read_results(output / RESULTS) if earlier else {}
+    multiples = plan.first_multiples
+    done = [run for run in read_results(output / RESULTS) if plan.has(run, multiples)] if earlier else []
     return {
         "model": plan.model,
         "arms": {name: _arm(plan, name, trials.get(name)) for name in plan.arms},
         "seeds": plan.seeds,
+        "choosing_seeds": plan.choosing,
         "grid": plan.learning_rates,
-        "learning_rates": [rate_of(lineup.recipe, multiple) for multiple in plan.first_multiples],
+        "learning_rates": [rate_of(lineup.recipe, multiple) for multiple in multiples],
         "budget": plan.budget,
-        "runs": len(runs),
-        "done": sum(run in done for run in runs),
+        "runs": plan.run_count(len(multiples)),
+        "done": len(done),
         "metric": plan.metric,
         "chosen_on": plan.chosen_on,
         "scored_on": plan.scored_on,

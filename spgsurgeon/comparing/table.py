@@ -35,7 +35,7 @@ def remarks(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     before = f"{metric.written(document['original'], 2)}, before any training"
     said = [
         ("score", f"{metric.title}, {over}, on {document['samples']} samples of {document['scored_on']}"),
-        ("chosen by", f"{chosen} {document['chosen_on']}; a learning rate by the mean over seeds"),
+        ("chosen by", f"{chosen} {document['chosen_on']}; a learning rate by {_choosers(document)}"),
         ("original", NO_ORIGINAL.get(untrained, before) if untrained else before),
         *(("base", text) for text in of_the_base(document.get("base_seen"))),
     ]
@@ -64,6 +64,15 @@ def remarks(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     if broken:
         said.append(("broken off", f"runs that met NaN or infinity, which count as worst: {', '.join(broken)}"))
     return said
+
+
+def _choosers(document: Mapping[str, Any]) -> str:
+    """Return which seeds choose learning rates."""
+    choosing, seeds = document.get("choosing_seeds") or document["seeds"], document["seeds"]
+    if len(choosing) == len(seeds):
+        return "the mean over seeds"
+    each = ", ".join(map(str, choosing))
+    return f"seed {each} alone" if len(choosing) == 1 else f"the mean over seeds {each}"
 
 
 def metric_of(document: Mapping[str, Any]) -> Metric:

@@ -371,6 +371,9 @@ def test_a_dry_run_says_what_would_be_done_and_leaves_nothing(recipe: Path, tmp_
     said = " ".join(succeed(*asked).out.split())
     for words in ("0.006, 0.02, 0.06 and more", "plain 2, spg 2, twin 2", "18, of which 0 are done", "which is new"):
         assert words in said
+    fewer = (*asked, "--choosing-seeds", 1)
+    assert succeed(*fewer, "--json").document["runs"] == 3 * (3 + 1)
+    assert "seeds 0, 1; learning rates are chosen by 0" in " ".join(succeed(*fewer).out.split())
     refused = spgsurgeon(*asked, "data.holdout=0.0001")
     assert (refused.code, "is empty" in refused.err) == (2, True)
     assert list(tmp_path.iterdir()) == []
@@ -386,6 +389,7 @@ def test_a_dry_run_says_what_becomes_of_a_folder_that_is_there(compared: Path, r
     assert "18, of which 6 are done, 1 at a time on cpu chosen by" in said
     assert "memory: pictures stay decoded" in said
     assert "seeds differ" in spgsurgeon(*alone, "--seeds", 3).err
+    assert "choosing_seeds differ" in spgsurgeon(*alone, "--choosing-seeds", 1).err
     (tmp_path / "mine").mkdir()
     for folder, more, found in (
         (compared / "c", (), "in the way"),
@@ -408,6 +412,8 @@ def test_a_dry_run_says_what_becomes_of_a_folder_that_is_there(compared: Path, r
         (("--arms", "spg", "trp.kind=none"), "as the recipe has none"),
         (("--seeds", 0), "0 seeds"),
         (("--jobs", 0), "0 jobs"),
+        (("--choosing-seeds", 0), "from 1 to the number of seeds, 5 (got 0)"),
+        (("--choosing-seeds", 6), "from 1 to the number of seeds, 5 (got 6)"),
         (("--budget", "dollars"), "'dollars' is no budget"),
         (("--learning-rates", "1,x"), "neither auto nor numbers"),
         (("--learning-rates", "1,1"), "each given once"),

@@ -10,6 +10,7 @@ from made_up_comparisons import RECIPE, made_up
 from made_up_task import SIGNS
 from pydantic import ValidationError
 
+from spgsurgeon.comparing.reading import how_far, read_comparison
 from spgsurgeon.comparing.records import ComparisonDocument
 from spgsurgeon.comparing.runs import Result, Run, add_result, read_results
 from spgsurgeon.comparing.table import remarks
@@ -137,3 +138,33 @@ def test_one_seed_has_an_interval_over_pictures(recipe: Path, tmp_path: Path) ->
     assert (difference["mean"], difference["agree"]) == (1.0, 1)
     assert difference["low"] < 0 < difference["high"]
     assert document["arms"]["spg"]["verdict"] == "no difference shown"
+
+
+def test_seeds_that_do_not_choose_train_with_what_is_chosen(recipe: Path, tmp_path: Path) -> None:
+    """Of four seeds the first alone chooses; the others would have chosen otherwise."""
+    grid = [0.3, 1.0, 3.0]
+
+    def validation(arm: str, multiple: float, seed: int) -> float:
+        return multiple if seed else -abs(multiple - 1)
+
+    document = made_up(recipe, tmp_path / "c", validation, grid=grid, seeds=4, choosing_seeds=1)
+    for name, arm in document["arms"].items():
+        assert (arm["multiple"], arm["runs"], arm["validation"]) == (1.0, 3 + 3, 0), name
+        assert arm["scores"] == [10, 11, 12, 13]
+    runs = read_results(tmp_path / "c" / "results.jsonl")
+    assert {(run.multiple, run.seed) for run in runs} == {(m, 0) for m in grid} | {(1.0, seed) for seed in (1, 2, 3)}
+    assert dict(remarks(document))["chosen by"].endswith("by seed 0 alone")
+    again = made_up(recipe, tmp_path / "c", validation, grid=grid, seeds=4, choosing_seeds=1)
+    assert again == document, "what those that do not choose found does not change the choice"
+    record = read_comparison(tmp_path / "c", "c", 0)
+    assert (record.done, record.planned) == (12, 12)
+    assert [trial.done for trial in record.trials["spg"]] == [1, 1, 1]
+    progress = how_far(tmp_path / "c")
+    assert progress is not None
+    assert (progress.runs_done, progress.runs, progress.epochs_done, progress.epochs) == (12, 12, 12, 12)
+
+
+def test_a_chosen_rate_at_which_another_seed_breaks_off_is_no_result(recipe: Path, tmp_path: Path) -> None:
+    with pytest.raises(SurgeonError) as stopped:
+        made_up(recipe, tmp_path / "c", lambda a, m, seed: None if seed else 50.0, grid=[1.0], choosing_seeds=1)
+    assert stopped.value.code == "chosen-rate-diverges"

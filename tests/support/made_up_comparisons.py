@@ -54,6 +54,7 @@ def made_up(
     *,
     grid: list[float] | str = "auto",
     seeds: int = 2,
+    choosing_seeds: int | None = None,
     taken_over: Sequence[float] = (),
     task: Task = CLASSIFICATION,
 ) -> dict[str, Any]:
@@ -73,6 +74,7 @@ def made_up(
         scored_on="digits (val)",
         epochs={"plain": 1, "spg": 1},
         taken_over=list(taken_over),
+        choosing_seeds=choosing_seeds,
     )
     crew: Any = MadeUp(validation, task)
     output.mkdir(exist_ok=True)  # with the results of an earlier one
