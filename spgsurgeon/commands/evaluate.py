@@ -122,6 +122,7 @@ def evaluate_model(
         trained.max_length if trained and max_length is None else max_length,
         trained.max_seconds if trained and max_seconds is None else max_seconds,
     )
+    source = task.arranged(source, preprocessing)
     computation = _Computation(batch_size, workers, device, precision, left_out)
     scores, seen, passed_over, found = _score(opened, task, source, preprocessing, computation, told)
     classed = found if task.has_classes else None

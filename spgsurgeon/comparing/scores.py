@@ -53,6 +53,7 @@ def score(folder: Path, recipe: Recipe) -> Scored:
     )
     task = opened.task.scored_by(training.metric)
     preprocessing = settled_preprocessing(opened, data, data.eval_image_size or data.image_size)
+    source = task.arranged(source, preprocessing)
     size = training.eval_batch_size or training.batch_size
     with join_processes(training.device) as processes:
         precision = choose_precision(training.precision, processes.device)
@@ -85,7 +86,7 @@ class _CountedEach:
         self._tally, self._counts = task.tally(processes), task.counts
         self.counted: list[Tensor] = []
 
-    def add(self, logits: Tensor, target: Any) -> None:
+    def add(self, logits: Any, target: Any) -> None:
         self.counted.append(self._counts(logits, target))
         self._tally.add(logits, target)
 

@@ -14,6 +14,7 @@ from .renumbering import in_order_of
 from .sources.class_names import CLASS_NAMES, with_classes
 from .sources.forms import (
     CHOICES,
+    CORPUS,
     LABELLED,
     MASKED,
     QUESTIONS,
@@ -32,6 +33,7 @@ from .sources.forms import (
 from .sources.image_decoding import Decoding, decode
 from .sources.masks import holds_masks
 from .sources.opening import open_source
+from .sources.records.blocks import Blocks, blocks_of
 from .sources.records.questions import Answers, Asked
 from .sources.records.words import with_common_names, with_names
 from .sources.source import Data, ImageSource, Source, check_same_classes, check_several_classes, listing
@@ -45,11 +47,13 @@ from .transforms.mixing import BatchMixer
 from .transforms.questions import QuestionTransform
 from .transforms.sounds import LabelledSoundTransform, sound_padding
 from .transforms.texts import LabelledTextTransform, batches_padded, text_padding
+from .transforms.tokens import MaskedTokenTransform, NextTokenTransform
 from .transforms.words import WordTransform
 
 __all__ = [
     "CHOICES",
     "CLASS_NAMES",
+    "CORPUS",
     "IGNORED",
     "LABELLED",
     "MASKED",
@@ -65,6 +69,7 @@ __all__ = [
     "Augmentation",
     "Batch",
     "BatchMixer",
+    "Blocks",
     "Cache",
     "ChoiceTransform",
     "Collate",
@@ -76,6 +81,8 @@ __all__ = [
     "ImageSource",
     "LabelledSoundTransform",
     "LabelledTextTransform",
+    "MaskedTokenTransform",
+    "NextTokenTransform",
     "Prepared",
     "QuestionTransform",
     "Setting",
@@ -88,6 +95,7 @@ __all__ = [
     "are_numbers",
     "batches_by_size",
     "batches_padded",
+    "blocks_of",
     "check_batched",
     "check_classes",
     "check_drawn",

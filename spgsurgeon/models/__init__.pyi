@@ -1,3 +1,4 @@
+from .deferred_head import head_deferred
 from .graph_inputs import BATCH, GraphInputs, Sizes, image_inputs
 from .inputs import IMAGES, call
 from .libraries.arguments import check_config, check_manifest, check_training_arguments
@@ -92,6 +93,7 @@ __all__ = [
     "from_folder",
     "graph_inputs_of",
     "has_resting_parameters",
+    "head_deferred",
     "head_of_class",
     "identify",
     "image_inputs",

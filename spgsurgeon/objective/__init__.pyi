@@ -1,5 +1,16 @@
+from .chunked_readout import DeferredLogits, read_hidden
 from .loss import SPGLoss, loss_of_readout, spg_loss
 from .r_drop import divergence
-from .readout import Readout, read_spans
+from .readout import Readout, read_spans, shift_labels
 
-__all__ = ["Readout", "SPGLoss", "divergence", "loss_of_readout", "read_spans", "spg_loss"]
+__all__ = [
+    "DeferredLogits",
+    "Readout",
+    "SPGLoss",
+    "divergence",
+    "loss_of_readout",
+    "read_hidden",
+    "read_spans",
+    "shift_labels",
+    "spg_loss",
+]

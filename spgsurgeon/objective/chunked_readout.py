@@ -7,6 +7,7 @@ vocabulary); `units` = [N, L] for tokens; m_t units are counted and still valid 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +18,16 @@ from spgsurgeon.errors import UsageError
 from spgsurgeon.objective.readout import Readout, check_rows, check_type, read_logits
 
 Head = Callable[[Tensor], Tensor]
+
+
+class DeferredLogits(NamedTuple):
+    """Logits that are not made yet: what a model gives in their place where they are too many."""
+
+    hidden: Tensor
+    """[rows, ..., D]: what enters the head."""
+    head: Head
+    """Makes logits [n, V] of hidden states [n, D]."""
+
 
 CHUNK = 256
 """Units whose logits exist at once, unless told otherwise."""

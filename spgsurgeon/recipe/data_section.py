@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, model_validator
 
-from spgsurgeon.data import MASKED, SOUNDS, SOURCES, described, form_of, samples_of, taking
+from spgsurgeon.data import CORPUS, MASKED, SOUNDS, SOURCES, described, form_of, samples_of, taking
 from spgsurgeon.errors import UsageError
 from spgsurgeon.sections import Count, NonNegative, NonNegativeInt, Probability, Section, fault_at
 
@@ -113,7 +113,11 @@ class DataSection(Section):
     """Columns of a table by what they hold, such as {text: sentence, label: label} or {text: question, pair: answer,
     label: label}, of sounds {file: path, label: word}; null takes those that data sets usually have, and says which."""
     max_length: Count | None = None
-    """The most tokens of a text, those that the tokenizer adds included; null: as many as the model takes."""
+    """The most tokens of a text, those that the tokenizer adds included; null: as many as the model takes. Of a
+    `corpus` the tokens of a block; null: as many as the model takes, and 1024 at most."""
+    mlm_probability: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """How likely a token is to be predicted in training a masked language model; scores are always taken at 0.15.
+    `corpus` only."""
     max_seconds: Annotated[float, Field(gt=0, le=86_400)] | None = None
     """The most seconds of a sound that are read; null: all of it, unless it lasts more than ten minutes."""
     too_long: Literal["cut", "stop"] = "cut"
@@ -211,13 +215,16 @@ class DataSection(Section):
 
     def _check_records(self, takes: tuple[str, ...]) -> None:
         """Raise for keys of records that images have no use for, and the other way round."""
-        of_records = "columns" in takes
-        others = "max_length" if samples_of(self.source) == SOUNDS else "max_seconds"
-        for key in (*_OF_IMAGES, others) if of_records else _OF_RECORDS:
+        kinds = samples_of(self.source)
+        used = _OF_SOUNDS if kinds == SOUNDS else _OF_CORPUS if kinds == CORPUS else _OF_TEXTS
+        idle = (*_OF_IMAGES, *(key for key in _OF_RECORDS if key not in used)) if "columns" in takes else _OF_RECORDS
+        for key in idle:
             if key in self.model_fields_set and getattr(self, key) != type(self).model_fields[key].default:
-                kinds = samples_of(self.source)
                 raise fault_at(key, f"{key} does not go with source: {self.source}, which has {kinds}")
 
 
 _OF_IMAGES = ("image_size", "eval_image_size", "value_range", "max_pixels", "augment", "cache", "mask_values")
-_OF_RECORDS = ("columns", "max_length", "max_seconds", "too_long")
+_OF_TEXTS = ("columns", "max_length", "too_long")
+_OF_SOUNDS = ("columns", "max_seconds", "too_long")
+_OF_CORPUS = ("columns", "max_length", "mlm_probability")
+_OF_RECORDS = tuple(dict.fromkeys((*_OF_TEXTS, *_OF_SOUNDS, *_OF_CORPUS)))

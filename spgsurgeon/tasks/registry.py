@@ -8,6 +8,7 @@ from typing import Any
 from spgsurgeon.errors import UsageError, did_you_mean
 from spgsurgeon.tasks.audio_classification import AUDIO_CLASSIFICATION
 from spgsurgeon.tasks.classification import CLASSIFICATION
+from spgsurgeon.tasks.language_modelling import CAUSAL_LM, MASKED_LM
 from spgsurgeon.tasks.multiple_choice import MULTIPLE_CHOICE
 from spgsurgeon.tasks.question_answering import QUESTION_ANSWERING
 from spgsurgeon.tasks.segmentation import SEGMENTATION
@@ -20,6 +21,8 @@ _ALL = (
     SEGMENTATION,
     TEXT_CLASSIFICATION,
     QUESTION_ANSWERING,
+    CAUSAL_LM,  # before what has one of their other scores in first place, see `task_of`
+    MASKED_LM,
     TOKEN_CLASSIFICATION,
     MULTIPLE_CHOICE,
     AUDIO_CLASSIFICATION,

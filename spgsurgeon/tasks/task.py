@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from spgsurgeon.data import AnyTransform, Augmentation, Collate, batches_by_size, described, listed
+from spgsurgeon.data import AnyTransform, Augmentation, Collate, Source, batches_by_size, described, listed
 from spgsurgeon.errors import UsageError, did_you_mean
 from spgsurgeon.models import GraphInputs, graph_inputs_of
 from spgsurgeon.objective import Readout
@@ -27,7 +27,7 @@ METRIC = "metric"
 class Tally(Protocol):
     """Counts of one evaluation. Adding does not wait for the device; whole numbers stay exact, however many."""
 
-    def add(self, logits: Tensor, target: Any) -> None:
+    def add(self, logits: Any, target: Any) -> None:
         """Count a batch: its targets, or what `Task.scored_by_samples` makes of them."""
 
     def scores(self) -> Scores:
@@ -78,17 +78,21 @@ class Task:
     """Its scores. By the first one the best checkpoint is chosen and runs are compared."""
     tally: Callable[[Processes], Tally]
     """Makes the counts of an evaluation, whose scores have these metrics, and `samples`."""
-    counts: Callable[[Tensor, Any], Tensor]
+    counts: Callable[[Any, Any], Tensor]
     """What each sample adds to the first score, [N, ...], by logits and what `Tally.add` takes."""
     from_counts: Callable[[NDArray[Any]], NDArray[Any]] | None = None
     """The first score, [R], of sums [R, ...] of such counts; None: it is the percentage that [N] of them make."""
+    arranged: Callable[[Source[Any], Any], Source[Any]] = lambda source, preprocessing: source
+    """Makes samples of what a source has, by how the model wants them, if these are others: blocks of tokens."""
     collation: Callable[[Any], Collate] = lambda preprocessing: batches_by_size
     """Makes what makes batches of samples."""
     readout: Callable[[Tensor], Tensor] = lambda logits: logits
     """Turns a model's logits into [rows, C, ...], the classes in second place and units after them."""
     output: Callable[[Any], Tensor] = main_output
     """Takes the logits out of what the model gives when it is scored."""
-    read: Callable[[Tensor, Tensor, int, float], Readout] | None = None
+    deferred: bool = False
+    """Whether its logits are too many to exist at once: `read`, `counts` and the tally take `DeferredLogits` then."""
+    read: Callable[[Any, Tensor, int, float], Readout] | None = None
     """Reads stacked logits by targets, for so many steps and with that label smoothing; None: each unit has one label
     among C classes (`objective.spg_loss`)."""
     episode_classes: Callable[[Tensor], Tensor] = lambda targets: targets

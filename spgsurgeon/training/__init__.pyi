@@ -1,5 +1,5 @@
-from .assembling import make_retraining, settled_preprocessing
-from .data import choose_cache, decoded_pictures_in, open_data, open_training
+from .assembling import make_retraining
+from .data import choose_cache, decoded_pictures_in, open_data, open_training, settled_preprocessing
 from .evaluation import evaluate, evaluation_batches
 from .loop import Retraining
 from .optimization import make_schedule

@@ -7,13 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from spgsurgeon.data import AnyTransform, Augmentation, Cache, EvaluationBatches, TrainingBatches
-from spgsurgeon.loading import OpenedModel
-from spgsurgeon.models import Preprocessing, SamplePreprocessing
-from spgsurgeon.recipe import DataSection, Recipe
+from spgsurgeon.models import SamplePreprocessing
+from spgsurgeon.recipe import Recipe
 from spgsurgeon.replicas.kinds import replicas_from
 from spgsurgeon.runs import RunFolder
 from spgsurgeon.runtime import Processes, default_workers, deterministic_algorithms, fastest_convolutions, tf32_products
-from spgsurgeon.training.data import choose_cache
+from spgsurgeon.training.data import choose_cache, settled_preprocessing
 from spgsurgeon.training.evaluation import evaluation_batches
 from spgsurgeon.training.loop import Retraining
 from spgsurgeon.training.preparing import Case
@@ -92,14 +91,6 @@ def scored_at(case: Case) -> SamplePreprocessing:
     """Return how samples are prepared for scoring."""
     data = case.recipe.data
     return settled_preprocessing(case.opened, data, data.eval_image_size or data.image_size)
-
-
-def settled_preprocessing(opened: OpenedModel, data: DataSection, image_size: int | None) -> SamplePreprocessing:
-    """Return how the model wants its samples, as far as a recipe's data section leaves it that choice."""
-    sized = opened.preprocessing.at(image_size)
-    if isinstance(sized, Preprocessing):
-        sized = sized.cropped(data.eval_crop_pct)
-    return sized.limited(data.max_length, data.max_seconds, stops=data.too_long == "stop")
 
 
 def _training_batches(case: Case, processes: Processes, cache: Cache | None) -> TrainingBatches:

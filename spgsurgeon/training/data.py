@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,6 +35,8 @@ from spgsurgeon.data import (
     with_common_names,
 )
 from spgsurgeon.errors import SurgeonError
+from spgsurgeon.loading import OpenedModel
+from spgsurgeon.models import Preprocessing, SamplePreprocessing, TextPreprocessing
 from spgsurgeon.recipe import HOLDOUT, DataSection
 from spgsurgeon.runtime import free_memory, processes_here
 
@@ -123,6 +126,16 @@ def _parted(section: DataSection, train: Source[Any]) -> tuple[Source[Any], Sour
     if section.limit is not None:
         train = limit_classes(cast(ImageSource, train), section.limit)  # with masks the schema refuses it
     return train, held
+
+
+def settled_preprocessing(opened: OpenedModel, data: DataSection, image_size: int | None) -> SamplePreprocessing:
+    """Return how the model wants its samples, as far as a recipe's data section leaves it that choice."""
+    sized = opened.preprocessing.at(image_size)
+    if isinstance(sized, Preprocessing):
+        sized = sized.cropped(data.eval_crop_pct)
+    if isinstance(sized, TextPreprocessing):
+        sized = replace(sized, mlm_probability=data.mlm_probability)
+    return sized.limited(data.max_length, data.max_seconds, stops=data.too_long == "stop")
 
 
 def choose_cache(

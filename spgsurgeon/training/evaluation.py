@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from spgsurgeon.data import Batch, Cache, EvaluationBatches, Source, Transfer
-from spgsurgeon.models import SamplePreprocessing, call
+from spgsurgeon.models import SamplePreprocessing
+from spgsurgeon.replicas import GraftedModel
 from spgsurgeon.runtime import (
     Processes,
     autocast,
@@ -20,6 +21,7 @@ from spgsurgeon.runtime import (
     lay_out_convolutions,
 )
 from spgsurgeon.tasks import METRIC, Scores, Tally, Task
+from spgsurgeon.training.prediction import logits_of
 
 
 @torch.no_grad()
@@ -42,18 +44,19 @@ def evaluate(
     that the same weights score the same there and after it. Raises UsageError if there is nothing to score.
     """
     model.eval()
+    base = model.base if isinstance(model, GraftedModel) else model
     layout = choose_memory_format(memory_format, processes.device, model)
     lay_out_convolutions(model, layout)
     started = time.perf_counter()
     tally, transfer = tally or task.tally(processes), Transfer(processes.device)
     for batch in batches:
         inputs, targets = transfer((batch.inputs, batch.targets))
-        with autocast(processes.device, precision):
-            logits = task.output(call(model, laid_out(inputs, layout)))
         if task.scored_by_samples is not None:
             assert source is not None
             targets = task.scored_by_samples(targets, [source.read(sample) for sample in batch.samples.tolist()])
-        tally.add(task.readout(logits).float(), targets)
+        with autocast(processes.device, precision):
+            logits = logits_of(task, model, laid_out(inputs, layout), base=base, output=task.output)
+            tally.add(logits.float() if isinstance(logits, Tensor) else logits, targets)  # deferred ones are made there
     scores = tally.scores() | ({METRIC: task.primary.name} if task.alternatives else {})
     return scores | {"images_per_second": scores["samples"] / (time.perf_counter() - started)}
 

@@ -24,7 +24,7 @@ from spgsurgeon.replicas import GraftedModel
 from spgsurgeon.runtime import processes_of_run
 from spgsurgeon.surgery import graft_proven, regraft
 from spgsurgeon.tasks import Task
-from spgsurgeon.training.data import open_data
+from spgsurgeon.training.data import open_data, settled_preprocessing
 from spgsurgeon.training.soundness.batch_norms import check_batch_norms
 from spgsurgeon.training.soundness.image_sizes import for_images_of
 from spgsurgeon.training.soundness.labels import names_of, table_of, with_models_order
@@ -77,6 +77,7 @@ def prepare(
         input_size = opened.preprocessing.at(section.image_size).input_size
         check_batch_norms(opened.module, input_size, *_smallest_batch(recipe, len(data.train)))
     data, matched = with_models_order(data, opened, section, model)
+    data = _arranged(data, opened, section)
     opened = replace(
         opened,
         label_names=names_of(data.train, opened),
@@ -112,6 +113,13 @@ def prepare(
     if not resumes and opened.new_head and recipe.head_start.most_epochs and asked.head_start.open:
         opened = replace(opened, notes=[*opened.notes, _said_of_start(recipe)])
     return Case(recipe, data, opened, grafted, manifest, config, head)
+
+
+def _arranged(data: Data, opened: OpenedModel, section: DataSection) -> Data:
+    """Return the samples that the model reads, made of what the data has."""
+    preprocessing = settled_preprocessing(opened, section, section.image_size)
+    parts = [opened.task.arranged(part, preprocessing) for part in (data.train, data.evaluation)]
+    return Data(*parts)
 
 
 def _said_of_start(recipe: Recipe) -> str:

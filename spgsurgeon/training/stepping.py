@@ -14,12 +14,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from spgsurgeon.data import LABELLED, Batch, BatchMixer, Transfer
 from spgsurgeon.errors import UsageError
-from spgsurgeon.models import IMAGES, call, has_resting_parameters
+from spgsurgeon.models import IMAGES, has_resting_parameters
 from spgsurgeon.objective import SPGLoss, divergence, loss_of_readout, spg_loss
 from spgsurgeon.recipe import Recipe
 from spgsurgeon.replicas import GraftedModel, joined
 from spgsurgeon.runtime import Processes, autocast, choose_memory_format, derive_seed, laid_out, seed_generators
 from spgsurgeon.tasks import Task
+from spgsurgeon.training.prediction import Logits, logits_of
 from spgsurgeon.training.soundness.number_guard import NumberGuard
 from spgsurgeon.training.state import TrainingState
 from spgsurgeon.training.statistics import EpisodeStatistics
@@ -51,6 +52,7 @@ class Stepper:
         self._memory_format = choose_memory_format(settings.memory_format, processes.device, state.grafted)
         self._task = task
         self._mixer = _make_mixer(recipe, task, num_classes)
+        _check_r_drop(recipe, task)
         self.plain = False
         """Whether steps have no episodes, as those of a head start: the base alone learns."""
         self._wrap()
@@ -131,18 +133,19 @@ class Stepper:
         r_drop = 0.0 if self.plain else objective.r_drop
         if r_drop:
             batch = _twice(batch)
-        with autocast(device, self._precision):
-            output = call(self._model, laid_out(batch.inputs, self._memory_format))
-            logits = self._task.readout(joined(output) if self.plain else output)
         mean_over_ranks = self._processes.mean if self._processes.world_size > 1 else None
-        result = self._loss(logits, batch.targets, mean_over_ranks)
+        with autocast(device, self._precision):
+            inputs = laid_out(batch.inputs, self._memory_format)
+            logits = logits_of(self._task, self._model, inputs, base=self._state.grafted.base, output=joined)
+            result = self._loss(logits, batch.targets, mean_over_ranks)  # of logits that are made there
         if r_drop:
+            assert isinstance(logits, Tensor)
             apart = divergence(logits, batch.targets.chunk(2)[0], mean_over_ranks=mean_over_ranks)
             result = result._replace(loss=result.loss + r_drop * apart)
         return result, batch
 
-    def _loss(self, logits: Tensor, targets: Tensor, mean_over_ranks: Callable[[Tensor], Tensor] | None) -> SPGLoss:
-        """Return the loss of a batch by its stacked logits, read as the task says."""
+    def _loss(self, logits: Logits, targets: Tensor, mean_over_ranks: Callable[[Tensor], Tensor] | None) -> SPGLoss:
+        """Return the loss of a batch by the logits of its steps, read as the task says."""
         objective, read = self._objective, self._task.read
         weights = () if self.plain else self._weights
         how: dict[str, Any] = {
@@ -154,6 +157,7 @@ class Stepper:
         smoothing = objective.label_smoothing
         if read is not None:
             return loss_of_readout(read(logits, targets, len(weights) + 1, smoothing), **how)
+        assert isinstance(logits, Tensor)
         return spg_loss(logits, targets, label_smoothing=smoothing, class_dim=1, soft=self._mixer.active, **how)
 
     def settle(self) -> None:
@@ -177,6 +181,17 @@ def _weights(recipe: Recipe, replicas: int) -> tuple[float, ...]:
     if len(weights) != replicas:
         raise UsageError(f"objective.weights has {len(weights)} entries for {replicas} replicas")
     return weights
+
+
+def _check_r_drop(recipe: Recipe, task: Task) -> None:
+    """Raise UsageError for R-Drop of a task whose logits are never there all at once."""
+    if recipe.objective.r_drop and task.deferred:
+        raise UsageError(
+            f"objective.r_drop compares all logits of two passes, and those of a model that predicts {task.predicts} "
+            "are too many to exist at once",
+            hint="leave objective.r_drop out",
+            code="r-drop-needs-logits",
+        )
 
 
 def _make_mixer(recipe: Recipe, task: Task, num_classes: int) -> BatchMixer:

@@ -40,19 +40,19 @@ def test_a_learning_rate_is_chosen_in_the_direction_of_the_score(
     monkeypatch.setitem(TASKS, SIGNS.name, SIGNS)
     table = {0.3: (60, 60), 1.0: (10, 50), 3.0: (71, 71)}
     document = made_up(recipe, tmp_path / "c", lambda arm, m, seed: table[m][seed], grid=[0.3, 1.0, 3.0], task=SIGNS)
-    assert (document["metric"], document["arms"]["spg"]["validation"]) == ("perplexity", 30)
+    assert (document["metric"], document["arms"]["spg"]["validation"]) == ("surprise", 30)
     assert {arm["multiple"] for arm in document["arms"].values()} == {1.0}
     best = {"plain": 1.0, "spg": 3.0}
     document = made_up(recipe, tmp_path / "d", lambda arm, m, seed: abs(m / best[arm] - 1), task=SIGNS)
     assert {name: arm["multiple"] for name, arm in document["arms"].items()} == best
     arm, said = document["arms"]["spg"], dict(remarks(document))
     assert (arm["difference"]["mean"], arm["verdict"]) == (20.0, "loss")
-    assert said["score"].startswith("perplexity, mean of 2 seeds")
+    assert said["score"].startswith("surprise, mean of 2 seeds")
     assert "%" not in said["original"]
     assert "worse" in said, "the original has 0"
     document["original"] = 1000.0
     assert "worse" not in dict(remarks(document))
-    assert ComparisonDocument.model_validate(document).metric == "perplexity"
+    assert ComparisonDocument.model_validate(document).metric == "surprise"
     with pytest.raises(ValidationError, match="no task is scored by 'perplexty'"):
         ComparisonDocument.model_validate(document | {"metric": "perplexty"})
 

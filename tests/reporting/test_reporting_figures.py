@@ -95,12 +95,12 @@ def test_the_best_epoch_is_marked_where_it_is_not_the_last() -> None:
 
 def test_a_score_that_is_better_when_lower_has_its_lowest_marked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TASKS, SIGNS.name, SIGNS)
-    scores = [{"evaluation": {"perplexity": score, "loss": 1.0}} for score in (9.0, 5.0, 7.0)]
-    run = record(*(line(epoch) | score for epoch, score in enumerate(scores, start=1)), original={"perplexity": 8.0})
+    scores = [{"evaluation": {"surprise": score, "loss": 1.0}} for score in (9.0, 5.0, 7.0)]
+    run = record(*(line(epoch) | score for epoch, score in enumerate(scores, start=1)), original={"surprise": 8.0})
     assert run.metric == SIGNS.primary
     (axes,) = score_figure([run], SIGNS.primary).axes
     assert [(2, 5.0)] in lines_of(axes, run)
-    assert axes.get_ylabel() + axes.get_title() + axes.get_title(loc="left") == "perplexity"
+    assert axes.get_ylabel() + axes.get_title() + axes.get_title(loc="left") == "surprise"
 
 
 def test_the_loss_has_the_bases_own_cross_entropy_beside_it() -> None:

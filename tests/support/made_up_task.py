@@ -64,7 +64,7 @@ def padded(items: list[Loaded]) -> list[Batch]:
     return [Batch(inputs, signs, torch.tensor([item.index for item in items]))]
 
 
-class Perplexity:
+class SurpriseTally:
     def __init__(self, processes: Processes) -> None:
         self.sums = torch.zeros(3)
 
@@ -79,7 +79,7 @@ class Perplexity:
 
     def scores(self) -> Scores:
         loss = (self.sums[0] / self.sums[1]).item()
-        return {"perplexity": math.exp(loss), "loss": loss, "samples": int(self.sums[2])}
+        return {"surprise": math.exp(loss), "loss": loss, "samples": int(self.sums[2])}
 
 
 def surprise(logits: Tensor, target: Tensor) -> Tensor:
@@ -94,11 +94,11 @@ SIGNS = Task(
     predicts="a sign for each number",
     samples="rows of numbers",
     source="rows",
-    metrics=(Metric("perplexity", "perplexity", higher_is_better=False, percent=False), LOSS),
+    metrics=(Metric("surprise", "surprise", higher_is_better=False, percent=False), LOSS),
     training_transform=lambda preprocessing, augmentation: inputs_of,
     evaluation_transform=lambda preprocessing: inputs_of,
     size=lambda preprocessing: {},
-    tally=Perplexity,
+    tally=SurpriseTally,
     counts=surprise,
     from_counts=lambda sums: torch.as_tensor(sums[:, 0] / sums[:, 1]).exp().numpy(),
     collation=lambda preprocessing: padded,

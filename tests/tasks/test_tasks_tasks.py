@@ -89,14 +89,14 @@ def trained(lr: float, epochs: int, path: Path | None = None) -> tuple[Counters,
     counters = train(sign_retraining(recipe, path, watcher)).counters
     assert counters.original is not None
     scores = [counters.original, *(line["evaluation"] for line in watcher.lines)]
-    return counters, [score["perplexity"] for score in scores]
+    return counters, [score["surprise"] for score in scores]
 
 
 def test_it_trains_and_learns() -> None:
     counters, scores = trained(lr=0.5, epochs=4)
     assert counters.step == 8
     assert scores == sorted(scores, reverse=True)
-    assert score_line(counters.last or {}) == f"perplexity {scores[-1]:.2f}"
+    assert score_line(counters.last or {}) == f"surprise {scores[-1]:.2f}"
 
 
 def test_the_best_checkpoint_is_the_one_with_the_lowest_score(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_the_best_checkpoint_is_the_one_with_the_lowest_score(tmp_path: Path) ->
     best = min(scores[1:])
     assert best not in (scores[1], scores[-1], max(scores[1:]))
     assert counters.best is not None
-    assert counters.best["perplexity"] == best
+    assert counters.best["surprise"] == best
     step = 2 * scores.index(best)
     assert (tmp_path / "run" / "best").resolve().name == f"{step:08d}"
 
@@ -135,20 +135,20 @@ def by_hand(retraining: Retraining, batch: Any) -> float:
 def test_arms_are_compared_in_the_direction_of_the_score() -> None:
     def scored(*losses: float) -> Scored:
         counts = np.array([[loss, 1.0] for loss in losses])
-        return Scored({"perplexity": float(np.exp(np.mean(losses))), "samples": len(losses)}, counts)
+        return Scored({"surprise": float(np.exp(np.mean(losses))), "samples": len(losses)}, counts)
 
     plain, arm = scored(0.5, 0.6, 0.7, 0.4), scored(0.3, 0.4, 0.5, 0.2)
     better, worse = against_plain([plain], [arm], SIGNS), against_plain([arm], [plain], SIGNS)
     assert (better["verdict"], worse["verdict"]) == ("gain", "loss")
-    assert better["difference"]["mean"] == pytest.approx(arm.scores["perplexity"] - plain.scores["perplexity"])
+    assert better["difference"]["mean"] == pytest.approx(arm.scores["surprise"] - plain.scores["surprise"])
     seeds = [[scored(loss + seed / 50) for seed in range(4)] for loss in (0.5, 0.3)]
     assert against_plain(*seeds, SIGNS)["verdict"] == "gain"
 
 
 def test_tasks_are_found_by_name_and_by_their_scores() -> None:
-    assert task_named("signs") is task_scored_by("perplexity") is task_of({"perplexity": 2.0, "loss": 0.7}) is SIGNS
+    assert task_named("signs") is task_scored_by("surprise") is task_of({"surprise": 2.0, "loss": 0.7}) is SIGNS
     assert task_of({"loss": 1.0}) is None
-    for look_up, name, near in ((task_named, "singns", "'signs'"), (task_scored_by, "preplexity", "'perplexity'")):
+    for look_up, name, near in ((task_named, "singns", "'signs'"), (task_scored_by, "suprise", "'surprise'")):
         with pytest.raises(UsageError, match=name) as caught:
             look_up(name)
         assert near in str(caught.value.hint)

@@ -13,7 +13,7 @@ from spgsurgeon.errors import UsageError, did_you_mean
 
 LABELLED, MASKED, TEXTS = "labelled images", "images with masks", "labelled texts"
 QUESTIONS, WORDS, CHOICES = "questions with answers", "labelled words", "questions with choices"
-SOUNDS = "labelled sounds"
+SOUNDS, CORPUS = "labelled sounds", "texts without labels"
 """What the samples of a source are."""
 
 Setting = Literal["class_order", "classes", "mask_values", "columns"]
@@ -122,6 +122,14 @@ SOURCES = {
             "tables with columns for a question, its choices and the number of the right one",
             "spgsurgeon.data.sources.records.choices:open_choices",
             CHOICES,
+            takes=("columns",),
+            classed="nothing",
+        ),
+        SourceForm(
+            "corpus",
+            "SPLIT.txt with a text a line, or a table as of texts, with a column for them",
+            "spgsurgeon.data.sources.records.corpus:open_corpus",
+            CORPUS,
             takes=("columns",),
             classed="nothing",
         ),

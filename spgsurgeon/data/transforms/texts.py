@@ -68,10 +68,11 @@ class Encoder:
 
     def inputs(self, encoding: Encoding) -> Inputs:
         """Return what the model reads of the tokens, each int64 [L]."""
-        found = {_IDS: encoding.ids, _MASK: encoding.attention_mask}
+        self._preprocessing.check_known(max(encoding.ids))
+        found = token_inputs(torch.tensor(encoding.ids), segments=self._preprocessing.segments)
         if self._preprocessing.segments:
-            found[_SEGMENTS] = encoding.type_ids
-        return {name: torch.tensor(numbers) for name, numbers in found.items()}
+            found[_SEGMENTS] = torch.tensor(encoding.type_ids)
+        return found
 
     def _made(self) -> Tokenizer:
         if self._tokenizer is None:
@@ -80,6 +81,12 @@ class Encoder:
             if self._words and hasattr(self._tokenizer.pre_tokenizer, "add_prefix_space"):
                 self._tokenizer.pre_tokenizer.add_prefix_space = True
         return self._tokenizer
+
+
+def token_inputs(tokens: Tensor, *, segments: bool) -> Inputs:
+    """Return what a model reads of the tokens of one text, int64 [L], without any padding."""
+    found = {_IDS: tokens, _MASK: torch.ones_like(tokens)}
+    return found | ({_SEGMENTS: torch.zeros_like(tokens)} if segments else {})
 
 
 class LabelledTextTransform:

@@ -1,7 +1,8 @@
-"""Tables: one file a split, `train.tsv` or `.csv` or `.jsonl`, or a folder that Hugging Face's `save_to_disk` wrote.
+"""Tables: one file a split, `train.tsv`, `.csv`, `.jsonl` or `.txt`, or a folder that datasets' `save_to_disk` wrote.
 
 Tab-separated files have no quoting (as GLUE's), comma-separated ones have double quotes, and both have a header. Every
-line of a .jsonl is an object. All of them are UTF-8. Rows are held in memory as they are.
+line of a .jsonl is an object, and every line of a .txt is a text, the column `text`. All of them are UTF-8. Rows are
+held in memory as they are.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from typing import Any, BinaryIO
 
 from spgsurgeon.data.sources.source import existing_folder, listing, nearby_folders, printable
 from spgsurgeon.errors import DataError, UsageError, did_you_mean, first_line
+
+PLAIN, TEXT = ".txt", "text"
+"""The ending of files that are no more than lines of text, and the column that these are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +62,7 @@ def read_table(source: str, path: str | Path | None, split: str) -> Table:
     found = _find(existing_folder(path, source), split)
     table = _read_saved(found) if found.is_dir() else _READERS[found.suffix](found)
     if not len(table):
-        raise UsageError(f"{printable(str(found))} has no row")
+        raise UsageError(f"{printable(str(found))} has no row", code="no-rows")
     return table
 
 
@@ -129,6 +133,12 @@ def _read_json_lines(path: Path) -> Table:
     return Table(path, {name: [row.get(name) for row in rows] for name in names}, lines)
 
 
+def _read_lines(path: Path) -> Table:
+    with open(path, "rb") as file:
+        lines = [line.rstrip("\r\n") for line in _decoded(file, path)]
+    return Table(path, {TEXT: lines}, range(1, len(lines) + 1))
+
+
 def _object(line: str, path: Path, number: int) -> dict[str, Any]:
     try:
         value = json.loads(line)
@@ -152,6 +162,7 @@ _READERS: dict[str, Callable[[Path], Table]] = {
     ".tsv": _read_tabs,
     ".csv": _read_separated,
     ".jsonl": _read_json_lines,
+    PLAIN: _read_lines,
 }
 """What reads a file of an ending."""
 _STATE = "state.json"  # in a folder that save_to_disk wrote
