@@ -118,3 +118,11 @@ def chosen(count: int, seed: int = 0) -> list[dict[str, Any]]:
         columns = {f"ending{place}": ending for place, ending in enumerate(endings)}
         found.append({"sent1": "was it good", "sent2": "it was", **columns, "label": label})
     return found
+
+
+def corpus_folder(folder: Path, train: int = 60, dev: int = 20) -> Path:
+    """Write texts without labels, `train.txt` and `dev.txt` with one a line, and return their folder."""
+    folder.mkdir()
+    for seed, (split, count) in enumerate((("train", train), ("dev", dev))):
+        (folder / f"{split}.txt").write_text("".join(f"{text}\n" for text, _ in opinions(count, seed)))
+    return folder

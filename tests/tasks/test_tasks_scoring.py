@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 from spgsurgeon.data.sources.records.questions import Answers, Asked
 from spgsurgeon.data.transforms.masks import IGNORED
 from spgsurgeon.errors import UsageError
+from spgsurgeon.objective.chunked_readout import DeferredLogits
 from spgsurgeon.runtime.distributed import Processes, join_processes, sum_dtype
 from spgsurgeon.tasks.classification import ClassificationTally
 from spgsurgeon.tasks.question_answering import Questions
@@ -141,9 +142,16 @@ def asked() -> tuple[torch.Tensor, Questions]:
     return torch.eye(2)[None], Questions(torch.tensor([[[1, 0, 2], [1, 1, 3]]]), [sample])
 
 
-EXAMPLES: dict[str, Callable[[], tuple[torch.Tensor, Any]]] = {
+def tokens() -> tuple[DeferredLogits, Tensor]:
+    """Return hidden states of three tokens, which are their logits, and what is to be predicted."""
+    return DeferredLogits(torch.eye(3)[None], lambda hidden: hidden), torch.tensor([[0, 1, -100]])
+
+
+EXAMPLES: dict[str, Callable[[], tuple[Any, Any]]] = {
     "segmentation": lambda: drawn()[0],
     "question-answering": asked,
+    "causal-lm": tokens,
+    "masked-lm": tokens,
 }
 
 
