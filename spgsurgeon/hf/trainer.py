@@ -20,9 +20,10 @@ from spgsurgeon.checkpoint import TEMPORARY, read_safetensors, write_safetensors
 from spgsurgeon.errors import UsageError
 from spgsurgeon.models import head_of_class
 from spgsurgeon.objective import SPGLoss, loss_of_readout, spg_loss
-from spgsurgeon.replicas import GraftedModel
+from spgsurgeon.replicas import GraftedModel, joined
 from spgsurgeon.runtime import extra_hint
 from spgsurgeon.tasks import Task, task_named
+from spgsurgeon.training import Logits, logits_of
 
 try:
     from transformers import PreTrainedModel, Trainer
@@ -108,17 +109,20 @@ class SPGTrainer(Trainer):  # type: ignore[misc]
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         inputs = dict(inputs)
         targets = [inputs.pop(name) for name in self.label_names]
-        logits = model(**inputs)
-        result = self._loss(logits, targets[0] if len(targets) == 1 else torch.stack(targets, dim=1))
+        with self.accelerator.autocast():
+            logits = logits_of(self._task, model, inputs, base=self._base, output=joined)
+            result = self._loss(logits, targets[0] if len(targets) == 1 else torch.stack(targets, dim=1))
         self._count(result)
-        return (result.loss, {"logits": logits}) if return_outputs else result.loss
+        outputs = {"logits": logits} if isinstance(logits, Tensor) else {}
+        return (result.loss, outputs) if return_outputs else result.loss
 
-    def _loss(self, logits: Tensor, targets: Tensor) -> SPGLoss:
+    def _loss(self, logits: Logits, targets: Tensor) -> SPGLoss:
         smoothing, task = self._label_smoothing, self._task
+        targets = task.targets_of_labels(targets)
         how: dict[str, Any] = {**self._objective, "mean_over_ranks": self._mean_over_ranks}
-        logits = task.readout(logits)
         if task.read is not None:
             return loss_of_readout(task.read(logits, targets, self.model.steps, smoothing), **how)
+        assert isinstance(logits, Tensor)
         return spg_loss(logits, targets, label_smoothing=smoothing, class_dim=1, **how)
 
     @property

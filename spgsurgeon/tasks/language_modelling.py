@@ -16,7 +16,7 @@ from torch import Tensor
 
 from spgsurgeon.data import CORPUS, MaskedTokenTransform, NextTokenTransform, batches_padded, blocks_of, text_padding
 from spgsurgeon.errors import UsageError
-from spgsurgeon.objective import DeferredLogits, Readout, read_hidden
+from spgsurgeon.objective import DeferredLogits, Readout, read_hidden, shift_labels
 from spgsurgeon.runtime import Processes, sum_dtype
 from spgsurgeon.tasks.metrics import LOSS, Metric
 from spgsurgeon.tasks.task import Scores, Task
@@ -57,8 +57,11 @@ class TokenTally:
             "samples": samples,
         }
 
-    def drawn(self) -> None:
+    def confusions(self) -> None:
         """See `Tally`: tokens have no classes."""
+
+    def drawn(self) -> None:
+        """See `Tally`: nor are they drawn."""
 
 
 def token_counts(logits: DeferredLogits, target: Tensor) -> Tensor:
@@ -102,6 +105,7 @@ CAUSAL_LM = _LANGUAGE(
     name="causal-lm",
     predicts="the next token of a text",
     arranged=partial(blocks_of, framed=False),
+    targets_of_labels=shift_labels,
     training_transform=lambda preprocessing, augmentation: NextTokenTransform(preprocessing),
     evaluation_transform=NextTokenTransform,
     pipeline_tag="text-generation",

@@ -95,6 +95,8 @@ class Task:
     read: Callable[[Any, Tensor, int, float], Readout] | None = None
     """Reads stacked logits by targets, for so many steps and with that label smoothing; None: each unit has one label
     among C classes (`objective.spg_loss`)."""
+    targets_of_labels: Callable[[Tensor], Tensor] = lambda labels: labels
+    """Makes targets of labels as the models of transformers take them for their own loss."""
     episode_classes: Callable[[Tensor], Tensor] = lambda targets: targets
     """The class of each unit by the targets, as an epoch's episodes are counted."""
     scored_by_samples: Callable[[Tensor, Sequence[Any]], Any] | None = None

@@ -4,6 +4,7 @@ from .evaluation import evaluate, evaluation_batches
 from .loop import Retraining
 from .optimization import make_schedule
 from .plan import kept_for_backward
+from .prediction import Logits, logits_of
 from .preparing import Case, prepare
 from .run import train
 from .settling import inputs_of
@@ -17,6 +18,7 @@ __all__ = [
     "CLASS_ORDERS",
     "Case",
     "EpisodeStatistics",
+    "Logits",
     "NonFiniteError",
     "Retraining",
     "choose_cache",
@@ -26,6 +28,7 @@ __all__ = [
     "for_images_of",
     "inputs_of",
     "kept_for_backward",
+    "logits_of",
     "make_retraining",
     "make_schedule",
     "names_of",

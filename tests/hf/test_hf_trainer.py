@@ -95,6 +95,8 @@ def test_a_step_is_the_step_of_train(form: str, tmp_path: Path) -> None:
         ("BertForQuestionAnswering", {}, {"start_positions": [1, 2], "end_positions": [3, 2]}),
         ("BertForTokenClassification", {}, {"labels": [[0, 1, 2, -100], [1, 1, -100, -100]]}),
         ("BertForMultipleChoice", {"input_ids": [[[5, 6], [7, 8]]] * 2}, {"labels": [0, 1]}),
+        ("BertForMaskedLM", {}, {"labels": [[-100, 6, -100, -100], [-100, 9, 8, -100]]}),
+        ("GPT2LMHeadModel", {}, {"labels": [[5, 6, 7, 8], [9, 10, -100, -100]]}),
         ("GPT2ForSequenceClassification", {}, {"labels": [0, 1]}),
         ("Wav2Vec2ForSequenceClassification", {"input_values": [[0.1] * 4000] * 2}, {"labels": [0, 1]}),
         ("ViTForImageClassification", {"pixel_values": [[[[0.5] * 32] * 32] * 3] * 2}, {"labels": [0, 1]}),
