@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, Strict, model_validator
 
 from spgsurgeon.runtime import known_device
-from spgsurgeon.sections import BelowOne, Count, Decay, NonNegative, NonNegativeInt, Positive, Section, fault_at
+from spgsurgeon.sections import BelowOne, Count, Decay, NonNegative, Positive, Section, fault_at
 
 
 class OptimizerSection(Section):
@@ -49,8 +49,8 @@ class ScheduleSection(Section):
     """Factor at each step (step only)."""
     power: Positive = 0.9
     """Exponent (poly only)."""
-    warmup_epochs: NonNegativeInt = 0
-    """Epochs of linear warm-up, counted in training.epochs."""
+    warmup_epochs: NonNegative = 0.0
+    """Epochs of linear warm-up, counted in training.epochs; may be a part of one."""
     min_lr: NonNegative = 0.0
     """Where the curve ends."""
 

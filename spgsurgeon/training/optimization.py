@@ -81,7 +81,7 @@ def make_schedule(
         decay_rate=decay.get(settings.name, 1.0),
         min_lr=settings.min_lr,
         warmup_lr=0.0,
-        warmup_epochs=settings.warmup_epochs,
+        warmup_epochs=settings.warmup_epochs,  # type: ignore[arg-type]  # is multiplied by the updates of an epoch
         step_on_epochs=False,
         updates_per_epoch=steps_per_epoch,
     )[0]

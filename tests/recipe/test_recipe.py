@@ -55,6 +55,8 @@ SHIPPED = (
     "imagenet-vit-b-16-depth",
     "imagenet-vit-b-16-dropout",
     "my-classes",
+    "squad",
+    "superb-keyword-spotting",
 )
 MINIMAL = "data: {source: digits}\n"
 

@@ -137,13 +137,13 @@ HAND: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("warmup", [0, 2])
+@pytest.mark.parametrize("warmup", [0, 0.5, 2])
 @pytest.mark.parametrize("name", HAND)
-def test_learning_rates_by_hand(name: str, warmup: int) -> None:
+def test_learning_rates_by_hand(name: str, warmup: float) -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=LR)
     settings = ScheduleSection(name=name, every=2, gamma=0.1, power=0.7, warmup_epochs=warmup, min_lr=0.02)
     schedule = make_schedule(optimizer, settings, EPOCHS, PER_EPOCH)
-    for k in (29, 0, 4, 9, 10, 11, 15, 20, 3, 25, 29):  # in any order: nothing is remembered
+    for k in (29, 0, 1, 2, 4, 9, 10, 11, 15, 20, 3, 25, 29):  # in any order: nothing is remembered
         schedule.step_update(k)
         by_hand = LR * k / (warmup * PER_EPOCH) if k < warmup * PER_EPOCH else HAND[name](k)
         assert learning_rate(optimizer) == pytest.approx(by_hand, rel=1e-12, abs=1e-15), k

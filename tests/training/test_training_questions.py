@@ -65,6 +65,13 @@ def test_a_model_that_answers_goes_the_whole_way(work) -> None:
     assert scores[0]["answer_f1"] == pytest.approx(100 * sum(answer_f1(*pair) for pair in pairs) / 20)
 
 
+def test_the_recipe_for_squad_trains_a_model_that_answers(work) -> None:
+    """All of it but the number of tokens, which this model can't take."""
+    overrides = (f"data.path={work / 'data'}", "data.max_length=null", "training.epochs=1", "data.workers=0")
+    found = succeed("train", "--json", work / "model", "--recipe", "squad", "-o", work / "run", *overrides).document
+    assert (found["best"]["metric"], found["best"]["samples"]) == ("answer_f1", 20)
+
+
 def test_answers_that_are_cut_away_teach_nothing_and_are_wrong(work) -> None:
     rows = questions(20, seed=1)
     for row in rows[:5]:

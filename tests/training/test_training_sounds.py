@@ -5,10 +5,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from command_line import spgsurgeon, succeed
 from folder_runs import RECIPE, check_resuming, trained, write_recipe
 from launches import Launch
 from tiny_sounds import hearer, tone, tones_table, written
+
+from spgsurgeon.checkpoint.tensors import read_safetensors
 
 MASKED = {"mask_time_prob": 0.3, "mask_feature_prob": 0.2, "mask_feature_length": 4, "layerdrop": 0.3}
 KINDS = {
@@ -47,6 +50,18 @@ def test_a_model_of_sounds_goes_the_whole_way(tmp_path, kind) -> None:
         predict(tone(number % 2, 1000 + number))[0]["label"] == ("low", "high")[number % 2] for number in range(12)
     )
     assert scored["accuracy"] == pytest.approx(100 * hits / 12)
+
+
+def test_the_recipe_for_keywords_leaves_the_convolutions_as_they_are(tmp_path) -> None:
+    work = made(tmp_path)
+    overrides = (f"data.path={work / 'data'}", "data.eval=dev", "training.epochs=1", "training.batch_size=4")
+    command = ("train", "--json", work / "model", "--recipe", "superb-keyword-spotting", "-o", work / "run")
+    found = succeed(*command, *overrides, "data.workers=0").document
+    assert found["best"]["samples"] == 12
+    before, after = (read_safetensors(work / name / "model.safetensors")[0] for name in ("model", "run/last"))
+    moved = {key for key in before if not torch.equal(before[key], after[key])}
+    assert moved
+    assert not any(key.startswith("wav2vec2.feature_extractor.") for key in moved)
 
 
 @pytest.mark.slow
