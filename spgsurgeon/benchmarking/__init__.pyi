@@ -1,13 +1,15 @@
-from .arms import GRAFTED, PLAIN, TIMM, Arm, own_arm, says_what_does_not_fit, settle_arms, timm_arm
+from .arms import GRAFTED, PLAIN, TIMM, TRAINER, Arm, own_arm, says_what_does_not_fit, settle_arms, timm_arm
 from .blocks import Blocks, processor_ratio, rate, steps_that_last, throughput_ratio, time_blocks
 from .loader import time_loader
 from .profile import measure
 from .subject import Subject, settle_subject, unused_without_data
+from .trainer_steps import trainer_arm
 
 __all__ = [
     "GRAFTED",
     "PLAIN",
     "TIMM",
+    "TRAINER",
     "Arm",
     "Blocks",
     "Subject",
@@ -23,5 +25,6 @@ __all__ = [
     "time_blocks",
     "time_loader",
     "timm_arm",
+    "trainer_arm",
     "unused_without_data",
 ]

@@ -33,6 +33,7 @@ from spgsurgeon.training import Case, EpisodeStatistics, Retraining, make_schedu
 PLAIN: str = "plain"
 GRAFTED: str = "grafted"
 TIMM: str = "timm"
+TRAINER: str = "trainer"
 CHANGES: dict[str, tuple[str, ...]] = {
     PLAIN: (f"trp={{kind: {kinds.PLAIN}}}",),
     GRAFTED: (),
@@ -40,8 +41,10 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "rollouts": ("trp.rollouts=true",),
     "deterministic": ("training.deterministic=true", "training.cudnn_benchmark=false"),
     TIMM: (f"trp={{kind: {kinds.PLAIN}}}",),
+    TRAINER: (f"trp={{kind: {kinds.PLAIN}}}",),
 }
-"""The arms, each with what it changes in the recipe; `timm` is the plain step as timm's training script takes it."""
+"""The arms, each with what it changes in the recipe; the last two are the plain step as timm's training script and
+transformers' Trainer take it."""
 
 
 @dataclass(frozen=True)

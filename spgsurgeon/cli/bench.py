@@ -33,7 +33,8 @@ _Arms = Annotated[
         "--arms",
         metavar="A,B,...",
         help="What to measure beside plain and grafted: rollouts (a forward pass for each step of an episode), "
-        "sequential (trp.head_batch), deterministic (torch's algorithms), timm (its own plain step).",
+        "sequential (trp.head_batch), deterministic (torch's algorithms), timm or trainer (the plain "
+        "step of timm's training script or of transformers' Trainer).",
     ),
 ]
 _Data = Annotated[
@@ -114,7 +115,7 @@ def command(
     emit(document, _render)
 
 
-_ARMS = ("plain", "grafted", "sequential", "rollouts", "deterministic", "timm")
+_ARMS = ("plain", "grafted", "sequential", "rollouts", "deterministic", "timm", "trainer")
 
 
 def _refuse_twice(asked: list[str], overrides: list[str]) -> None:

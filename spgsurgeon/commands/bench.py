@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
@@ -17,6 +17,7 @@ from spgsurgeon.benchmarking import (
     GRAFTED,
     PLAIN,
     TIMM,
+    TRAINER,
     Arm,
     Blocks,
     Subject,
@@ -32,6 +33,7 @@ from spgsurgeon.benchmarking import (
     time_blocks,
     time_loader,
     timm_arm,
+    trainer_arm,
     unused_without_data,
 )
 from spgsurgeon.data import Batch
@@ -54,7 +56,9 @@ from spgsurgeon.training import Case, Retraining, make_retraining
 FEWEST_BLOCKS = 20
 """With fewer, an interval says little."""
 _WARM_UP = 3  # steps of each arm, after its first, before any is counted or timed
-_ALSO = ((GRAFTED, "rollouts"), ("deterministic", GRAFTED), (PLAIN, TIMM))  # compared besides all others with plain
+_OF_OTHERS: dict[str, Callable[[Case, Processes, list[Batch]], Arm]] = {TIMM: timm_arm, TRAINER: trainer_arm}
+_ALSO = ((GRAFTED, "rollouts"), ("deterministic", GRAFTED), (PLAIN, TIMM), (PLAIN, TRAINER))
+"""Compared besides all others with plain."""
 
 
 def bench(
@@ -133,8 +137,8 @@ def _resident_parts(retraining: Retraining) -> list[Batch]:
 
 def _arm(name: str, recipe: Recipe, subject: Subject, grafted: Retraining, parts: list[Batch]) -> Arm:
     """Return the arm of that name, of a model of its own; `grafted` is that of the arm which is called so."""
-    if name == TIMM:
-        return timm_arm(subject.case(recipe), grafted.processes, parts)
+    if name in _OF_OTHERS:
+        return _OF_OTHERS[name](subject.case(recipe), grafted.processes, parts)
     retraining = grafted if name == GRAFTED else make_retraining(subject.case(recipe), grafted.processes)
     return own_arm(name, retraining, parts, deterministic=recipe.training.deterministic)
 
@@ -151,7 +155,7 @@ def _ratios(timed: Blocks, names: Sequence[str], *, by_processor: bool) -> list[
 
     `processor_time` is the same by the time that the process spent on processors (None where a device computes).
     """
-    to_plain = [(name, PLAIN) for name in names if name not in (PLAIN, TIMM)]
+    to_plain = [(name, PLAIN) for name in names if name not in (PLAIN, *_OF_OTHERS)]
     return [
         {
             "of": of,
