@@ -21,6 +21,7 @@ from spgsurgeon.comparing import (
     DECODED,
     DOCUMENT,
     FIGURES,
+    NO_EARLY_STOPPING,
     OF_DECODED,
     RESULTS,
     SEARCH,
@@ -98,6 +99,8 @@ def compare(
     asked = started.or_rather(model=model, recipe=recipe, overrides=overrides, **given)
     asked.check()
     lineup = _line_up(asked, output, resume=resume, started=earlier is not None)
+    if NO_EARLY_STOPPING in lineup.overrides:
+        say("no run is stopped early: arms that end at will would not have the same cost")
     base = asked.model or lineup.recipe.model
     if base is None:
         raise UsageError("neither the command nor the recipe names a model", hint="spgsurgeon compare MODEL --recipe …")

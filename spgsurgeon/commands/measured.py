@@ -54,7 +54,8 @@ def evaluation_of(source: Path, task: Task) -> Evaluation | None:
     return Evaluation(
         source=data.source,
         name=Path(data.path).name if data.path else data.source.rpartition("/")[2],
-        split=f"{data.holdout:g} of {data.train}, held out" if held_out else data.eval,
+        split=(f"{data.holdout:g} of {data.train}, held out" if held_out else data.eval)
+        + (f", {data.eval_limit} samples at most" if data.eval_limit else ""),
         hub_id=data.source.removeprefix(form.name) if form.on_hub else None,
         hub_metrics={metric.name: metric.hub_name for metric in task.metrics if metric.hub_name},
         percent=frozenset(metric.name for metric in task.metrics if metric.percent),

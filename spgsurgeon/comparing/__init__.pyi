@@ -1,5 +1,5 @@
 from .arguments import Arguments, arguments_of, check_start
-from .arms import PLAIN, SEARCH, Lineup, line_up
+from .arms import NO_EARLY_STOPPING, PLAIN, SEARCH, Lineup, line_up
 from .choice import Comparison
 from .devices import place
 from .layout import COSTS, DECODED, DOCUMENT, FIGURES, RESULTS, TABLE
@@ -19,6 +19,7 @@ __all__ = [
     "DOCUMENT",
     "FIGURES",
     "HEAD",
+    "NO_EARLY_STOPPING",
     "OF_DECODED",
     "PLAIN",
     "RESULTS",

@@ -37,6 +37,7 @@ BUILT_IN: dict[str, Callable[[ReplicaKind], dict[str, Any]]] = {
 """What each arm changes in a recipe with these replicas. `plain` is what the others are measured against."""
 
 DEFAULT_HOLDOUT = 0.2
+NO_EARLY_STOPPING = "training.early_stopping.patience=null"
 _NEED_REPLICAS = ("spg", "spg-step", "spg-episode", "spg-episode-mean", "no-projection", "rollouts")
 
 
@@ -86,9 +87,11 @@ def _with_holdout(source: str | Path, overrides: Sequence[str]) -> tuple[Recipe,
             f"data.eval is {recipe.data.eval}, the split that is trained on, so scores on it would compare nothing",
             hint="name another split for the scores, as data.eval=test",
         )
-    if recipe.data.holdout is not None:
-        return recipe, tuple(overrides)
-    shared = (*overrides, f"data.holdout={DEFAULT_HOLDOUT}")
+    shared = tuple(overrides)
+    if recipe.data.holdout is None:
+        shared = (*shared, f"data.holdout={DEFAULT_HOLDOUT}")
+    if recipe.training.early_stopping.patience is not None:  # arms that end at will have not the same cost
+        shared = (*shared, NO_EARLY_STOPPING)
     return read_recipe(source, shared), shared
 
 

@@ -37,7 +37,7 @@ from .sources.records.blocks import Blocks, blocks_of
 from .sources.records.questions import Answers, Asked
 from .sources.records.words import with_common_names, with_names
 from .sources.source import Data, ImageSource, Source, check_same_classes, check_several_classes, listing
-from .subsets import Subset, hold_out, hold_out_masks, limit_classes
+from .subsets import Subset, hold_out, hold_out_masks, limit_classes, limit_samples
 from .transforms.augmentation import Augmentation, StagedTransform, evaluation_transform, training_transform
 from .transforms.batched import check_batched
 from .transforms.choices import ChoiceTransform
@@ -118,6 +118,7 @@ __all__ = [
     "joint_evaluation_transform",
     "joint_training_transform",
     "limit_classes",
+    "limit_samples",
     "listed",
     "listing",
     "open_source",

@@ -29,12 +29,13 @@ Whole = TypeVar("Whole", bound=Source[Any])
 class Subset(Generic[Whole]):
     """The samples of `whole` at `indices`, in their order there; its own indices count from 0.
 
-    `remark` is said with its name.
+    `remark` is said with its name, `said` with its notes.
     """
 
     whole: Whole
     indices: NDArray[np.int64]
     remark: str = ""
+    said: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -48,8 +49,8 @@ class Subset(Generic[Whole]):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """The data set's."""
-        return self.whole.notes
+        """The data set's, and what choosing the samples gave reason to say."""
+        return (*self.whole.notes, *self.said)
 
     @property
     def border_assumed(self) -> bool:
@@ -102,6 +103,17 @@ def hold_out_masks(source: MaskSource, share: float) -> tuple[Subset[MaskSource]
     """Return the same of pictures with masks, which are drawn without regard to what is on them; one at least stays."""
     left, held = _parted(source, share, [0] * len(source))
     return Subset(source, left), Subset(source, held, HELD_OUT)
+
+
+def limit_samples(source: Source[Any], most: int) -> Source[Any]:
+    """Return at most so many samples, each class in proportion; of those without labels regardless of what they are."""
+    if len(source) <= most:
+        return source
+    labelled = hasattr(source, "labels")
+    labels = source.labels().tolist() if labelled else [0] * len(source)  # type: ignore[attr-defined]
+    kept = np.array(sorted(stratified_order(labels, "eval-limit")[:most]), dtype=np.int64)
+    said = (f"scores are of {most:,} of the {len(source):,} samples of {source.name} (data.eval_limit)",)
+    return (LabelledSubset if labelled else Subset)(source, kept, said=said)  # type: ignore[arg-type]
 
 
 def _parted(source: Source[Any], share: float, labels: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -38,31 +38,33 @@ class SPGLoss(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """What every form reads. Denominators are counts that may be fractions: means over ranks."""
+    """What every form reads. A unit counts as much as its class weighs, 1 without weights.
 
-    cross_entropy: Tensor  # float32 [T+1, units], 0 for units that are not counted
+    Denominators are sums of that, over ranks their mean.
+    """
+
     episode: Episode
-    valid_entropy: Tensor  # float32 [T+1, units], 0 for units that are not valid or not counted
-    step_sizes: Tensor  # float32 [T+1]: how many units are valid and counted; [0] is m
-    step_losses: Tensor  # float32 [T+1]
+    entropy: Tensor  # float32 [T+1, units], weighed; 0 for units that are not valid or not counted
+    step_weights: Tensor  # float32 [T+1]: what the units weigh that are valid and counted; [0] is m
+    step_means: Tensor  # float32 [T+1]: their mean cross entropy
 
 
 def _episode(batch: _Batch, weights: Sequence[float]) -> Tensor:
     """1/m sum_i R_i sum_t M_ti CE_ti: eq. 11 without its length factor, as in the authors' released search code."""
-    log_probability = batch.valid_entropy.sum(0)
-    return _ratio((batch.episode.returns * log_probability).sum(), batch.step_sizes[0])
+    log_probability = batch.entropy.sum(0)
+    return _ratio((batch.episode.returns * log_probability).sum(), batch.step_weights[0])
 
 
 def _episode_mean(batch: _Batch, weights: Sequence[float]) -> Tensor:
     """1/m sum_i R_i / length_i sum_t M_ti CE_ti: eq. 11 to the letter."""
-    log_probability = batch.valid_entropy.sum(0)
+    log_probability = batch.entropy.sum(0)
     scaled = batch.episode.returns / batch.episode.lengths * log_probability
-    return _ratio(scaled.sum(), batch.step_sizes[0])
+    return _ratio(scaled.sum(), batch.step_weights[0])
 
 
 def _step(batch: _Batch, weights: Sequence[float]) -> Tensor:
     """sum_t lambda_t mean(CE_t over the units still valid at t): the authors' released dropout code."""
-    return weighted_sum(batch.step_losses, weights)
+    return weighted_sum(batch.step_means, weights)
 
 
 FORMS: dict[str, Callable[[_Batch, Sequence[float]], Tensor]] = {
@@ -84,6 +86,7 @@ def spg_loss(
     *,
     class_dim: int | None = None,
     soft: bool = False,
+    class_weights: Tensor | None = None,
 ) -> SPGLoss:
     """Return the loss of a batch whose T+1 steps are stacked step-major in `logits`, and its episodes.
 
@@ -96,7 +99,9 @@ def spg_loss(
 
     `form` is one of `FORMS`. Units whose target is `ignore_index` enter no sum; a batch without any counted unit gives
     zero, with a graph. `label_smoothing` enters the cross entropy only. `loss_normalization` multiplies by
-    exp(mean CE_0 - loss), a constant to autograd.
+    exp(mean CE_0 - loss), a constant to autograd. `class_weights`, float [C], say how much a unit counts by its class:
+    a weight of 2 is a unit that is there twice, in sums and in what they are divided by, so that without replicas the
+    loss is torch's cross entropy with such weights. Episodes do not go by them.
 
     `mean_over_ranks` averages a tensor over data-parallel processes. With it, averaging the gradients over processes
     (as DistributedDataParallel does) gives the gradient of one process on the joined batch, also where denominators
@@ -115,6 +120,7 @@ def spg_loss(
         soft=soft,
         label_smoothing=label_smoothing,
         ignore_index=ignore_index,
+        class_weights=class_weights,
     )
     return loss_of_readout(readout, weights, form, loss_normalization, mean_over_ranks)
 
@@ -134,12 +140,17 @@ def loss_of_readout(
             code="unfit-rows",
         )
     with torch.autocast(readout.cross_entropy.device.type, enabled=False):
-        batch = _play(readout, weights, mean_over_ranks)
+        episode = play_episodes(readout.correct, readout.counted, weights)
+        step_sizes, entropy, step_losses = _sums(readout, episode, None, mean_over_ranks)
+        batch = _Batch(episode, entropy, step_sizes, step_losses)
+        if readout.weight is not None:
+            step_weights, entropy, step_means = _sums(readout, episode, readout.weight, mean_over_ranks)
+            batch = _Batch(episode, entropy, step_weights, step_means)
         loss = FORMS[form](batch, weights)
         if loss_normalization:
-            gap = (batch.step_losses[0] - loss).detach()
+            gap = (batch.step_means[0] - loss).detach()
             loss = loss * (mean_over_ranks(gap) if mean_over_ranks else gap).exp()
-    return SPGLoss(loss, batch.step_losses, batch.step_sizes, batch.episode, batch.cross_entropy.detach())
+    return SPGLoss(loss, step_losses, step_sizes, episode, readout.cross_entropy.detach())
 
 
 def _check_form(form: str) -> None:
@@ -147,15 +158,17 @@ def _check_form(form: str) -> None:
         raise UsageError(f"unknown form {form!r}; there are {', '.join(FORMS)}", hint=did_you_mean(form, FORMS))
 
 
-def _play(readout: Readout, weights: Sequence[float], mean_over_ranks: MeanOverRanks | None) -> _Batch:
-    episode = play_episodes(readout.correct, readout.counted, weights)
-    steps_counted = episode.valid_mask & readout.counted
-    step_sizes = steps_counted.flatten(1).sum(1, dtype=torch.float32)
+def _sums(
+    readout: Readout, episode: Episode, weight: Tensor | None, mean_over_ranks: MeanOverRanks | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what the valid units that count weigh at each step, [T+1], their cross entropy, and its mean, [T+1]."""
+    counted = episode.valid_mask & readout.counted
+    weighed = counted if weight is None else counted * weight
+    sizes = weighed.flatten(1).sum(1, dtype=torch.float32)
     if mean_over_ranks is not None:
-        step_sizes = mean_over_ranks(step_sizes)
-    valid_entropy = readout.cross_entropy * steps_counted
-    step_losses = _ratio(valid_entropy.flatten(1).sum(1), step_sizes)
-    return _Batch(readout.cross_entropy, episode, valid_entropy, step_sizes, step_losses)
+        sizes = mean_over_ranks(sizes)
+    entropy = readout.cross_entropy * weighed
+    return sizes, entropy, _ratio(entropy.flatten(1).sum(1), sizes)
 
 
 def _ratio(total: Tensor, count: Tensor) -> Tensor:

@@ -33,6 +33,8 @@ class Readout(NamedTuple):
     """bool [T+1, units]: whether step t predicts the target, for each unit that is counted and valid at t."""
     counted: Tensor
     """bool [units]: False where the target was `ignore_index`."""
+    weight: Tensor | None = None
+    """float32 [units]: how much each counts, by its class; None: all the same."""
 
 
 def read_logits(
@@ -44,13 +46,15 @@ def read_logits(
     soft: bool = False,
     label_smoothing: float = 0.0,
     ignore_index: int = -100,
+    class_weights: Tensor | None = None,
 ) -> Readout:
     """Return what logits [rows, C, ...] are worth by class indices [N, ...], or by `soft` labels [N, C, ...].
 
     `class_dim` says where the logits, and soft labels, have their classes: 1, as by default, or -1 for tokens
     [rows, L, C]. Without it shapes that can be read both ways are refused. Where the logits have dimensions at their
     end that the target lacks, as [rows, C, K] of a model with K outputs, the target counts for each unit along them.
-    The label of soft labels is their arg-max.
+    The label of soft labels is their arg-max. `class_weights` [C] say how much a unit counts by its class, or by its
+    soft label on average.
 
     Arithmetic is float32 (float64 stays float64) whatever the autocast type; nothing in here waits for the device.
     Raises UsageError for shapes and types that don't fit, and for floating-point targets unless `soft` asks for them.
@@ -65,6 +69,7 @@ def read_logits(
     units = (*outer, *inner)
     target = _for_every_unit(target, units, given=target.dim() - (2 if soft else 1))
     label = target.argmax(1) if soft else target
+    weight = None if class_weights is None else _weight_of(target, class_weights, logits.shape[class_dim], soft)
     shape = (steps, len(target), *units)
     if class_dim != 1:  # one row a unit: with units behind the classes, cross entropy would copy the logits
         logits = logits.movedim(class_dim, -1).flatten(0, -2)
@@ -80,7 +85,19 @@ def read_logits(
         )
         correct = logits.detach().argmax(1).view(shape) == label
     counted = torch.ones_like(label, dtype=torch.bool) if soft else label != ignore_index
-    return Readout(ce.view(shape), correct, counted)
+    return Readout(ce.view(shape), correct, counted, weight)
+
+
+def _weight_of(target: Tensor, class_weights: Tensor, classes: int, soft: bool) -> Tensor:
+    """Return how much each unit of a target, [N, units] or softly [N, C, units], counts."""
+    if class_weights.shape != (classes,):
+        raise UsageError(
+            f"{classes} classes need a weight each, [{classes}] (got class_weights of shape "
+            f"{list(class_weights.shape)})",
+            code="unfit-class-weights",
+        )
+    weights = class_weights.to(target.device, torch.float32)
+    return torch.tensordot(target.float(), weights, dims=([1], [0])) if soft else weights[target.clamp(min=0)]
 
 
 def read_spans(

@@ -106,6 +106,11 @@ class DataSection(Section):
     limit: Count | None = None
     """The most pictures of each class to train on, of those that `holdout` leaves; the same for every seed. Samples
     without a class, as questions are, count as one class; pictures with masks have no such limit."""
+    eval_limit: Count | None = None
+    """The most samples to evaluate on, the classes in proportion, the same for every seed; scores are of that part."""
+    balance: bool = False
+    """Whether each class comes as often as any other in an epoch, which stays as long as it is: samples of small
+    classes come again, augmented otherwise, and of large ones some are left out."""
     classes: Annotated[tuple[str, ...] | int | None, BeforeValidator(_known_classes)] = None
     """Names of the classes by mask value or label, or their number; null reads classes.txt in the data's folder, and
     without one goes by the labels. `masks`, `wds`, `texts`, `words` and `sounds` only."""
@@ -172,6 +177,8 @@ class DataSection(Section):
             raise fault_at("eval_crop_pct", "eval_crop_pct is for whole images; those with masks are not cropped")
         if self._has_masks and self.limit is not None:
             raise fault_at("limit", f"limit goes by a picture's class; source: {self.source} has masks")
+        if self.balance and form_of(self.source).classed != "sample":
+            raise fault_at("balance", f"balance goes by a sample's class; source: {self.source} has none for each")
         if self.eval == HOLDOUT and self.holdout is None:
             raise fault_at("eval", "eval: holdout needs data.holdout, the share that is left out of training")
         return self

@@ -37,6 +37,7 @@ SAME_IN_ALL_ARMS = (
     "training.batch_size",
     "training.accumulate",
     "training.drop_last",
+    "training.early_stopping",
     "training.optimizer.lr",
     "training.optimizer.head_lr",
     "training.device",

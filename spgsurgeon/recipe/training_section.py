@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, Strict, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, Strict, model_validator
 
 from spgsurgeon.runtime import known_device
 from spgsurgeon.sections import BelowOne, Count, Decay, NonNegative, Positive, Section, fault_at
@@ -66,6 +66,20 @@ class CheckpointSection(Section):
     """How many of the newest are kept, besides the best; from 2 on, a damaged one has another behind it."""
 
 
+class EarlyStoppingSection(Section):
+    """Ending a run whose score does not get better any more; the best checkpoint is kept in any case."""
+
+    patience: Count | None = None
+    """How many epochs in a row may pass without a better score before the run ends; null never ends it early."""
+    min_delta: NonNegative = 0.0
+    """By more than how much, in the score's own units, one must be better than the best so far to count."""
+
+
+def _by_name(weights: Any) -> Any:
+    """Return weights by the names of classes, of which some may be numbers."""
+    return {str(name): weight for name, weight in weights.items()} if isinstance(weights, dict) else weights
+
+
 class TrainingSection(Section):
     """Optimisation and the run."""
 
@@ -82,6 +96,11 @@ class TrainingSection(Section):
     freeze: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Strict(False)] = ()
     """Parts of the base that do not learn, by name, such as [stem, 'blocks.[0-2]']; wildcards do not reach over a dot.
     Their batch norms stay in eval mode."""
+    class_weights: Annotated[Literal["balanced"] | dict[str, Positive] | None, BeforeValidator(_by_name)] = None
+    """How much a unit counts in the loss by its class: `balanced`, each class as much as any other, or by name, such as
+    {cat: 2}, where the others have 1. Episodes and scores do not go by it."""
+    early_stopping: EarlyStoppingSection = EarlyStoppingSection()
+    """Ending the run before its last epoch, by the score that the best checkpoint is chosen by."""
     gradient_clip: Positive | None = None
     """Largest norm of the gradient; null does not clip."""
     accumulate: Count = 1

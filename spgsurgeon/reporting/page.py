@@ -73,9 +73,15 @@ def _card(run: RunRecord) -> dict[str, Any]:
         "run": run,
         "metric": run.metric.title if run.metric else None,
         "scores": _scores(run, run.metric.name) if run.metric else [],
-        "progress": f"{run.done} of {run.planned} epochs" + ("" if run.done >= run.planned else ", not finished"),
+        "progress": f"{run.done} of {run.planned} epochs" + _how_it_ended(run),
         "before": " and ".join(f"{count} {kind}" for kind, count in _before(run).items() if count),
     }
+
+
+def _how_it_ended(run: RunRecord) -> str:
+    if run.done >= run.planned:
+        return ""
+    return ", stopped early" if run.stopped_early else ", not finished"
 
 
 def _before(run: RunRecord) -> dict[str, int]:

@@ -3,6 +3,7 @@ from .checkpoints import last_of, newest_intact, recipe_of, run_of
 from .data_records import write_files
 from .folder import Checkpoint, RunFolder, own_run
 from .layout import DATA_FILES, METRICS, RECIPE
+from .raising import EPOCHS, check_epochs
 from .reading import check_is_run, read_run
 from .records import Count, EpochRecord, RunRecord, ShownPicture, epoch_name, in_words, read_epochs, step_labels
 from .resuming import FREE_KEYS, check_data, check_run, differences, records_of, stands_on, summaries
@@ -13,6 +14,7 @@ from .trackers.event_files import add_hyperparameters
 
 __all__ = [
     "DATA_FILES",
+    "EPOCHS",
     "FREE_KEYS",
     "METRICS",
     "NO_ORIGINAL",
@@ -30,6 +32,7 @@ __all__ = [
     "basis_of",
     "basis_of_counters",
     "check_data",
+    "check_epochs",
     "check_is_run",
     "check_run",
     "check_run_state",

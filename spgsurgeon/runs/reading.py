@@ -71,6 +71,7 @@ def read_run(path: Path, name: str, number: int) -> RunRecord:
         best=counters.get("best"),
         last=counters.get("last"),
         class_names=checkpoint.class_names,
+        stopped_early=_stopped_early(counters, recipe),
         tolerance=cold.tolerance if cold.until == "converged" else None,
         epochs=epochs,
         damaged_lines=damaged,
@@ -79,6 +80,11 @@ def read_run(path: Path, name: str, number: int) -> RunRecord:
         starts=starts,
         notes=notes,
     )
+
+
+def _stopped_early(counters: Mapping[str, Any], recipe: Recipe) -> bool:
+    patience = recipe.training.early_stopping.patience
+    return patience is not None and counters.get("waited", 0) >= patience
 
 
 def _read_checkpoint(path: Path, notes: list[str]) -> _Checkpoint:
@@ -137,6 +143,8 @@ def _head(recipe: Recipe, replicas: ReplicaKind) -> dict[str, str]:
     if objective.loss_normalization and not plain:
         facts["objective"] += ", normalised"
     facts["optimizer"] = f"{optimizer.name}, learning rate {optimizer.lr:g}, weight decay {optimizer.weight_decay:g}"
+    if (classes := training.class_weights) is not None:
+        facts["class weights"] = classes if isinstance(classes, str) else json.dumps(classes, ensure_ascii=False)
     facts["schedule"] = training.schedule.name
     accumulated = f", {training.accumulate} of them a step" if training.accumulate > 1 else ""
     facts["batch size"] = f"{training.batch_size}{accumulated}"
@@ -149,6 +157,8 @@ def _head(recipe: Recipe, replicas: ReplicaKind) -> dict[str, str]:
     facts["data"] = f"{data.source}, {data.train} and {data.eval}" + (f", in {data.path}" if data.path else "")
     facts["data"] += f", {data.holdout:g} of {data.train} held out" if data.holdout else ""
     facts["data"] += f", at most {data.limit} pictures of each class" if data.limit else ""
+    facts["data"] += f", scored on {data.eval_limit} at most" if data.eval_limit else ""
+    facts["data"] += ", classes balanced" if data.balance else ""
     facts["seed"] = str(training.seed)
     return facts
 

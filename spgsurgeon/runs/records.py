@@ -153,6 +153,8 @@ class RunRecord:
     best: Mapping[str, Any] | None = None
     last: Mapping[str, Any] | None = None
     class_names: Sequence[str] = ()
+    stopped_early: bool = False
+    """Whether it ended before its last epoch, as its score did not get better any more."""
     tolerance: float | None = None
     """Where the cold start was to stop once its moments had settled: how much they might still change."""
     epochs: Sequence[EpochRecord] = ()

@@ -13,6 +13,7 @@ from spgsurgeon.errors import UsageError
 from spgsurgeon.recipe import DataSection, Recipe, differing
 from spgsurgeon.runs.checkpoints import unreadable_of
 from spgsurgeon.runs.data_records import DataRecord, compare, name_within, read_files, record_of
+from spgsurgeon.runs.raising import EPOCHS, may_rise
 
 FREE_KEYS = ("data.cache", "data.workers", "training.loggers")
 """What a resumed run may have otherwise: the weights don't depend on them. environment.json has those of each start."""
@@ -87,6 +88,8 @@ def _check_recipe(run: Path, before: Any, recipe: Recipe, warn: Callable[[str], 
         warn(f"{run} records its recipe as this version does not read it: whether it is the same could not be checked")
         return
     found = differences(own, recipe)
+    if may_rise(own, recipe):
+        found.pop(EPOCHS, None)
     if found:
         said = [f"{key} was {was}, is {now}" for key, (was, now) in found.items()]
         raise UsageError(

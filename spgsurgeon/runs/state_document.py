@@ -63,6 +63,8 @@ class CountersDocument(Document):
     started: Scored | None = None
     best: Scored | None = None
     last: Scored | None = None
+    to_beat: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    waited: Natural = 0
     skipped: Natural = 0
     unreadable: dict[str, str] = Field(default_factory=dict)
     statistics: StatisticsDocument | None = None

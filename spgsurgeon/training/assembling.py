@@ -108,6 +108,7 @@ def _training_batches(case: Case, processes: Processes, cache: Cache | None) -> 
         cache=cache,
         collate=case.task.collation(case.opened.preprocessing),
         drop_last=training.drop_last,
+        balance=data.balance,
     )
 
 

@@ -26,6 +26,7 @@ from spgsurgeon.data import (
     hold_out,
     hold_out_masks,
     limit_classes,
+    limit_samples,
     open_source,
     read_class_map,
     renamed,
@@ -81,12 +82,13 @@ def open_data(section: DataSection) -> Data:
     """
     train = _open_split(section, section.train)
     if section.eval == HOLDOUT:
-        return Data(*_parted(section, _renamed(section, train)))
+        train, held = _parted(section, _renamed(section, train))
+        return Data(train, _limited(section, held))
     evaluation = _open_split(section, section.eval)
     train, evaluation = with_common_names(train, evaluation)
     most = max(len(train.classes), len(evaluation.classes))
     train, evaluation = (_renamed(section, with_classes(part, most)) for part in (train, evaluation))
-    return Data(_parted(section, train)[0], evaluation)
+    return Data(_parted(section, train)[0], _limited(section, evaluation))
 
 
 def open_training(section: DataSection) -> Source[Any]:
@@ -136,6 +138,10 @@ def settled_preprocessing(opened: OpenedModel, data: DataSection, image_size: in
     if isinstance(sized, TextPreprocessing):
         sized = replace(sized, mlm_probability=data.mlm_probability)
     return sized.limited(data.max_length, data.max_seconds, stops=data.too_long == "stop")
+
+
+def _limited(section: DataSection, evaluation: Source[Any]) -> Source[Any]:
+    return evaluation if section.eval_limit is None else limit_samples(evaluation, section.eval_limit)
 
 
 def choose_cache(

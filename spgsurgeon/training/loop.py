@@ -52,6 +52,7 @@ from spgsurgeon.training.soundness.number_guard import NonFiniteError
 from spgsurgeon.training.state import Counters, Sizes, TrainingState
 from spgsurgeon.training.statistics import EpisodeStatistics, extremes, summarize
 from spgsurgeon.training.stepping import Stepper
+from spgsurgeon.training.weights.class_weights import class_weights
 from spgsurgeon.training.weights.freezing import Frozen
 from spgsurgeon.training.weights.head_start import HeadStart
 
@@ -106,7 +107,14 @@ class Retraining:
         self._keeping = Safekeeping(self.state, processes, progress)
         self._head_start = HeadStart(grafted, recipe.head_start, head)
         self._stepper = Stepper(
-            self.state, self.schedule, recipe, task, processes, num_classes=num_classes, precision=self._precision
+            self.state,
+            self.schedule,
+            recipe,
+            task,
+            processes,
+            num_classes=num_classes,
+            precision=self._precision,
+            class_weights=class_weights(settings.class_weights, training.source, recipe.data.source, task),
         )
         self._remarks = Remarks(training, evaluation, processes, self._keeping)
         self._steps = EpochSteps(
@@ -171,7 +179,7 @@ class Retraining:
                 self._make_head_start()
             while not counters.cold_finished:
                 self._cold_epoch()
-            while counters.epoch < counters.epochs_before + self.settings.epochs:
+            while counters.epoch < counters.epochs_before + self.settings.epochs and not self._stops_early():
                 self._training_epoch()
             self._keeping.finish()
             self._remarks.traits()
@@ -296,8 +304,26 @@ class Retraining:
         better = counters.best is None or metric.better(counters.last[metric.name], counters.best[metric.name])
         if better:
             counters.best = counters.last
+        self._wait_for_better(counters.last[metric.name])
         found = {"evaluation": counters.last, "by_class": evaluated.by_class}
         self._finish_epoch(metrics | found, best=better)
+
+    def _wait_for_better(self, score: float) -> None:
+        """Count an epoch for early stopping, by its score."""
+        counters, metric = self.counters, self.task.primary
+        least = self.settings.early_stopping.min_delta
+        if counters.to_beat is None or metric.merit(score) - metric.merit(counters.to_beat) > least:
+            counters.to_beat, counters.waited = score, 0
+        else:
+            counters.waited += 1
+
+    def _stops_early(self) -> bool:
+        """Return whether the score has not got better for too long, which is said."""
+        patience, counters = self.settings.early_stopping.patience, self.counters
+        if patience is None or counters.waited < patience:
+            return False
+        self._remarks.stopped_early(counters.done["train"], self.settings, self.task.primary)
+        return True
 
     def _epoch(self, phase: str) -> dict[str, Any]:
         """Do the steps that the epoch still has, and return its line of metrics."""

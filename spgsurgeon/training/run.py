@@ -9,14 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from spgsurgeon.checkpoint import refuse_overwriting_input
+from spgsurgeon.checkpoint import atomic_file, refuse_overwriting_input
 from spgsurgeon.data import LABELLED
 from spgsurgeon.errors import DataError, UsageError
 from spgsurgeon.loading import ModelRequest
 from spgsurgeon.models import Preprocessing
-from spgsurgeon.recipe import Recipe, dump_recipe
+from spgsurgeon.recipe import Recipe, dump_recipe, read_recipe
 from spgsurgeon.runs import (
     DATA_FILES,
+    EPOCHS,
+    RECIPE,
     RunFolder,
     check_run,
     last_of,
@@ -100,6 +102,8 @@ def train(
             warnings.said.append(f"torchrun restarted the processes; {output} was resumed")
         if processes.leads and settled.training.loggers is None and missing("tensorboard"):
             warnings.said.append(f"no TensorBoard events are written: {extra_hint('tensorboard')}")
+        if started and processes.leads:
+            _raise_epochs(output, settled, warnings.warn, dry_run=dry_run)
         case = _with_notes(start.case, warnings.said)
         kept = settled.training.checkpoints.keep
         told = trackers_of(settled.training.loggers, output, settled.model_dump(mode="json"))
@@ -127,6 +131,19 @@ def train(
                         progress.warning(note)
             counters = _run(retraining, run, settled, started=started)
             return _document(counters, run, [*case.opened.notes, *retraining.remarks], case)
+
+
+def _raise_epochs(output: Path, recipe: Recipe, warn: Warn, *, dry_run: bool) -> None:
+    """Let the run's own recipe say how many epochs it has now, if these are more than before."""
+    own = read_recipe(output / RECIPE)
+    before, epochs = own.training.epochs, recipe.training.epochs
+    if epochs == before:
+        return
+    warn(f"{EPOCHS} was {before} and is {epochs} now")
+    if not dry_run:
+        training = own.training.model_copy(update={"epochs": epochs})
+        with atomic_file(output / RECIPE, force=True) as temporary:
+            temporary.write_text(dump_recipe(own.model_copy(update={"training": training})), encoding="utf-8")
 
 
 class _Warnings:

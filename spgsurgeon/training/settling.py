@@ -9,7 +9,7 @@ from pathlib import Path
 from spgsurgeon.checkpoint import refuse_existing, refuse_overwriting_input
 from spgsurgeon.errors import UsageError
 from spgsurgeon.recipe import Recipe, find_recipe, read_recipe
-from spgsurgeon.runs import FREE_KEYS, RECIPE, differences, recipe_of
+from spgsurgeon.runs import EPOCHS, FREE_KEYS, RECIPE, check_epochs, differences, recipe_of
 from spgsurgeon.training.data import data_folders
 
 
@@ -55,23 +55,25 @@ def settle_recipe(model: str | None, recipe: str | Path | None, overrides: Seque
 
 def _recipe_of_run(output: Path, model: str | None, recipe: str | Path | None, overrides: Sequence[str]) -> Recipe:
     recipe_of(output)  # says so if it is not a run folder
-    free = [override for override in overrides if override.partition("=")[0] in FREE_KEYS]
-    own = read_recipe(output / RECIPE, free)
+    free = [override for override in overrides if override.partition("=")[0] in (*FREE_KEYS, EPOCHS)]
+    before, own = read_recipe(output / RECIPE), read_recipe(output / RECIPE, free)
     if recipe is not None:
         given = read_recipe(recipe, overrides)
         given = given.model_copy(update={"model": model or given.model})
         if given.head_start.open:  # which it went by the model for
             given = given.model_copy(update={"head_start": own.head_start})
-        found = differences(given, own)
+        check_epochs(before, given)
+        found = [key for key in differences(given, own) if key != EPOCHS]
         if found:
             raise UsageError(
                 f"the recipe differs from the one that {output} was started with, in {', '.join(found)}",
                 hint="leave it out to resume, or start another run with -o",
             )
         return given
+    check_epochs(before, own)
     if len(free) < len(overrides) or (model is not None and model != own.model):
         raise UsageError(
-            f"a resumed run keeps its model and its recipe, but for {' and '.join(FREE_KEYS)}",
+            f"a resumed run keeps its model and its recipe, but for {', '.join(FREE_KEYS)} and a higher {EPOCHS}",
             hint="start another run with -o",
         )
     return own

@@ -46,6 +46,10 @@ class Counters:
     """Those at the end of the head start."""
     best: Scores | None = None
     last: Scores | None = None
+    to_beat: float | None = None
+    """The score that the next must be better than, for early stopping."""
+    waited: int = 0
+    """How many epochs in a row were not."""
     skipped: int = 0
     """Steps that were not applied, since their numbers were not finite."""
     unreadable: dict[str, str] = field(default_factory=dict)

@@ -42,6 +42,7 @@ class Stepper:
         *,
         num_classes: int,
         precision: torch.dtype,
+        class_weights: Tensor | None = None,
     ) -> None:
         settings = recipe.training
         self._state, self._schedule, self._processes = state, schedule, processes
@@ -51,6 +52,7 @@ class Stepper:
         self._transfer = Transfer(processes.device)
         self._memory_format = choose_memory_format(settings.memory_format, processes.device, state.grafted)
         self._task = task
+        self._class_weights = None if class_weights is None else class_weights.to(processes.device)
         self._mixer = _make_mixer(recipe, task, num_classes)
         _check_r_drop(recipe, task)
         self.plain = False
@@ -158,7 +160,8 @@ class Stepper:
         if read is not None:
             return loss_of_readout(read(logits, targets, len(weights) + 1, smoothing), **how)
         assert isinstance(logits, Tensor)
-        return spg_loss(logits, targets, label_smoothing=smoothing, class_dim=1, soft=self._mixer.active, **how)
+        how |= {"soft": self._mixer.active, "class_weights": self._class_weights}
+        return spg_loss(logits, targets, label_smoothing=smoothing, class_dim=1, **how)
 
     def settle(self) -> None:
         """Wait for the last step, so that all of them are known to be sound. Raises as `apply` does."""

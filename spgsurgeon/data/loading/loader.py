@@ -17,10 +17,14 @@ from torch import Tensor
 
 from spgsurgeon.data.cache.caching import Cache, make_feed
 from spgsurgeon.data.loading.feed import unusable_error
+from spgsurgeon.data.loading.order import balanced_order, repeats
 from spgsurgeon.data.loading.samples import AnyTransform, Batch, Collate, Key, Samples, Unusable, batches_by_size
 from spgsurgeon.data.sources.source import Source
 from spgsurgeon.errors import UsageError
 from spgsurgeon.runtime import derive_seed
+
+_BEYOND = 2**32
+"""More epochs than a run has."""
 
 
 class TrainingBatches:
@@ -30,6 +34,9 @@ class TrainingBatches:
     processes share evenly; a rest with fewer samples than processes is left out. If `unreadable` is "skip", the next
     sample of the source that can be used takes the place of one that can't, so that batches keep their size; `unusable`
     lists what was passed over. Refuses a data set that does not make a joined batch.
+
+    By default each sample comes once an epoch. With `balance`, of labelled samples, each class comes as often as any
+    other (see `balanced_order`); a sample that comes again is augmented otherwise.
     """
 
     def __init__(
@@ -47,6 +54,7 @@ class TrainingBatches:
         cache: Cache | None = None,
         collate: Collate = batches_by_size,
         drop_last: bool = True,
+        balance: bool = False,
     ) -> None:
         joined = world_size * batch_size
         least = joined if drop_last else world_size
@@ -59,6 +67,7 @@ class TrainingBatches:
         self._joined = joined_sizes(len(source), joined, least)
         self.batches_per_epoch = len(self._joined)
         self._samples, self._batch_size, self._seed = len(source), batch_size, seed
+        self._labels: NDArray[np.int64] | None = source.labels() if balance else None  # type: ignore[attr-defined]
         self._rank, self._world_size = rank, world_size
         self.source = source
         self._uncached = Samples(source, transform, seed, replaces=unreadable == "skip", collate=collate)
@@ -127,12 +136,21 @@ class TrainingBatches:
         self._feed.close()
 
     def _plan(self, epoch: int, start: int) -> Iterator[list[Key]]:
-        generator = torch.Generator().manual_seed(derive_seed(self._seed, "order", epoch))
-        order = torch.randperm(self._samples, generator=generator)
+        order, epochs = self._order(epoch)
         for batch in range(start, self.batches_per_epoch):
             joined, first = self._joined[batch], batch * self._world_size * self._batch_size
-            own = order[first : first + joined][part_of(joined, self._rank, self._world_size)]
-            yield [(epoch, index) for index in own.tolist()]
+            own = slice(first, first + joined)
+            part = part_of(joined, self._rank, self._world_size)
+            yield list(zip(epochs[own][part].tolist(), order[own][part].tolist(), strict=True))
+
+    def _order(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """Return the samples of an epoch, and the epoch that each is augmented as: one of its own if it comes again."""
+        generator = torch.Generator().manual_seed(derive_seed(self._seed, "order", epoch))
+        if self._labels is None:
+            order = torch.randperm(self._samples, generator=generator)
+            return order, torch.full_like(order, epoch)
+        order = balanced_order(self._labels, generator)
+        return order, epoch + _BEYOND * repeats(order)
 
 
 class EvaluationBatches:

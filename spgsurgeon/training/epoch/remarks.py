@@ -8,7 +8,9 @@ from typing import Any
 import torch
 
 from spgsurgeon.data import EvaluationBatches, Source, TrainingBatches, over_processes, said_of_masks, said_of_traits
+from spgsurgeon.recipe import TrainingSection
 from spgsurgeon.runtime import Processes
+from spgsurgeon.tasks import Metric
 from spgsurgeon.training.epoch.safekeeping import Safekeeping
 from spgsurgeon.training.state import Counters
 from spgsurgeon.training.weights.head_start import said_of
@@ -36,6 +38,15 @@ class Remarks:
         """Remark on a head start that ended with this loss, if little came of it."""
         if text := said_of(loss, len(self._training.source.classes)):
             self._say(text)
+
+    def stopped_early(self, epochs: int, settings: TrainingSection, metric: Metric) -> None:
+        """Remark on a run that ends after so many epochs, as its score does not get better."""
+        rule = settings.early_stopping
+        more = f" by more than {rule.min_delta:g}" if rule.min_delta else ""
+        self._say(
+            f"stopped after epoch {epochs} of {settings.epochs}: {metric.label} has not got better{more} for "
+            f"{rule.patience} epochs (training.early_stopping)"
+        )
 
     def _say(self, text: str) -> None:
         self.said.append(text)
