@@ -38,6 +38,8 @@ def find_splits(
             reasons[name] = error
     claims = {name: other for name in found if (other := _claimed_by(found[name]))}
     fitting = [name for name in found if name not in claims]
+    classed = [name for name in fitting if SOURCES[name].classed != "nothing"]
+    fitting = classed or fitting  # a table with labels can be read without them, too
     if len(fitting) == 1:
         return fitting[0], found[fitting[0]]
     raise _ambiguous(path, fitting) if fitting else _unfit(path, reasons, claims)

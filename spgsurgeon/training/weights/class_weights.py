@@ -28,7 +28,7 @@ def class_weights(said: Weights, source: Source[Any], form: str, task: Task) -> 
     """
     if said is None:
         return None
-    if not task.has_classes:
+    if not task.has_classes or task.read is not None:
         raise UsageError(
             f"training.class_weights is for units with classes, and the model predicts {task.predicts}",
             hint="leave it out",
