@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from spgsurgeon.commands.inspected import (
 )
 from spgsurgeon.errors import ArchitectureError
 from spgsurgeon.loading import Located, ModelRequest, locate, recognize
-from spgsurgeon.models import DepthSite, NamedModel, parse_model
+from spgsurgeon.models import INNER, DepthSite, InnerSite, NamedModel, parse_model
 
 if TYPE_CHECKING:
     from spgsurgeon.loading import OpenedModel
@@ -64,8 +65,11 @@ def inspect(
     return document
 
 
-def describe(opened: OpenedModel, known_hash: str | None = None) -> dict[str, Any]:
+def describe(
+    opened: OpenedModel, known_hash: str | None = None, *, inner: Mapping[str, InnerSite] | None = None
+) -> dict[str, Any]:
     """Return what an opened base is, as plain data; `known_hash` is the content hash of weights known to be finite.
+    `inner` are the sites of layers in its body, if they were looked for.
 
     Raises ArchitectureError where it has a head that can't be grafted.
     """
@@ -83,6 +87,7 @@ def describe(opened: OpenedModel, known_hash: str | None = None) -> dict[str, An
         task=opened.task_name,
         sites=opened.sites if opened.identity.num_classes else (),
         depth=_depth_site(opened),
+        inner=inner or {},
         parameters=sum(p.numel() for p in opened.module.parameters()),
         tensors=[(key, DTYPE_NAMES[value.dtype], tuple(value.shape)) for key, value in state.items()],
         located=located,
@@ -100,6 +105,15 @@ def _depth_site(opened: OpenedModel) -> DepthSite | None:
         return None
 
 
+def _inner_sites(opened: OpenedModel) -> dict[str, InnerSite]:
+    """Return the sites of layers in the body, which no catalogue knows, by what they are."""
+    found = {}
+    for what in INNER:
+        with suppress(ArchitectureError):
+            found[what] = opened.inner_site(what)
+    return found
+
+
 def _inspect_opened(request: ModelRequest) -> dict[str, Any]:
     """Return the document of a model that has to be built to be known."""
     from spgsurgeon.checkpoint import DTYPE_NAMES
@@ -108,7 +122,8 @@ def _inspect_opened(request: ModelRequest) -> dict[str, Any]:
     opened = open_model(request)
     listed = [(key, DTYPE_NAMES[value.dtype], tuple(value.shape)) for key, value in state_of(opened.module).items()]
     headless = [] if opened.identity.num_classes else [nothing_to_graft_at(opened.identity.name)]
-    return describe(opened) | {"tensor_list": tensor_list(listed), "notes": [*opened.notes, *headless]}
+    document = describe(opened, inner=_inner_sites(opened))
+    return document | {"tensor_list": tensor_list(listed), "notes": [*opened.notes, *headless]}
 
 
 def _inspect_located(path: Path, request: ModelRequest, values: bool | None) -> dict[str, Any] | None:

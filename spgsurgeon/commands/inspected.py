@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from spgsurgeon.checkpoint import CONFIG
 from spgsurgeon.errors import ArchitectureError, SurgeonError
 from spgsurgeon.loading import Located, Recognition, read_folder, refusal
-from spgsurgeon.models import DepthSite, Site, sites_document
+from spgsurgeon.models import DepthSite, InnerSite, Site, sites_document
 from spgsurgeon.replicas.kinds import CONTROLS, kinds
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def recognized(located: Located, recognition: Recognition) -> dict[str, Any]:
         task=_common(match.entry.task for match in matches),
         sites=_common(_sites(match) for match in matches) or (),
         depth=_common(match.entry.last_stage if match.classes else None for match in matches),
+        inner={},
         parameters=matches[0].entry.parameters(shapes) if matches else None,
         tensors=[(key, spec.dtype, spec.shape) for key, spec in entries.items()],
         located=located,
@@ -68,6 +69,7 @@ def folder_of_transformers(located: Located) -> dict[str, Any]:
         task=config.head.task if config.head else None,
         sites=(folder.site,) if folder.site else (),
         depth=None,
+        inner={},
         parameters=folder.parameters,
         tensors=[(key, spec.dtype, spec.shape) for key, spec in entries.items()],
         located=located,
@@ -94,6 +96,7 @@ def document_of(
     task: str | None,
     sites: Sequence[Site],
     depth: DepthSite | None,
+    inner: Mapping[str, InnerSite],
     parameters: int | None,
     tensors: Iterable[tuple[str, str, tuple[int, ...]]],
     located: Located | None,
@@ -119,7 +122,7 @@ def document_of(
         "content_hash": None,
         "unsafe": [],
         "non_finite": None,
-        "sites": _replica_sites(_Known(sites, depth)),
+        "sites": _replica_sites(_Known(sites, depth, inner)),
         "grafted": trp if trp and trp["kind"] not in CONTROLS else None,
         "notes": list(located.notes) if located else [],
         "tensor_list": listed,
@@ -136,6 +139,7 @@ class _Known:
 
     heads: Sequence[Site]
     last_stage: DepthSite | None
+    inner: Mapping[str, InnerSite]
 
     @property
     def sites(self) -> Sequence[Site]:
@@ -148,6 +152,11 @@ class _Known:
         if self.last_stage is None:
             raise ArchitectureError("no last stage is known")
         return self.last_stage
+
+    def inner_site(self, what: str) -> InnerSite:
+        if what not in self.inner:
+            raise ArchitectureError(f"no last {what} is known")
+        return self.inner[what]
 
 
 def _replica_sites(known: _Known) -> dict[str, Any]:

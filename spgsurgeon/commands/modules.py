@@ -15,6 +15,8 @@ from spgsurgeon.errors import UsageError, did_you_mean
 from spgsurgeon.exporting import FILES, GRAPHS, SUFFIXES, Comparison, export_onnx, export_program
 from spgsurgeon.models import (
     DepthSite,
+    InnerSite,
+    InnerSites,
     Site,
     find_depth_site,
     find_sites,
@@ -82,6 +84,13 @@ class _FoundSites:
     @cached_property
     def depth_site(self) -> DepthSite:
         return find_depth_site(self._model, self._example)
+
+    def inner_site(self, what: str) -> InnerSite:
+        return self._inner_sites.find(what)
+
+    @cached_property
+    def _inner_sites(self) -> InnerSites:
+        return InnerSites(self._model, self._example)
 
 
 def strip(grafted: GraftedModel) -> nn.Module:

@@ -15,9 +15,12 @@ from spgsurgeon.loading.said_of_data import EVERYTHING, IGNORED, MAP, RANGE, VAL
 from spgsurgeon.models import (
     DepthSite,
     Identity,
+    InnerSite,
+    InnerSites,
     SamplePreprocessing,
     Site,
     depth_site_of,
+    inner_sites_of,
     library,
     sites_of,
     with_dtype,
@@ -95,6 +98,14 @@ class OpenedModel:
     def depth_site(self) -> DepthSite:
         """Where replicas of depth attach. Raises ArchitectureError for families that they are not known for."""
         return depth_site_of(self.identity, self.module)
+
+    def inner_site(self, what: str) -> InnerSite:
+        """Return where replicas of `what`, such as the last activation, attach. Raises ArchitectureError if nowhere."""
+        return self._inner_sites.find(what)
+
+    @cached_property
+    def _inner_sites(self) -> InnerSites:
+        return inner_sites_of(self.identity, self.module)
 
     @property
     def task_name(self) -> str:

@@ -7,6 +7,7 @@ from .libraries.building import (
     build_for_loading,
     depth_site_of,
     fit_identity,
+    inner_sites_of,
     load_model,
     load_weights,
     sites_of,
@@ -39,7 +40,8 @@ from .resting import has_resting_parameters
 from .sample_preprocessing import SamplePreprocessing
 from .shared_weights import load_saved_state, saved_state
 from .sites.depth import find_depth_site
-from .sites.heads import DepthSite, Site, sites_document
+from .sites.heads import ACTIVATION, BLOCK, INNER, NORM, TOKENS, DepthSite, InnerSite, Site, sites_document
+from .sites.inner import InnerSites
 from .sites.search import find_sites
 from .sites.tracing import meta_twin, run_twin
 from .sites.transformers_heads import CHOICE, LABELLED, PIPELINES, QUESTION, Head, default_head, head_of_class
@@ -49,19 +51,26 @@ from .text_preprocessing import TextPreprocessing
 from .transformers_examples import example_of, graph_inputs_of, takes_images
 
 __all__ = [
+    "ACTIVATION",
     "BATCH",
+    "BLOCK",
     "CHOICE",
     "IMAGES",
+    "INNER",
     "LABELLED",
     "LIBRARIES",
+    "NORM",
     "PIPELINES",
     "PREPROCESSOR_FILE",
     "QUESTION",
+    "TOKENS",
     "DepthSite",
     "GraphInputs",
     "Head",
     "Identification",
     "Identity",
+    "InnerSite",
+    "InnerSites",
     "Match",
     "NamedModel",
     "Preprocessing",
@@ -97,6 +106,7 @@ __all__ = [
     "head_of_class",
     "identify",
     "image_inputs",
+    "inner_sites_of",
     "is_of_transformers",
     "is_transformers_config",
     "keys_without_order",

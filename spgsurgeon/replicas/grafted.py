@@ -22,6 +22,7 @@ from spgsurgeon.replicas.stacking import (
     ReplicaChain,
     RolledInput,
     SequentialHead,
+    StackedAgain,
     StackedInput,
     StackedOutput,
     per_step_modules,
@@ -116,7 +117,7 @@ class GraftedModel(nn.Module):
         seen: dict[str, Tensor] = {}
 
         def probe(name: str) -> Callable[..., None]:
-            return lambda chain, hidden, states: seen.update({name: torch.stack(states)})
+            return lambda chain, inputs, states: seen.update({name: torch.stack(states)})
 
         handles = [
             chain.register_forward_hook(probe(name)) for name, chain in zip(self.sites, self.replicas, strict=True)
@@ -219,7 +220,8 @@ def _hooks(base: nn.Module, chains: Sequence[ReplicaChain], places: Sequence[Pla
         hooks += whole_model_hooks(base, pairs)
     for chain, place in pairs:
         if place.side == "output":
-            hooks += [StackedOutput(chain, place.module), *(PerStep(chain, path) for path in place.normalisations)]
+            stacked = StackedAgain(chain, place) if place.again else StackedOutput(chain, place.module)
+            hooks += [stacked, *(PerStep(chain, path) for path in place.normalisations)]
     return hooks
 
 

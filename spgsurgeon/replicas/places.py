@@ -16,6 +16,9 @@ class Place:
     Of several maps that enter by name, `key` is the name of this one. `width` is D where the hidden state is a map
     [N, D, H, W]; it may be left out where the module is the layer that makes the logits, whose own width it is.
     `normalisations` are the batch norms after an output; those inside a module that is entered are found.
+
+    `again`: replicas of an output run the module again, each its own way, so they get what entered it beside. Of the
+    module's `calls` in one pass it is the one of number `call`.
     """
 
     module: str
@@ -23,6 +26,9 @@ class Place:
     key: str | None = None
     width: int | None = None
     normalisations: tuple[str, ...] = ()
+    again: bool = False
+    call: int = 0
+    calls: int = 1
 
     @property
     def name(self) -> str:

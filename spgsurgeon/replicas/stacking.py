@@ -18,6 +18,8 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.checkpoint import checkpoint
 from torch.utils.hooks import RemovableHandle
 
+from spgsurgeon.replicas.places import Place
+
 Inputs = tuple[Any, ...]
 
 
@@ -41,15 +43,17 @@ class ReplicaChain(nn.ModuleList):
         """Whether it alters what passes as its mode is."""
         return self.training and self.alters
 
-    def forward(self, hidden: Tensor, *, last: int | None = None, recompute: bool = False) -> tuple[Tensor, ...]:
-        """Return the hidden states of steps 0..`last`, T if it is None.
+    def forward(
+        self, hidden: Tensor, *beside: Any, last: int | None = None, recompute: bool = False
+    ) -> tuple[Tensor, ...]:
+        """Return the hidden states of steps 0..`last`, T if it is None; each replica also gets what is `beside`.
 
         With `recompute` what lies between them is made again, not kept.
         """
         states = [hidden if self.base_step is None else self.base_step(hidden, training=self.training)]
         for replica in islice(self, last):
-            state = states[-1]
-            states.append(checkpoint(replica, state, use_reentrant=False) if recompute else replica(state))
+            given = (states[-1], *beside)
+            states.append(checkpoint(replica, *given, use_reentrant=False) if recompute else replica(*given))
         return tuple(states)
 
 
@@ -113,6 +117,42 @@ class StackedOutput(Hook):
     def leave(self, module: nn.Module, inputs: Inputs, output: Tensor) -> Tensor | None:
         """The forward hook."""
         return torch.cat(self.chain(output)) if self.chain.active else None
+
+
+class StackedAgain(Hook):
+    """Puts the hidden states of all steps in the place of what leaves a module that its replicas run again.
+
+    Each replica gets its hidden state, what entered the module, and the module, of which it keeps nothing.
+    """
+
+    def __init__(self, chain: ReplicaChain, place: Place) -> None:
+        self.chain, self.module, self._call, self._calls = chain, place.module, place.call, place.calls
+        self.forget()
+
+    def forget(self) -> None:
+        """See `Hook`."""
+        self._entered: Tensor | None = None
+        self._number = 0
+
+    def register(self, base: nn.Module) -> list[RemovableHandle]:
+        """See `Hook`."""
+        module = base.get_submodule(self.module)
+        return [module.register_forward_pre_hook(self.enter), module.register_forward_hook(self.leave)]
+
+    def enter(self, module: nn.Module, inputs: Inputs) -> Inputs | None:
+        """The forward pre-hook."""
+        if not self.chain.active or self._number != self._call:
+            return None
+        self._entered = inputs[0]
+        return _own(module, inputs)
+
+    def leave(self, module: nn.Module, inputs: Inputs, output: Tensor) -> Tensor | None:
+        """The forward hook."""
+        if not self.chain.active:
+            return None
+        entered, self._entered = self._entered, None
+        self._number = (self._number + 1) % self._calls
+        return None if entered is None else torch.cat(self.chain(output, entered, module))
 
 
 class PerStep(Hook):

@@ -135,7 +135,10 @@ def test_a_checkpoint_of_torchvisions_segmentation_reference_opens(tmp_path: Pat
 def test_models_by_name_have_the_same_document_as_files() -> None:
     document = inspect("torchvision/lraspp_mobilenet_v3_large", random_seed=0)
     assert (document["task"], document["head"]["classes"]) == ("segmentation", 21)
-    assert inspect("timm/test_resnet", random_seed=0)["sites"]["depth"]["module"] == "layer4.0"
+    sites = inspect("timm/test_resnet", random_seed=0)["sites"]
+    assert sites["depth"]["module"] == "layer4.0"
+    assert sites["leaky-slope"] == {"module": "layer4.0.act2", "width": 96, "side": "output", "temporary_parameters": 0}
+    assert not sites.keys() & {"drop-path", "token-drop", "norm-momentum"}
 
 
 @pytest.mark.parametrize(

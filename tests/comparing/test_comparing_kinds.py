@@ -12,11 +12,13 @@ from spgsurgeon.replicas.kinds import DEFAULT, REPLICAS
 RECIPE = """
 trp: {kind: dropout, replicas: 2}
 objective: {weights: [0.4, 0.2]}
-data: {source: digits, image_size: 64, limit: 4, holdout: 0.1, eval: val, workers: 0}
+data: {source: digits, image_size: 64, augment: {flip: 0.0}, limit: 4, holdout: 0.1, eval: val, workers: 0}
 training: {epochs: 1, batch_size: 20, eval_batch_size: 250, optimizer: {lr: 0.01}, device: cpu}
 """
 MODELS = {
-    "timm/test_resnet": ("depth", "feature-noise"),
+    "timm/test_resnet": ("depth", "feature-noise", "leaky-slope"),
+    "timm/test_vit": ("drop-path", "token-drop"),
+    "timm/test_efficientnet": ("norm-momentum",),
     "torchvision/squeezenet1_1": ("channel-dropout",),
 }
 

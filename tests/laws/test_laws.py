@@ -25,6 +25,7 @@ from spgsurgeon.objective.loss import spg_loss
 from spgsurgeon.replicas.grafted import GraftedModel, detach, layout_of
 from spgsurgeon.replicas.kinds import kind_named
 from spgsurgeon.replicas.outputs import outputs_of
+from spgsurgeon.replicas.places import Place
 from spgsurgeon.surgery.proof import Layout, example_images, fingerprint, prove_graft, prove_strip
 
 N, T = 2, 2
@@ -34,6 +35,10 @@ SETTINGS = {
     "fixed-dropout": {"rate": 0.5},
     "channel-dropout": {"rate": 0.0},
     "feature-noise": {"scale": 0.0},
+    "drop-path": {"rate": 0.0},
+    "token-drop": {"rate": 0.0},
+    "leaky-slope": {"slope": 0.0},
+    "norm-momentum": {"momentum": 1.0},
 }
 """Settings of each kind under which its replicas change nothing."""
 
@@ -98,7 +103,7 @@ def operate(family: Family, kind: str) -> Surgery:
     stripped = see(detach(fresh), images)
 
     again = graft(module, kind, replicas=T, example=images, **SETTINGS[kind])
-    without_gradient = train_two_steps(again, images, kind, auxiliary=logits.dim() > base.outputs[0].dim())
+    without_gradient = train_two_steps(again, images, auxiliary=logits.dim() > base.outputs[0].dim())
     chains = zip(again.sites, again.replicas, strict=True)
     moved = [changes(chain[0], hidden[site][0]) for site, chain in chains if any(True for _ in chain.parameters())]
     trained = see_grafted(again, images)
@@ -135,16 +140,16 @@ def changes(replica: nn.Module, hidden: Tensor) -> bool:
     return not torch.equal(replica.eval()(hidden), hidden)
 
 
-def train_two_steps(grafted: GraftedModel, images: Tensor, kind: str, *, auxiliary: bool) -> list[str]:
+def train_two_steps(grafted: GraftedModel, images: Tensor, *, auxiliary: bool) -> list[str]:
     """Train heads and replicas by small steps, with the base right each time, so that episodes run to their end.
 
     Two steps, since replicas have no gradient in the first where the head, or the end of a block, starts at zero; label
     smoothing, since an untrained model may be certain of its answer, and then has none at all. The base is in eval
-    mode, all but its own flag where it has `auxiliary` outputs. For depth it trains with the rest, and its batch norms
-    normalise: hidden states of an untrained model vanish on their way through it else.
+    mode, all but its own flag where it has `auxiliary` outputs. If replicas are at a layer of its body it trains with
+    the rest, and its batch norms normalise: hidden states of an untrained model vanish on their way through it else.
     """
     grafted.train().base.eval()
-    if kind == "depth":
+    if any(type(place) is not Place for place in grafted.places):
         for part in grafted.base.modules():
             part.training = isinstance(part, nn.BatchNorm2d)
             if isinstance(part, nn.Linear) and not part.weight.any():

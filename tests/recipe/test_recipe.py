@@ -117,7 +117,7 @@ def test_the_kind_alone_makes_the_control_of_any_recipe(write):
     assert read_recipe(source, ["trp.kind=fixed-dropout"]).trp == FixedDropout(rate=0.1)
     assert faults_of(source, ("trp.kind=depth",)) == [
         "recipe.yaml:2: trp.rate: rate is not a setting of depth replicas but of dropout, channel-dropout, "
-        "fixed-dropout; to change the kind, replace the section: trp={kind: depth}",
+        "drop-path, token-drop, fixed-dropout; to change the kind, replace the section: trp={kind: depth}",
         "recipe.yaml:2: trp.head_batch: head_batch is not a setting of depth replicas but of dropout, "
         "channel-dropout, feature-noise; to change the kind, replace the section: trp={kind: depth}",
     ]

@@ -300,6 +300,34 @@ OTHERS: dict[str, list[Family]] = {
         _torchvision("lraspp_mobilenet_v3_large", 64),
         _torchvision("squeezenet1_1"),
     ],
+    "drop-path": [
+        _timm("swin_tiny_patch4_window7_224", img_size=32, embed_dim=24, depths=[2, 2], num_heads=[2, 4]),
+        _timm("test_vit", img_size=32),
+        _timm("resnet26", 64, layers=[1, 1, 1, 2]),
+        _timm("mobilenetv3_small_050", 64),  # a batch norm follows
+        _torchvision("convnext_tiny"),
+        _torchvision("resnet18", 64),
+    ],
+    "token-drop": [
+        _timm("deit_tiny_distilled_patch16_224", img_size=32, **NARROW),
+        _timm("test_vit", img_size=32),
+        _timm("vit_base_patch16_reg4_gap_256", img_size=32, **NARROW),  # averages, and has registers
+        _torchvision("vit_b_32", 64, image_size=64),
+    ],
+    "leaky-slope": [
+        _timm("test_resnet", 64),
+        _timm("resnet26d", 64, act_layer="leaky_relu", **SHALLOW),
+        _timm("regnety_002", 64),
+        _torchvision("mobilenet_v2", 64),
+        _torchvision("resnet18", 64),  # a module that is called twice
+        _torchvision("vgg11"),
+    ],
+    "norm-momentum": [
+        _timm("test_efficientnet", 64),  # holds an activation
+        _timm("mobilenetv3_small_050", 64),
+        _torchvision("densenet121", 64),
+        _torchvision("mobilenet_v2", 64),
+    ],
 }
 """For each further kind, and the control with dropout before the head, the families that it is tried on."""
 

@@ -20,6 +20,7 @@ from spgsurgeon.models.recognition.fingerprints import Shape
 from spgsurgeon.models.recognition.varying_shapes import number_at, places_between
 from spgsurgeon.models.sites.depth import find_depth_site
 from spgsurgeon.models.sites.heads import DepthSite, Site
+from spgsurgeon.models.sites.inner import InnerSites
 from spgsurgeon.models.sites.search import find_sites
 from spgsurgeon.models.sites.transformers_sites import find_transformers_sites, is_of_transformers
 
@@ -100,6 +101,16 @@ def depth_site_of(identity: Identity, module: nn.Module) -> DepthSite:
     if is_of_transformers(module):
         raise ArchitectureError(f"{identity.name} has no replicas of depth: they are known for image models only")
     return find_depth_site(module, _example(identity, module))
+
+
+def inner_sites_of(identity: Identity, module: nn.Module) -> InnerSites:
+    """Return what looks for layers that replicas run again, traced at the model's own input size.
+
+    Raises ArchitectureError where there is no classifier.
+    """
+    if is_of_transformers(module):
+        raise ArchitectureError(f"{identity.name} has no replicas of its layers: they are known for image models only")
+    return InnerSites(module, _example(identity, module))
 
 
 def _example(identity: Identity, module: nn.Module) -> Tensor:

@@ -48,7 +48,7 @@ def find_depth_site(model: nn.Module, example: Tensor) -> DepthSite:
     """
     if is_segmentation_model(model):
         raise ArchitectureError(f"replicas of depth are for classifiers, not for a {type(model).__name__}")
-    family, blocks = _family_of(model)
+    family, blocks = residual_blocks(model)
     template, block = list(blocks.items())[-1]
     if missing := [name for name in family.last if name not in dict(block.named_modules())]:
         raise ArchitectureError(
@@ -77,8 +77,8 @@ def find_depth_site(model: nn.Module, example: Tensor) -> DepthSite:
     )
 
 
-def _family_of(model: nn.Module) -> tuple[Family, dict[str, nn.Module]]:
-    """Return the family, and the residual blocks by their paths."""
+def residual_blocks(model: nn.Module) -> tuple[Family, dict[str, nn.Module]]:
+    """Return the family, and the residual blocks by their paths. Raises ArchitectureError for other models."""
     for family in FAMILIES:
         if _is_one_of(model, family.models):
             blocks = {path: part for path, part in model.named_modules() if _is_one_of(part, family.residual_blocks)}
@@ -91,7 +91,7 @@ def _unsupported(model: nn.Module) -> ArchitectureError:
     names = ", ".join(dict.fromkeys(family.name for family in FAMILIES))
     blocks = " with blocks of its kind" if any(_is_one_of(model, family.models) for family in FAMILIES) else ""
     return ArchitectureError(
-        f"replicas of depth are not known for a {type(model).__name__}{blocks}",
+        f"replicas of residual blocks are not known for a {type(model).__name__}{blocks}",
         hint=f"they are for {names}",
     )
 

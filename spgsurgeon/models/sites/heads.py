@@ -67,6 +67,29 @@ class DepthSite:
         return replicas * (blocks or self.blocks) * self.block_parameters
 
 
+ACTIVATION, NORM, BLOCK, TOKENS = "activation", "batch norm", "residual block", "tokens"
+INNER = (ACTIVATION, NORM, BLOCK, TOKENS)
+"""What replicas may run again: the last activation, batch norm and residual block, a transformer's last tokens."""
+
+
+@dataclass(frozen=True)
+class InnerSite:
+    """A layer of the body whose output all that follows reads, and nothing that comes before it beside.
+
+    `module` is its path in the model; the site is its call number `call` (from 0) of `calls` in one pass. `width` is
+    the D of what leaves it, `normalisations` are the batch norms after it. `value` is the layer's own value of what
+    replicas change there, such as a negative slope; `prefix` is how many of its tokens are of no patch.
+    """
+
+    module: str
+    width: int
+    call: int = 0
+    calls: int = 1
+    value: float = 0.0
+    prefix: int = 0
+    normalisations: tuple[str, ...] = ()
+
+
 def sites_document(sites: Sequence[Site], *keys: str) -> dict[str, Any]:
     """Return the fields `keys` of the sites as plain data: lists where there are several sites."""
     columns = {key: [getattr(site, key) for site in sites] for key in keys}

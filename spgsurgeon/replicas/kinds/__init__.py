@@ -29,6 +29,10 @@ REPLICAS = {
     "depth": "depth:Depth",
     "channel-dropout": "channel_dropout:ChannelDropout",
     "feature-noise": "feature_noise:FeatureNoise",
+    "drop-path": "drop_path:DropPath",
+    "token-drop": "token_drop:TokenDrop",
+    "leaky-slope": "leaky_slope:LeakySlope",
+    "norm-momentum": "norm_momentum:NormMomentum",
 }
 CONTROLS = {
     "fixed-dropout": "fixed_dropout:FixedDropout",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 from pydantic import model_validator
 
-from spgsurgeon.models import DepthSite, Site, sites_document
+from spgsurgeon.models import DepthSite, InnerSite, Site, sites_document
 from spgsurgeon.replicas.places import Place
 from spgsurgeon.sections import Section, Steps, fault_at
 
@@ -32,6 +32,9 @@ class Sites(Protocol):
     @property
     def depth_site(self) -> DepthSite:
         """The output of its last stage."""
+
+    def inner_site(self, what: str) -> InnerSite:
+        """Return a layer of its body: what its last activation is, or its last residual block."""
 
 
 class ReplicaKind(Section):
