@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,16 @@ from spgsurgeon.models import (
     takes_images,
 )
 from spgsurgeon.recipe import replicas_of
-from spgsurgeon.replicas import GraftedModel, Place, detach, layout_of, refuse_grafted
+from spgsurgeon.replicas import (
+    GraftedModel,
+    Place,
+    base_of_state,
+    detach,
+    layout_of,
+    refuse_grafted,
+    refuse_wrapped,
+    unwrapped,
+)
 from spgsurgeon.replicas.kinds import DEFAULT
 from spgsurgeon.surgery import prove_file
 from spgsurgeon.tasks import TASKS
@@ -57,11 +66,12 @@ def graft(
     pictures as large as those of `example` ([N, channels, H, W], default 224 pixels), which computes nothing. Replicas
     of depth are known for some families, whose last stage is found; `site` is not for them.
 
-    Raises ArchitectureError where a head is no Linear or 1x1 convolution or a family has no known depth, UsageError for
-    settings that can't be and a model that is grafted already.
+    Raises ArchitectureError where a head is no Linear or 1x1 convolution, heads have different classes or a family has
+    no known depth, UsageError for settings that can't be and a model that is grafted already, compiled or wrapped.
     """
     if not isinstance(model, nn.Module):
         raise UsageError(f"graft takes a module, not a {type(model).__name__}", hint="spgsurgeon.load(path) gives one")
+    refuse_wrapped(model)
     refuse_grafted(model)  # before its sites are looked for, which the hooks of a graft would be in the way of
     asked = replicas_of(trp, settings)
     if site is not None:
@@ -93,14 +103,29 @@ class _FoundSites:
         return InnerSites(self._model, self._example)
 
 
-def strip(grafted: GraftedModel) -> nn.Module:
+@overload
+def strip(grafted: nn.Module) -> nn.Module: ...
+
+
+@overload
+def strip(grafted: Mapping[str, Tensor]) -> dict[str, Tensor]: ...
+
+
+def strip(grafted: nn.Module | Mapping[str, Tensor]) -> nn.Module | dict[str, Tensor]:
     """Return the base without its replicas: its keys, their order, shapes and dtypes are those it was grafted with.
 
-    Raises VerificationError if they are not. The grafted model can't be used any more.
+    Raises VerificationError if they are not. The grafted model can't be used any more; it may be compiled, or wrapped
+    by DistributedDataParallel. Of the state dict of a grafted model, as one's own loop or Lightning saves it, the
+    result is that of the base, with the names that the base has by itself. Raises UsageError for what is not grafted.
     """
-    if not isinstance(grafted, GraftedModel):
-        raise UsageError(f"strip takes a grafted model, not a {type(grafted).__name__}")
-    return detach(grafted)
+    if isinstance(grafted, Mapping):
+        return base_of_state(grafted)
+    found = unwrapped(grafted) if isinstance(grafted, nn.Module) else grafted
+    if not isinstance(found, GraftedModel):
+        raise UsageError(
+            f"strip takes a grafted model, or its state dict, not a {type(found).__name__}", code="not-grafted"
+        )
+    return detach(found)
 
 
 def export(

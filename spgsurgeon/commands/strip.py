@@ -174,7 +174,12 @@ def _take_down(source: Path, weights: str | None) -> tuple[nn.Module, Patient]:
     """Return the base of a grafted folder or run, and what must be true of it."""
     if not source.exists():
         raise UsageError(f"there is no folder {source}", hint="give a run or a grafted folder")
-    if source.is_file() or kind_of(source) not in ("grafted", "run"):
+    if source.is_file():
+        raise UsageError(
+            f"{source} is a file, and a graft is known by its folder",
+            hint="give a run, or what `spgsurgeon graft` wrote; in Python strip(state_dict) gives the base's part",
+        )
+    if kind_of(source) not in ("grafted", "run"):
         raise UsageError(
             f"{source} is not grafted, so there is nothing to strip",
             hint="give a run, or what `spgsurgeon graft` wrote",

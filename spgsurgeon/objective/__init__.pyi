@@ -1,4 +1,5 @@
 from .chunked_readout import DeferredLogits, read_hidden
+from .logits import logits_of, named_logits
 from .loss import SPGLoss, loss_of_readout, spg_loss
 from .r_drop import divergence
 from .readout import Readout, read_spans, shift_labels
@@ -8,7 +9,9 @@ __all__ = [
     "Readout",
     "SPGLoss",
     "divergence",
+    "logits_of",
     "loss_of_readout",
+    "named_logits",
     "read_hidden",
     "read_spans",
     "shift_labels",

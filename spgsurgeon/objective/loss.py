@@ -8,13 +8,14 @@ The action is always the label (teacher forcing), so -log pi_t[c] is the cross e
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from spgsurgeon.errors import UsageError, did_you_mean
 from spgsurgeon.objective.episode import Episode, play_episodes, weighted_sum
+from spgsurgeon.objective.logits import logits_of
 from spgsurgeon.objective.readout import Readout, read_logits
 
 MeanOverRanks = Callable[[Tensor], Tensor]
@@ -75,7 +76,7 @@ FORMS: dict[str, Callable[[_Batch, Sequence[float]], Tensor]] = {
 
 
 def spg_loss(
-    logits: Tensor,
+    logits: Any,
     target: Tensor,
     weights: Sequence[float] = (0.4, 0.2, 0.1),
     form: str = "step",
@@ -90,12 +91,12 @@ def spg_loss(
 ) -> SPGLoss:
     """Return the loss of a batch whose T+1 steps are stacked step-major in `logits`, and its episodes.
 
-    `logits` is [(T+1)*N, C, ...] as a grafted model in train mode gives it, T = `len(weights)` (none: plain cross
-    entropy); `target` is [N, ...] of class indices. With `soft`, it is soft labels [N, C, ...] whose arg-max is the
-    label that episodes go by. Where the logits have dimensions at their end that the target lacks, as [(T+1)*N, C, K]
-    of a model with K outputs in train mode, the target counts for each unit along them, and each has an episode of its
-    own. `class_dim` is for logits with the classes elsewhere: -1 for tokens [(T+1)*N, L, C]. It must be given when the
-    shapes can be read both ways.
+    `logits` is [(T+1)*N, C, ...] as a grafted model in train mode gives it, or an object with such `logits`; T =
+    `len(weights)` (none: plain cross entropy). `target` is [N, ...] of class indices. With `soft`, it is soft labels
+    [N, C, ...] whose arg-max is the label that episodes go by. Where the logits have dimensions at their end that the
+    target lacks, as [(T+1)*N, C, K] of a model with K outputs in train mode, the target counts for each unit along
+    them, and each has an episode of its own. `class_dim` is for logits with the classes elsewhere: -1 for tokens
+    [(T+1)*N, L, C]. It must be given when the shapes can be read both ways.
 
     `form` is one of `FORMS`. Units whose target is `ignore_index` enter no sum; a batch without any counted unit gives
     zero, with a graph. `label_smoothing` enters the cross entropy only. `loss_normalization` multiplies by
@@ -113,7 +114,7 @@ def spg_loss(
     """
     _check_form(form)
     readout = read_logits(
-        logits,
+        logits_of(logits),
         target,
         len(weights) + 1,
         class_dim=class_dim,

@@ -156,7 +156,10 @@ def check_rows(rows: int, target: Tensor, steps: int) -> None:
     if rows != steps * samples or not target.dim():
         raise UsageError(
             f"{rows} rows of logits for {samples} targets and {steps} steps: expected {steps} x {samples}",
-            hint="in train mode a model with T replicas gives (T+1)*N rows; give one weight for each replica",
+            hint="these are the rows of one step: put the grafted model into train mode (grafted.train()), or pass "
+            "weights=() for plain cross entropy"
+            if rows == samples
+            else "in train mode a model with T replicas gives (T+1)*N rows; give one weight for each replica",
             code="unfit-rows",
         )
 

@@ -3,12 +3,15 @@ from .kinds.kind import ReplicaKind
 from .outputs import joined, logits_names, main_output, outputs_of
 from .places import Place
 from .stacking import ReplicaChain, running_statistics_kept
+from .states import base_of_state
+from .wrappers import refuse_wrapped, unwrapped
 
 __all__ = [
     "GraftedModel",
     "Place",
     "ReplicaChain",
     "ReplicaKind",
+    "base_of_state",
     "detach",
     "joined",
     "layout_of",
@@ -17,5 +20,7 @@ __all__ = [
     "main_output",
     "outputs_of",
     "refuse_grafted",
+    "refuse_wrapped",
     "running_statistics_kept",
+    "unwrapped",
 ]

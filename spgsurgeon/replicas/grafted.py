@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from spgsurgeon.errors import UsageError, VerificationError, did_you_mean
-from spgsurgeon.replicas.outputs import joined
+from spgsurgeon.replicas.outputs import joined, stacked
 from spgsurgeon.replicas.places import Place
 from spgsurgeon.replicas.stacking import (
     Hook,
@@ -69,8 +69,9 @@ class GraftedModel(nn.Module):
         """Return the base's output in eval mode, N rows; in train mode one tensor of (T+1)*N rows.
 
         Where the base has K outputs in train mode (auxiliary heads, or the start and the end of an answer), they come
-        stacked: [(T+1)*N, C, ..., K]. Raises UsageError if labels are among the inputs: the base's own loss would count
-        (T+1)*N predictions against N of them.
+        stacked: [(T+1)*N, C, ..., K]; those of heads with other classes can't be, and come as a tuple, of which
+        `spg_loss` takes one at a time. Raises UsageError if labels are among the inputs: the base's own loss would
+        count (T+1)*N predictions against N of them.
         """
         if self.replicas.training and (labels := _LABELS & options.keys()):
             raise UsageError(
@@ -84,7 +85,7 @@ class GraftedModel(nn.Module):
             for hook in self._hooks:
                 hook.forget()
             raise
-        return joined(output) if self.replicas.training else output
+        return stacked(output) if self.replicas.training else output
 
     def _roll_out(self, step: int, *inputs: Any, **options: Any) -> Tensor:
         """Return the output of one step by a pass of its own; only that of step 0 moves running statistics."""

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spgsurgeon.objective import named_logits
+
 _LOGITS = (("logits",), ("start_logits", "end_logits"))
 
 
@@ -26,6 +28,8 @@ def outputs_of(output: Any) -> tuple[Tensor, ...]:
         parts = [output[name] for name in named]
     elif isinstance(output, Mapping):
         parts = [output[name] for name in sorted(output, key=lambda name: name != "out")]
+    elif (one := named_logits(output)) is not None:
+        parts = [one]
     else:
         parts = list(output) if isinstance(output, (tuple, list)) else [output]
     if not parts or any(not isinstance(part, Tensor) for part in parts):
@@ -52,6 +56,12 @@ def joined(output: Any) -> Tensor:
     """Return one tensor of logits: with K > 1 outputs, they are stacked on a new last dimension."""
     parts = outputs_of(output)
     return parts[0] if len(parts) == 1 else torch.stack(parts, dim=-1)
+
+
+def stacked(output: Any) -> Tensor | tuple[Tensor, ...]:
+    """Return one tensor as `joined` does; outputs of different shapes, as of heads with other classes, as they are."""
+    parts = outputs_of(output)
+    return joined(parts) if len({part.shape for part in parts}) == 1 else parts
 
 
 def describe_output(output: object) -> str:

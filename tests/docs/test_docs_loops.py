@@ -53,5 +53,12 @@ def test_transformers_own_loop(tmp_path: Path, monkeypatch) -> None:
     assert (tmp_path / "runs" / "checkpoint-2" / "temporary.safetensors").exists()
 
 
+def test_a_state_dict_is_stripped_to_one_that_the_base_takes() -> None:
+    names: dict[str, Any] = {}
+    for text in (BLOCKS[0], "import spgsurgeon", BLOCKS[5]):
+        exec(text, names)
+    assert list(names["weights"]) == list(names["new_model"]().state_dict())
+
+
 def test_no_block_is_left_out() -> None:
-    assert len(BLOCKS) == 5
+    assert len(BLOCKS) == 6

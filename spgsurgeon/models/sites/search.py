@@ -10,12 +10,14 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.autograd.graph import Node
+from torch.nn.utils.parametrize import is_parametrized
 
 from spgsurgeon.errors import ArchitectureError
 from spgsurgeon.models.sites.heads import Site
 from spgsurgeon.models.sites.segmentation import find_segmentation_sites, is_segmentation_model
 from spgsurgeon.models.sites.tracing import meta_twin, run_twin
 from spgsurgeon.models.sites.transformers_sites import find_transformers_sites, is_of_transformers
+from spgsurgeon.objective import named_logits
 
 
 def find_sites(model: nn.Module, example: Tensor) -> tuple[Site, ...]:
@@ -39,15 +41,28 @@ def find_sites(model: nn.Module, example: Tensor) -> tuple[Site, ...]:
     twin = meta_twin(model)
     outputs, makers = _trace(twin, example)
     names = {module: name for name, module in twin.named_modules()}
-    calls = list(makers.values())
+    calls, heads = list(makers.values()), _last_layers(outputs, makers)
+    if len({output.shape for output in outputs}) > 1:
+        raise _other_classes(outputs, [names[head] for head in heads])
     sites = []
-    for head in _last_layers(outputs, makers):
+    for head in heads:
         if calls.count(head) > 1:
             raise ArchitectureError(f"the head {names[head]!r} is called {calls.count(head)} times in one forward pass")
         sites.append(_site(names[head], head, classes=outputs[0].shape[1]))
     if not sites:
         raise ArchitectureError("the model is no image classifier: no layer makes its output")
     return tuple(sites)
+
+
+def _other_classes(outputs: Sequence[Tensor], paths: Sequence[str]) -> ArchitectureError:
+    """Return the refusal of a model whose outputs have not the same classes: one loss can't be of all of them."""
+    return ArchitectureError(
+        f"the model has heads of different classes ({', '.join(str(output.shape[1]) for output in outputs)}), each of "
+        "which needs a loss of its own",
+        hint=f"name the heads that get replicas, graft(model, site={paths}): in train mode their logits come as a "
+        "tuple, and spg_loss takes one of them at a time",
+        code="other-classes",
+    )
 
 
 def _trace(twin: nn.Module, example: Tensor) -> tuple[list[Tensor], dict[Node, nn.Module]]:
@@ -59,17 +74,19 @@ def _trace(twin: nn.Module, example: Tensor) -> tuple[list[Tensor], dict[Node, n
             makers[output.grad_fn] = layer
 
     for layer in twin.modules():
-        if not any(layer.children()) and any(True for _ in layer.parameters()):
+        if (not any(layer.children()) or is_parametrized(layer)) and any(True for _ in layer.parameters()):
             layer.register_forward_hook(note)
     output = run_twin(twin, example)
+    if (logits := named_logits(output)) is not None:
+        output = logits
     outputs = list(output) if isinstance(output, (tuple, list)) else [output]
-    if not outputs or any(not isinstance(o, Tensor) or o.dim() != 2 or o.shape != outputs[0].shape for o in outputs):
+    if not outputs or any(not isinstance(o, Tensor) or o.dim() != 2 for o in outputs):
         maps = isinstance(outputs[0], Tensor) and outputs[0].dim() == 4 if outputs else False
         raise ArchitectureError(
             f"the model is no image classifier: its output is {_describe_output(output)}",
             hint="for maps, in Python, name its heads: graft(model, site=spgsurgeon.Place(PATH, width=D))"
             if maps
-            else None,
+            else "in Python, name the layers that make logits, graft(model, site='fc')",
         )
     return outputs, makers
 

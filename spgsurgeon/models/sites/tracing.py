@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from spgsurgeon.errors import ArchitectureError, first_line
 
+_NAME_THEM = "name the layers that make the logits, graft(model, site='fc')"
+
 
 def meta_twin(model: nn.Module) -> nn.Module:
     """Return a copy of `model` in train mode whose parameters, all trainable, and buffers hold no numbers."""
@@ -17,7 +19,14 @@ def meta_twin(model: nn.Module) -> nn.Module:
         id(p): nn.Parameter(p.detach().to("meta"), requires_grad=p.is_floating_point()) for p in model.parameters()
     }
     memo |= {id(buffer): buffer.detach().to("meta") for buffer in model.buffers()}
-    return copy.deepcopy(model, memo).train()
+    try:
+        return copy.deepcopy(model, memo).train()
+    except RuntimeError as error:  # of tensors that are made anew at each pass, as torch.nn.utils.weight_norm's
+        raise ArchitectureError(
+            f"the sites can't be found: the model can't be copied: {first_line(error)}",
+            hint=f"{_NAME_THEM}; of weight_norm, torch.nn.utils.parametrizations has one that can be copied",
+            code="not-copied",
+        ) from error
 
 
 def run_twin(twin: nn.Module, example: Tensor) -> Any:
@@ -31,7 +40,10 @@ def run_twin(twin: nn.Module, example: Tensor) -> Any:
             return twin(images)
     except Exception as error:  # a stranger's model, on a device that it may not have met
         reason = first_line(error)
+        hint = f"in Python, give pictures that it takes, example=..., or {_NAME_THEM}"
+        if "meta" in reason:  # a pass that looks at numbers, of which there are none
+            hint = f"its forward goes by the values of its inputs, so it can't be traced: in Python, {_NAME_THEM}"
         raise ArchitectureError(
             f"the sites can't be found: on pictures of {list(example.shape[1:])} the model fails: {reason}",
-            hint="in Python, give pictures that it takes, example=..., or name them, site=...",
+            hint=hint,
         ) from error
