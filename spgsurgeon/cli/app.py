@@ -37,6 +37,7 @@ VERBS = {
     "diff": "Say what became of a model's tensors, from A to B.",
     "compare": "Compare ways to train a model on your own data, at the same cost.",
     "report": "Show what runs recorded, over each other, and what comparisons found.",
+    "episodes": "Say which training samples a run accepts least.",
     "bench": "Measure what a training step costs: plain against grafted.",
     "recipes": "Shipped recipes: list, show, copy; check and compare your own.",
     "demo": "Do the whole job on handwritten digits.",
@@ -45,7 +46,7 @@ VERBS = {
 }
 """Each verb and its line in the list of them; the rest of its help is in its module, which is imported if it is run."""
 
-_MODULES = {"eval": "evaluate", "check": "data.check"}
+_MODULES = {"eval": "evaluate", "check": "data.check", "episodes": "data.episodes"}
 _QUICK = ("docs",)
 """Verbs that import nothing that takes seconds."""
 _EXAMPLES = """\b

@@ -133,6 +133,8 @@ class TrainingSection(Section):
     metric: str | None = None
     """The score that the best checkpoint is chosen by and runs are compared by, of tasks that have several, such as
     `matthews` or `f1` for texts; null is the task's first."""
+    record_episodes: bool = False
+    """Whether the run records how long each training sample's episode is in each epoch, for `spgsurgeon episodes`."""
     loggers: Annotated[tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...], Strict(False)] | None = None
     """Who else is told the numbers of metrics.jsonl, each an extra to install; null is TensorBoard, if it is installed.
     Nothing is sent anywhere unless the tracker's own environment variables say so."""

@@ -1,6 +1,7 @@
 from .basis import NO_ORIGINAL, Basis, basis_of, basis_of_counters
 from .checkpoints import last_of, newest_intact, recipe_of, run_of
 from .data_records import write_files
+from .episode_log import EPISODE_LENGTHS, Episodes, read_episodes
 from .folder import Checkpoint, RunFolder, own_run
 from .layout import DATA_FILES, METRICS, RECIPE
 from .raising import EPOCHS, check_epochs
@@ -14,6 +15,7 @@ from .trackers.event_files import add_hyperparameters
 
 __all__ = [
     "DATA_FILES",
+    "EPISODE_LENGTHS",
     "EPOCHS",
     "FREE_KEYS",
     "METRICS",
@@ -23,6 +25,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointSaver",
     "Count",
+    "Episodes",
     "EpochRecord",
     "RunFolder",
     "RunRecord",
@@ -42,6 +45,7 @@ __all__ = [
     "last_of",
     "newest_intact",
     "own_run",
+    "read_episodes",
     "read_epochs",
     "read_run",
     "read_run_state",

@@ -50,15 +50,27 @@ from spgsurgeon.runs.checkpoints import (
     step_of,
     unreadable_of,
 )
-from spgsurgeon.runs.layout import BEST, CHECKPOINTS, DATA_FILES, ENVIRONMENT, EVENTS, LAST, METRICS, RECIPE, UNREADABLE
-from spgsurgeon.runs.metrics_log import MetricsLog
+from spgsurgeon.runs.episode_log import EPISODE_LENGTHS, add_lengths, write_samples
+from spgsurgeon.runs.layout import (
+    BEST,
+    CHECKPOINTS,
+    DATA_FILES,
+    ENVIRONMENT,
+    EPISODES,
+    EVENTS,
+    LAST,
+    METRICS,
+    RECIPE,
+    UNREADABLE,
+)
+from spgsurgeon.runs.metrics_log import MetricsLog, keep_lines
 from spgsurgeon.runs.trackers import Tracker
 from spgsurgeon.runtime import FolderLock
 
 _POINTERS = (BEST, LAST)
 _NEW_POINTERS = tuple(f".{pointer}.tmp" for pointer in _POINTERS)
 _LATER = (
-    *(METRICS, ENVIRONMENT, UNREADABLE, DATA_FILES, *_POINTERS, *_NEW_POINTERS),
+    *(METRICS, EPISODES, ENVIRONMENT, UNREADABLE, DATA_FILES, *_POINTERS, *_NEW_POINTERS),
     *(f"{EVENTS}/events.out.tfevents.*", f"{CHECKPOINTS}/*/"),
 )
 """What a run writes into its folder after that was made, as patterns; see `ownership`."""
@@ -165,8 +177,15 @@ class RunFolder:
         return averaged or read_manifest(folder).weights_hash
 
     def add_metrics(self, metrics: Mapping[str, Any]) -> None:
-        """Append one epoch's line; see `MetricsLog`."""
-        self._metrics.add(metrics)
+        """Append one epoch's line; see `MetricsLog`. Lengths of episodes, if there are, go into a file of their own."""
+        line = {key: value for key, value in metrics.items() if key != EPISODE_LENGTHS}
+        if EPISODE_LENGTHS in metrics:
+            add_lengths(self.path, metrics, metrics[EPISODE_LENGTHS])
+        self._metrics.add(line)
+
+    def add_samples(self, names: Sequence[str], labels: Sequence[int]) -> None:
+        """Say what the samples are whose episodes will be recorded."""
+        write_samples(self.path, names, labels)
 
     def add_original(self, scores: Mapping[str, Any]) -> None:
         """Tell the trackers the scores before the first step."""
@@ -206,6 +225,7 @@ class RunFolder:
     def forget_metrics_after(self, done: Mapping[str, int]) -> None:
         """Keep the lines of so many epochs of each phase; see `MetricsLog`."""
         self._metrics.forget_after(done)
+        keep_lines(self.path / EPISODES, {**done, "samples": 0})
 
     def close(self) -> None:
         """Close what is open."""
@@ -247,7 +267,7 @@ class RunFolder:
 
     def _drop_unfinished(self) -> None:
         """Remove what a kill left half written, beside the folder too, if it came while that was made."""
-        path, files = self.path.resolve(), (ENVIRONMENT, UNREADABLE, DATA_FILES, METRICS)
+        path, files = self.path.resolve(), (ENVIRONMENT, UNREADABLE, DATA_FILES, METRICS, EPISODES)
         sweep(path.parent, temporary_stem(path.name).__eq__)
         sweep(path, files.__contains__)
         for left in path.glob(".*.tmp"):

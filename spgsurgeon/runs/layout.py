@@ -10,6 +10,8 @@ RECIPE: Final = RUN_RECIPE
 """The resolved recipe, which marks a run."""
 METRICS: Final = "metrics.jsonl"
 """A line for each epoch."""
+EPISODES: Final = "episodes.jsonl"
+"""How long each sample's episode was: a line of what the samples are, then one for each epoch; only if asked for."""
 EVENTS: Final = "tensorboard"
 ENVIRONMENT: Final = "environment.json"
 """What each start stands on, for people."""

@@ -48,11 +48,7 @@ class MetricsLog:
 
     def forget_after(self, done: Mapping[str, int]) -> None:
         """Keep the lines of so many epochs of each phase, and none that is damaged: a resumed run does the rest."""
-        lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines() if self._path.exists() else []
-        kept = [line for line in lines if _is_of(line, done)]
-        if kept != lines:
-            with atomic_file(self._path, force=True) as temporary:
-                temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        keep_lines(self._path, done)
 
     def add_original(self, scores: Mapping[str, Any]) -> None:
         """Tell the trackers the scores before the first step."""
@@ -86,6 +82,15 @@ class MetricsLog:
                     hint="resume without it: --resume training.loggers=[]",
                     code="tracker-failed",
                 ) from error
+
+
+def keep_lines(path: Path, done: Mapping[str, int]) -> None:
+    """Keep the lines of a file, if there is one, that are of so many epochs of each phase, and none that is damaged."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    kept = [line for line in lines if _is_of(line, done)]
+    if kept != lines:
+        with atomic_file(path, force=True) as temporary:
+            temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
 
 def _is_of(line: str, done: Mapping[str, int]) -> bool:

@@ -41,6 +41,7 @@ class StatisticsDocument(Document):
     by_class: list[list[Natural]]
     shortest: Annotated[list[Row], Field(max_length=64)]
     longest: Annotated[list[Row], Field(max_length=64)]
+    lengths: Annotated[list[list[Natural]], Field(max_length=1)] = Field(default_factory=list)
 
 
 class CountersDocument(Document):

@@ -25,7 +25,7 @@ from spgsurgeon.errors import UsageError
 from spgsurgeon.objective import SPGLoss
 from spgsurgeon.recipe import Recipe, TrainingSection
 from spgsurgeon.replicas import GraftedModel, running_statistics_kept
-from spgsurgeon.runs import RunFolder, check_run_state, last_of
+from spgsurgeon.runs import EPISODE_LENGTHS, RunFolder, check_run_state, last_of
 from spgsurgeon.runtime import (
     Processes,
     choose_memory_format,
@@ -50,7 +50,7 @@ from spgsurgeon.training.optimization import learning_rate, make_optimizer, make
 from spgsurgeon.training.progress import Progress
 from spgsurgeon.training.soundness.number_guard import NonFiniteError
 from spgsurgeon.training.state import Counters, Sizes, TrainingState
-from spgsurgeon.training.statistics import EpisodeStatistics, extremes, summarize
+from spgsurgeon.training.statistics import LENGTHS, EpisodeStatistics, extremes, summarize
 from spgsurgeon.training.stepping import Stepper
 from spgsurgeon.training.weights.class_weights import class_weights
 from spgsurgeon.training.weights.freezing import Frozen
@@ -130,6 +130,7 @@ class Retraining:
             accumulate=settings.accumulate,
             num_classes=num_classes,
             compiles=settings.compile,
+            records=settings.record_episodes,
         )
 
     @property
@@ -174,6 +175,7 @@ class Retraining:
                 self._remarks.new_head(counters.original["loss"], counters.untrained)
                 if self.run_folder and self.processes.leads:
                     self.run_folder.add_original(counters.original)
+                    self._record_samples(self.run_folder)
                 self._keeping.save()  # so that a run killed in its first epoch can resume
             if not counters.head_finished:
                 self._make_head_start()
@@ -200,6 +202,13 @@ class Retraining:
                 self.run_folder.go_back_to(folder)
             self.run_folder.forget_metrics_after(self.counters.done)
         return True
+
+    def _record_samples(self, run: RunFolder) -> None:
+        """Say in the run's folder what the samples are whose episodes are to be recorded there."""
+        if self.settings.record_episodes and self.grafted.steps > 1:
+            source = self._training.source
+            labels = source.labels().tolist()  # type: ignore[attr-defined]
+            run.add_samples([source.describe(i) for i in range(len(source))], labels)
 
     def _sizes(self) -> Sizes:
         return Sizes(
@@ -344,13 +353,14 @@ class Retraining:
 
     def _finish_epoch(self, metrics: dict[str, Any], *, best: bool) -> None:
         counters = self.counters
+        lengths = (counters.statistics or {}).get(LENGTHS)
         counters.epoch += 1
         counters.batch = 0
         counters.statistics = None
         metrics |= {"unreadable_pictures": len(counters.unreadable)}
         if counters.epoch == 1:
             self._remarks.training_masks()
-        self._keeping.save(best=best, line=metrics)
+        self._keeping.save(best=best, line=metrics | ({EPISODE_LENGTHS: lengths[0]} if lengths else {}))
         if self.progress:
             self.progress.epoch(metrics)
         self.processes.wait()

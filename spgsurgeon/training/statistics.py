@@ -14,11 +14,14 @@ from torch import Tensor
 
 from spgsurgeon.checkpoint import MalformedError
 from spgsurgeon.data import Batch, Source
+from spgsurgeon.errors import UsageError
 from spgsurgeon.objective import SPGLoss
 from spgsurgeon.runtime import Processes, sum_dtype
+from spgsurgeon.training.epoch.lengths import LengthsBySample
 
 EXTREMES = 12
 """How many pictures with the shortest episodes are remembered, and how many with the longest."""
+LENGTHS = "lengths"
 _WORST_KEY = {"shortest": math.inf, "longest": -math.inf}
 _COLUMNS = ("key", "sample", "label", "length", "cross_entropy")
 
@@ -43,11 +46,21 @@ class _Waiting(NamedTuple):
 class EpisodeStatistics:
     """Sums over the batches of an epoch; `saved` is what `totals` returned. Adding does not wait for the device.
 
+    Of the first `recorded` samples, which are all or none, it also remembers how long each one's episode was.
+
     Many batches' episodes are counted together, so that a step has little to do for it; the outcome does not depend on
     which are.
     """
 
-    def __init__(self, steps: int, classes: int, processes: Processes, saved: Totals | None = None) -> None:
+    def __init__(
+        self,
+        steps: int,
+        classes: int,
+        processes: Processes,
+        saved: Totals | None = None,
+        *,
+        recorded: int = 0,
+    ) -> None:
         self._processes, self._steps, self._dtype = processes, steps, sum_dtype(processes.device)
         # The loss and the number of batches; units valid at each step; their summed cross entropy.
         sums = torch.zeros(2 + 2 * steps, dtype=self._dtype)
@@ -64,6 +77,8 @@ class EpisodeStatistics:
                 table[: len(saved[name])] = torch.tensor(saved[name], dtype=self._dtype).view(-1, len(_COLUMNS))
         self._sums, self._by_class = sums.to(processes.device), by_class.to(processes.device)
         self._extremes = {name: table.to(processes.device) for name, table in extremes.items()}
+        saved_lengths = saved[LENGTHS][0] if saved and recorded else None
+        self._lengths = LengthsBySample(recorded, processes, saved_lengths) if recorded else None
         self._waiting: list[_Waiting] = []
         self._units_waiting = 0
 
@@ -79,6 +94,12 @@ class EpisodeStatistics:
             label = columns[0] if own is None else _label_of_each_unit(own, lengths)
             first = (c if c.dim() == 1 else c[:, 0] for c in (label, lengths, counted, result.cross_entropy[0]))
             pictures = (batch.samples, *first)
+        elif self._lengths is not None:
+            raise UsageError(
+                "training.record_episodes is for samples with one label each, and these have several",
+                hint="leave it out",
+                code="no-episode-a-sample",
+            )
         units = tuple(column.flatten() for column in columns)
         losses = (result.loss.detach(), result.step_sizes, result.step_losses.detach())
         self._waiting.append(_Waiting(*losses, skipped, units, pictures))
@@ -96,6 +117,7 @@ class EpisodeStatistics:
             "sums": [sums[:2], sums[2 : 2 + self._steps], sums[2 + self._steps :]],
             "by_class": self._processes.sum(self._by_class)[1:].view(-1, self._steps).tolist(),
             **{name: [row for row in rows if math.isfinite(row[0])] for name, rows in best.items()},
+            **({LENGTHS: [self._lengths.total()]} if self._lengths else {}),
         }
 
     def _count(self) -> None:
@@ -115,6 +137,8 @@ class EpisodeStatistics:
 
     def _add_pictures(self, samples: Tensor, labels: Tensor, lengths: Tensor, counted: Tensor, entropy: Tensor) -> None:
         """Remember the pictures whose episodes are shortest and longest; of equal ones the surer count as longer."""
+        if self._lengths is not None:
+            self._lengths.add(samples, lengths, counted)
         key = lengths + 1 / (1 + entropy)
         columns = [column.to(self._dtype) for column in (samples, labels, lengths, entropy)]
         for name, worst in _WORST_KEY.items():
@@ -134,6 +158,8 @@ def check_totals(totals: Totals, steps: int, classes: int, samples: int) -> None
         rows = totals[name]
         if len(rows) > EXTREMES or any(len(row) != len(_COLUMNS) or not 0 <= row[1] < samples for row in rows):
             raise MalformedError(f"counters.statistics.{name} are not images of {samples}")
+    if any(len(row) != samples or max(row, default=0) > steps for row in totals.get(LENGTHS, [])):
+        raise MalformedError(f"counters.statistics.{LENGTHS} are not of {samples} samples and {steps} steps")
 
 
 def _best(rows: Tensor, name: str) -> Tensor:

@@ -42,7 +42,7 @@ CASES = {
     "a model": (("graft", "timm/test_vit"), {name for name in catalogue().entries if name.startswith("timm/test_vit")}),
     "one of two models": (("diff", "a.pth", "timm/test_resn"), {"timm/test_resnet"}),
     "a format": (("strip", "run", "--export", "on"), {"onnx"}),
-    "a kind": (("graft", "m", "--trp", "d"), {"dropout", "depth"}),
+    "a kind": (("graft", "m", "--trp", "d"), {"dropout", "depth", "drop-path"}),
     "a data source": (("eval", "m", "--data", "di"), {"digits"}),
     "a guide": (("docs", "exp"), {"exporting"}),
     "a file": (("inspect", ""), set()),  # left to the shell

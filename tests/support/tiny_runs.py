@@ -92,6 +92,9 @@ class Noise:
     def describe(self, index: int) -> str:
         return f"noise {index}"
 
+    def labels(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        return np.arange(self.count) % CLASSES
+
 
 class Tiny(nn.Module):
     def __init__(self, *, dropout: float = 0.2, norm: bool = True) -> None:

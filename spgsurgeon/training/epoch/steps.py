@@ -24,7 +24,8 @@ class EpochSteps:
 
     `accumulate` batches make a step, the last of the epoch may have fewer; `enter_training` is called before the
     first. A run's first step `compiles` the model, which may take minutes. `tell_losses` hears the losses of steps, of
-    this process's batches, whenever the device is waited for.
+    this process's batches, whenever the device is waited for. If it `records`, the length of each
+    sample's episode is remembered.
     """
 
     def __init__(
@@ -42,12 +43,14 @@ class EpochSteps:
         accumulate: int,
         num_classes: int,
         compiles: bool,
+        records: bool = False,
     ) -> None:
         self._state, self._stepper, self._batches = state, stepper, batches
         self._processes, self._keeping, self._remarks = processes, keeping, remarks
         self._enter_training, self._tell_losses = enter_training, tell_losses
         self._losses: list[Tensor] = []
         self._batches_per_epoch, self._accumulate, self._num_classes = batches_per_epoch, accumulate, num_classes
+        self._recorded = len(batches.source) if records else 0
         self._compiles = compiles  # until the first step is done
 
     @property
@@ -61,7 +64,10 @@ class EpochSteps:
         """
         counters = self._counters
         steps = 1 if self._stepper.plain else self._state.grafted.steps
-        statistics = EpisodeStatistics(steps, self._num_classes, self._processes, counters.statistics)
+        recorded = self._recorded if steps > 1 else 0
+        statistics = EpisodeStatistics(
+            steps, self._num_classes, self._processes, counters.statistics, recorded=recorded
+        )
         batches = self._batches.epoch(counters.epoch, counters.batch)
         self._keeping.unless_told_to_stop(self._batches.open)  # decoding once is no training time
         meter = EpochMeter(self._batches, self._processes)
