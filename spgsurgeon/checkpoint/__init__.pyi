@@ -1,4 +1,5 @@
 from .containers.documents import read_document
+from .containers.objects import json_object
 from .differences import Distance, distance, drift, together
 from .folders import (
     GraftManifest,
@@ -71,6 +72,7 @@ __all__ = [
     "fault_of",
     "has_own_record",
     "hash_and_non_finite_of",
+    "json_object",
     "kind_of",
     "layout_hash",
     "load_tensors",

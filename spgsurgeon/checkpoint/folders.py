@@ -5,7 +5,6 @@ Reading needs neither torch nor numpy.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from hashlib import sha256
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from spgsurgeon.checkpoint.containers.headers import read_header
+from spgsurgeon.checkpoint.containers.objects import LONGEST_DOCUMENT, json_object
 from spgsurgeon.checkpoint.containers.shards import INDEX_SUFFIX
 from spgsurgeon.checkpoint.layout import AVERAGE, CONFIG, MANIFEST, RUN_BEST, RUN_RECIPE, STATE, TEMPORARY, WEIGHTS
 from spgsurgeon.checkpoint.refusals import MalformedError, UnreadableError, naming
@@ -27,8 +27,6 @@ FORMAT_VERSION = 1
 
 FolderKind = Literal["grafted", "run", "hub", "weights"]
 
-_LONGEST_DOCUMENT = 2**26  # characters; what is written here has some thousands
-_DEEPEST = 50  # levels
 _FILES = "files"  # in a manifest's base: the files beside the weights, each with its hash
 # What save_pretrained, Accelerate and the Hub call a model's weights, the safe formats first.
 _ALL_WEIGHTS = tuple(name + index for name in (WEIGHTS, "pytorch_model.bin") for index in ("", INDEX_SUFFIX))
@@ -167,30 +165,11 @@ def read_json_object(path: Path) -> dict[str, Any]:
             raise MalformedError("it is not a file")
         try:
             with path.open(encoding="utf-8") as file:
-                text = file.read(_LONGEST_DOCUMENT + 1)
-            if len(text) > _LONGEST_DOCUMENT:
-                raise MalformedError(f"it has more than {_LONGEST_DOCUMENT} characters")
-            document = json.loads(text)
+                return json_object(file.read(LONGEST_DOCUMENT + 1))
         except FileNotFoundError:
             raise _missing(path) from None
-        except (ValueError, RecursionError) as error:
+        except UnicodeDecodeError as error:
             raise MalformedError(f"it is not JSON ({error!s:.120})") from error
-        if _is_nested(document, _DEEPEST):
-            raise MalformedError(f"it is nested deeper than {_DEEPEST} levels")
-        if not isinstance(document, dict):
-            raise MalformedError(f"it holds a {type(document).__name__}, not an object")
-        return document
-
-
-def _is_nested(document: Any, levels: int) -> bool:
-    """Whether a document is nested deeper than so many levels; what walks through it may call itself for each."""
-    inside = [document]
-    for _ in range(levels + 1):
-        containers = [value for value in inside if isinstance(value, dict | list)]
-        inside = [entry for one in containers for entry in (one.values() if isinstance(one, dict) else one)]
-        if not inside:
-            return False
-    return True
 
 
 def kind_of(folder: Path) -> FolderKind:

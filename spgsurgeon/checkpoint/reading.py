@@ -38,6 +38,7 @@ class Outline:
     weights: str  # "raw", "ema", or the name of the section or attribute that was asked for
     has_ema: bool
     sets_beside: tuple[str, ...]  # other state dicts with the model's keys, by the names that --weights takes
+    description: dict[str, Any] | None  # the config.json that the file carries
     lists_beside: tuple[str, ...]  # lists of tensors of the model's shapes: averages that have no keys
 
 
@@ -80,6 +81,7 @@ def _outline(path: Path, document: Document, choice: Choice, found: dict[str, Te
         path_in_file=choice.place,
         weights=choice.name,
         has_ema=layout.ema is not None or choice.name == "ema",
+        description=layout.description,
         sets_beside=sets_beside(document, choice, taken),
         lists_beside=lists_beside(document, taken),
     )

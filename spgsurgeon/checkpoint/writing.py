@@ -13,9 +13,11 @@ import re
 import secrets
 import shutil
 import sys
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from spgsurgeon.checkpoint.layout import CONFIG
 from spgsurgeon.checkpoint.ownership import check_ours, grows, record, temporary_of, temporary_stem
 from spgsurgeon.errors import SurgeonError, UsageError
 from spgsurgeon.runtime import LOCK, FolderLock, HeldError, as_json, check_unowned, lock, unlock
@@ -127,13 +130,12 @@ def refuse_overwriting_input(output: Path, inputs: Iterable[Path]) -> None:
             )
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None = None) -> None:
     """Write a safetensors file; equal tensors give equal bytes. Tensors that share memory are written one by one.
 
-    `metadata` has at most one key ({"format": "pt"} by default): the format does not fix the order of more.
+    `config` is the config.json that it carries in its metadata.
     """
-    metadata = {"format": "pt"} if metadata is None else dict(metadata)
-    assert len(metadata) <= 1, "several metadata keys are not written in a fixed order"
+    metadata = {"format": "pt"} if config is None else {CONFIG: as_json(config), "format": "pt"}
     path.touch()
     mode = path.stat().st_mode
     try:
@@ -141,21 +143,38 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
     except SafetensorError as error:
         raise _os_error(error) or error from error
     path.chmod(mode)  # save_file replaces the file by one that only its owner can read
+    _in_order(path, metadata)
 
 
-def write_torch(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def _in_order(path: Path, metadata: Mapping[str, str]) -> None:
+    """Put the metadata of a safetensors file in order: the format's writer has them in another one each time."""
+    entries = [f"{as_json(key)}:{as_json(value)}" for key, value in metadata.items()]
+    orders = [f'{{"__metadata__":{{{",".join(order)}}}'.encode() for order in permutations(entries)]
+    with path.open("r+b") as file:
+        file.seek(8)  # behind the length of the header
+        if file.read(len(orders[0])) in orders:
+            file.seek(8)
+            file.write(orders[0])
+
+
+def write_torch(path: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None = None) -> None:
     """Write an OrderedDict of plain CPU tensors with torch.save; equal tensors give equal bytes.
 
-    A view is written without the rest of the storage it looks at; tied tensors stay tied.
+    A view is written without the rest of the storage it looks at; tied tensors stay tied. `config` is the config.json
+    that lies in the archive beside the object: torch.load gives the state dict alone, with or without it.
     """
     document = OrderedDict((key, _compact(tensor)) for key, tensor in tensors.items())
-    with path.open("wb") as file:  # given a path, torch.save would put its name into the file
+    with path.open("w+b") as file:  # given a path, torch.save would put its name into the file
         try:
             torch.save(document, file)
         except RuntimeError as error:
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
+        if config is not None:
+            with zipfile.ZipFile(file, "a") as archive:
+                root = archive.namelist()[0].partition("/")[0]
+                archive.writestr(zipfile.ZipInfo(f"{root}/{CONFIG}"), as_json(config))
 
 
 def write_json(path: Path, document: Any) -> None:

@@ -87,7 +87,8 @@ def _open(model: str, weights: str | None) -> _Side:
     named = parse_model(model)
     if isinstance(named, NamedModel):
         return _open_named(model)
-    located = locate(named, weights, check=False)  # the hash below says as much, without a second reading
+    # Nothing is checked, as the hash below says as much without a second reading.
+    located = locate(named, weights, check=False, described=False)
     entries = located.outline.entries
 
     def load(key: str) -> Tensor:

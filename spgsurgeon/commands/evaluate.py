@@ -102,7 +102,7 @@ def evaluate_model(
     _check_reading(value_range, unreadable)
     form, root = find_data(data, path)
     shorter, built_for = (image_size, None) if isinstance(image_size, int) else (None, image_size)
-    request = ModelRequest(model, weights=weights, arch=arch, image_size=built_for, map_keys=map_keys)
+    request = ModelRequest(model, weights=weights, arch=arch, image_size=built_for, map_keys=map_keys, graphs=True)
     opened = in_float32(open_model(request), "scored")
     refuse_unsound(state_of(opened.module))
     form = form or form_for(root, split, opened)

@@ -99,7 +99,7 @@ def open_data(
         return with_classes(found, opened.identity.num_classes)
     classes = None
     if "classes" in takes and root is not None and not (root.expanduser() / CLASS_NAMES).is_file():
-        classes = opened.config().get("label_names") or opened.identity.num_classes
+        classes = opened.label_names or opened.config().get("label_names") or opened.identity.num_classes
     values = opened.mask_values if mask_values is None and "mask_values" in takes else mask_values or {}
     unscored = [value for value in opened.ignored if value not in values] if ignore is None else ignore
     return open_source(form, root, split, classes=classes, ignore=unscored, values=values, decoding=decoding)

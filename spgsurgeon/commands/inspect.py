@@ -128,7 +128,7 @@ def _inspect_opened(request: ModelRequest) -> dict[str, Any]:
 
 def _inspect_located(path: Path, request: ModelRequest, values: bool | None) -> dict[str, Any] | None:
     """Return the document of weights in a file or folder; None where only building the model can tell what it is."""
-    located = locate(path, request.weights, check=False)
+    located = locate(path, request.weights, check=False, described=request.arch is None)
     if located.of_transformers and request.arch is None:
         document, entries = folder_of_transformers(located), located.outline.entries
     else:

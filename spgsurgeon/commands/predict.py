@@ -35,7 +35,8 @@ def predict(
     Images are prepared as `eval` prepares them. Classes have the model's names, or numbers if it has none. Raises
     UsageError for a model that is not an image classifier, DataError naming a file that can't be read.
     """
-    opened = in_float32(open_model(ModelRequest(model, weights=weights, arch=arch, map_keys=map_keys)), "scored")
+    request = ModelRequest(model, weights=weights, arch=arch, map_keys=map_keys, graphs=True)
+    opened = in_float32(open_model(request), "scored")
     refuse_unsound(state_of(opened.module))
     if opened.task.samples != LABELLED or not opened.task.has_classes:
         raise UsageError(

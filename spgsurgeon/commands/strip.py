@@ -99,7 +99,7 @@ def strip_folder(
             if kind in GRAPHS:
                 reports[kind] = write_graph(kind, path, module, patient, options)
             else:
-                write_weights(kind, path, module)
+                write_weights(kind, path, module, patient)
         del module  # so that a large model is not in memory twice when the written files are read back
         outputs = []
         for kind, path in paths.items():

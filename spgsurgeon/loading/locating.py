@@ -21,14 +21,18 @@ from spgsurgeon.checkpoint import (
     weights_file_of,
 )
 from spgsurgeon.errors import UsageError
+from spgsurgeon.loading.describing import Description, description_of, hub_config
 from spgsurgeon.models import is_transformers_config, refuse_adapter
 
-_BESIDE_THE_DESCRIPTION = ("architecture", "library", "model_args", "num_features", "labels")  # in a flat config.json
+GRAPH = ".onnx"
 
 
 @dataclass(frozen=True)
 class Located:
-    """The weights that a path means, as they lie on the disk, and the documents beside them."""
+    """The weights that a path means, as they lie on the disk, and the documents beside them.
+
+    `folder` is where these lie; it is None for a file that stands alone, or carries its `config` itself.
+    """
 
     source: str
     kind: Literal["file", "weights", "hub", "grafted", "run"]
@@ -60,35 +64,42 @@ class Located:
 
     def paths(self) -> list[Path]:
         """Return the input files and folders, which nothing may be written to."""
-        return [*([self.folder] if self.folder else []), self.outline.path]
+        return [*([self.folder] if self.folder and self.kind != "file" else []), self.outline.path]
+
+    @property
+    def described_in(self) -> str:
+        """Where its config.json is, for messages."""
+        return f"{self.folder}/{CONFIG}" if self.folder else f"the {CONFIG} in {self.outline.path}"
 
 
-def locate(path: Path, weights: str | None = None, *, check: bool = True) -> Located:
+def locate(path: Path, weights: str | None = None, *, check: bool = True, described: bool = True) -> Located:
     """Return the weights that the file or folder `path` means (contract: "Naming a model").
+
+    A file that stands alone is what the config.json beside it says, or that which the file carries, unless `described`
+    is false: somebody says what it is.
 
     `weights` is `ema`, `raw`, the name of one set of several in a file, or None: the moving average where there is one,
     said in the notes. A run means its best checkpoint. `check` reads the weights of a grafted folder or a run once, to
     compare them with their hash. Raises what the readers of `checkpoint` raise.
     """
+    if path.suffix == GRAPH and not path.is_dir():
+        raise UsageError(
+            f"{path} is an ONNX graph, which `eval` and `predict` take and nothing else does",
+            hint="give the weights, or the folder that it was exported from",
+            code="graph",
+        )
     if not path.is_dir():
-        return _with_note(Located(str(path), "file", read_outline(path, weights)), weights)
+        outline = read_outline(path, weights)
+        said = description_of(outline) if described else Description()
+        located = Located(str(path), "file", outline, said.folder, said.config, notes=list(said.notes))
+        return _with_note(located, weights)
     refuse_adapter({file.name for file in path.iterdir()}, str(path))
     kind = kind_of(path)
     if kind in ("grafted", "run"):
         return _locate_grafted(path, kind, weights, check)
     outline = read_outline(weights_file_of(path), weights)
-    config = _hub_config(path / CONFIG) if kind == "hub" else None
+    config = hub_config(read_json_object(path / CONFIG)) if kind == "hub" else None
     return _with_note(Located(str(path), kind, outline, path, config), weights)
-
-
-def _hub_config(path: Path) -> dict[str, Any]:
-    """Return a Hub folder's config.json; timm before 0.8 wrote what describes the weights beside the architecture."""
-    config = read_json_object(path)
-    if "architecture" not in config or "pretrained_cfg" in config or config.get("library", "timm") != "timm":
-        return config
-    names = {"label_names": config["labels"]} if config.get("labels") and not config.get("label_names") else {}
-    said = {key: value for key, value in config.items() if key not in _BESIDE_THE_DESCRIPTION}
-    return config | names | {"pretrained_cfg": said | names}
 
 
 def resolve_folder(folder: Path) -> Path:
@@ -131,4 +142,4 @@ def _with_note(located: Located, weights: str | None) -> Located:
             f"not read: {', '.join(outline.lists_beside)}, tensors of the model's shapes without their keys, such as a "
             "moving average (to use it, copy it into the model with what made it, and save model.state_dict())"
         )
-    return replace(located, notes=notes)
+    return replace(located, notes=[*located.notes, *notes])

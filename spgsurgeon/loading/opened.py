@@ -58,6 +58,8 @@ class OpenedModel:
     """Files that go with the weights unchanged, such as a tokenizer's."""
     untrained: tuple[str, ...] = ()
     """The parameters that were drawn at random: those of a new head; `*` stands for all of them."""
+    prepared: SamplePreprocessing | None = None
+    """How it wants its samples, if that is not for its library to say."""
 
     @property
     def head_is_new(self) -> bool:
@@ -87,6 +89,8 @@ class OpenedModel:
     @cached_property
     def preprocessing(self) -> SamplePreprocessing:
         """How the model wants its samples."""
+        if self.prepared is not None:
+            return self.prepared
         return library(self.identity.library).preprocessing(self.identity, self.module, self.companions)
 
     @cached_property

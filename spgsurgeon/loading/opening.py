@@ -11,8 +11,9 @@ from torch import nn
 from spgsurgeon.checkpoint import CONFIG
 from spgsurgeon.errors import UsageError
 from spgsurgeon.loading.filling import filled_model, keys_are_known
+from spgsurgeon.loading.graphs import open_graph
 from spgsurgeon.loading.identifying import size_is_known
-from spgsurgeon.loading.locating import Located, locate
+from spgsurgeon.loading.locating import GRAPH, Located, locate
 from spgsurgeon.loading.opened import OpenedModel
 from spgsurgeon.loading.recognising import recognize
 from spgsurgeon.loading.request import ModelRequest
@@ -55,8 +56,10 @@ def open_model(request: ModelRequest) -> OpenedModel:
         opened = _open_named(request, named)
     elif request.random_seed is not None:
         raise UsageError(f"random weights are for models by name; {request.model} has weights of its own")
+    elif request.graphs and named.suffix == GRAPH:
+        opened = open_graph(named, request)
     else:
-        located = locate(named, request.weights)
+        located = locate(named, request.weights, described=request.arch is None)
         if located.of_transformers:
             return _open_transformers(located, request)
         opened = _open_located(located, request)
@@ -157,17 +160,18 @@ def _open_named(request: ModelRequest, named: NamedModel) -> OpenedModel:
 def _open_located(located: Located, request: ModelRequest) -> OpenedModel:
     recognition = recognize(located, request.arch)
     filled = filled_model(located, recognition, request)
+    config, source = located.config or {}, located.source
     return OpenedModel(
         module=filled.module,
         identity=filled.identity,
         source=located.source,
         format=located.format,
         located=replace(located, outline=replace(located.outline, prefixes=recognition.prefixes)),
-        label_names=label_names_in(located, filled.identity),
-        ignored=ignored_in(located),
-        mask_values=said_of_data(located, VALUES, known_mask_values) or {},
-        value_range=said_of_data(located, RANGE, known_range),
-        class_map=said_of_data(located, MAP, known_table) or {},
+        label_names=label_names_in(config, filled.identity.num_classes),
+        ignored=ignored_in(config, source),
+        mask_values=said_of_data(config, source, VALUES, known_mask_values) or {},
+        value_range=said_of_data(config, source, RANGE, known_range),
+        class_map=said_of_data(config, source, MAP, known_table) or {},
         notes=[*located.notes, *recognition.notes, *_left_out(recognition.match), *filled.notes],
         untrained=untrained_in(located),
     )

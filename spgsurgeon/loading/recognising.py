@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from spgsurgeon.checkpoint import CONFIG, TensorSpec
 from spgsurgeon.errors import ArchitectureError, UsageError
+from spgsurgeon.loading.describing import SHARD, passed_over
 from spgsurgeon.loading.locating import Located
 from spgsurgeon.loading.manifests import check_manifest_of
 from spgsurgeon.models import LIBRARIES, Identification, Match, catalogue, identify
 
 _LISTED = 8
-_SHARD = re.compile(r"-\d{5}-of-\d{5}\.")
 _CLASSIFIERS = ("head.fc", "head.layers.head", "cls_head.fc")  # of mmpretrain, beside its `backbone.`
 _PARALLEL = ".module."  # DataParallel around a part of a model; some architectures have modules of that name themselves
 
@@ -61,6 +60,8 @@ def recognize(located: Located, arch: str | None = None) -> Recognition:
     if fits.matches:
         entries = _under_prefix(entries, fits.matches[0])
         prefixes = (*prefixes, *filter(None, [fits.matches[0].prefix]))
+    if arch is not None and located.kind == "file":
+        notes = (*notes, *passed_over(located.outline))
     return Recognition(fits, entries, prefixes, said, by, notes)
 
 
@@ -137,7 +138,7 @@ def refusal(located: Located, recognition: Recognition) -> ArchitectureError:
             hint=f"say which it is: --arch {names[0]}",
             candidates=names,
         )
-    if _SHARD.search(name):
+    if SHARD.search(name):
         return ArchitectureError(
             f"{name} is one of several shards", hint="give their folder, or the .index.json beside them", candidates=[]
         )
@@ -179,7 +180,7 @@ def _library_of(suggested: str | None, architecture: str) -> str | None:
 
 def _check_arguments(located: Located) -> None:
     """Check what documents and weights say of the model, whether or not anything is built by it."""
-    outline, folder = located.outline, located.folder
+    outline = located.outline
     documents = (located.config, located.manifest, outline.model_args)
     if not any(documents):
         return
@@ -187,7 +188,7 @@ def _check_arguments(located: Located) -> None:
 
     if located.config is not None:
         largest = max((side for spec in outline.entries.values() for side in spec.shape), default=0)
-        check_config(located.config, largest, f"{folder}/{CONFIG}")
+        check_config(located.config, largest, located.described_in)
     check_manifest_of(located)
     check_training_arguments(outline.model_args, str(outline.path))
 

@@ -27,6 +27,9 @@ class ModelRequest:
     task: str | None = None
     """What a model of transformers is for, if its config.json says another task or none: it gets a new head for it."""
 
+    graphs: bool = False
+    """Whether an ONNX graph will do, which can only be scored."""
+
     def for_data_of(self, classes: int, *, new_head: bool = False) -> ModelRequest:
         """Return the request for data of so many classes, unless a number was given.
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from spgsurgeon.checkpoint import CONFIG, STATE
 from spgsurgeon.errors import DamagedFileError
 from spgsurgeon.loading.locating import Located
-from spgsurgeon.models import (
-    Identity,
-)
 from spgsurgeon.recipe import known_class_map
 
 Read = TypeVar("Read")
@@ -21,18 +18,17 @@ UNTRAINED = "untrained"
 EVERYTHING = ("*",)
 
 
-def label_names_in(located: Located, identity: Identity) -> list[str] | None:
+def label_names_in(config: Mapping[str, Any], classes: int) -> list[str] | None:
     """Return the names of the classes by label; timm may have the name of a data set in their place."""
-    config = located.config or {}
     names = config.get("label_names") or (config.get("pretrained_cfg") or {}).get("label_names")
-    return names if isinstance(names, list) and len(names) == identity.num_classes else None
+    return names if isinstance(names, list) and len(names) == classes else None
 
 
-def ignored_in(located: Located) -> tuple[int, ...]:
+def ignored_in(config: Mapping[str, Any], source: str) -> tuple[int, ...]:
     """Return the mask values that were not scored in training."""
-    values = (located.config or {}).get(IGNORED, [])
+    values = config.get(IGNORED, [])
     if not isinstance(values, list) or not all(type(value) is int and value >= 0 for value in values):
-        raise DamagedFileError(f"the {CONFIG} of {located.source} is damaged: {IGNORED} is no list of numbers")
+        raise DamagedFileError(f"the {CONFIG} of {source} is damaged: {IGNORED} is no list of numbers")
     return tuple(values)
 
 
@@ -54,9 +50,9 @@ def untrained_in(located: Located) -> tuple[str, ...]:
     return tuple(names)
 
 
-def said_of_data(located: Located, key: str, known: Callable[[Any], Read | None]) -> Read | None:
-    """Return what the config.json says of the data that the weights were trained on, checked as a recipe's is."""
+def said_of_data(config: Mapping[str, Any], source: str, key: str, known: Callable[[Any], Read | None]) -> Read | None:
+    """Return what the config.json of `source` says of the data in training, checked as a recipe's is."""
     try:
-        return known((located.config or {}).get(key))
+        return known(config.get(key))
     except ValueError as error:
-        raise DamagedFileError(f"the {CONFIG} of {located.source} is damaged: {key}: {error}") from error
+        raise DamagedFileError(f"the {CONFIG} of {source} is damaged: {key}: {error}") from error

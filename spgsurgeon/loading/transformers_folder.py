@@ -11,7 +11,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spgsurgeon.checkpoint import CONFIG, TensorSpec
+from spgsurgeon.checkpoint import TensorSpec
 from spgsurgeon.errors import DamagedFileError, UnsafeInputError, UsageError
 from spgsurgeon.loading.locating import Located
 from spgsurgeon.loading.manifests import check_manifest_of
@@ -91,16 +91,17 @@ class TransformersModel:
 def read_folder(located: Located) -> TransformersFolder:
     """Return what a located folder of transformers holds. Raises what `transformers_config` raises."""
     assert located.config is not None
-    assert located.folder is not None
     check_manifest_of(located)
-    config = read_transformers_config(located.config, f"{located.folder}/{CONFIG}")
-    companions = tuple(
-        path for name in COMPANIONS if (path := located.folder / name).is_file() and _is_inside(path, located.folder)
-    )
-    entries = located.outline.entries
-    _refuse_quantized(entries, f"{located.folder}")
+    config, entries = read_transformers_config(located.config, located.described_in), located.outline.entries
+    _refuse_quantized(entries, located.source)
     parameters = {(spec.path, spec.offset): prod(spec.shape) for spec in entries.values() if _is_floating(spec)}
-    return TransformersFolder(config, _site(config, entries), companions, sum(parameters.values()))
+    return TransformersFolder(config, _site(config, entries), _companions(located.folder), sum(parameters.values()))
+
+
+def _companions(folder: Path | None) -> tuple[Path, ...]:
+    """Return the files that lie beside weights and go with them."""
+    places = [folder / name for name in COMPANIONS] if folder else []
+    return tuple(path for path in places if path.is_file() and _is_inside(path, path.parent))
 
 
 def open_folder(

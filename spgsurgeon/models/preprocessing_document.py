@@ -14,7 +14,7 @@ from spgsurgeon.models.sample_preprocessing import SamplePreprocessing
 from spgsurgeon.models.sound_preprocessing import SoundPreprocessing, Spectrogram
 from spgsurgeon.models.text_preprocessing import TOKENIZER_FILE, TextPreprocessing
 
-_UNSAID = ("file", "stops_at_longer", "test_input_size", "test_crop_pct")
+_UNSAID = ("file", "stops_at_longer", "mlm_probability", "test_input_size", "test_crop_pct")
 
 
 def preprocessing_document(preprocessing: SamplePreprocessing) -> dict[str, Any]:

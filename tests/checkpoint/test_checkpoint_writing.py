@@ -235,7 +235,7 @@ def test_written_weights_have_ordinary_permissions_and_metadata(tmp_path: Path) 
     assert len(modes) == 1
     assert read_safetensors(tmp_path / "model.safetensors")[1] == {"format": "pt"}
     write_safetensors(tmp_path / "model.safetensors", {}, {"by": "hand"})
-    assert read_safetensors(tmp_path / "model.safetensors") == ({}, {"by": "hand"})
+    assert read_safetensors(tmp_path / "model.safetensors") == ({}, {"format": "pt", "config.json": '{"by": "hand"}'})
 
 
 @pytest.mark.parametrize("write", [write_safetensors, write_torch])

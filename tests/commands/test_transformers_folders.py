@@ -360,7 +360,7 @@ def test_a_graph_has_its_tokenizer_and_says_how_texts_are_read(tmp_path):
     said = onnxruntime.InferenceSession(tmp_path / "graph/model.onnx").get_modelmeta().custom_metadata_map
     assert said["architecture"] == "transformers/BertForSequenceClassification"
     assert said["content_hash"] == output["content_hash"]
-    assert json.loads(said["preprocessing"]) == {"max_length": 24, "pad": 0, "segments": True}
+    assert json.loads(said["preprocessing"]).items() >= {"max_length": 24, "pad": 0, "segments": True}.items()
     assert "AutoTokenizer" in (tmp_path / "graph/README.md").read_text()
 
 

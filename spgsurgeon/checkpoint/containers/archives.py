@@ -10,6 +10,7 @@ from bisect import bisect_right
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
+from spgsurgeon.checkpoint.containers.objects import LONGEST_DOCUMENT
 from spgsurgeon.checkpoint.pickle.pickles import PICKLE_LIMIT
 from spgsurgeon.checkpoint.refusals import MalformedError, UnreadableError, UnsafeError
 
@@ -47,6 +48,15 @@ class Archive:
     def is_big_endian(self) -> bool:
         """Whether its values were written on a big-endian machine."""
         return "byteorder" in self._members and self._read("byteorder", 16) == b"big"
+
+    def read_text(self, name: str) -> str | None:
+        """Return a member that is text; None if there is no such member."""
+        if name not in self._members:
+            return None
+        try:
+            return self._read(name, LONGEST_DOCUMENT).decode()
+        except UnicodeDecodeError as error:
+            raise MalformedError(f"its member {name!r:.80} is not text") from error
 
     def extent(self, name: str) -> tuple[int, int]:
         """Return where in the file a member's bytes begin, and how many they are; `name` is without the folder.

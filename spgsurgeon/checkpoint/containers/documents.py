@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from spgsurgeon.checkpoint.containers.formats import Format, format_of
 from spgsurgeon.checkpoint.containers.headers import SafetensorsHeader, read_header
+from spgsurgeon.checkpoint.containers.objects import json_object
 from spgsurgeon.checkpoint.containers.torch_files import TorchFile, read_torch_legacy, read_torch_zip
+from spgsurgeon.checkpoint.layout import CONFIG
 from spgsurgeon.checkpoint.pickle.nodes import describe
 from spgsurgeon.checkpoint.pickle.rebuilding import tensor_spec
-from spgsurgeon.checkpoint.refusals import UnreadableError, naming
+from spgsurgeon.checkpoint.refusals import MalformedError, UnreadableError, naming
 from spgsurgeon.checkpoint.state_dict.layouts import Layout, SpecOf, layout_of, text
 from spgsurgeon.errors import UsageError
 
@@ -59,6 +61,7 @@ def _safetensors(header: SafetensorsHeader) -> Document:
         library=library if library in ("timm", "torchvision") else None,
         architecture=text(said("architecture")) or text(said("arch")),
         raw=(),
+        description=_described(said(CONFIG)),
     )
     return Document("safetensors", header.entries, layout, lambda key, _: header.entries[key])
 
@@ -68,4 +71,15 @@ def _torch(form: Format, file: TorchFile) -> Document:
         raise UnreadableError(
             f"holds a {describe(file.tree)}, not a state dict", hint="save model.state_dict() instead"
         )
-    return Document(form, file.tree, layout_of(file.tree), partial(tensor_spec, file))
+    layout = replace(layout_of(file.tree), description=_described(file.description))
+    return Document(form, file.tree, layout, partial(tensor_spec, file))
+
+
+def _described(text: str | None) -> dict[str, Any] | None:
+    """Return the config.json that a file carries."""
+    if text is None:
+        return None
+    try:
+        return json_object(text)
+    except MalformedError as error:
+        raise MalformedError(f"of the {CONFIG} inside: {error.message}") from error

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from spgsurgeon.checkpoint.containers.archives import read_archive
+from spgsurgeon.checkpoint.layout import CONFIG
 from spgsurgeon.checkpoint.pickle.allowlist import QUANTISED_STORAGES, STORAGES
 from spgsurgeon.checkpoint.pickle.nodes import Global, Persistent
 from spgsurgeon.checkpoint.pickle.pickles import PICKLE_LIMIT, read_pickle
@@ -40,6 +41,8 @@ class TorchFile:
     path: Path
     tree: Any
     storages: dict[Persistent, Storage]
+    description: str | None = None
+    """The config.json that was put beside the object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ def read_torch_zip(file: BinaryIO) -> TorchFile:
     references = {node: _reference(node) for node in persistent}
     keys = dict.fromkeys(reference.key for reference in references.values())
     extents = {key: archive.extent(f"data/{key}") for key in keys}
-    return TorchFile(Path(file.name), tree, _storages(references, extents))
+    return TorchFile(Path(file.name), tree, _storages(references, extents), archive.read_text(CONFIG))
 
 
 def read_torch_legacy(file: BinaryIO) -> TorchFile:

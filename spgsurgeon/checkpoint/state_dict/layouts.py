@@ -53,6 +53,8 @@ class Layout:
     model_args: dict[str, Any] = field(default_factory=dict)
     raw: tuple[str, ...] | None = None
     ema: tuple[str, ...] | None = None
+    description: dict[str, Any] | None = None
+    """The config.json that the file carries."""
 
 
 def layout_of(document: Mapping[Any, Any]) -> Layout:

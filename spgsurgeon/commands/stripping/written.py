@@ -57,9 +57,9 @@ class Patient:
         return self.identity.library == "transformers"
 
 
-def write_weights(kind: str, path: Path, module: nn.Module) -> None:
-    """Write a file of weights alone, which is proven when it is read back."""
-    (write_safetensors if kind == "safetensors" else write_torch)(path, state_of(module))
+def write_weights(kind: str, path: Path, module: nn.Module, patient: Patient) -> None:
+    """Write a file of weights that carries their config.json; it is proven when it is read back."""
+    (write_safetensors if kind == "safetensors" else write_torch)(path, state_of(module), patient.config)
 
 
 def prove_written(path: Path, patient: Patient) -> dict[str, Any]:
