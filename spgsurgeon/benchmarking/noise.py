@@ -1,4 +1,4 @@
-"""Pictures of noise, for measuring a training step where no data is given."""
+"""Noise, for measuring a training step where no data is given: images, or blocks of tokens for language models."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+
+from spgsurgeon.data import Batch, Blocks, Frame
+from spgsurgeon.models import TextPreprocessing, modes_kept
+from spgsurgeon.objective import DeferredLogits
+from spgsurgeon.replicas import GraftedModel, main_output
+from spgsurgeon.tasks import Task
+from spgsurgeon.training import logits_of
 
 
 @dataclass(frozen=True)
@@ -44,3 +51,27 @@ class Noise:
     def marks(self) -> Iterable[str]:
         """Return none: it is always the same."""
         return ()
+
+
+def noise_blocks(preprocessing: TextPreprocessing, count: int) -> Blocks:
+    """Return blocks of as many tokens as the model reads, each of which is any that it knows."""
+    assert preprocessing.vocabulary is not None
+    length = preprocessing.max_length
+    tokens = np.random.default_rng(0).integers(preprocessing.vocabulary, size=count * length, dtype=np.int32)
+    return Blocks("noise", tokens, length, Frame((), (), ()))
+
+
+@torch.no_grad()
+def with_likely_targets(parts: list[Batch], task: Task, grafted: GraftedModel) -> list[Batch]:
+    """Return batches of a task with deferred logits in which what is to be predicted is what the base does predict.
+
+    A further step reads the units whose episode still runs, and of noise almost none would.
+    """
+    found = []
+    with modes_kept(grafted):
+        grafted.eval()
+        for part in parts:
+            logits = logits_of(task, grafted, part.inputs, base=grafted.base, output=main_output)
+            assert isinstance(logits, DeferredLogits)
+            found.append(part._replace(targets=torch.where(part.targets < 0, part.targets, logits.likeliest())))
+    return found

@@ -1,4 +1,4 @@
-"""What a measurement is of: a model, a recipe, and pictures, real ones or noise."""
+"""What a measurement is of: a model, a recipe, and data, real or noise."""
 
 from __future__ import annotations
 
@@ -7,22 +7,26 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from spgsurgeon.benchmarking.arms import CHANGES, check_arm
-from spgsurgeon.benchmarking.noise import Noise
-from spgsurgeon.data import MASKED, Data, form_of, spelled
+from spgsurgeon.benchmarking.noise import Noise, noise_blocks
+from spgsurgeon.data import CORPUS, MASKED, Data, Source, form_of, spelled
 from spgsurgeon.errors import RecipeError, UsageError
 from spgsurgeon.loading import ModelRequest, OpenedModel, open_model
-from spgsurgeon.models import NamedModel, of_images, parse_model
+from spgsurgeon.models import NamedModel, TextPreprocessing, of_images, parse_model
 from spgsurgeon.recipe import Recipe, read_recipe
 from spgsurgeon.replicas.kinds import REPLICAS
 from spgsurgeon.runtime import default_workers
 from spgsurgeon.tasks import Task
-from spgsurgeon.training import Case, open_training, prepare
+from spgsurgeon.training import Case, open_training, prepare, settled_preprocessing
 
 OWN_DATA = "recipe"
 """The data that the recipe's data section describes."""
-_COUNTS_FOR_NOISE = ("data.image_size", "data.augment.mixup", "data.augment.cutmix")
+_COUNTS_FOR_NOISE = (
+    *("data.image_size", "data.augment.mixup", "data.augment.cutmix"),
+    *("data.max_length", "data.mlm_probability"),
+)
 _KEPT_WEIGHTS = "training.optimizer.lr=1.0e-6"  # so small that all arms keep, in effect, the weights they start with
 
 
@@ -113,13 +117,22 @@ def _any_data(task: Task) -> tuple[str, ...]:
 
 def _noise_section(recipe: Recipe, task: Task) -> str:
     """Return a data section for noise, which has the recipe's size and what the recipe does on the device."""
-    size, augment = recipe.data.image_size, recipe.data.augment
-    mixing = {"mixup": augment.mixup, "cutmix": augment.cutmix}
+    data = recipe.data
+    counts: dict[str, Any] = {
+        "image_size": data.image_size,
+        "augment": {"mixup": data.augment.mixup, "cutmix": data.augment.cutmix},
+    }
+    if task.samples == CORPUS:
+        counts = {"max_length": data.max_length, "mlm_probability": data.mlm_probability}
     section = dict(part.removeprefix("data.").split("=") for part in _any_data(task))
-    return "data=" + json.dumps(section | {"image_size": size, "augment": mixing, "workers": 0})
+    return "data=" + json.dumps(section | counts | {"workers": 0})
 
 
-def _noise(recipe: Recipe, opened: OpenedModel) -> Noise:
+def _noise(recipe: Recipe, opened: OpenedModel) -> Source[Any]:
+    if opened.task.samples == CORPUS:
+        read = settled_preprocessing(opened, recipe.data, None)
+        assert isinstance(read, TextPreprocessing)
+        return noise_blocks(read, recipe.training.batch_size * recipe.training.accumulate)
     classes = tuple(str(label) for label in range(opened.identity.num_classes))
     _, height, width = of_images(opened.preprocessing, opened.source).at(recipe.data.image_size).input_size
     return Noise(classes, (height, width), masks=opened.task.samples == MASKED)

@@ -188,5 +188,7 @@ def _circumstances(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
         f"{settings['batch_size']}{accumulated} {samples} ({settings['data']}), "
         f"{settings['optimizer']}, {settings['precision']}{', compiled' if settings['compile'] else ''}",
     )
+    if shares := settings.get("valid_share"):
+        yield "episodes", f"run at {' '.join(f'{100 * share:.0f} %' for share in shares)} of the tokens, step by step"
     threads = f", {machine['threads']} threads" if machine["device_type"] == "cpu" else ""
     yield "on", f"{machine['device']}{threads}, torch {machine['torch']}"

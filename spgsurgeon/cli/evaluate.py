@@ -241,7 +241,7 @@ def _render(document: dict[str, Any], *, whole: bool = False) -> Any:
     parts: list[Any] = [
         pairs(
             [
-                ("data", f"{document['data']}, {document['samples']} {task.samples}{image_size(document)}"),
+                ("data", f"{document['data']}, {document['samples']} {task.trained_on}{image_size(document)}"),
                 *((metric.label, metric.written(document[metric.name])) for metric in task.metrics),
                 ("speed", f"{document['images_per_second']:.0f} samples/s, loading included"),
             ]

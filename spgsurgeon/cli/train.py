@@ -163,18 +163,19 @@ def _head_start(document: dict[str, Any]) -> str:
 def _render_plan(document: dict[str, Any]) -> Any:
     from spgsurgeon.tasks import task_named
 
-    samples = task_named(document["task"]).samples
+    task = task_named(document["task"])
     rates = document["learning_rates"]
     shown = [f"{rate:.3g}" for rate in rates]
     curve = " ".join(shown if len(shown) <= 12 else [*shown[:6], "...", *shown[-5:]])
     memory, data = document["estimated_memory_bytes"], document["data"]
     frozen = f"; {millions(count)} of the model's are frozen" if (count := document["frozen_parameters"]) else ""
-    train, scored = (_split(data[part], samples) for part in ("train", "eval"))
+    train, scored = (_split(data[part], task.trained_on) for part in ("train", "eval"))
+    classes = f"; {data['classes']} classes" if task.has_classes else ""
     return pairs(
         [
             ("model", document["model"]),
             ("replicas", _replicas(document["trp"], document["passes"])),
-            ("data", f"{train}; scored on {scored}; {data['classes']} classes"),
+            ("data", f"{train}; scored on {scored}{classes}"),
             *_looked_at(document["looked_at"]),
             ("on", f"{document['device']}, {document['precision']}, into {document['output']}"),
             ("steps", f"{document['steps']}, {document['steps_per_epoch']} an epoch"),

@@ -35,6 +35,7 @@ from spgsurgeon.benchmarking import (
     timm_arm,
     trainer_arm,
     unused_without_data,
+    with_likely_targets,
 )
 from spgsurgeon.data import Batch
 from spgsurgeon.errors import UsageError
@@ -83,7 +84,9 @@ def bench(
     as many as last a quarter of a second). `threads` are torch's, for the CPU.
 
     `data` is a folder of pictures, `digits`, the name of a data set, or `recipe` for what that says: steps that its
-    loader feeds are then timed against those that nothing must be read for. Without it the pictures are noise.
+    loader feeds are then timed against those that nothing must be read for. Without it the pictures are noise, and so
+    are the tokens of a language model, which are to be predicted as it does: its later steps read only tokens that were
+    right before, and `settings` has their share, `valid_share`.
 
     Raises UsageError for unknown arms, for fewer than 20 blocks and for what `train` refuses, SurgeonError where an arm
     does not fit in the device's memory.
@@ -104,6 +107,9 @@ def bench(
         case = subject.case(recipes[GRAFTED])
         retraining = make_retraining(case, processes)
         parts = _resident_parts(retraining)
+        if data is None and subject.task.deferred:
+            parts = with_likely_targets(parts, subject.task, retraining.grafted)
+        shares = _valid_shares(retraining, parts[0])
         made: dict[str, Arm] = {}
         documents: dict[str, dict[str, Any]] = {}
         for name, own in recipes.items():
@@ -116,6 +122,8 @@ def bench(
             documents[name] = {"images_per_second": rate(timed, name, steps * images), **document}
         ratios = _ratios(timed, names, by_processor=processes.device.type == "cpu")
         document = _describe(subject, case, processes, parts) | documents
+        if subject.task.deferred:
+            document["settings"]["valid_share"] = shares
         document |= {"ratio": {key: ratios[0][key] for key in ("median", "low", "high")}, "ratios": ratios}
         if data is not None:
             document["end_to_end"] = time_loader(
@@ -133,6 +141,12 @@ def _resident_parts(retraining: Retraining) -> list[Batch]:
         return [tree_map(lambda tensor: tensor.to(device), batch) for batch in read]
     finally:
         batches.close()
+
+
+def _valid_shares(retraining: Retraining, batch: Batch) -> list[float]:
+    """Return the share of a batch's units whose episode is still running, at each step."""
+    sizes = retraining.try_batch(batch).step_sizes
+    return (sizes / sizes[0].clamp(min=1)).tolist()
 
 
 def _arm(name: str, recipe: Recipe, subject: Subject, grafted: Retraining, parts: list[Batch]) -> Arm:

@@ -33,7 +33,7 @@ from .sources.forms import (
 from .sources.image_decoding import Decoding, decode
 from .sources.masks import holds_masks
 from .sources.opening import open_source
-from .sources.records.blocks import Blocks, blocks_of
+from .sources.records.blocks import Blocks, Frame, blocks_of
 from .sources.records.questions import Answers, Asked
 from .sources.records.words import with_common_names, with_names
 from .sources.source import Data, ImageSource, Source, check_same_classes, check_several_classes, listing
@@ -78,6 +78,7 @@ __all__ = [
     "Duplicates",
     "EvaluationBatches",
     "Examined",
+    "Frame",
     "ImageSource",
     "LabelledSoundTransform",
     "LabelledTextTransform",

@@ -19,6 +19,9 @@ from spgsurgeon.objective.readout import Readout, check_rows, check_type, read_l
 
 Head = Callable[[Tensor], Tensor]
 
+CHUNK = 256
+"""Units whose logits exist at once, unless told otherwise."""
+
 
 class DeferredLogits(NamedTuple):
     """Logits that are not made yet: what a model gives in their place where they are too many."""
@@ -28,9 +31,11 @@ class DeferredLogits(NamedTuple):
     head: Head
     """Makes logits [n, V] of hidden states [n, D]."""
 
-
-CHUNK = 256
-"""Units whose logits exist at once, unless told otherwise."""
+    @torch.no_grad()
+    def likeliest(self) -> Tensor:
+        """Return the class that each unit's logits are for, int64 [rows, ...]."""
+        parts = [self.head(states).argmax(-1) for states in self.hidden.flatten(0, -2).split(CHUNK)]
+        return torch.cat(parts).view(self.hidden.shape[:-1])
 
 
 def read_hidden(

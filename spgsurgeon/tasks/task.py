@@ -84,6 +84,8 @@ class Task:
     """The first score, [R], of sums [R, ...] of such counts; None: it is the percentage that [N] of them make."""
     arranged: Callable[[Source[Any], Any], Source[Any]] = lambda source, preprocessing: source
     """Makes samples of what a source has, by how the model wants them, if these are others: blocks of tokens."""
+    made: str | None = None
+    """What those are; None: the data's own."""
     collation: Callable[[Any], Collate] = lambda preprocessing: batches_by_size
     """Makes what makes batches of samples."""
     readout: Callable[[Tensor], Tensor] = lambda logits: logits
@@ -121,6 +123,11 @@ class Task:
     def primary(self) -> Metric:
         """The score that the best checkpoint is chosen by, and that runs are compared by."""
         return self.metrics[0]
+
+    @property
+    def trained_on(self) -> str:
+        """What the samples are that a model reads."""
+        return self.made or self.samples
 
     @property
     def has_classes(self) -> bool:

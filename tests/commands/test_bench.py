@@ -13,6 +13,7 @@ import pytest
 import timm
 import torch
 from command_line import make_image_folder, spgsurgeon, succeed
+from tiny_texts import reader
 from torch import nn
 
 import spgsurgeon as package
@@ -153,6 +154,21 @@ def test_segmentation() -> None:
 
 
 @pytest.mark.usefixtures("short")
+@pytest.mark.parametrize("name", ["GPT2LMHeadModel", "BertForMaskedLM"])
+@pytest.mark.usefixtures("short")
+def test_language_models_read_noise_that_they_partly_predict(tmp_path: Path, name: str) -> None:
+    model = reader(tmp_path / "model", name)
+    overrides = ("training.batch_size=4", "data.max_length=12", "training.device=cpu")
+    document = workflow.bench(str(model), overrides=overrides, blocks=2, steps=1)
+    assert document["settings"]["length"] == 12
+    shares = document["settings"]["valid_share"]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[0] == 1
+    assert shares[1] > 0.2  # by chance it would be one of forty
+    assert document["grafted"]["peak_memory_bytes"] > document["plain"]["peak_memory_bytes"] > 0
+    assert document["notes"] == []
+
+
 def test_the_loader_is_read_for_its_own_blocks_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_image_folder(tmp_path, splits=("train",), each=5)  # 10 pictures: two batches an epoch
     read: list[tuple[int, int]] = []

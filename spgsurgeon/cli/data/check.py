@@ -122,7 +122,7 @@ def _class_table(splits: Mapping[str, Any]) -> Any:
     """Return how many samples each class has by split, or units of them; of many the rarest and the most frequent."""
     names = list(dict.fromkeys(name for split in splits.values() for name, _ in split["classes"]))
     counts = {name: [dict(split["classes"]).get(name, 0) for split in splits.values()] for name in names}
-    if not any(map(sum, counts.values())):
+    if len(names) < 2 or not any(map(sum, counts.values())):
         return None
     rows = [(name, *(f"{count:,}" for count in counts[name])) for name in names]
     if len(names) > _CLASSES:

@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from spgsurgeon.data.sources.image_decoding import mode_of, traits_of
+from spgsurgeon.data.sources.records.blocks import Block
 from spgsurgeon.data.sources.sounds.recording import Recording
 from spgsurgeon.data.sources.traits import Traits
 
@@ -51,9 +52,15 @@ def _(content: Recording) -> Facts:
     return Facts(samples, {"rate": f"{sound.rate:,} Hz"}, {"seconds": len(sound.samples) / sound.rate})
 
 
+@facts_of.register
+def _(content: Block) -> Facts:
+    return Facts(_hash(content.tokens.tobytes()), {}, {"tokens": len(content.tokens)})
+
+
+@facts_of.register(str)
 @facts_of.register(tuple)
-def _(content: tuple[Any, ...]) -> Facts:
-    """Return the facts of texts, of which some may be lists of them."""
+def _(content: str | tuple[Any, ...]) -> Facts:
+    """Return the facts of a text, or of several, of which some may be lists of them."""
     texts = list(_texts(content))
     whole = _hash(repr(content).encode("utf-8", "surrogatepass"))
     sizes = {"words": sum(len(text.split()) for text in texts), "characters": sum(map(len, texts))}
