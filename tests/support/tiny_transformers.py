@@ -71,6 +71,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     | {"image_size": 32, "patch_size": 4},
     "convnext": {"hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2, "image_size": 32},
     "qwen2": _TEXT | {"num_key_value_heads": 2},
+    "qwen3": _TEXT | {"num_key_value_heads": 2, "head_dim": 8},
+    "gemma": _TEXT | {"num_key_value_heads": 2, "head_dim": 8},
     "modernbert": _TEXT | {"cls_token_id": 1, "sep_token_id": 2, "local_attention": 4},
 }
 

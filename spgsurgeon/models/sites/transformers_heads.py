@@ -79,6 +79,8 @@ _FAMILIES = {family.model_type: family for family in (
     Family("gpt2", "GPT2", "transformer", "wte"),
     Family("llama", "Llama", "model", "embed_tokens"),
     Family("qwen2", "Qwen2", "model", "embed_tokens"),
+    Family("qwen3", "Qwen3", "model", "embed_tokens"),
+    Family("gemma", "Gemma", "model", "embed_tokens"),
     Family("wav2vec2", "Wav2Vec2", "wav2vec2", modality="waves"),
     Family("hubert", "Hubert", "hubert", modality="waves"),
     Family("wavlm", "WavLM", "wavlm", modality="waves"),
@@ -113,6 +115,7 @@ def _heads(
 
 
 _SEQUENCE = "ForSequenceClassification"
+_DECODERS, _UNTIED = "llama qwen2 qwen3 gemma", "llama qwen2 qwen3"
 _ENCODERS = "bert roberta xlm-roberta distilbert albert electra deberta-v2 mpnet modernbert"
 
 HEADS: dict[str, Head] = {
@@ -137,7 +140,7 @@ HEADS: dict[str, Head] = {
         _heads(AUDIO, _SEQUENCE, "projector", "wav2vec2 hubert wavlm", logits="classifier", tiled=True),
         _heads(AUDIO, "ForAudioClassification", "classifier.dense", "audio-spectrogram-transformer"),
         _heads(IMAGE, "ForImageClassification", "classifier", "vit deit beit swin convnext dinov2"),
-        _heads(CAUSAL, "ForCausalLM", "lm_head", "llama qwen2", tied=True, untied="llama qwen2", remembers=True),
+        _heads(CAUSAL, "ForCausalLM", "lm_head", _DECODERS, tied=True, untied=_UNTIED, remembers=True),
     )
     for head in heads
 }
