@@ -35,6 +35,7 @@ def trainer_arm(case: Case, processes: Processes, parts: list[Batch]) -> Arm:
     trainer.create_optimizer_and_scheduler(num_training_steps=1_000_000)
     trainer.current_gradient_accumulation_steps = len(parts)
     names = find_labels(type(base))
+    parts = [part._replace(targets=case.task.labels_of_targets(part.targets)) for part in parts]
     batches = [_with_labels(part, str(base.main_input_name), names) for part in parts]
     clip = training.gradient_clip
 
@@ -59,9 +60,9 @@ def trainer_arm(case: Case, processes: Processes, parts: list[Batch]) -> Arm:
 
 
 def _check(case: Case, base: torch.nn.Module) -> None:
-    if head_of_class(type(base)) is None or case.opened.task.deferred:
+    if head_of_class(type(base)) is None:
         raise UsageError(
-            f"arm {TRAINER} is for models of transformers that classify or answer (this is a {type(base).__name__})",
+            f"arm {TRAINER} is for models of transformers (this is a {type(base).__name__})",
             hint="leave it out of --arms",
         )
     training = case.recipe.training

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import pad
 
 from spgsurgeon.data import CORPUS, MaskedTokenTransform, NextTokenTransform, batches_padded, blocks_of, text_padding
 from spgsurgeon.errors import UsageError
@@ -108,6 +109,7 @@ CAUSAL_LM = _LANGUAGE(
     predicts="the next token of a text",
     arranged=partial(blocks_of, framed=False),
     targets_of_labels=shift_labels,
+    labels_of_targets=lambda targets: pad(targets[..., :-1], (1, 0), value=-100),
     training_transform=lambda preprocessing, augmentation: NextTokenTransform(preprocessing),
     evaluation_transform=NextTokenTransform,
     pipeline_tag="text-generation",

@@ -99,6 +99,8 @@ class Task:
     among C classes (`objective.spg_loss`)."""
     targets_of_labels: Callable[[Tensor], Tensor] = lambda labels: labels
     """Makes targets of labels as the models of transformers take them for their own loss."""
+    labels_of_targets: Callable[[Tensor], Tensor] = lambda targets: targets
+    """Makes such labels of targets."""
     episode_classes: Callable[[Tensor], Tensor] = lambda targets: targets
     """The class of each unit by the targets, as an epoch's episodes are counted."""
     scored_by_samples: Callable[[Tensor, Sequence[Any]], Any] | None = None

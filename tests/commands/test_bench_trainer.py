@@ -1,11 +1,12 @@
 """`bench --arms trainer`: the plain step of transformers' Trainer beside our own."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from command_line import spgsurgeon, succeed
-from tiny_texts import json_lines, opinions_folder, questions, reader
+from tiny_texts import corpus_folder, json_lines, opinions_folder, questions, reader
 
 from spgsurgeon.benchmarking.arms import PLAIN, TRAINER
 from spgsurgeon.benchmarking.subject import settle_subject
@@ -14,9 +15,16 @@ from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.runtime.distributed import Processes
 from spgsurgeon.training.assembling import make_retraining
 
-STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+STILL = dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), 0.0)
+STILL |= dict.fromkeys(("attn_pdrop", "embd_pdrop", "resid_pdrop"), 0.0)
 ADAMW = ("training.optimizer={name: adamw, lr: 0.01, weight_decay: 0.0}", "training.schedule.name=constant")
 ADAMW += ("training.batch_size=4", "data.workers=0")
+
+FAMILIES: dict[str, Callable[[Path], object]] = {
+    "BertForSequenceClassification": opinions_folder,
+    "BertForQuestionAnswering": lambda data: json_lines(data, train=questions(12), dev=questions(4)),
+    "GPT2LMHeadModel": corpus_folder,
+}
 
 
 @pytest.mark.parametrize(
@@ -24,17 +32,14 @@ ADAMW += ("training.batch_size=4", "data.workers=0")
     [(), ("training.accumulate=2", "training.gradient_clip=0.1")],
     ids=lambda overrides: " ".join(overrides) or "defaults",
 )
-@pytest.mark.parametrize("name", ["BertForSequenceClassification", "BertForQuestionAnswering"])
+@pytest.mark.parametrize("name", FAMILIES)
 def test_the_plain_step_moves_the_weights_as_trainers_does(
     name: str, overrides: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("spgsurgeon.benchmarking.subject._KEPT_WEIGHTS", "training.optimizer.lr=0.01")
-    answers, data = "Question" in name, tmp_path / "data"
-    model = reader(tmp_path / "model", name, **STILL, **({} if answers else {"num_labels": 2}))
-    if answers:
-        json_lines(data, train=questions(12), dev=questions(4))
-    else:
-        opinions_folder(data)
+    data = tmp_path / "data"
+    model = reader(tmp_path / "model", name, **STILL, **({"num_labels": 2} if "Sequence" in name else {}))
+    FAMILIES[name](data)
     subject = settle_subject(ModelRequest(str(model)), None, [*ADAMW, "data.eval=dev", *overrides], str(data))
     processes = Processes(0, 1, torch.device("cpu"))
     retraining = make_retraining(subject.case(subject.recipe_of("grafted")), processes)
