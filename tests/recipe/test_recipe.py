@@ -38,6 +38,7 @@ SHIPPED = (
     "coco-deeplabv3-resnet50-dropout",
     "coco-fcn-resnet101-dropout",
     "coco-fcn-resnet50-dropout",
+    "cola-gpt2",
     "digits-dropout",
     "glue-cola",
     "glue-mrpc",
