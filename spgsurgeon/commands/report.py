@@ -9,7 +9,7 @@ from typing import Any
 
 from spgsurgeon import __version__
 from spgsurgeon.checkpoint import atomic_folder, refuse_existing, refuse_overwriting_input, write_json
-from spgsurgeon.comparing import ComparisonRecord, is_comparison, read_comparison
+from spgsurgeon.comparing import ComparisonRecord, arm_of, is_comparison, read_comparison
 from spgsurgeon.errors import UsageError
 from spgsurgeon.recipe import read_recipe
 from spgsurgeon.runs import RECIPE, RunRecord, check_is_run, read_run
@@ -28,7 +28,7 @@ def report(folders: Sequence[Path], output: Path = Path("report"), *, force: boo
     replaces an earlier report. Raises UsageError for what is neither.
     """
     require("report", "a report")
-    from spgsurgeon.reporting import drawings_of, render_page, with_pictures  # by which it is drawn
+    from spgsurgeon.reporting import drawings_of, render_page, with_hues, with_pictures  # by which it is drawn
 
     if not folders:
         raise UsageError("no run was given", hint="give one run folder or several, or a comparison's folder")
@@ -42,6 +42,7 @@ def report(folders: Sequence[Path], output: Path = Path("report"), *, force: boo
     names = dict(zip(folders, _names(folders), strict=True))
     records = [with_pictures(read_run(path, names[path], number), path) for number, path in enumerate(runs)]
     comparisons = [read_comparison(path, names[path], number) for number, path in enumerate(compared)]
+    records, comparisons = with_hues(records, [arm_of(path) for path in runs], comparisons)
     drawings = drawings_of(records, comparisons)
     notes = [(found.name, found.notes) for found in comparisons] + [(run.name, run.notes) for run in records]
     document = {

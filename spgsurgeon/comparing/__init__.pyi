@@ -5,7 +5,7 @@ from .devices import place
 from .layout import COSTS, DECODED, DOCUMENT, FIGURES, RESULTS, TABLE
 from .plan import Grid, read_plan
 from .pool import hire, one_thread
-from .reading import HowFar, how_far, is_comparison, read_comparison
+from .reading import HowFar, arm_of, how_far, is_comparison, read_comparison
 from .records import ComparisonRecord, Trial
 from .runs import folder_of, merit, read_results, results_of
 from .search import check_search
@@ -33,6 +33,7 @@ __all__ = [
     "Lineup",
     "Trial",
     "arguments_of",
+    "arm_of",
     "check_search",
     "check_start",
     "cost_rows",

@@ -26,6 +26,15 @@ def is_comparison(path: Path) -> bool:
     return (path / PLAN).is_file()
 
 
+def arm_of(run: Path) -> str | None:
+    """Return the arm that a run belongs to, if it lies in a comparison's folder."""
+    parents = run.resolve().parents
+    if len(parents) < 4:
+        return None
+    _rate, arm, runs, folder = parents[:4]
+    return arm.name if runs.name == RUNS and is_comparison(folder) else None
+
+
 def read_comparison(path: Path, name: str, number: int) -> ComparisonRecord:
     """Return what the folder records. What is damaged is said in its notes.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, Field, FiniteFloat, model_validator
@@ -135,3 +135,5 @@ class ComparisonRecord:
     costs: Mapping[str, Any] | None = None
     runs: Sequence[str] = ()
     notes: Sequence[str] = ()
+    hues: Mapping[str, int] = field(default_factory=dict)
+    """Which colour each arm has in a report; they are numbered in their order otherwise."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from spgsurgeon.reporting.figures import INK, QUIET, SHOWN_CLASSES, WIDTH, accent, shortened
+from spgsurgeon.reporting.figures import SHOWN_CLASSES
+from spgsurgeon.reporting.style import INK, QUIET, WIDTH, accent, shortened
 from spgsurgeon.runs import RunRecord
 
 _BAR = 0.19  # inches

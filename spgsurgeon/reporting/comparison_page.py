@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from spgsurgeon.comparing import COST_HEAD, HEAD, ComparisonRecord, Trial, cost_rows, metric_of, remarks, rows
-from spgsurgeon.reporting.comparison_plots import arm_color
+from spgsurgeon.reporting.palette import arm_colors
 
 _NAME = 0  # the column that names an arm
 
@@ -17,11 +17,10 @@ def comparison_section(record: ComparisonRecord) -> dict[str, Any]:
     """Return what the template shows of a comparison; `cards` and tables are empty where it has no scores yet."""
     document = record.document
     arms = document["arms"] if document else {}
-    names = dict.fromkeys([*arms, *record.changes])
     return {
         "record": record,
         "progress": _progress(record),
-        "colors": {name: arm_color(place) for place, name in enumerate(names)},
+        "colors": arm_colors(record),
         "cards": [_card(name, arm, record.seeds) for name, arm in arms.items()],
         "metric": metric_of(document).title if document else "",
         "head": HEAD,

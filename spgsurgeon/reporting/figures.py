@@ -5,83 +5,39 @@ Training epochs lie at their numbers; those of a cold start, shaded, at 0 and be
 
 from __future__ import annotations
 
-import io
 import math
-import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
+from spgsurgeon.reporting.style import (
+    HEIGHT,
+    INK,
+    QUIET,
+    SHADE,
+    WIDTH,
+    Line,
+    accent,
+    dash,
+    label_ends,
+    legend,
+    name_lines,
+    shades,
+    shortened,
+    titled_axes,
+)
 from spgsurgeon.runs import EpochRecord, RunRecord, step_labels
 from spgsurgeon.tasks import Metric
 
-_Dash = Literal["-", "--", "-.", ":"]
-
-# Okabe and Ito's colours, which people with any colour vision tell apart; without yellow and black.
-ACCENTS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-DASHES: Sequence[_Dash] = ("-", "--", "-.", ":")  # runs beyond the colours repeat them, dashed
-INK, QUIET, _SHADE = "#33373d", "#8a9099", "#f0f1f3"
-WIDTH, HEIGHT, _BAR = 4.6, 2.9, 0.19  # inches; small, so that the text stays legible at a phone's width
-_DOTS_PER_INCH = 220
-_STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so figures look the same everywhere
-    "font.size": 8.5,
-    "text.parse_math": False,  # a class may be called $x$
-    "text.color": INK,
-    "axes.edgecolor": QUIET,
-    "axes.labelcolor": QUIET,
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e4e6ea",
-    "grid.linewidth": 0.6,
-    "xtick.color": QUIET,
-    "ytick.color": QUIET,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "lines.linewidth": 1.6,
-    "lines.markersize": 4,
-    "lines.solid_capstyle": "round",
-    "legend.frameon": False,
-    "legend.handlelength": 2.2,
-    "figure.constrained_layout.use": True,
-}
-
 SHOWN_CLASSES = 24
 """More classes than this are shown by their extremes."""
-_NAME_LENGTH = 22
+_BAR = 0.19  # inches
+_TICKS = 16  # up to as many epochs have one each
 
-
-def draw(make: Callable[..., Figure], *arguments: object) -> bytes:
-    """Return the figure that `make(*arguments)` gives as a PNG; the same arguments give the same bytes."""
-    with mpl.rc_context(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # names may be in any script; their boxes do no harm
-        mpl.rcdefaults()
-        mpl.rcParams.update(_STYLE)
-        file = io.BytesIO()
-        make(*arguments).savefig(file, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
-    return file.getvalue()
-
-
-def accent(run: RunRecord) -> str:
-    """Return the run's colour."""
-    return ACCENTS[run.number % len(ACCENTS)]
-
-
-def shades(run: RunRecord, steps: int) -> list[str]:
-    """Return a colour a step, from a tint of the run's to the colour itself."""
-    strengths = [0.25 + 0.75 * step / (steps - 1) for step in range(steps)] if steps > 1 else [1.0]
-    red, green, blue = to_rgb(accent(run))
-    return [to_hex((1 - s * (1 - red), 1 - s * (1 - green), 1 - s * (1 - blue))) for s in strengths]
-
+Points = Sequence[tuple[float, float | None]]
 
 # All runs over each other
 
@@ -89,6 +45,7 @@ def shades(run: RunRecord, steps: int) -> list[str]:
 def score_figure(runs: Sequence[RunRecord], metric: Metric) -> Figure:
     """Return the runs' scores by epoch. A ring is the original's, a filled one the best."""
     figure, axes = _over_epochs(metric.title, runs)
+    lines = []
     for run in runs:
         found = [(run.place(e), e.evaluation.get(metric.name)) for e in run.trained if e.evaluation]
         points = [(place, score) for place, score in found if score is not None]
@@ -103,7 +60,8 @@ def score_figure(runs: Sequence[RunRecord], metric: Metric) -> Figure:
         if best:
             axes.plot(*best, "o", color=accent(run), markersize=6, zorder=3)
         _line(axes, run, points)
-    _legend(figure, runs)
+        lines.append(_ended(run, points))
+    name_lines(figure, axes, lines)
     return figure
 
 
@@ -114,7 +72,7 @@ def loss_figure(runs: Sequence[RunRecord]) -> Figure:
         _line(axes, run, [(run.place(e), e.loss) for e in run.epochs])
         if run.accepts:
             _line(axes, run, [(run.place(e), e.step_cross_entropy[0]) for e in run.epochs], linewidth=0.8)
-    _legend(figure, runs)
+    name_lines(figure, axes, [_ended(run, [(run.place(e), e.loss) for e in run.epochs]) for run in runs])
     return figure
 
 
@@ -123,17 +81,17 @@ def learning_rate_figure(runs: Sequence[RunRecord]) -> Figure:
     figure, axes = _over_epochs("learning rate", runs)
     for width, run in _widest_first(runs):
         _line(axes, run, [(run.place(e), e.learning_rate) for e in run.epochs], linewidth=width)
-    _legend(figure, runs)
+    name_lines(figure, axes, [_ended(run, [(run.place(e), e.learning_rate) for e in run.epochs]) for run in runs])
     return figure
 
 
 def throughput_figure(runs: Sequence[RunRecord]) -> Figure:
-    """Return how many images a second the runs trained on, by epoch."""
-    figure, axes = _over_epochs("images a second", runs)
+    """Return how many samples a second the runs trained on, by epoch."""
+    figure, axes = _over_epochs("samples a second", runs)
     for run in runs:
         _line(axes, run, [(run.place(e), e.images_per_second) for e in run.epochs])
     axes.set_ylim(bottom=0)
-    _legend(figure, runs)
+    name_lines(figure, axes, [_ended(run, [(run.place(e), e.images_per_second) for e in run.epochs]) for run in runs])
     return figure
 
 
@@ -155,7 +113,8 @@ def moments_figure(runs: Sequence[RunRecord]) -> Figure:
             if run.tolerance is not None:
                 settled = 1 - run.tolerance if key == "first_cosine" else run.tolerance
                 axes.axhline(settled, color=accent(run), linestyle=":", linewidth=1)
-    _legend(figure, runs)
+    if len(runs) > 1:
+        legend(figure, [_ended(run, ()) for run in runs])
     return figure
 
 
@@ -174,10 +133,8 @@ def valid_share_figure(run: RunRecord) -> Figure:
     for step, color in enumerate(shades(run, len(labels))):
         points = [(place, shares[step]) for place, shares in columns if step < len(shares)]
         _line(axes, run, points, color=color)
-    low, high = axes.get_ylim()
     ends = columns[-1][1][: len(labels)]
-    for label, height in zip(labels, _apart(ends, (high - low) * 0.075), strict=True):
-        axes.annotate(label, (1.02, height), xycoords=("axes fraction", "data"), va="center", annotation_clip=False)
+    label_ends(axes, [Line(*line) for line in zip(labels, ends, shades(run, len(labels)), strict=True)])
     axes.set_title(f"{run.accepts} of each step, right", fontsize=8, color=QUIET, loc="right")
     return figure
 
@@ -196,7 +153,8 @@ def accepted_figure(run: RunRecord, epoch: EpochRecord) -> Figure:
         left = 0.0
         for step, (count, color) in enumerate(zip(row, shades(run, len(labels)), strict=False)):
             share = 100 * count / sum(row)
-            axes.barh(place, share, left=left, height=0.78, color=color, label=labels[step] if place == 0 else None)
+            named = labels[step] if place == 0 else None
+            axes.barh(place, share, left=left, height=0.78, color=color, edgecolor="white", label=named)
             left += share
         if row:
             axes.text(101.5, place, f"{_mean_length(row):.2f}", va="center", fontsize=7, color=QUIET)
@@ -225,25 +183,21 @@ def _mean_length(row: Sequence[int]) -> float:
     return sum(step * count for step, count in enumerate(row, start=1)) / sum(row)
 
 
-def shortened(name: str) -> str:
-    """Return a class's name as far as there is room."""
-    return name if len(name) <= _NAME_LENGTH else f"{name[: _NAME_LENGTH - 1]}…"
-
-
 # What they share
 
 
 def _over_epochs(title: str, runs: Sequence[RunRecord]) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH, HEIGHT))
-    axes = figure.subplots()
-    axes.set_title(title, fontsize=9, color=INK, loc="left")
+    figure, axes = titled_axes(title)
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
+    last = max((epoch.epoch for run in runs for epoch in run.trained), default=0)
+    places = range(-max(run.epochs_before for run in runs), last + 1)
+    few = len(places) <= _TICKS
+    axes.xaxis.set_major_locator(FixedLocator(places) if few else MaxNLocator("auto", integer=True, min_n_ticks=1))
     axes.xaxis.set_major_formatter(FuncFormatter(_number_at(runs)))
     axes.margins(y=0.1)
     before = max(run.epochs_before for run in runs)
     if before:
-        axes.axvspan(0.5 - before, 0.5, color=_SHADE, linewidth=0)
+        axes.axvspan(0.5 - before, 0.5, color=SHADE, linewidth=0)
         style: dict[str, Any] = {"ha": "right", "va": "top", "color": QUIET, "fontsize": 7}
         kinds = {"head": any(run.head_epochs for run in runs), "cold": any(run.cold_epochs for run in runs)}
         named = " and ".join(kind for kind, there in kinds.items() if there)
@@ -252,7 +206,10 @@ def _over_epochs(title: str, runs: Sequence[RunRecord]) -> tuple[Figure, Axes]:
 
 
 def _number_at(runs: Sequence[RunRecord]) -> Callable[[float, int], str]:
-    """Return what names a place on the axis: nothing where one is of several numbers, after starts that differ."""
+    """Return what names a place on the axis: a number, of a cold start c1 and of a head start h1; of the original 0.
+
+    If starts differ, a place before the training has several names, and none is written.
+    """
     starts = {(run.head_epochs, run.cold_epochs) for run in runs}
 
     def number(place: float, _: int) -> str:
@@ -261,16 +218,19 @@ def _number_at(runs: Sequence[RunRecord]) -> Callable[[float, int], str]:
         if len(starts) > 1:
             return ""
         head, cold = next(iter(starts))
-        return f"{place + cold:.0f}" if place > -cold or not head else f"{place + cold + head:.0f}"
+        before = place + cold + head  # counts the epochs from the first of all
+        if before <= 0:
+            return f"{before:.0f}"
+        return f"h{before:.0f}" if before <= head else f"c{before - head:.0f}"
 
     return number
 
 
-def _line(axes: Axes, run: RunRecord, points: Sequence[tuple[float, float | None]], **style: Any) -> None:
+def _line(axes: Axes, run: RunRecord, points: Points, **style: Any) -> None:
     """Draw a line in the run's style unless `style` says otherwise; where it has one point, that."""
     values = [(x, math.nan if y is None else y) for x, y in points]
     if values:
-        own = {"linestyle": _dash(run), "color": accent(run), "marker": "o" if len(points) == 1 else ""}
+        own = {"linestyle": dash(run), "color": accent(run), "marker": "o" if len(points) == 1 else ""}
         axes.plot(*zip(*values, strict=True), **own | style)
 
 
@@ -279,26 +239,7 @@ def _widest_first(runs: Sequence[RunRecord]) -> list[tuple[float, RunRecord]]:
     return [(min(1.6 + 1.2 * above, 5.0), run) for above, run in zip(reversed(range(len(runs))), runs, strict=True)]
 
 
-def _dash(run: RunRecord) -> _Dash:
-    return DASHES[run.number // len(ACCENTS) % len(DASHES)]
-
-
-def _legend(figure: Figure, runs: Sequence[RunRecord]) -> None:
-    """Name the runs above the figure, where there are several, and make it higher for them."""
-    if len(runs) < 2:
-        return
-    handles = [Line2D([], [], color=accent(run), linestyle=_dash(run)) for run in runs]
-    names = [shortened(run.name) for run in runs]
-    columns = min(len(runs), 3, 70 // (max(map(len, names)) + 6))  # some 70 characters go into the width
-    figure.set_figheight(HEIGHT + 0.17 * math.ceil(len(runs) / columns))
-    figure.legend(handles, names, loc="outside upper left", ncols=columns, fontsize=7.5)
-
-
-def _apart(heights: Sequence[float], gap: float) -> list[float]:
-    """Return the heights, from the highest down, moved apart where they are nearer than `gap`."""
-    placed: dict[int, float] = {}
-    ceiling = math.inf
-    for index in sorted(range(len(heights)), key=lambda index: -heights[index]):
-        placed[index] = min(heights[index], ceiling)
-        ceiling = placed[index] - gap
-    return [placed[index] for index in range(len(heights))]
+def _ended(run: RunRecord, points: Points) -> Line:
+    """Return a run's line with where it ends."""
+    there = [y for _, y in points if y is not None and math.isfinite(y)]
+    return Line(run.name, there[-1] if there else 0.0, accent(run), dash(run))

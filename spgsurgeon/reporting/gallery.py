@@ -9,12 +9,12 @@ from typing import Literal, get_args
 from matplotlib.figure import Figure
 
 from spgsurgeon.comparing import ComparisonRecord
+from spgsurgeon.reporting import alt_texts
 from spgsurgeon.reporting.class_scores import accuracy_figure
 from spgsurgeon.reporting.comparison_plots import CAPTIONS, TITLES, comparison_figures
 from spgsurgeon.reporting.figures import (
     SHOWN_CLASSES,
     accepted_figure,
-    draw,
     learning_rate_figure,
     loss_figure,
     moments_figure,
@@ -22,6 +22,7 @@ from spgsurgeon.reporting.figures import (
     throughput_figure,
     valid_share_figure,
 )
+from spgsurgeon.reporting.style import draw
 from spgsurgeon.runs import EpochRecord, RunRecord, in_words
 from spgsurgeon.tasks import TASKS
 
@@ -30,12 +31,16 @@ Section = Literal["comparison", "curves", "classes", "episodes", "speed", "cold"
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure of a report: `name` is its file's, without the ending; `about` is its run or comparison, or None."""
+    """A figure of a report: `name` is its file's, without the ending; `about` is its run or comparison, or None.
+
+    `numbers` says what the figure shows, for those who can't see it.
+    """
 
     section: Section
     name: str
     title: str
     caption: str
+    numbers: str
     png: bytes
     about: RunRecord | ComparisonRecord | None = None
 
@@ -53,8 +58,10 @@ def drawings_of(runs: Sequence[RunRecord], comparisons: Sequence[ComparisonRecor
 def _of_all(runs: Sequence[RunRecord]) -> list[Drawing]:
     found = []
 
-    def add(section: Section, name: str, title: str, caption: str, make: Callable[..., Figure], *given: object) -> None:
-        found.append(Drawing(section, name, title, caption, draw(make, *given)))
+    def add(
+        section: Section, name: str, words: tuple[str, str, str], make: Callable[..., Figure], *given: object
+    ) -> None:
+        found.append(Drawing(section, name, *words, draw(make, *given)))
 
     for metric in (task.primary for task in TASKS.values()):
         if scored := [run for run in runs if run.metric == metric]:
@@ -63,14 +70,17 @@ def _of_all(runs: Sequence[RunRecord]) -> list[Drawing]:
                 "best epoch."
             )
             name = f"score-{metric.name.replace('_', '-')}"
-            add("curves", name, f"Score, {metric.label}", said, score_figure, scored, metric)
+            numbers = alt_texts.of_scores(scored, metric)
+            add("curves", name, (f"Score, {metric.label}", said, numbers), score_figure, scored, metric)
     started = [run for run in runs if run.epochs]
     if started:
-        add("curves", "loss", "Training loss", _about_losses(started), loss_figure, started)
-        said = "Of the last step of each epoch."
-        add("curves", "learning-rate", "Learning rate", said, learning_rate_figure, started)
-        said = "Pictures that the training took in a second, waiting for data included."
-        add("speed", "throughput", "Throughput", said, throughput_figure, started)
+        numbers = alt_texts.of_course(started, "loss")
+        add("curves", "loss", ("Training loss", _about_losses(started), numbers), loss_figure, started)
+        words = ("Learning rate", "Of the last step of each epoch.", alt_texts.of_course(started, "learning_rate"))
+        add("curves", "learning-rate", words, learning_rate_figure, started)
+        said = "Samples that the training took in a second, waiting for data included."
+        words = ("Throughput", said, alt_texts.of_course(started, "images_per_second", " a second"))
+        add("speed", "throughput", words, throughput_figure, started)
     if converged := [run for run in started if any(_compared(epoch) for epoch in run.cold)]:
         said = (
             "How far the optimizer's moments still changed from one cold epoch to the next: a cosine near 1 and a "
@@ -78,7 +88,7 @@ def _of_all(runs: Sequence[RunRecord]) -> list[Drawing]:
         )
         if any(run.tolerance is not None for run in converged):
             said += " Dotted: where the cold start was to stop."
-        add("cold", "cold-start", "Cold start", said, moments_figure, converged)
+        add("cold", "cold-start", ("Cold start", said, alt_texts.of_moments(converged)), moments_figure, converged)
     return found
 
 
@@ -98,11 +108,18 @@ def _about_losses(runs: Sequence[RunRecord]) -> str:
 def _of_comparison(comparison: ComparisonRecord) -> list[Drawing]:
     if comparison.document is None:
         return []
+    document, number = comparison.document, comparison.number + 1
     return [
         Drawing(
-            "comparison", f"comparison-{comparison.number + 1}-{name}", TITLES[name], CAPTIONS[name], png, comparison
+            "comparison",
+            f"comparison-{number}-{name}",
+            TITLES[name],
+            CAPTIONS[name],
+            alt_texts.of_comparison(name, document),
+            png,
+            comparison,
         )
-        for name, png in comparison_figures(comparison.document).items()
+        for name, png in comparison_figures(document, comparison.hues).items()
     ]
 
 
@@ -119,17 +136,17 @@ def _of_classes(run: RunRecord) -> list[Drawing]:
         half = SHOWN_CLASSES // 2
         said += f" Of {len(accuracies)} classes: the {half} with the lowest and the {half} with the highest share."
     png = draw(accuracy_figure, run, accuracies)
-    return [Drawing("classes", f"run-{run.number + 1}-classes", "Accuracy, by class", said, png, run)]
+    words = ("Accuracy, by class", said, alt_texts.of_accuracies(run, accuracies))
+    return [Drawing("classes", f"run-{run.number + 1}-classes", *words, png, run)]
 
 
 def _of_episodes(run: RunRecord) -> list[Drawing]:
     if not run.accepts or not run.played:
         return []
-    said = (
-        "Share of units whose prediction was right at every step before; the later the step, the stronger the colour."
-    )
+    said = "Share of units whose prediction was right at every step before; the later the step, the darker the line."
     png = draw(valid_share_figure, run)
-    drawings = [Drawing("episodes", f"run-{run.number + 1}-valid-share", "Still valid", said, png, run)]
+    words = ("Still valid", said, f"last epoch, {run.accepts} {alt_texts.of_validity(run.played[-1])}")
+    drawings = [Drawing("episodes", f"run-{run.number + 1}-valid-share", *words, png, run)]
     recorded = [epoch for epoch in run.played if any(map(sum, epoch.accepted_by_class))]
     if recorded:
         last = recorded[-1]
@@ -142,5 +159,6 @@ def _of_episodes(run: RunRecord) -> list[Drawing]:
         if seen < len(rows):
             said += f" {len(rows) - seen} of the {len(rows)} classes had no unit in it."
         png = draw(accepted_figure, run, last)
-        drawings.append(Drawing("episodes", f"run-{run.number + 1}-accepted", "Accepted, by class", said, png, run))
+        words = ("Accepted, by class", said, alt_texts.of_accepted(run, last))
+        drawings.append(Drawing("episodes", f"run-{run.number + 1}-accepted", *words, png, run))
     return drawings

@@ -14,8 +14,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from spgsurgeon.comparing import ComparisonRecord
 from spgsurgeon.reporting.class_scores import confusion_rows
 from spgsurgeon.reporting.comparison_page import comparison_section
-from spgsurgeon.reporting.figures import accent
 from spgsurgeon.reporting.gallery import Drawing
+from spgsurgeon.reporting.style import accent
 from spgsurgeon.runs import METRICS, EpochRecord, RunRecord, in_words
 
 _ENVIRONMENT = Environment(
@@ -117,7 +117,7 @@ def _incidents(run: RunRecord) -> list[str]:
         found.append(f"{run.basis.said[0].upper()}{run.basis.said[1:]}{against}.")
     kinds: dict[str, Callable[[EpochRecord], int]] = {
         "step was skipped,steps were skipped": lambda epoch: epoch.skipped_steps,
-        "picture could not be read,pictures could not be read": lambda epoch: epoch.unreadable_pictures,
+        "sample could not be read,samples could not be read": lambda epoch: epoch.unreadable_pictures,
     }
     for words, count in kinds.items():
         totals = [0, *map(count, run.epochs)]
@@ -139,7 +139,7 @@ def _speed(epochs: Sequence[EpochRecord]) -> list[tuple[str, str]]:
     """Return a run's throughput by name: medians over its epochs."""
     waited = sum(epoch.data_seconds for epoch in epochs) / sum(epoch.seconds for epoch in epochs)
     return [
-        ("images a second", f"{median(epoch.images_per_second for epoch in epochs):,.0f}"),
+        ("samples a second", f"{median(epoch.images_per_second for epoch in epochs):,.0f}"),
         ("seconds an epoch", f"{median(epoch.seconds for epoch in epochs):,.3g}"),
         ("peak memory", f"{max(epoch.peak_memory_bytes for epoch in epochs) / 1e9:.2f} GB"),
         ("waiting for data", f"{100 * waited:.1f} %"),

@@ -168,6 +168,10 @@ class RunRecord:
     """Versions, devices and flags at each start of the run."""
     notes: Sequence[str] = ()
     """What could not be read, and why."""
+    hue: int = 0
+    """Which colour it has in a report: that of its arm, if it is a run of a comparison."""
+    twin: int = 0
+    """How many runs of the same colour came before it."""
     pictures: Sequence[ShownPicture] = ()
 
     @property

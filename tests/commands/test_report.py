@@ -112,7 +112,7 @@ def test_the_page_needs_nothing_else_and_has_every_figure(trained: Path, tmp_pat
     page = Page(Path(document["page"]).read_text())
     assert {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "base"} == set()
     for _, attributes in page.tags:
-        assert "href" not in attributes
+        assert str(attributes.get("href", "#")).startswith("#")
         assert str(attributes.get("src", "data:")).startswith("data:")
     assert not re.search(r"https?:|url\(|@import", page.text)
     assert page.images("png") == [Path(figure).read_bytes() for figure in document["figures"]]
@@ -189,7 +189,7 @@ def test_what_happened_on_the_way_is_said(spg: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "figures" / "run-1-accepted.png").is_file()
     for words in (
         "4 steps were skipped, in cold epoch 2 and epoch 1.",
-        "1 picture could not be read, in epoch 2.",
+        "1 sample could not be read, in epoch 2.",
         "waiting for data 25.0 %",
         "device NVIDIA H100, torch 2.14.0",
         "step 0 torch 2.14.0 device cpu flags.tf32 false Later start, what changed step 24 device NVIDIA H100",

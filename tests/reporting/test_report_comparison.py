@@ -78,7 +78,7 @@ def test_the_page_has_verdicts_table_cost_and_figures_and_loads_nothing(finished
     assert "Every key of the recipe" not in said, "there are no runs"
     document = outcome.document
     assert [Path(path).name for path in document["figures"]] == [
-        f"comparison-1-{name}.png" for name in ("scores", "learning-rates", "valid-share")
+        f"comparison-1-{name}.png" for name in ("differences", "scores", "learning-rates", "valid-share")
     ]
     assert document["comparisons"] == [
         {
@@ -90,8 +90,8 @@ def test_the_page_has_verdicts_table_cost_and_figures_and_loads_nothing(finished
         }
     ]
     text = (tmp_path / "out" / "index.html").read_text()
-    assert text.count("data:image/png;base64,") == 3
-    assert not re.search(r"https?:|url\(|@import|<script|href=", text)
+    assert text.count("data:image/png;base64,") == 4
+    assert not re.search(r"https?:|url\(|@import|<script|href=\"[^#]", text)
 
 
 def test_an_unfinished_comparison_says_what_is_there(comparison: Path, tmp_path: Path) -> None:

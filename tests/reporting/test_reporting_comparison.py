@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from spgsurgeon.comparing.table import HEAD, cost_rows, markdown, remarks, rows
-from spgsurgeon.reporting.comparison_plots import comparison_figures
+from spgsurgeon.reporting.alt_texts import of_comparison
+from spgsurgeon.reporting.comparison_plots import comparison_figures, differences_figure, scores_figure
+from spgsurgeon.reporting.style import color_of
 
 DIFFERENCE = {"mean": 1.5, "low": 0.5, "high": 2.5, "bootstrap_low": 0.8, "bootstrap_high": 2.1, "detectable": 1.25}
 
@@ -113,13 +115,13 @@ def test_markdown_has_cells_for_every_row(document: dict[str, Any]) -> None:
 def test_figures_are_pictures_and_the_same_each_time(document: dict[str, Any]) -> None:
     document["arms"]["my|arm"]["valid_share"] = [1.0, 0.9, 0.7]
     figures = comparison_figures(document)
-    assert set(figures) == {"scores", "learning-rates", "valid-share"}
+    assert set(figures) == {"differences", "scores", "learning-rates", "valid-share"}
     for png in figures.values():
         with Image.open(io.BytesIO(png)) as picture:
             assert picture.width > 900
     document["arms"]["my|arm"]["valid_share"] = None
     again = comparison_figures(document)
-    assert again == {name: figures[name] for name in ("scores", "learning-rates")}
+    assert again == {name: figures[name] for name in ("differences", "scores", "learning-rates")}
 
 
 def test_remarks_say_what_could_not_be_shown_and_that_nothing_helps(document: dict[str, Any]) -> None:
@@ -132,3 +134,34 @@ def test_remarks_say_what_could_not_be_shown_and_that_nothing_helps(document: di
     assert "unknown" in dict(remarks(document))["could show"]
     document["seeds"] = [0]
     assert "one seed" in dict(remarks(document))["verdict"]
+
+
+HUES = {"plain": 0, "my|arm": 4}
+
+
+def test_differences_have_their_intervals_and_the_original_has_a_line(document: dict[str, Any]) -> None:
+    (axes,) = differences_figure(document | {"original": 89.5}, HUES).axes
+    ((first, last),) = (collection.get_segments()[0] for collection in axes.collections)
+    assert (first[0], last[0]) == (0.5, 2.5)
+    lines = {tuple(map(float, line.get_xdata())): line.get_color() for line in axes.lines}
+    assert lines[1.5,] == color_of(4), "the mean, in the arm's colour"
+    assert (0, 0) in lines
+    assert (-1, -1) in lines
+    assert axes.get_xlabel() == "original, -1.00"
+    assert "better is to the right" in axes.get_title(loc="left")
+
+
+def test_an_original_far_away_is_told_and_does_not_squeeze_the_intervals(document: dict[str, Any]) -> None:
+    (axes,) = differences_figure(document | {"original": 10.0}, HUES).axes
+    assert axes.get_xlabel() == "original, -80.50: not drawn, too far to the left"
+    assert axes.get_xlim()[0] > -1
+    (axes,) = scores_figure(document | {"original": 10.0}, HUES).axes
+    assert axes.get_ylim()[0] > 80
+    (axes,) = differences_figure(document | {"untrained": "all"}, HUES).axes
+    assert not axes.get_xlabel(), "random weights are no original"
+
+
+def test_what_a_figure_shows_is_said_in_numbers(document: dict[str, Any]) -> None:
+    assert of_comparison("differences", document) == "my|arm: +1.50 points of top-1, +0.50 to +2.50, gain"
+    assert "plain: mean 90.50, seeds 90.00, 91.00" in of_comparison("scores", document)
+    assert "0.02: 70.00, 0.2: broke off" in of_comparison("learning-rates", document)

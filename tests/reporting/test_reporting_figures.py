@@ -18,17 +18,15 @@ from spgsurgeon.reporting import gallery
 from spgsurgeon.reporting.class_scores import accuracy_figure, confusion_rows
 from spgsurgeon.reporting.figures import (
     SHOWN_CLASSES,
-    accent,
     accepted_figure,
-    draw,
     learning_rate_figure,
     loss_figure,
     moments_figure,
     score_figure,
-    shades,
     valid_share_figure,
 )
 from spgsurgeon.reporting.gallery import drawings_of
+from spgsurgeon.reporting.style import accent, draw, shades
 from spgsurgeon.runs.records import RunRecord
 from spgsurgeon.tasks.classification import CLASSIFICATION
 from spgsurgeon.tasks.registry import TASKS
@@ -72,8 +70,8 @@ def test_scores_start_at_the_original_and_lie_still_over_a_cold_start() -> None:
     ("cold", "names"),
     [
         ((0,), ["0", "1", "2"]),
-        ((2,), ["0", "1", "2", "1", "2"]),  # before them, of the cold start, of the training
-        ((2, 2), ["0", "1", "2", "1", "2"]),
+        ((2,), ["0", "c1", "c2", "1", "2"]),  # before them, of the cold start, of the training
+        ((2, 2), ["0", "c1", "c2", "1", "2"]),
         ((2, 0), ["", "", "", "1", "2"]),  # what is one run's cold epoch is another's original
     ],
 )
@@ -85,6 +83,7 @@ def test_an_epoch_has_its_own_number_on_the_axis(cold: tuple[int, ...], names: l
     (axes,) = loss_figure(runs).axes
     shown = axes.xaxis.get_major_formatter().format_ticks([float(place) for place in range(-max(cold), 3)])
     assert shown == names
+    assert list(axes.xaxis.get_major_locator()()) == list(range(-max(cold), 3)), "a tick each"
 
 
 def test_the_best_epoch_is_marked_where_it_is_not_the_last() -> None:
@@ -106,13 +105,13 @@ def test_a_score_that_is_better_when_lower_has_its_lowest_marked(monkeypatch: py
 def test_the_loss_has_the_bases_own_cross_entropy_beside_it() -> None:
     run, plain = record(line(1), line(2)), record(line(1), number=1, name="plain", accepts=None)
     (axes,) = loss_figure([run, plain]).axes
-    assert lines_of(axes, run) == [[(1, 1.5), (2, 0.75)], [(1, 1.0), (2, 0.5)]]
-    assert lines_of(axes, plain) == [[(1, 1.5)]]
+    assert lines_of(axes, run)[:2] == [[(1, 1.5), (2, 0.75)], [(1, 1.0), (2, 0.5)]]
+    assert [(1, 1.5)] in lines_of(axes, plain)
 
 
 def test_runs_with_the_same_values_both_show() -> None:
     runs = [record(line(1), line(2)), record(line(1), line(2), number=1)]
-    below, above = learning_rate_figure(runs).axes[0].lines
+    below, above = learning_rate_figure(runs).axes[0].lines[:2]
     assert below.get_linewidth() > above.get_linewidth()
 
 
@@ -127,10 +126,11 @@ def test_runs_are_told_apart() -> None:
 def test_a_line_a_step_with_its_label_at_the_end() -> None:
     run = record(line(1), line(2))
     (axes,) = valid_share_figure(run).axes
-    heights = [list(each.get_ydata()) for each in axes.lines]
+    drawn = [each for each in axes.lines if len(each.get_xdata()) > 1]
+    heights = [list(each.get_ydata()) for each in drawn]
     assert heights == [[100, 100], [80, pytest.approx(81)], [60, 60]]
     assert [text.get_text() for text in axes.texts] == list(LABELS)
-    assert len({each.get_color() for each in axes.lines}) == 3
+    assert len({each.get_color() for each in drawn}) == 3
 
 
 def test_labels_of_lines_that_end_together_keep_apart() -> None:
@@ -278,8 +278,21 @@ def test_the_same_numbers_give_the_same_bytes_whatever_the_users_style(monkeypat
     assert mpl.rcParams["axes.facecolor"] == "black", "the user's style is as it was"
 
 
-def test_shades_go_from_a_tint_to_the_runs_colour() -> None:
+def test_shades_go_from_the_runs_colour_to_a_dark_one() -> None:
     colors = shades(record(), 4)
     assert len(set(colors)) == 4
-    assert colors[-1] == accent(record())
+    assert colors[0] == accent(record())
+    assert colors == sorted(colors, reverse=True)
     assert shades(record(), 1) == [accent(record())]
+
+
+def test_a_few_lines_are_named_at_their_ends_each_after_a_dot_of_its_colour() -> None:
+    losses = (3, 1)
+    runs = [record(line(1), line(2, loss=loss), number=n, name=f"run {n}") for n, loss in enumerate(losses)]
+    figure = loss_figure(runs)
+    (axes,) = figure.axes
+    assert not figure.legends
+    heights = {text.get_text(): text.xy[1] for text in axes.texts}
+    assert heights == {"run 0": 3, "run 1": 1}
+    for run, height in zip(runs, heights.values(), strict=True):
+        assert [(1.025, height)] in lines_of(axes, run)

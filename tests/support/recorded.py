@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from spgsurgeon.reporting.style import ACCENTS
 from spgsurgeon.runs.records import EpochRecord, RunRecord
 
 LABELS = ("0", "0.2", "0.36")
@@ -38,5 +39,7 @@ def line(epoch: int, *, cold: bool = False, **more: Any) -> dict[str, Any]:
 
 def record(*lines: dict[str, Any], **more: Any) -> RunRecord:
     """Return a run with these lines."""
+    number = more.get("number", 0)
+    look = {"hue": number % len(ACCENTS), "twin": number // len(ACCENTS)}
     given = {"number": 0, "name": "spg", "planned": 3, "accepts": "dropout rate", "original": {"top1": 79.0}}
-    return RunRecord(**given | {"epochs": [EpochRecord.model_validate(each) for each in lines]} | more)
+    return RunRecord(**given | look | {"epochs": [EpochRecord.model_validate(each) for each in lines]} | more)
