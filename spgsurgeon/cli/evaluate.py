@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,10 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from spgsurgeon.cli.terminal.classes import class_tables, matrix_as_csv
-from spgsurgeon.cli.terminal.completion import data_sources
+from spgsurgeon.cli.terminal.completion import data_sources, model_names
 from spgsurgeon.cli.terminal.console import emit
-from spgsurgeon.cli.terminal.options import Arch, MapKeys, Model, Weights, check_weights, height_and_width
-from spgsurgeon.cli.terminal.text import image_size, pairs
+from spgsurgeon.cli.terminal.options import MapKeys, Model, Weights, check_weights, height_and_width
+from spgsurgeon.cli.terminal.text import columns, image_size, pairs
 from spgsurgeon.data import SOURCES, described
 from spgsurgeon.runtime import DEVICES
 
@@ -129,6 +130,15 @@ AsCsv = Annotated[
         "--csv", help="The confusion matrix as comma-separated values: a row for each true class, a column predicted."
     ),
 ]
+Archs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--arch",
+        metavar="LIB/NAME",
+        help="Architecture of a file that does not say it: timm/resnet50. Several are scored one after the other.",
+        autocompletion=model_names,
+    ),
+]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1)]
 Workers = Annotated[int | None, typer.Option("--workers", min=0, help="Loader processes; by the machine.")]
 Device = Annotated[str, typer.Option("--device", help=f"{DEVICES}.")]
@@ -160,7 +170,7 @@ def command(
     workers: Workers = None,
     device: Device = "auto",
     precision: Precision = "auto",
-    arch: Arch = None,
+    arch: Archs = None,
     map_keys: MapKeys = None,
     weights: Weights = None,
 ) -> None:
@@ -172,17 +182,15 @@ def command(
     Example: `spgsurgeon eval better/ --data /data/imagenet --split val`
     """
     from spgsurgeon.cli.terminal.progress import Bar
-    from spgsurgeon.commands.evaluate import evaluate_model
 
     check_weights(weights)
     with Bar("opening model and data", "scored") as bar:
-        document = evaluate_model(
+        document = _scorer(arch)(
             model,
             data,
             path=data_path,
             split=split,
             weights=weights,
-            arch=arch,
             image_size=_image_size(image_size),
             map_keys=map_keys,
             test_size=test_size,
@@ -206,6 +214,16 @@ def command(
             told=lambda done, total: bar.told(done, total, "scoring"),
         )
     emit(document, matrix_as_csv if as_csv else partial(_render, whole=by_class))
+
+
+def _scorer(archs: list[str] | None) -> Callable[..., dict[str, Any]]:
+    """Return what scores a model, as each of several architectures if these are given."""
+    from spgsurgeon.commands.evaluate import evaluate_model
+    from spgsurgeon.commands.evaluating.candidates import evaluate_candidates
+
+    if archs and len(archs) > 1:
+        return partial(evaluate_candidates, archs=archs)
+    return partial(evaluate_model, arch=archs[0] if archs else None)
 
 
 def _image_size(text: str | None) -> int | tuple[int, int] | None:
@@ -237,6 +255,8 @@ def _render(document: dict[str, Any], *, whole: bool = False) -> Any:
 
     from spgsurgeon.tasks import METRIC, task_named
 
+    if "candidates" in document:
+        return _candidates(document)
     task = task_named(document["task"]).scored_by(document.get(METRIC))
     parts: list[Any] = [
         pairs(
@@ -251,3 +271,14 @@ def _render(document: dict[str, Any], *, whole: bool = False) -> Any:
         for table in class_tables(document, task, whole=whole):
             parts += ["", table]
     return Group(*parts)
+
+
+def _candidates(document: dict[str, Any]) -> Any:
+    """Return a table of the scores of each architecture."""
+    from spgsurgeon.tasks import METRIC, task_named
+
+    task = task_named(document["task"]).scored_by(document["candidates"][0].get(METRIC))
+    rows = [
+        (one["arch"], *(metric.written(one[metric.name]) for metric in task.metrics)) for one in document["candidates"]
+    ]
+    return columns(("architecture", *(metric.label for metric in task.metrics)), rows)

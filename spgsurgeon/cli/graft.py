@@ -18,6 +18,7 @@ from spgsurgeon.cli.terminal.options import (
     NumClasses,
     Output,
     RandomWeights,
+    Task,
     Weights,
     check_weights,
     height_and_width,
@@ -43,14 +44,6 @@ Init = Annotated[str | None, typer.Option("--init", help="How blocks start: iden
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any setting of the kind, by its key in a recipe: rate=0.1."),
-]
-Task = Annotated[
-    str | None,
-    typer.Option(
-        "--task",
-        help="Models of transformers: what for, where the model has another head or none: text-classification, "
-        "token-classification, question-answering, ...",
-    ),
 ]
 
 

@@ -87,6 +87,7 @@ def _rows(document: dict[str, Any]) -> list[tuple[str, str | None]]:
         ("prefixes", " ".join(document["prefixes"])),
         ("architecture", _architecture(document)),
         ("task", document["task"]),
+        *_differences(document.get("differences", {})),
         ("evidence", document.get("evidence")),
         ("head", _head(document)),
         ("labels", _labels(document.get("labels"))),
@@ -119,6 +120,14 @@ def _architecture(document: dict[str, Any]) -> str:
     if document["architecture"]:
         return f"{document['library']}/{document['architecture']}"
     return f"not told; perhaps {' or '.join(document['candidates'])}" if document["candidates"] else "unknown"
+
+
+def _differences(found: dict[str, dict[str, Any]]) -> list[tuple[str, str | None]]:
+    """Return what differs between architectures, a row a trait."""
+    return [
+        (trait.replace("_", " "), "; ".join(f"{name}: {several(value)}" for name, value in of_each.items()))
+        for trait, of_each in found.items()
+    ]
 
 
 def _size(document: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ import typer
 
 from spgsurgeon.cli.terminal.completion import model_names, recipe_names
 from spgsurgeon.cli.terminal.console import emit
-from spgsurgeon.cli.terminal.options import Arch, Force, MapKeys, RandomWeights, Weights, check_weights
+from spgsurgeon.cli.terminal.options import Arch, Force, MapKeys, RandomWeights, Task, Weights, check_weights
 from spgsurgeon.cli.terminal.text import (
     BAD,
     GOOD,
@@ -53,6 +53,7 @@ def command(
     num_classes: Annotated[
         int | None, typer.Option("--num-classes", min=1, help="Give the base a new, untrained head.")
     ] = None,
+    task: Task = None,
     arch: Arch = None,
     map_keys: MapKeys = None,
     weights: Weights = None,
@@ -83,6 +84,7 @@ def command(
             weights=weights,
             arch=arch,
             num_classes=num_classes,
+            task=task,
             map_keys=map_keys,
             force=force,
             progress=progress,

@@ -167,8 +167,11 @@ def _next_command(document: dict[str, Any], options: dict[str, str | None]) -> s
         return f"spgsurgeon inspect {model} --weights NAME"
     if document["architecture"] is None and (options["--arch"] or not candidates):
         return "nothing: it is not known what it is"
+    if document["architecture"] is None and fits:  # to choose one of several that fit would be a guess
+        each = " ".join(f"--arch {name}" for name in candidates)
+        return f"spgsurgeon eval {model} {each} --data DATA"
     if document["architecture"] is None:
-        return f"spgsurgeon inspect {model} --arch {candidates[0]}"
+        return f"spgsurgeon inspect {model} --arch ARCH"
     if document["head"] is None:
         return f"spgsurgeon graft {model} --num-classes N -o grafted/"
     if document["format"] == "run":

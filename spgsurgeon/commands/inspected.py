@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from spgsurgeon.checkpoint import CONFIG
 from spgsurgeon.errors import ArchitectureError, SurgeonError
 from spgsurgeon.loading import Located, Recognition, read_folder, refusal
-from spgsurgeon.models import DepthSite, InnerSite, Site, sites_document
+from spgsurgeon.models import DepthSite, InnerSite, Site, differences, known_traits, sites_document
 from spgsurgeon.replicas.kinds import CONTROLS, kinds
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def recognized(located: Located, recognition: Recognition) -> dict[str, Any]:
     document["notes"] += recognition.notes
     document["unexpected"] = list(matches[0].unexpected) if matches else []
     if settled is None:
+        document["differences"] = _differences(matches)
         document |= _failure(refusal(located, recognition))
     elif document["head"] is None and (refused := _ungraftable(matches[0])):
         document |= _failure(refused)
@@ -193,6 +194,13 @@ def _evidence(recognition: Recognition) -> str | None:
     said = f"{recognition.by} says {recognition.said}" if recognition.said else ""
     fits = recognition.fits.matches[0].evidence if recognition.fits.matches else ""
     return "; ".join(filter(None, (said, fits))) or None
+
+
+def _differences(matches: Sequence[Match]) -> dict[str, dict[str, Any]]:
+    """Return what differs between architectures that weights fit alike, as far as it is known."""
+    names = dict.fromkeys(match.entry.name for match in matches)
+    known = known_traits() if len(names) > 1 else {}
+    return differences({name: known[name] for name in names if name in known})
 
 
 def _ungraftable(match: Match) -> ArchitectureError | None:

@@ -12,6 +12,7 @@ from spgsurgeon.checkpoint import CONFIG
 from spgsurgeon.errors import UsageError
 from spgsurgeon.loading.filling import filled_model, keys_are_known
 from spgsurgeon.loading.graphs import open_graph
+from spgsurgeon.loading.hub import folder_on_hub
 from spgsurgeon.loading.identifying import size_is_known
 from spgsurgeon.loading.locating import GRAPH, Located, locate
 from spgsurgeon.loading.opened import OpenedModel
@@ -47,7 +48,9 @@ _LISTED = 8
 
 def open_model(request: ModelRequest) -> OpenedModel:
     """Return the model that is asked for, in eval mode on the CPU; what was chosen on the way is in its notes."""
-    named = parse_model(request.model)
+    named, hub_id = parse_model(request.model), None
+    if isinstance(named, NamedModel) and (folder := folder_on_hub(named)) is not None:
+        named, hub_id = folder, "/".join(folder.parents[1].name.split("--")[1:])
     if isinstance(named, NamedModel):
         if request.image_size is not None:
             raise size_is_known(request.model)
@@ -61,7 +64,7 @@ def open_model(request: ModelRequest) -> OpenedModel:
     else:
         located = locate(named, request.weights, described=request.arch is None)
         if located.of_transformers:
-            return _open_transformers(located, request)
+            return replace(_open_transformers(located, request), hub_id=hub_id)
         opened = _open_located(located, request)
     if request.task not in (None, opened.task_name):
         raise UsageError(

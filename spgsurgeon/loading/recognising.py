@@ -133,9 +133,11 @@ def refusal(located: Located, recognition: Recognition) -> ArchitectureError:
         )
     if matches:
         names = [match.entry.name for match in matches]
+        each = " ".join(f"--arch {one}" for one in names[:_LISTED])
         return ArchitectureError(
             f"{name} fits {len(names)} architectures alike, by its keys and shapes: {_few(names)}",
-            hint=f"say which it is: --arch {names[0]}",
+            hint="say which it is with --arch: `spgsurgeon inspect` says what differs between them, and `spgsurgeon "
+            f"eval {located.source} {each} --data DATA` scores each",
             candidates=names,
         )
     if SHARD.search(name):

@@ -33,9 +33,10 @@ from .modes import modes_kept, run_in_eval
 from .preprocessing import Preprocessing, of_images
 from .preprocessing_document import known_preprocessing, preprocessing_document
 from .preprocessor_file import PREPROCESSOR_FILE
-from .recognition.catalogue import catalogue
+from .recognition.catalogue import catalogue, known_traits
 from .recognition.identification import Identification, Match, identify
 from .recognition.parts import main_parts
+from .recognition.twins import differences
 from .resting import has_resting_parameters
 from .sample_preprocessing import SamplePreprocessing
 from .shared_weights import load_saved_state, saved_state
@@ -94,6 +95,7 @@ __all__ = [
     "classes_of",
     "default_head",
     "depth_site_of",
+    "differences",
     "example_of",
     "find_depth_site",
     "find_sites",
@@ -111,6 +113,7 @@ __all__ = [
     "is_transformers_config",
     "keys_without_order",
     "known_preprocessing",
+    "known_traits",
     "library",
     "limited_to",
     "load_model",

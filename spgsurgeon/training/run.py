@@ -67,6 +67,7 @@ def train(
     weights: str | None = None,
     arch: str | None = None,
     num_classes: int | None = None,
+    task: str | None = None,
     map_keys: str | None = None,
     force: bool = False,
     progress: Progress | None = None,
@@ -78,7 +79,8 @@ def train(
     `dry_run` checks recipe, model and data against each other, reads some samples of each split, takes one batch
     through the model and returns the plan.
     `random_weights` starts a model by name from nothing, with as many classes as the data has; `num_classes` gives a
-    base with others a new head; `map_keys` is for weights with others' keys, see `ModelRequest`. A run that fails
+    base with others a new head, `task` a model of transformers one for another task; `map_keys` is for weights with
+    others' keys, see `ModelRequest`. A run that fails
     before its first checkpoint leaves no folder. One process at a time may write into a run's folder (under torchrun
     the first one): `resume` and `force` are refused while another one does. Under torchrun each process calls this, and
     an attempt after the first resumes the run that an earlier one started.
@@ -91,7 +93,7 @@ def train(
     settled = settle(output, model, recipe, overrides, resume=resume, started=started, force=force)
     assert settled.model is not None
     seed = settled.training.seed if random_weights else None
-    base = ModelRequest(settled.model, weights, arch, num_classes, seed, map_keys=map_keys)
+    base = ModelRequest(settled.model, weights, arch, num_classes, seed, map_keys=map_keys, task=task)
     warnings = _Warnings(progress)
     with switches(settled), join_processes(settled.training.device) as processes, ExitStack() as owned:
         if started and processes.leads and not dry_run:

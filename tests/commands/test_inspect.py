@@ -171,6 +171,10 @@ def test_what_lies_beside_the_model_is_listed_and_left_out(tmp_path: Path) -> No
     )
 
 
+def both(document: dict[str, Any]) -> str:
+    return " ".join(f"--arch {name}" for name in document["candidates"])
+
+
 def test_two_architectures_with_the_same_tensors_are_both_named_and_none_is_taken(tmp_path: Path) -> None:
     path = saved(timm.create_model("test_efficientnet_ln").state_dict(), tmp_path / "weights.pth")
     outcome = spgsurgeon("inspect", path, "--json")
@@ -180,6 +184,8 @@ def test_two_architectures_with_the_same_tensors_are_both_named_and_none_is_take
     assert document["architecture"] is None
     assert set(document["candidates"]) == {"timm/test_efficientnet_gn", "timm/test_efficientnet_ln"}
     assert document["head"]["width"] == 256  # what they share is told
+    assert {*document["differences"]["layers"]} == {*document["candidates"]}
+    assert document["next"] == f"spgsurgeon eval {path} {both(document)} --data DATA", "none of them is chosen"
     with pytest.raises(ArchitectureError, match="fits 2 architectures alike"):
         open_model(ModelRequest(path))
     chosen = inspect(path, arch="timm/test_efficientnet_ln")

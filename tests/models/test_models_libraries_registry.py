@@ -19,6 +19,7 @@ from spgsurgeon.models.libraries.registry import NamedModel, library, parse_mode
         ("torchvision/resnet50.IMAGENET1K_V2", ("torchvision", "resnet50", "IMAGENET1K_V2")),
         ("tv/resnet50", ("torchvision", "resnet50", None)),
         ("hf-hub:timm/resnet50.a1_in1k", ("timm", "hf-hub:timm/resnet50.a1_in1k", None)),
+        ("transformers/owner/name.v1", ("transformers", "owner/name.v1", None)),
     ],
 )
 def test_a_name_is_a_library_an_architecture_and_a_tag(text, expected):

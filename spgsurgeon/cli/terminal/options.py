@@ -64,6 +64,14 @@ MapKeys = Annotated[
         help="With --arch, for weights under others' keys: tensors of the same shapes in the same order.",
     ),
 ]
+Task = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        help="Models of transformers: what for, where the model has another head or none: text-classification, "
+        "token-classification, question-answering, ...",
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write.", show_default=False)]
 

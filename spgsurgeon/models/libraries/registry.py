@@ -21,6 +21,7 @@ _IMPLEMENTATIONS = {
 LIBRARIES = ("timm", "torchvision")
 """Those whose weights are recognised by keys and shapes alone; weights of others come with a config.json."""
 
+_TRANSFORMERS = "transformers/"
 _PREFIXES = {"timm/": "timm", "timm:": "timm", "torchvision/": "torchvision", "tv/": "torchvision"}
 
 
@@ -48,6 +49,8 @@ def parse_model(text: str) -> NamedModel | Path:
     """
     if text.startswith("hf-hub:"):
         return NamedModel("timm", text, None)
+    if text.startswith(_TRANSFORMERS):  # whose names may have dots, and no tags
+        return NamedModel("transformers", text.removeprefix(_TRANSFORMERS), None)
     if text.startswith("local-dir:"):
         return _existing(text.removeprefix("local-dir:"))
     for prefix, name in _PREFIXES.items():
@@ -90,7 +93,10 @@ def _existing(text: str) -> Path:
     path = Path(text).expanduser()
     if os.path.exists(path):  # False for a name too long, too, where Path.exists raises
         return path
-    hint = "MODEL is timm/NAME[.TAG], torchvision/NAME[.WEIGHTS], hf-hub:OWNER/NAME, a weights file or a folder"
+    hint = (
+        "MODEL is timm/NAME[.TAG], torchvision/NAME[.WEIGHTS], transformers/NAME, hf-hub:OWNER/NAME, a weights file or "
+        "a folder"
+    )
     if "/" not in text:
         bare = text.partition(".")[0]
         everything = list(catalogue().entries)  # the libraries themselves take seconds to import

@@ -2,7 +2,8 @@
 
 `catalogue.zip` lies beside this file; `cataloguing.py` builds it, and says how it was found out. Its members:
 `table.json` all that an exact match needs, a column a field; `samples.json` what the nearest are picked by;
-`LIBRARY/FAMILY.json` the keys and shapes of a family's architectures, each list once.
+`LIBRARY/FAMILY.json` the keys and shapes of a family's architectures, each list once; `twins.json` what else is known
+of those with the same keys and shapes, see `twins.py`.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from spgsurgeon.models.recognition.fingerprints import COUNTER, Places, Shape, Shapes
+from spgsurgeon.models.recognition.twins import Traits
 from spgsurgeon.models.sites.heads import DepthSite
 
 FILE = Path(__file__).with_name("catalogue.zip")
@@ -82,10 +84,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Record:
-    """An architecture, and its keys and shapes in the order of its state dict (see `full_layout`)."""
+    """An architecture, its keys and shapes in the order of its state dict (see `full_layout`), and its traits."""
 
     entry: Entry
     layout: dict[str, Shape]
+    traits: Traits = field(default_factory=dict)
 
 
 class Catalogue:
@@ -147,6 +150,13 @@ class Catalogue:
         """The samples of keys (by key hash, under "keys") and of keys with shapes (by shape hash, under "pairs")."""
         samples: dict[str, dict[str, list[int]]] = self._read_samples()
         return samples
+
+
+@cache
+def known_traits() -> dict[str, Traits]:
+    """Return what is known, beyond keys and shapes, of architectures that share these with others, by their names."""
+    traits: dict[str, Traits] = _read("twins.json")
+    return traits
 
 
 @cache

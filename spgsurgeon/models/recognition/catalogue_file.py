@@ -19,6 +19,7 @@ def write(path: Path, records: Iterable[Record], versions: Mapping[str, str]) ->
     """Write the catalogue of these records, built with these versions of the libraries."""
     records = list(records)
     members = {"table.json": table(records, versions), "samples.json": _samples(records)} | _families(records)
+    members["twins.json"] = _twins(records)
     with zipfile.ZipFile(path, "w") as archive:
         for name, document in members.items():
             quick = name == "table.json"  # read each time; the others are large, and seldom needed
@@ -52,6 +53,23 @@ def _samples(records: list[Record]) -> dict[str, Any]:
         keys[entry.key_hash] = key_sample(shapes)
         pairs[entry.shape_hash] = pair_sample({key: shape for key, shape in shapes.items() if key not in varying})
     return {"keys": keys, "pairs": pairs}
+
+
+def _twins(records: list[Record]) -> dict[str, Any]:
+    """Return the traits of those that weights fit as well as they fit others, with or without a classifier."""
+    known = [record for record in records if record.layout and not record.entry.model_args]
+    alike: dict[Any, dict[str, Record]] = {}
+    for record in known:
+        for shapes in (_shapes(record), _shapes(record, record.entry.head_keys)):
+            alike.setdefault(shapes, {})[record.entry.name] = record
+    twins = {name: record for some in alike.values() if len(some) > 1 for name, record in some.items()}
+    return {name: dict(record.traits) for name, record in sorted(twins.items())}
+
+
+def _shapes(record: Record, absent: Iterable[str] = ()) -> frozenset[tuple[str, Any]]:
+    """Return the keys and shapes whatever the number of classes."""
+    shapes = without_counters(masked(record.layout, record.entry.class_places, ()))
+    return frozenset((key, tuple(shape)) for key, shape in shapes.items() if key not in set(absent))
 
 
 def _families(records: list[Record]) -> dict[str, Any]:

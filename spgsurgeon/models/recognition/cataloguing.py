@@ -37,6 +37,7 @@ from spgsurgeon.models.recognition.fingerprints import (
     shape_hash,
     without_counters,
 )
+from spgsurgeon.models.recognition.twins import traits_of
 from spgsurgeon.models.recognition.varying_shapes import places_between
 from spgsurgeon.models.sites.depth import find_depth_site
 from spgsurgeon.models.sites.heads import DepthSite
@@ -68,7 +69,8 @@ def describe(library_name: str, architecture: str, model_args: Mapping[str, Any]
         model = build_on_meta(asked)
     except ArchitectureError as error:
         return Record(_entry(asked, refusal=error.message), {})
-    size = of_images(library(library_name).preprocessing(asked, model), architecture).input_size
+    preprocessing = of_images(library(library_name).preprocessing(asked, model), architecture)
+    size, traits = preprocessing.input_size, traits_of(model, preprocessing)
     full = replace(asked, num_classes=default_classes or _USUAL_CLASSES)
     model = model if default_classes else _build_if_possible(full) or model
     shapes = _shapes(model)
@@ -89,7 +91,7 @@ def describe(library_name: str, architecture: str, model_args: Mapping[str, Any]
         head_keys=head_keys,
         **_hashes(shapes, classes, channels, head_keys),
     )
-    return Record(entry, shapes)
+    return Record(entry, shapes, traits)
 
 
 def build_on_meta(identity: Identity) -> nn.Module:
