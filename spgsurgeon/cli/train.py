@@ -17,6 +17,7 @@ from spgsurgeon.cli.terminal.text import (
     OPEN,
     coloured,
     columns,
+    duration,
     facts,
     gigabytes,
     image_size,
@@ -154,6 +155,16 @@ def _looked_at(parts: dict[str, Any]) -> list[tuple[str, str]]:
     return list(zip(("looked at", ""), found, strict=False))
 
 
+def _time(document: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return how long the steps take, if a few were timed."""
+    each = document["seconds_per_step"]
+    if each is None:
+        return []
+    return [
+        ("time", f"about {duration(each * document['steps'])} of steps, {each:.2g} s each here; scoring comes on top")
+    ]
+
+
 def _head_start(document: dict[str, Any]) -> str:
     if not document["head_start_steps"]:
         return "none"
@@ -181,6 +192,7 @@ def _render_plan(document: dict[str, Any]) -> Any:
             *_looked_at(document["looked_at"]),
             ("on", f"{document['device']}, {document['precision']}, into {document['output']}"),
             ("steps", f"{document['steps']}, {document['steps_per_epoch']} an epoch"),
+            *_time(document),
             ("head start", _head_start(document)),
             (
                 "cold start",

@@ -22,7 +22,7 @@ import torch
 
 from spgsurgeon.comparing.devices import VISIBLE
 from spgsurgeon.errors import SurgeonError
-from spgsurgeon.runtime import InterruptedRunError, StopRequest, die_with_parent, stop_on_signals
+from spgsurgeon.runtime import InterruptedRunError, StopRequest, die_with_parent, signal_name, stop_on_signals
 
 _POLL_SECONDS = 0.3
 
@@ -109,7 +109,7 @@ class Crew:
 
 def _stopped(number: int) -> InterruptedRunError:
     hint = "resume with the same command and --resume"
-    return InterruptedRunError(f"the comparison was stopped by signal {number}", hint=hint, number=number)
+    return InterruptedRunError(f"the comparison was stopped by {signal_name(number)}", hint=hint, number=number)
 
 
 @dataclass(frozen=True)

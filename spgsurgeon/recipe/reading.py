@@ -149,9 +149,42 @@ def _union_at(path: KeyPath) -> OneOf | None:
     return next((union for field in fields_at(path) if (union := union_of(field))), None) if path else None
 
 
+_KNOWN_ELSEWHERE = {
+    "learning_rate": "training.optimizer.lr",
+    "lr_head": "training.optimizer.head_lr",
+    "num_epochs": "training.epochs",
+    "max_epochs": "training.epochs",
+    "amp": "training.precision",
+    "fp16": "training.precision",
+    "bf16": "training.precision",
+    "mixed_precision": "training.precision",
+    "num_workers": "data.workers",
+    "img_size": "data.image_size",
+    "val_batch_size": "training.eval_batch_size",
+    "grad_clip": "training.gradient_clip",
+    "clip_grad": "training.gradient_clip",
+    "gradient_accumulation_steps": "training.accumulate",
+    "smoothing": "objective.label_smoothing",
+    "weight_decay_rate": "training.optimizer.weight_decay",
+    "patience": "training.early_stopping.patience",
+    "data_dir": "data.path",
+    "dataset": "data.source",
+    "lr_scheduler": "training.schedule.name",
+    "scheduler": "training.schedule.name",
+}
+"""What keys that others have are called here."""
+_OF_THE_MODEL = ("num_classes", "classes", "num_labels", "pretrained")
+
+
 def _unknown_key(path: KeyPath, option: str | None) -> str:
     """Name the sections that do have such a key, else the nearest key of the same section."""
     *parents, key = path
+    if key in _KNOWN_ELSEWHERE and _KNOWN_ELSEWHERE[str(key)] != ".".join(map(str, path)):
+        return f"unknown key; it is called {_KNOWN_ELSEWHERE[str(key)]} here"
+    if key in _OF_THE_MODEL and parents != ["data"]:
+        return (
+            "unknown key; the model's classes go by its head: --num-classes N, or new_head: true for those of the data"
+        )
     union, sections = _union_at(tuple(parents)), sections_at(tuple(parents))
     if union and option and (others := [n for n, s in union.sections().items() if key in s.model_fields]):
         whole = f"to change the {union.by}, replace the section: {dotted(tuple(parents))}={{{union.by}: {option}}}"

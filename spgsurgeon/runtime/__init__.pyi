@@ -36,7 +36,7 @@ from .resources import (
     shared_memory_check,
 )
 from .seeds import derive_seed, isolated_generator, seed_generators
-from .signals import SIGNALS, InterruptedRunError, StopNow, StopRequest, die_with_parent, stop_on_signals
+from .signals import SIGNALS, InterruptedRunError, StopNow, StopRequest, die_with_parent, signal_name, stop_on_signals
 
 __all__ = [
     "DEVICES",
@@ -91,6 +91,7 @@ __all__ = [
     "require",
     "seed_generators",
     "shared_memory_check",
+    "signal_name",
     "stop_on_signals",
     "sum_dtype",
     "tell_torchrun",

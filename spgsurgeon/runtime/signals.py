@@ -24,6 +24,12 @@ _REPEAT_SECONDS = 1.0 if "TORCHELASTIC_RUN_ID" in os.environ else 0.0
 _DIE_WITH_PARENT = 1  # of Linux' prctl: PR_SET_PDEATHSIG
 
 
+def signal_name(number: int) -> str:
+    """Return what people call a signal, such as SIGTERM; its number if it has no name."""
+    names = {known.value: known.name for known in signal.Signals}
+    return names.get(number, f"signal {number}")
+
+
 class InterruptedRunError(SurgeonError):
     """The run was told to stop; what it had done is saved. The exit code is 128 + the signal's number."""
 

@@ -44,7 +44,8 @@ class Metric:
 
     def number(self, score: float, digits: int | None = None) -> str:
         """Return a score, or a difference of two, as people read it below the title: "71.230"."""
-        return f"{score:.{self.digits if digits is None else digits}f}"
+        places = self.digits if digits is None else digits
+        return f"{round(score, places) + 0.0:.{places}f}"  # no minus before a zero
 
     def written(self, score: float, digits: int | None = None) -> str:
         """Return a score as people read it by itself: "71.230 %"."""

@@ -70,7 +70,8 @@ def prepare(
     opened.task.check_samples(samples_of(section.source), model)
     said_by = classes_said_by(section.source, section.path, section.classes)
     if opened.task.has_classes:
-        check_classes(data.train, opened.identity.num_classes, model, _new_head(opened, classes), said_by=said_by)
+        asker = f"{model} with --num-classes {request.num_classes}" if request.num_classes is not None else model
+        check_classes(data.train, opened.identity.num_classes, asker, _new_head(opened, classes), said_by=said_by)
     opened.task.scored_by(recipe.training.metric)
     opened = for_images_of(section, opened)
     if isinstance(opened.preprocessing, Preprocessing):

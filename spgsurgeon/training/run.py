@@ -49,9 +49,12 @@ from spgsurgeon.training.preparing import Case, prepare
 from spgsurgeon.training.progress import Progress
 from spgsurgeon.training.settling import settle
 from spgsurgeon.training.soundness.samples import looked_at
+from spgsurgeon.training.soundness.scales import said_of_scale
 from spgsurgeon.training.state import Counters
+from spgsurgeon.training.timing import time_retraining
 
 Warn: TypeAlias = Callable[[str], None]
+_TIMED = 2  # steps, of a plan
 _NEARLY_WHOLE = 0.9  # the share of a side from which on nothing is said of what is cut off
 
 
@@ -119,7 +122,8 @@ def train(
         )
         with make_retraining(case, processes, run, progress, start.stands_on) as retraining:
             if dry_run:
-                return plan(retraining) | _describe(case, processes, output) | looked_at(case.data, case.opened.notes)
+                planned = plan(retraining) | _describe(case, processes, output)
+                return planned | looked_at(case.data, case.opened.notes) | _time(retraining)
             if start.checkpoint is not None:
                 retraining.resume(start.checkpoint)
             if not started and processes.leads:
@@ -197,7 +201,8 @@ def _with_notes(case: Case, said: list[str]) -> Case:
     """Return the case with notes on how it is scored and what was `said` before."""
     data = case.recipe.data
     same = "data.eval is the split that is trained on: the scores say nothing about other images"
-    notes = [*case.opened.notes, *([same] if data.eval == data.train else []), *_said_of_crop(case), *said]
+    of_data = [same] if data.eval == data.train else []
+    notes = [*case.opened.notes, *of_data, *_said_of_crop(case), *_said_of_scale(case), *said]
     return replace(case, opened=replace(case.opened, notes=notes))
 
 
@@ -213,6 +218,13 @@ def _said_of_crop(case: Case) -> list[str]:
         f"images are scored by the middle {height} x {width} of {larger} x {wider} pixels (crop_pct "
         f"{scored.crop_pct:g}); data.eval_crop_pct=1 scores them whole"
     ]
+
+
+def _said_of_scale(case: Case) -> list[str]:
+    trained, scored = trained_at(case), scored_at(case)
+    if case.task.samples != LABELLED or not isinstance(trained, Preprocessing) or not isinstance(scored, Preprocessing):
+        return []
+    return said_of_scale(case.recipe.data.augment.crop, trained, scored)
 
 
 def _run(retraining: Retraining, run: RunFolder, recipe: Recipe, *, started: bool) -> Counters:
@@ -253,6 +265,13 @@ def _check_shared(output: Path, processes: Processes) -> None:
             f"the processes of this run don't see the same folder {output}",
             hint="-o names a folder on a file system that all machines share",
         )
+
+
+def _time(retraining: Retraining) -> dict[str, float | None]:
+    """Return the seconds of a step, as a few are timed here; None if it would be compiled, which takes its time."""
+    if retraining.settings.compile:
+        return {"seconds_per_step": None}
+    return {"seconds_per_step": time_retraining(retraining, _TIMED, warm_up=1)}
 
 
 def _describe(case: Case, processes: Processes, output: Path) -> dict[str, Any]:

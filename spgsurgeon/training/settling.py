@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spgsurgeon.checkpoint import refuse_existing, refuse_overwriting_input
+from spgsurgeon.data import listing
 from spgsurgeon.errors import UsageError
 from spgsurgeon.recipe import Recipe, find_recipe, read_recipe
 from spgsurgeon.runs import EPOCHS, FREE_KEYS, RECIPE, check_epochs, differences, recipe_of
@@ -27,7 +28,13 @@ def settle(
     if started:
         return _recipe_of_run(output, model, recipe, overrides)
     if resume and recipe is None:
-        raise UsageError(f"there is no run {output} to resume", hint="-o names the run folder")
+        runs = sorted(str(path.parent) for path in output.absolute().parent.glob(f"*/{RECIPE}"))
+        there = f"; in {output.parent} there are {listing([Path(run).name for run in runs])}" if runs else ""
+        raise UsageError(
+            f"there is no run {output} to resume",
+            hint=f"-o RUN names the run's folder{there}",
+            code="no-run",
+        )
     settled = settle_recipe(model, recipe, overrides)
     refuse_overwriting_input(output, inputs_of(settled, recipe))
     if os.path.lexists(output) and not force:

@@ -32,15 +32,18 @@ def time_steps(model: str, *, recipe: str | Path, overrides: Sequence[str], coun
             retraining.close(at_once=True)
 
 
-def time_retraining(retraining: Retraining, count: int) -> float:
-    """Return the seconds that one of `count` steps takes. They train the model, which is of no use afterwards."""
+def time_retraining(retraining: Retraining, count: int, warm_up: int = _WARM_UP) -> float:
+    """Return the seconds that one of `count` steps takes, after some that are not timed.
+
+    They train the model, which is of no use afterwards.
+    """
     classes = retraining.batches.source.classes
     statistics = EpisodeStatistics(retraining.grafted.steps, len(classes), retraining.processes, None)
     accumulate, batches = retraining.settings.accumulate, retraining.batches.epoch(0)
     retraining.enter_training()
     started = 0.0
-    for step in range(_WARM_UP + count):
-        if step == _WARM_UP:
+    for step in range(warm_up + count):
+        if step == warm_up:
             retraining.settle()
             started = time.perf_counter()
         parts = list(islice(batches, accumulate))

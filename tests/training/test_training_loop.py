@@ -254,7 +254,7 @@ def test_without_a_run_folder_nothing_is_written(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_run_after_the_step(tmp_path: Path, number: int, code: int) -> None:
     watcher = signal_at(3, number)
-    with pytest.raises(InterruptedRunError, match=f"signal {int(number)} after step 3") as caught:
+    with pytest.raises(InterruptedRunError, match=f"{number.name} after step 3") as caught:
         train(tiny_retraining(path=tmp_path / "run", progress=watcher))
     assert caught.value.exit_code == code
     assert "--resume" in str(caught.value.hint)

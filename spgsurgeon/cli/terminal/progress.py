@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from spgsurgeon.cli.terminal.console import console, note, speaks, verbosity
-from spgsurgeon.cli.terminal.text import score_line
+from spgsurgeon.cli.terminal.text import duration, score_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 _POLL_SECONDS = 1.0
+_QUIET_SECONDS = 60.0
+"""So long is nothing said of a run's steps where there is no bar."""
 
 
 class Bar:
@@ -58,6 +61,11 @@ class Bar:
         if self._bar:
             self._bar.stop()
 
+    @property
+    def live(self) -> bool:
+        """Whether it is drawn."""
+        return self._bar is not None
+
     def told(self, done: int, total: int | None, doing: str | None = None) -> None:
         """Show that so much is done."""
         if self._bar is not None and self._task is not None:
@@ -74,6 +82,8 @@ class RunProgress:
 
     def __init__(self) -> None:
         self._silent = verbosity.quiet or not speaks()
+        self._steps, self._most = 0, 0
+        self._began = self._said = time.monotonic()
         self._bar = Bar("opening model and data", "steps", transient=False)
 
     def __enter__(self) -> Self:
@@ -88,6 +98,7 @@ class RunProgress:
         if done:
             note(f"goes on after step {done} of at most {steps}")
         self._bar.told(done, steps, "training")
+        self._most = steps - done
 
     def original(self, scores: dict[str, Any]) -> None:
         """Print the score that the run is measured against."""
@@ -95,8 +106,17 @@ class RunProgress:
             console(stderr=True).print(f"original   {score_line(scores)}")
 
     def advance(self) -> None:
-        """Move the bar by a step."""
+        """Move the bar by a step; where there is none, say now and then how far it is."""
         self._bar.advance()
+        self._steps += 1
+        now = time.monotonic()
+        if self._steps == 1:
+            self._began = self._said = now  # what came before was no step
+        elif not (self._bar.live or self._silent) and now - self._said >= _QUIET_SECONDS:
+            self._said = now
+            each = (now - self._began) / (self._steps - 1)
+            left = duration(each * (self._most - self._steps))
+            console(stderr=True).print(f"step {self._steps:,} of {self._most:,}, {each:.2g} s each, about {left} left")
 
     def epoch(self, metrics: dict[str, Any]) -> None:
         """Print the epoch's line."""
@@ -104,9 +124,10 @@ class RunProgress:
             return
         shares = " ".join(f"{100 * share:.1f}" for share in metrics["valid_share"][1:])
         from spgsurgeon.runs import epoch_name
+        from spgsurgeon.tasks import LOSS
 
         name = epoch_name(metrics["phase"])
-        parts = [f"{name} {metrics['epoch']:3d}", f"loss {metrics['loss']:.4f}"]
+        parts = [f"{name} {metrics['epoch']:3d}", f"loss {LOSS.number(metrics['loss'])}"]
         parts += [f"valid {shares} %"] if shares else []
         parts += [score_line(metrics["evaluation"])] if metrics["evaluation"] else []
         parts += [f"lr {metrics['learning_rate']:.3g}", f"{metrics['images_per_second']:.0f} samples/s"]

@@ -109,3 +109,10 @@ def facts(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"{kind} " + ", ".join(f"{name} ({count:,})" for name, count in counts.items())
     for size, (least, middle, most) in found["sizes"].items():
         yield f"{size} {least:g}" if least == most else f"{size} {least:,.4g} to {most:,.4g} (median {middle:,.4g})"
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it."""
+    if seconds < 90:
+        return f"{max(seconds, 0):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

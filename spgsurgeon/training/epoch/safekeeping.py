@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypeVar
 from spgsurgeon.errors import SurgeonError
 from spgsurgeon.recipe import CheckpointSection
 from spgsurgeon.runs import CheckpointSaver, RunFolder
-from spgsurgeon.runtime import InterruptedRunError, Processes, StopNow, StopRequest
+from spgsurgeon.runtime import InterruptedRunError, Processes, StopNow, StopRequest, signal_name
 from spgsurgeon.training.progress import Progress
 from spgsurgeon.training.state import TrainingState
 
@@ -103,7 +103,7 @@ class Safekeeping:
         number = number or self.request.number
         assert number is not None
         hint = "resume it by the same command with --resume" if self._run else None
-        message = f"stopped by signal {number} after step {self._state.counters.step}"
+        message = f"stopped by {signal_name(number)} after step {self._state.counters.step}"
         if self._saver:
             try:
                 if save:
