@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from spgsurgeon.cli.terminal.completion import model_names, one_of
 from spgsurgeon.cli.terminal.console import emit
 from spgsurgeon.cli.terminal.options import Force, Output, Weights, check_weights, height_and_width
 from spgsurgeon.cli.terminal.text import columns, pairs, proof_lines
-from spgsurgeon.exporting import FILES, OPSETS
+from spgsurgeon.exporting import CARD, FILES, OPSETS
 
 
 def command(
@@ -91,7 +92,11 @@ def command(
 def _render(document: dict[str, Any]) -> Any:
     from rich.console import Group
 
-    rows = [(o["path"], o["format"], f"{o['largest_difference']:.2g}") for o in document["outputs"]]
+    outputs = document["outputs"]
+    rows = [(o["path"], o["format"], f"{o['largest_difference']:.2g}") for o in outputs]
     written = columns(("written", "format", "largest difference"), rows)
-    proof = pairs([("proof", proof_lines(document["proof"])), ("content hash", document["outputs"][0]["content_hash"])])
-    return Group(written, proof)
+    facts = [("proof", proof_lines(document["proof"])), ("content hash", outputs[0]["content_hash"])]
+    folder = Path(outputs[0]["path"]).parent
+    if outputs[0]["path"] == str(folder / FILES[outputs[0]["format"]]) and (folder / CARD).exists():
+        facts.append(("to the Hub", shlex.join(["hf", "upload", "OWNER/NAME", str(folder)])))
+    return Group(written, pairs(facts))

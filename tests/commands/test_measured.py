@@ -1,6 +1,12 @@
 """What a card says of a run's measurement: the data its scores are of, and the control of its comparison."""
 
+import json
+import os
+import re
+import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +40,24 @@ def test_the_scores_of_a_run_stand_beside_their_data_and_split(run, tmp_path):
     assert found == {("digits", "0.1 of train, held out")}
     assert [result.metric_type for result in head.eval_results] == ["accuracy", "top5"]
     assert (head.base_model, head.license, head.datasets, head.metrics) == (None, None, None, ["accuracy"])
+
+
+def test_strip_prints_the_line_that_puts_a_folder_on_the_hub(run, tmp_path):
+    """The folder is the last argument of the Hub's own command, which knows the options; a file alone has no card."""
+    folder = tmp_path / "our best"
+    said = succeed("strip", run, "-o", folder).out.replace("\n", " ")
+    line = " ".join(said.partition("to the Hub")[2].split())
+    assert shlex.split(line) == ["hf", "upload", "OWNER/NAME", str(folder)]
+    known = subprocess.run(
+        [Path(sys.executable).with_name("hf"), "upload", "--help"],
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert re.search(r"repo_id.*local_path", known.stdout, re.IGNORECASE | re.DOTALL)
+    assert "hf upload" not in succeed("strip", run, "-o", tmp_path / "one.safetensors").out
+    assert "upload" not in json.dumps(succeed("strip", run, "-o", tmp_path / "again", "--json").document)
 
 
 def test_a_hub_data_set_is_one_and_of_a_path_only_its_last_part_is_published(run, tmp_path):
