@@ -36,6 +36,8 @@ class SPGLoss(NamedTuple):
     """The episodes; constants to autograd."""
     cross_entropy: Tensor
     """float32 [T+1, units]: CE_t of each unit as its readout has it, 0 if not counted; constant to autograd."""
+    predicted: Tensor | None = None
+    """int64 [units]: the class that step 0 predicts, if whoever has the logits says so."""
 
 
 class _Batch(NamedTuple):

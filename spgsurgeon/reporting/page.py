@@ -155,6 +155,7 @@ def _pictures(run: RunRecord) -> list[tuple[str, list[dict[str, Any]]]]:
                 "name": shown.picture.name,
                 "short_name": "/".join(Path(shown.picture.name).parts[-2:]),
                 "label": run.class_name(shown.picture.label),
+                "predicted": None if shown.picture.predicted is None else run.class_name(shown.picture.predicted),
                 "length": shown.picture.length,
                 "entropy": f"{shown.picture.cross_entropy:.3g}",
                 "jpeg": shown.jpeg,

@@ -44,6 +44,8 @@ class Picture(BaseModel):
     label: Count
     length: Annotated[int, Field(ge=1)]
     cross_entropy: float
+    predicted: Count | None = None
+    """The class that the base predicted when it was trained on, if that is known."""
 
 
 class Pictures(BaseModel):

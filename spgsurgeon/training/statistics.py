@@ -23,7 +23,9 @@ EXTREMES = 12
 """How many pictures with the shortest episodes are remembered, and how many with the longest."""
 LENGTHS = "lengths"
 _WORST_KEY = {"shortest": math.inf, "longest": -math.inf}
-_COLUMNS = ("key", "sample", "label", "length", "cross_entropy")
+_COLUMNS = ("key", "sample", "label", "length", "cross_entropy", "predicted")
+_UNKNOWN = -1.0
+"""What was predicted, where that is not known; an earlier version's rows end before it."""
 
 Totals = dict[str, list[list[float]]]
 """Sums and tables over all processes; plain data, which a checkpoint keeps."""
@@ -74,7 +76,8 @@ class EpisodeStatistics:
             sums = torch.tensor([*loss[:2], *valid[:steps], *entropy[:steps]], dtype=self._dtype)
             by_class[1:] = torch.tensor(saved["by_class"]).flatten()
             for name, table in extremes.items():
-                table[: len(saved[name])] = torch.tensor(saved[name], dtype=self._dtype).view(-1, len(_COLUMNS))
+                rows = [[*row, _UNKNOWN][: len(_COLUMNS)] for row in saved[name]]
+                table[: len(rows)] = torch.tensor(rows, dtype=self._dtype).view(-1, len(_COLUMNS))
         self._sums, self._by_class = sums.to(processes.device), by_class.to(processes.device)
         self._extremes = {name: table.to(processes.device) for name, table in extremes.items()}
         saved_lengths = saved[LENGTHS][0] if saved and recorded else None
@@ -92,7 +95,9 @@ class EpisodeStatistics:
         pictures = None
         if self._steps > 1 and _one_a_sample(batch.targets):  # of several outputs the first one's episodes
             label = columns[0] if own is None else _label_of_each_unit(own, lengths)
-            first = (c if c.dim() == 1 else c[:, 0] for c in (label, lengths, counted, result.cross_entropy[0]))
+            predicted = torch.full_like(lengths, int(_UNKNOWN)) if result.predicted is None else result.predicted
+            each = (label, lengths, counted, result.cross_entropy[0], predicted)
+            first = (c if c.dim() == 1 else c[:, 0] for c in each)
             pictures = (batch.samples, *first)
         elif self._lengths is not None:
             raise UsageError(
@@ -135,12 +140,20 @@ class EpisodeStatistics:
         if pictures := [batch.pictures for batch in waiting if batch.pictures is not None]:
             self._add_pictures(*map(torch.cat, zip(*pictures, strict=True)))
 
-    def _add_pictures(self, samples: Tensor, labels: Tensor, lengths: Tensor, counted: Tensor, entropy: Tensor) -> None:
+    def _add_pictures(
+        self,
+        samples: Tensor,
+        labels: Tensor,
+        lengths: Tensor,
+        counted: Tensor,
+        entropy: Tensor,
+        predicted: Tensor,
+    ) -> None:
         """Remember the pictures whose episodes are shortest and longest; of equal ones the surer count as longer."""
         if self._lengths is not None:
             self._lengths.add(samples, lengths, counted)
         key = lengths + 1 / (1 + entropy)
-        columns = [column.to(self._dtype) for column in (samples, labels, lengths, entropy)]
+        columns = [column.to(self._dtype) for column in (samples, labels, lengths, entropy, predicted)]
         for name, worst in _WORST_KEY.items():
             rows = torch.stack([torch.where(counted, key, worst).to(self._dtype), *columns], dim=1)
             self._extremes[name] = _best(torch.cat([self._extremes[name], rows]), name)
@@ -154,9 +167,10 @@ def check_totals(totals: Totals, steps: int, classes: int, samples: int) -> None
         raise MalformedError(f"counters.statistics.sums are not of {steps} steps")
     if len(by_class) != classes or any(len(row) != steps for row in by_class):
         raise MalformedError(f"counters.statistics.by_class is not of {classes} classes and {steps} steps")
+    sizes = (len(_COLUMNS) - 1, len(_COLUMNS))
     for name in _WORST_KEY:
         rows = totals[name]
-        if len(rows) > EXTREMES or any(len(row) != len(_COLUMNS) or not 0 <= row[1] < samples for row in rows):
+        if len(rows) > EXTREMES or any(len(row) not in sizes or not 0 <= row[1] < samples for row in rows):
             raise MalformedError(f"counters.statistics.{name} are not images of {samples}")
     if any(len(row) != samples or max(row, default=0) > steps for row in totals.get(LENGTHS, [])):
         raise MalformedError(f"counters.statistics.{LENGTHS} are not of {samples} samples and {steps} steps")
@@ -170,7 +184,10 @@ def _best(rows: Tensor, name: str) -> Tensor:
 
 
 def extremes(totals: Totals, source: Source[Any]) -> dict[str, list[dict[str, Any]]]:
-    """Return the `shortest` and the `longest` episodes' pictures: sample, name, label, length and cross entropy."""
+    """Return the `shortest` and the `longest` episodes' samples, by what is recorded of each.
+
+    Number, name, label, length, cross entropy, and the class that the base predicted; None if that is not known.
+    """
     return {
         name: [
             {
@@ -179,8 +196,9 @@ def extremes(totals: Totals, source: Source[Any]) -> dict[str, list[dict[str, An
                 "label": int(label),
                 "length": int(length),
                 "cross_entropy": entropy,
+                "predicted": None if predicted < 0 else int(predicted),
             }
-            for _, sample, label, length, entropy in totals[name]
+            for _, sample, label, length, entropy, predicted in totals[name]
         ]
         for name in _WORST_KEY
     }

@@ -161,7 +161,10 @@ class Stepper:
             return loss_of_readout(read(logits, targets, len(weights) + 1, smoothing), **how)
         assert isinstance(logits, Tensor)
         how |= {"soft": self._mixer.active, "class_weights": self._class_weights}
-        return spg_loss(logits, targets, label_smoothing=smoothing, class_dim=1, **how)
+        result = spg_loss(logits, targets, label_smoothing=smoothing, class_dim=1, **how)
+        if self.plain or targets.dim() > 1:  # pixels, words, and mixed images, which are nobody's own
+            return result
+        return result._replace(predicted=logits[: len(targets)].detach().argmax(1))
 
     def settle(self) -> None:
         """Wait for the last step, so that all of them are known to be sound. Raises as `apply` does."""

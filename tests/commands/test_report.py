@@ -217,6 +217,11 @@ def test_the_pictures_are_inside_and_no_others_are_read(
         there = np.asarray(digits.read(sample)[0].convert("L"), dtype=float)
         assert np.abs(pixels - there).mean() < 8
     assert "length 1 loss 2.5 digits (train), sample 7" in page.said
+    record_pictures(spg, predicted=5)
+    page = page_of(spg, output=tmp_path / "again")
+    label = digits.read(11)[1]
+    assert f"{label} predicted 5 length 4 loss 2.5" in page.said
+    assert f"{label}, predicted 5" in [attributes.get("alt") for tag, attributes in page.tags if tag == "img"]
 
 
 def test_large_pictures_are_made_small(spg: Path, tmp_path: Path) -> None:

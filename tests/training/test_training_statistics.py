@@ -10,7 +10,7 @@ from torch import Tensor
 
 from spgsurgeon.data.loading.samples import Batch
 from spgsurgeon.objective.loss import spg_loss
-from spgsurgeon.training.statistics import EXTREMES, EpisodeStatistics, extremes, summarize
+from spgsurgeon.training.statistics import EXTREMES, EpisodeStatistics, check_totals, extremes, summarize
 
 LABELS = ("0", "0.2", "0.36", "0.488")
 WEIGHTS = (0.4, 0.2, 0.1)
@@ -204,6 +204,28 @@ def test_a_mixed_image_is_remembered_by_its_own_label() -> None:
     assert [sum(row) for row in totals["by_class"]] == [1, 2, 1]
     remembered = extremes(totals, Noise(4))["longest"]
     assert {picture["sample"]: picture["label"] for picture in remembered} == {0: 0, 1: 2, 2: 1, 3: 1}
+
+
+def test_what_was_predicted_is_remembered_and_an_earlier_versions_rows_have_none() -> None:
+    logits, labels = batches(1)[0]
+    statistics = EpisodeStatistics(4, 3, ONE_PROCESS)
+    result = spg_loss(logits, labels, weights=WEIGHTS)._replace(predicted=logits[:7].argmax(1))
+    statistics.add(result, Batch({}, labels, torch.arange(7)), torch.tensor(False))
+    totals = statistics.totals()
+    predicted = {one["sample"]: one["predicted"] for one in extremes(totals, Noise(7))["shortest"]}
+    assert predicted == dict(enumerate(logits[:7].argmax(1).tolist()))
+    earlier = totals | {name: [row[:5] for row in totals[name]] for name in ("shortest", "longest")}
+    check_totals(earlier, 4, 3, 7)
+    resumed = EpisodeStatistics(4, 3, ONE_PROCESS, earlier).totals()
+    assert {one["predicted"] for one in extremes(resumed, Noise(7))["shortest"]} == {None}
+
+
+def test_a_run_records_what_its_base_predicts() -> None:
+    watcher = Watcher()
+    train(tiny_retraining(SETTINGS, progress=watcher))
+    for line in watcher.lines:
+        for picture in line["pictures"]["shortest"]:
+            assert (picture["predicted"] == picture["label"]) == (picture["length"] > 1)
 
 
 def test_plain_retraining_has_no_extremes() -> None:
