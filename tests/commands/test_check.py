@@ -140,6 +140,7 @@ def test_shards_and_digits(tmp_path: Path) -> None:
         (("{messy}", "--split", "vla"), "vla"),
         (("{messy}", "--column", "text=a"), "--column"),
         (("{messy}", "--classes", "3"), "--classes"),
+        (("{messy}", "--ignore", "3"), "--ignore is for masks"),
         (("{messy}", "--source", "texts"), "there is no"),
         (("{empty}",), "no form of data fits"),
     ],

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from spgsurgeon.commands.evaluated_data import find_data
 from spgsurgeon.data import (
+    MASKED,
     TRAIN,
     Decoding,
     Duplicates,
@@ -68,7 +69,7 @@ def check(
         "decoding": Decoding(value_range, max_pixels),
     }
     form, opened = find_splits(found or source, root, splits, how)
-    _check_taken(form, {"columns": columns, "classes": classes, "mask_values": mask_values})
+    _check_taken(form, {"columns": columns, "classes": classes, "mask_values": mask_values, "ignore": ignore})
     opened = dict(zip(opened, with_common_names(*opened.values()), strict=True))
     most = max(len(part.classes) for part in opened.values())
     parts = {name: with_classes(part, most) for name, part in opened.items()}
@@ -105,10 +106,12 @@ def _examined(
     return found
 
 
-def _check_taken(form: str, given: Mapping[Setting, object]) -> None:
+def _check_taken(form: str, given: Mapping[Setting | Literal["ignore"], object]) -> None:
     """Raise UsageError for what the form of the data has no use for."""
+    if given["ignore"] and form_of(form).samples != MASKED:
+        raise UsageError(f"--ignore is for masks, and the data has {form_of(form).samples}", hint="leave it out")
     for setting, value in given.items():
-        if value and setting not in form_of(form).takes:
+        if value and setting != "ignore" and setting not in form_of(form).takes:
             option = "--" + {"columns": "column", "mask_values": "mask-value"}.get(setting, setting)
             raise UsageError(f"{option} is for {taking(setting)}, and the data is {form}", hint="leave it out")
 
