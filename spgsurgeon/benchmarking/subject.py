@@ -14,7 +14,7 @@ from spgsurgeon.benchmarking.noise import Noise, noise_blocks
 from spgsurgeon.data import CORPUS, MASKED, Data, Source, form_of, spelled
 from spgsurgeon.errors import RecipeError, UsageError
 from spgsurgeon.loading import ModelRequest, OpenedModel, open_model
-from spgsurgeon.models import NamedModel, TextPreprocessing, of_images, parse_model
+from spgsurgeon.models import LIBRARIES, NamedModel, TextPreprocessing, of_images, parse_model
 from spgsurgeon.recipe import Recipe, read_recipe
 from spgsurgeon.replicas.kinds import REPLICAS
 from spgsurgeon.runtime import default_workers
@@ -66,10 +66,11 @@ def settle_subject(
     overrides: Sequence[str],
     data: str | None,
 ) -> Subject:
-    """Return the subject of these arguments of `bench`. A model by name is built with random weights."""
+    """Return the subject of these arguments of `bench`. A library's model by name is built with random weights."""
     named = parse_model(request.model)
-    random_seed = 0 if isinstance(named, NamedModel) and not named.architecture.startswith("hf-hub:") else None
-    request = replace(request, random_seed=random_seed)
+    by_name = isinstance(named, NamedModel) and named.library in LIBRARIES
+    drawn = by_name and not request.model.startswith("hf-hub:")
+    request = replace(request, random_seed=0 if drawn else None)
     opened = open_model(request)
     settled = (*_data_overrides(source, overrides, data, opened.task), *overrides, _KEPT_WEIGHTS)
     if data is None:

@@ -125,7 +125,7 @@ def _architecture(document: dict[str, Any]) -> str:
 def _differences(found: dict[str, dict[str, Any]]) -> list[tuple[str, str | None]]:
     """Return what differs between architectures, a row a trait."""
     return [
-        (trait.replace("_", " "), "; ".join(f"{name}: {several(value)}" for name, value in of_each.items()))
+        (trait.replace("_", " "), "; ".join(f"{name}: {several(value) or 'none'}" for name, value in of_each.items()))
         for trait, of_each in found.items()
     ]
 

@@ -87,10 +87,9 @@ def _prepared(graph: OnnxModel, identity: Identity, request: ModelRequest) -> tu
     """Return how samples are prepared, and a note if that is not what the graph itself says."""
     said = graph.metadata.get(PREPROCESSING)
     if said is not None and request.arch is None:
-        place = f"{graph.path} ({PREPROCESSING})"
         with naming(graph.path):
             document = json_object(said)
-        return known_preprocessing(document, graph.path.parent, place), []
+        return known_preprocessing(document, graph.path.parent, str(graph.path)), []
     if identity.library == "transformers":
         raise UsageError(
             f"{graph.path} does not say how its samples are prepared",

@@ -64,7 +64,8 @@ def open_model(request: ModelRequest) -> OpenedModel:
     else:
         located = locate(named, request.weights, described=request.arch is None)
         if located.of_transformers:
-            return replace(_open_transformers(located, request), hub_id=hub_id)
+            opened = _open_transformers(located, request)
+            return replace(opened, hub_id=hub_id, source=request.model) if hub_id else opened
         opened = _open_located(located, request)
     if request.task not in (None, opened.task_name):
         raise UsageError(

@@ -9,6 +9,7 @@ from tiny_texts import reader
 
 from spgsurgeon.checkpoint.folders import read_manifest
 from spgsurgeon.commands.graft import graft_folder
+from spgsurgeon.commands.inspect import inspect
 from spgsurgeon.errors import SurgeonError, UsageError
 from spgsurgeon.loading.opening import open_model
 from spgsurgeon.loading.request import ModelRequest
@@ -34,7 +35,12 @@ def test_a_name_is_the_folder_in_the_cache(cache: Path, name: str) -> None:
     folder = open_model(ModelRequest(str(cache / "models--owner--name.v1" / "snapshots" / REVISION)))
     assert opened.identity == folder.identity
     assert opened.preprocessing == folder.preprocessing
-    assert opened.hub_id == "owner/name.v1"
+    assert (opened.hub_id, opened.source) == ("owner/name.v1", name)
+
+
+def test_a_name_is_inspected(cache: Path) -> None:
+    document = inspect("transformers/owner/name.v1")
+    assert (document["source"], document["head"]["module"]) == ("transformers/owner/name.v1", "classifier")
 
 
 def test_a_graft_remembers_the_name_and_takes_the_tokenizer(cache: Path, tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="timm/NAME[.TAG], torchvision/NAME[.WEIGHTS], hf-hub:OWNER/NAME, a weights file, or a folder "
-        "(Hub, grafted, run).",
+        help="timm/NAME[.TAG], torchvision/NAME[.WEIGHTS], transformers/NAME, hf-hub:OWNER/NAME, a weights file, or a "
+        "folder (Hub, grafted, run).",
         show_default=False,
         autocompletion=model_names,
     ),
