@@ -45,6 +45,15 @@ def test_pipeline_predicts_what_eval_scores(work) -> None:
     assert scored.document["accuracy"] == pytest.approx(100 * hits / 20)
 
 
+def test_train_gives_a_model_the_head_of_another_task(work) -> None:
+    reader(work / "tagger", "BertForTokenClassification", num_labels=3)
+    asked = ("train", "--json", work / "tagger", "--recipe", work / RECIPE, "--dry-run", "-o", work / "x")
+    assert spgsurgeon(*asked).code == 2, "it labels words, and the data has texts"
+    document = succeed(*asked, "--task", "text-classification", "--num-classes", 2).document
+    assert any("new head for 2 classes, text-classification" in note for note in document["notes"])
+    assert spgsurgeon(*asked, "--task", "texts").code == 2
+
+
 @pytest.mark.slow
 def test_a_run_resumes_to_the_same_weights(work) -> None:
     check_resuming(work)
