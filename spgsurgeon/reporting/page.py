@@ -53,6 +53,7 @@ def render_page(
         incidents=[(run.name, text) for run in runs for text in _incidents(run)],
         speed=[(run, _speed(run.epochs)) for run in runs if run.epochs],
         pictured=[(run, _pictures(run)) for run in runs if run.pictures],
+        recorded=[run for run in runs if run.least_accepted],
         settings=_settings(runs),
         starts=[(run, _changes(run.starts)) for run in runs if run.starts],
         accent=accent,

@@ -1,7 +1,7 @@
 from .basis import NO_ORIGINAL, Basis, basis_of, basis_of_counters
 from .checkpoints import last_of, newest_intact, recipe_of, run_of
 from .data_records import write_files
-from .episode_log import EPISODE_LENGTHS, Episodes, read_episodes
+from .episode_log import EPISODE_LENGTHS, Episodes, SampleRecord, least_accepted, read_episodes
 from .folder import Checkpoint, RunFolder, own_run
 from .layout import DATA_FILES, METRICS, RECIPE
 from .raising import EPOCHS, check_epochs
@@ -29,6 +29,7 @@ __all__ = [
     "EpochRecord",
     "RunFolder",
     "RunRecord",
+    "SampleRecord",
     "Scored",
     "ShownPicture",
     "add_hyperparameters",
@@ -43,6 +44,7 @@ __all__ = [
     "epoch_name",
     "in_words",
     "last_of",
+    "least_accepted",
     "newest_intact",
     "own_run",
     "read_episodes",

@@ -6,6 +6,7 @@ that was not seen, 1 where the base is wrong, T+1 where all steps are right but 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -58,6 +59,41 @@ class Episodes:
     def steps_of(self, sample: int) -> list[int | None]:
         """Return the step that was accepted for a sample in each epoch, from 0; None if it was not seen."""
         return [lengths[sample] - 1 if lengths[sample] else None for lengths in self.epochs.values()]
+
+
+@dataclass(frozen=True)
+class SampleRecord:
+    """What a run accepted for a training sample: its step in each epoch (None if it was not seen), and their mean.
+
+    `first` is the first epoch in which the base itself was right; None if it never was.
+    """
+
+    sample: int
+    name: str
+    label: int
+    mean_step: float
+    first: int | None
+    accepted: Sequence[int | None]
+
+
+def least_accepted(episodes: Episodes) -> list[SampleRecord]:
+    """Return the samples that were seen, the least accepted first: by their mean step, then the latest to be right."""
+    records = (_record_of(episodes, sample) for sample in range(len(episodes.names)))
+    return sorted((record for record in records if record is not None), key=_rank)
+
+
+def _record_of(episodes: Episodes, sample: int) -> SampleRecord | None:
+    accepted = episodes.steps_of(sample)
+    seen = [step for step in accepted if step is not None]
+    if not seen:
+        return None
+    first = next((epoch for epoch, step in zip(episodes.epochs, accepted, strict=True) if step), None)
+    name, label = episodes.names[sample], episodes.labels[sample]
+    return SampleRecord(sample, name, label, sum(seen) / len(seen), first, accepted)
+
+
+def _rank(record: SampleRecord) -> tuple[float, float, int]:
+    return record.mean_step, -math.inf if record.first is None else -record.first, record.sample
 
 
 def write_samples(run: Path, names: Sequence[str], labels: Sequence[int]) -> None:

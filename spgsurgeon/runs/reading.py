@@ -14,9 +14,12 @@ from spgsurgeon.recipe import Recipe, read_recipe
 from spgsurgeon.replicas import ReplicaKind
 from spgsurgeon.replicas.kinds import replicas_from
 from spgsurgeon.runs.checkpoints import last_of, starts_of
-from spgsurgeon.runs.layout import ENVIRONMENT, METRICS, RECIPE
+from spgsurgeon.runs.episode_log import SampleRecord, least_accepted, read_episodes
+from spgsurgeon.runs.layout import ENVIRONMENT, EPISODES, METRICS, RECIPE
 from spgsurgeon.runs.records import RunRecord, read_epochs
 from spgsurgeon.runs.state_document import read_run_state
+
+_LEAST = 24  # samples that a report lists
 
 
 @dataclass
@@ -78,8 +81,19 @@ def read_run(path: Path, name: str, number: int) -> RunRecord:
         head=_head(recipe, replicas) | _device(starts),
         settings=_flat(recipe.model_dump(mode="json")),
         starts=starts,
+        least_accepted=_least_accepted(path, notes),
         notes=notes,
     )
+
+
+def _least_accepted(path: Path, notes: list[str]) -> list[SampleRecord]:
+    if not (path / EPISODES).is_file():
+        return []
+    try:
+        return least_accepted(read_episodes(path))[:_LEAST]
+    except DamagedFileError as error:
+        notes.append(f"{error.message}.")
+        return []
 
 
 def _stopped_early(counters: Mapping[str, Any], recipe: Recipe) -> bool:

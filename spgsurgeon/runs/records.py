@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from spgsurgeon.runs.basis import Basis, basis_of
+from spgsurgeon.runs.episode_log import SampleRecord
 from spgsurgeon.tasks import TASKS, Metric, task_of
 
 Count = Annotated[int, Field(ge=0)]
@@ -175,6 +176,8 @@ class RunRecord:
     twin: int = 0
     """How many runs of the same colour came before it."""
     pictures: Sequence[ShownPicture] = ()
+    least_accepted: Sequence[SampleRecord] = ()
+    """The training samples that it accepted least, if it recorded their episodes."""
 
     @property
     def metric(self) -> Metric | None:

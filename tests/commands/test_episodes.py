@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,21 @@ def test_values_for_other_programs_are_of_all_samples(run: Path) -> None:
     assert rows[0] == ["sample", "name", "class", "mean_step", "first", "epoch 1", "epoch 2", "epoch 3"]
     assert rows[1:3] == [["3", "never", "3", "0.0", "", "0", "0", "0"], ["0", "hard", "0", "0.5", "1", "1", "", "0"]]
     assert len(rows) == 5
+
+
+def test_a_report_lists_them(run: Path, tmp_path: Path) -> None:
+    succeed("report", run, "-o", tmp_path / "report")
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "<tr><td>never</td><td>3</td>" in page
+    assert page.index("<td>never</td>") < page.index("<td>hard</td>") < page.index("<td>easy</td>")
+
+
+def test_a_report_says_of_a_damaged_record(run: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "run"
+    shutil.copytree(run, damaged, symlinks=True)
+    (damaged / "episodes.jsonl").write_text("[]\n")
+    notes = succeed("report", damaged, "-o", tmp_path / "report", "--json").document["notes"]
+    assert any("episodes.jsonl is damaged" in note for note in notes)
 
 
 def test_a_run_without_a_record_says_how_to_get_one(tmp_path: Path) -> None:
