@@ -63,7 +63,8 @@ def find_data(data: str, path: Path | None) -> tuple[str | None, Path | None]:
         form = form_of(data)
     except UsageError as error:
         if path is None:
-            raise UsageError(f"there is no folder {data}", hint=f"data is a folder, or {error.hint}") from error
+            missing = f"there is no folder {data}" if "/" in data else f"{data!r} is neither a folder nor a data source"
+            raise UsageError(missing, hint=error.hint) from error
         raise
     if path is None and form.needs_path:
         raise UsageError(f"--data {data} needs the folder it lies in", hint="--data-path FOLDER")

@@ -176,7 +176,7 @@ def _take_down(source: Path, weights: str | None) -> tuple[nn.Module, Patient]:
         raise UsageError(f"there is no folder {source}", hint="give a run or a grafted folder")
     if source.is_file():
         raise UsageError(
-            f"{source} is a file, and a graft is known by its folder",
+            f"{source} is a file, so it is not grafted: a graft is known by its folder",
             hint="give a run, or what `spgsurgeon graft` wrote; in Python strip(state_dict) gives the base's part",
         )
     if kind_of(source) not in ("grafted", "run"):

@@ -69,13 +69,13 @@ def _recipe_of_run(output: Path, model: str | None, recipe: str | Path | None, o
         given = given.model_copy(update={"model": model or given.model})
         if given.head_start.open:  # which it went by the model for
             given = given.model_copy(update={"head_start": own.head_start})
-        check_epochs(before, given)
-        found = [key for key in differences(given, own) if key != EPOCHS]
-        if found:
+        found = list(differences(given, before))
+        if set(found) - {EPOCHS}:
             raise UsageError(
                 f"the recipe differs from the one that {output} was started with, in {', '.join(found)}",
                 hint="leave it out to resume, or start another run with -o",
             )
+        check_epochs(before, given)
         return given
     check_epochs(before, own)
     if len(free) < len(overrides) or (model is not None and model != own.model):

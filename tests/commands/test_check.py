@@ -134,7 +134,7 @@ def test_shards_and_digits(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("nowhere",), "there is no folder nowhere"),
+        (("nowhere",), "'nowhere' is neither a folder nor"),
         (("digits", "--source", "folder"), "--source"),
         (("{messy}", "--source", "floder"), "folder"),
         (("{messy}", "--split", "vla"), "vla"),
