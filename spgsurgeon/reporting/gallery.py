@@ -63,7 +63,7 @@ def _of_all(runs: Sequence[RunRecord]) -> list[Drawing]:
     ) -> None:
         found.append(Drawing(section, name, *words, draw(make, *given)))
 
-    for metric in (task.primary for task in TASKS.values()):
+    for metric in dict.fromkeys(task.primary for task in TASKS.values()):  # tasks may share one
         if scored := [run for run in runs if run.metric == metric]:
             said = (
                 "On the evaluation split, at the end of each epoch. A ring is the original, before any step, a dot the "

@@ -145,6 +145,10 @@ def _flat(section: Mapping[str, Any], path: str = "") -> dict[str, str]:
     return found
 
 
+def _epochs(count: int | None) -> str:
+    return f"{count} epoch{'' if count == 1 else 's'}"
+
+
 def _head(recipe: Recipe, replicas: ReplicaKind) -> dict[str, str]:
     """Return the settings that matter most, in words."""
     training, objective, cold, data = recipe.training, recipe.objective, recipe.cold_start, recipe.data
@@ -164,13 +168,13 @@ def _head(recipe: Recipe, replicas: ReplicaKind) -> dict[str, str]:
     facts["batch size"] = f"{training.batch_size}{accumulated}"
     head = recipe.head_start
     if head.most_epochs:
-        many = f"until its loss stops falling, {head.max_epochs} at most" if head.until else f"{head.epochs} epochs"
+        many = f"until its loss stops falling, {head.max_epochs} at most" if head.until else _epochs(head.epochs)
         facts["head start"] = many + (" of the head alone" if head.freeze == "body" else "")
     if cold.until or cold.epochs:
-        facts["cold start"] = f"until settled, {cold.max_epochs} at most" if cold.until else f"{cold.epochs} epochs"
+        facts["cold start"] = f"until settled, {cold.max_epochs} at most" if cold.until else _epochs(cold.epochs)
     facts["data"] = f"{data.source}, {data.train} and {data.eval}" + (f", in {data.path}" if data.path else "")
     facts["data"] += f", {data.holdout:g} of {data.train} held out" if data.holdout else ""
-    facts["data"] += f", at most {data.limit} pictures of each class" if data.limit else ""
+    facts["data"] += f", at most {data.limit} samples of each class" if data.limit else ""
     facts["data"] += f", scored on {data.eval_limit} at most" if data.eval_limit else ""
     facts["data"] += ", classes balanced" if data.balance else ""
     facts["seed"] = str(training.seed)

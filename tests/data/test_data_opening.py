@@ -69,7 +69,7 @@ def test_a_runs_records_are_of_its_pictures_and_its_report_shows_them(
     assert "not shown" not in report.err
     page = (tmp_path / "report" / "index.html").read_text()
     assert page.count("data:image/jpeg") == len(recorded)
-    assert "digits, train and holdout, 0.1 of train held out, at most 6 pictures of each class" in page
+    assert "digits, train and holdout, 0.1 of train held out, at most 6 samples of each class" in page
 
 
 @pytest.mark.parametrize(

@@ -233,6 +233,7 @@ def test_moments_that_no_optimizer_keeps_have_no_panel() -> None:
 def test_only_what_was_recorded_is_drawn() -> None:
     names = {
         "nothing": [],
+        "a score of several tasks": ["score-accuracy"],
         "no epoch": ["score-top1"],
         "plain": ["score-top1", "loss", "learning-rate", "throughput"],
         "segmentation": [
@@ -246,6 +247,7 @@ def test_only_what_was_recorded_is_drawn() -> None:
     }
     runs = {
         "nothing": record(original=None),
+        "a score of several tasks": record(original={"accuracy": 40.0}),
         "no epoch": record(),
         "plain": record(line(1), accepts=None),
         "segmentation": record(line(1) | {"evaluation": {"mean_iou": 30.0}}, original={"mean_iou": 20.0}),
