@@ -96,6 +96,6 @@ def closest(name: str, known: Iterable[str], count: int = 3) -> list[str]:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:
-    """Return a hint naming the nearest known names, or None where nothing is near."""
+    """Return a hint naming the nearest known names, or None if nothing is near."""
     near = closest(name, known)
     return f"did you mean {' or '.join(repr(n) for n in near)}?" if near else None

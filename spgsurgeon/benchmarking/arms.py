@@ -66,7 +66,7 @@ class Arm:
     compiled: bool = False
 
     def run(self, steps: int) -> None:
-        """Take steps and wait for the device. Raises SurgeonError where they don't fit in its memory."""
+        """Take steps and wait for the device. Raises SurgeonError if they don't fit in its memory."""
         with deterministic_algorithms(self.deterministic), says_what_does_not_fit(self.name):
             for _ in range(steps):
                 self.step()

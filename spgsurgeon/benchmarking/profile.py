@@ -62,7 +62,7 @@ def measure(arm: Arm) -> dict[str, Any]:
     included, pictures and other arms left out: what it holds between steps, and above that on a CUDA device the peak of
     torch's allocator, on a CPU the most that torch had allocated in the step and not freed, which leaves out what other
     libraries allocate by themselves. None on other devices.
-    `kept_for_backward_bytes` is what the graph of a forward pass holds, counted; None where it is compiled.
+    `kept_for_backward_bytes` is what the graph of a forward pass holds, counted; None if it is compiled.
     """
     cuda = arm.device.type == "cuda"
     arm.optimizer.zero_grad(set_to_none=True)

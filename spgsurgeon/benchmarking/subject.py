@@ -47,7 +47,7 @@ class Subject:
         return default_workers() if self.recipe.data.workers is None else self.recipe.data.workers
 
     def recipe_of(self, arm: str) -> Recipe:
-        """Return what an arm trains by. Raises UsageError where the recipe or the model can't be trained so."""
+        """Return what an arm trains by. Raises UsageError if the recipe or the model can't be trained so."""
         try:
             recipe = read_recipe(self.source, [*self.overrides, *CHANGES[arm]])
         except RecipeError as error:

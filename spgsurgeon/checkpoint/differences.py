@@ -32,7 +32,7 @@ class Distance:
 
     @property
     def relative_change(self) -> float | None:
-        """||b - a|| / ||a||; 0 where all values are equal, NaN at the same place too; None where it is undefined."""
+        """||b - a|| / ||a||; 0 if all values are equal, NaN at the same place too; None if it is undefined."""
         if self.undefined is not None:
             return None
         return math.sqrt(self.squared_change / self.squared_norm) if self.squared_change else 0.0
@@ -65,7 +65,7 @@ def together(distances: Iterable[Distance]) -> Distance:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """How far the running statistics of a batch norm moved, over its channels; None where no channel can be judged.
+    """How far the running statistics of a batch norm moved, over its channels; None if no channel can be judged.
 
     `mean_shift` is the mean of |mean_b - mean_a| / sqrt(var_a), `variance_ratio` the geometric mean of var_b / var_a.
     `left_out` counts channels whose variance is zero, or with a NaN or an infinity.
@@ -98,6 +98,6 @@ def _parts(values: Tensor) -> Tensor:
 
 
 def _change(a: Tensor, b: Tensor) -> Tensor:
-    """Return b - a, zero where both are the same infinity or both NaN."""
+    """Return b - a, zero if both are the same infinity or both NaN."""
     same = (a == b) | (a.isnan() & b.isnan())
     return (b - a).masked_fill_(same, 0.0)

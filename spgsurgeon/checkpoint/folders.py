@@ -109,7 +109,7 @@ def write_grafted_folder(
 def read_grafted_folder(folder: Path) -> GraftedFolder:
     """Return the grafted folder after checking that its files are there, readable and as the manifest hashed them.
 
-    In a run's checkpoint the moving average is checked too, by `state.json`. Raises UsageError where the folder is not
+    In a run's checkpoint the moving average is checked too, by `state.json`. Raises UsageError if the folder is not
     a grafted one or a newer package wrote it, DamagedFileError naming the file that is missing or was changed.
     """
     manifest = read_manifest(folder)
@@ -132,7 +132,7 @@ def read_grafted_folder(folder: Path) -> GraftedFolder:
 def read_state(folder: Path) -> dict[str, Any]:
     """Return what lies beside a run's checkpoint: its counters, the optimizer's numbers and the other files' hashes.
 
-    Raises DamagedFileError where it is missing or was changed.
+    Raises DamagedFileError if it is missing or was changed.
     """
     from spgsurgeon.checkpoint.schemas import StateDocument, check_schema
 
@@ -149,7 +149,7 @@ def read_manifest(folder: Path) -> GraftManifest:
 
     path = folder / MANIFEST
     if not path.is_file():
-        raise UsageError(f"{folder} is no grafted folder: it has no {MANIFEST}", hint="make one with spgsurgeon graft")
+        raise UsageError(f"{folder} is not a grafted folder: it has no {MANIFEST}", hint="spgsurgeon graft makes one")
     document = read_json_object(path)
     with naming(path):
         _check_version(document)
@@ -186,7 +186,7 @@ def kind_of(folder: Path) -> FolderKind:
             return kind
     _refuse_sharded(folder)
     raise UsageError(
-        f"{folder} is no model folder: it has none of {', '.join(marks)}",
+        f"{folder} is not a model folder: it has none of {', '.join(marks)}",
         hint=f"give a grafted folder, a run folder, a folder with weights (on the Hub: and a {CONFIG}), or a file",
         code="not-a-model",
     )
@@ -195,7 +195,7 @@ def kind_of(folder: Path) -> FolderKind:
 def weights_file_of(folder: Path) -> Path:
     """Return the weights file of a Hub or weights folder, or the index of its shards; safetensors before pickles.
 
-    Raises UsageError where it has none, with advice where a sharded training left its parts there.
+    Raises UsageError if it has none, with advice where a sharded training left its parts there.
     """
     for name in _ALL_WEIGHTS:
         if (folder / name).is_file():

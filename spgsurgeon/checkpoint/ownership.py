@@ -154,7 +154,7 @@ def _split(patterns: Iterable[str]) -> list[list[str]]:
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    """Return a folder's record, empty where there is none, or something else of its name."""
+    """Return a folder's record, empty if there is none, or something else of its name."""
     try:
         with (folder / RECORD).open("rb") as file:
             document = json.loads(file.read(_LONGEST))

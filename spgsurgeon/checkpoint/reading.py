@@ -29,7 +29,7 @@ class Outline:
     path: Path
     format: Format  # of the shards, where `path` is an index
     producer: str | None  # "timm", "torchvision", "lightning"; None for a bare state dict or an unknown script
-    library: str | None  # "timm", "torchvision"; None where the file does not settle it
+    library: str | None  # "timm", "torchvision"; None if the file does not settle it
     architecture: str | None  # as the file spells it
     model_args: dict[str, Any]  # how the file says the model was built, under timm.create_model's names; JSON-like
     entries: dict[str, TensorSpec]  # in file order, wrapper prefixes removed
@@ -92,7 +92,7 @@ def _check_keys(found: Mapping[str, TensorSpec]) -> None:
     try:
         "".join(found).encode()
     except UnicodeEncodeError as error:
-        raise MalformedError(f"a key is no text ({error.reason})") from error
+        raise MalformedError(f"a key is not text ({error.reason})") from error
 
 
 def _check_expansion(found: Mapping[str, TensorSpec]) -> None:

@@ -26,7 +26,7 @@ def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_seal(document: Mapping[str, Any]) -> None:
-    """Raise MalformedError where the document is not the one that was sealed."""
+    """Raise MalformedError if the document is not the one that was sealed."""
     if document.get(_SEAL) != document_hash(_unsealed(document)):
         raise MalformedError(
             f"it was changed after it was written: what it says does not match its {_SEAL}",

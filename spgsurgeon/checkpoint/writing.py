@@ -39,7 +39,7 @@ def atomic_file(path: Path, *, force: bool = False) -> Iterator[Path]:
     """Yield a temporary path to write to, on the disk of `path`; leaving the block renames it to `path`.
 
     Whatever fails, `path` keeps its older content and the temporary file is gone. Missing parent folders are made.
-    Raises UsageError where `path` exists and `force` is not given, SurgeonError where the disk is full or refuses.
+    Raises UsageError if `path` exists and `force` is not given, SurgeonError where the disk is full or refuses.
     """
     target = _target(path, force)
     if target.is_dir():
@@ -114,7 +114,7 @@ def sweep(folder: Path, outputs: Callable[[str], bool]) -> None:
 
 
 def refuse_overwriting_input(output: Path, inputs: Iterable[Path]) -> None:
-    """Raise UsageError where `output` is one of the inputs, lies inside one, or contains one (all links resolved).
+    """Raise UsageError if `output` is one of the inputs, lies inside one, or contains one (all links resolved).
 
     Inputs are what a command reads: models, recipes and data.
     """
@@ -241,14 +241,14 @@ def _sweep(temporary: Path) -> None:
 
 @contextmanager
 def _locked(target: Path) -> Iterator[None]:
-    """Own a folder while it is replaced, if it can have an owner. Raises UsageError where another process is that."""
+    """Own a folder while it is replaced, if it can have an owner. Raises UsageError if another process is that."""
     check_unowned(target)
     with FolderLock(target) if grows(target) else nullcontext():
         yield
 
 
 def _rename_new(new: Path, target: Path) -> None:
-    """Rename `new` to `target`. Raises UsageError where something came there meanwhile."""
+    """Rename `new` to `target`. Raises UsageError if something came there meanwhile."""
     try:
         os.rename(new, target)
     except OSError as error:
@@ -266,7 +266,7 @@ def _swap(new: Path, target: Path) -> None:
 
 
 def _exchange(first: Path, second: Path) -> bool:
-    """Let two folders change places in one step; False where the system or the file system knows no such step."""
+    """Let two folders change places in one step; False if the system or the file system knows no such step."""
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
     if rename is None:
         return False

@@ -46,7 +46,7 @@ _Data = Annotated[
         autocompletion=data_sources,
     ),
 ]
-_BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Pictures a step (training.batch_size).")]
+_BatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Images a step (training.batch_size).")]
 _ImageSize = Annotated[int | None, typer.Option("--image-size", min=1, help="Pixels; the model's own if left out.")]
 _Precision = Annotated[
     str | None, typer.Option("--precision", help="auto, float32, bfloat16, float16 (training.precision).")
@@ -119,7 +119,7 @@ _ARMS = ("plain", "grafted", "sequential", "rollouts", "deterministic", "timm", 
 
 
 def _refuse_twice(asked: list[str], overrides: list[str]) -> None:
-    """Raise UsageError where an override says what an option says."""
+    """Raise UsageError if an override says what an option says."""
     keys = [text.partition("=")[0] for text in asked]
     if twice := [text for text in overrides if text.partition("=")[0] in keys]:
         raise UsageError(f"{twice[0]} says again what an option says", hint="give the option or the override")

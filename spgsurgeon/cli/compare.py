@@ -48,8 +48,7 @@ _ChoosingSeeds = Annotated[
     int | None,
     typer.Option(
         "--choosing-seeds",
-        help="How many of the seeds choose learning rates; the others train with the chosen ones alone. "
-        " [default: all]",
+        help="How many of the seeds choose learning rates (left out: all); the others train with the chosen ones.",
     ),
 ]
 _Jobs = Annotated[int | None, typer.Option("--jobs", help="Runs at a time (default: one a GPU, else one a core).")]
@@ -169,7 +168,7 @@ _CACHES = {
 }
 _OUTPUTS = {
     "new": "which is new",
-    "resumed": "which is gone on with",
+    "resumed": "which is resumed",
     "replaced": "which is replaced",
     "in the way": "which exists: resume with --resume if it is a comparison, --force to replace it, or give another -o",
 }

@@ -167,7 +167,7 @@ def _start(arm: Arm) -> dict[str, Any]:
 def _ratios(timed: Blocks, names: Sequence[str], *, by_processor: bool) -> list[dict[str, Any]]:
     """Return how the throughput of arms `of` and `to` compares, that of the grafted to the plain one first.
 
-    `processor_time` is the same by the time that the process spent on processors (None where a device computes).
+    `processor_time` is the same by the time that the process spent on processors (None if a device computes).
     """
     to_plain = [(name, PLAIN) for name in names if name not in (PLAIN, *_OF_OTHERS)]
     return [

@@ -86,7 +86,7 @@ def compare(
     `force` replaces an older comparison. `say` is told how it goes. Both `force` and `resume` are refused while another
     process writes into the folder.
 
-    `resume` goes on with a comparison, or starts it. What is left out is as it was started; what is given must agree
+    `resume` resumes a comparison, or starts it. What is left out is as it was started; what is given must agree
     with that, but for a wider grid or "auto", which goes on from the grid before, and more seeds that choose. `dry_run`
     writes nothing: after the same checks it returns, without costs, what the comparison would be and what would become
     of the folder.
@@ -125,7 +125,7 @@ def compare(
 
 
 def _line_up(asked: Arguments, output: Path, *, resume: bool, started: bool) -> Lineup:
-    """Return the arms. Raises UsageError where there is no recipe for them."""
+    """Return the arms. Raises UsageError if there is no recipe for them."""
     if asked.recipe is None and started:
         hint = "give it again, with --recipe and its overrides"
         raise UsageError(f"{output} does not hold its recipe: an earlier version began it", hint=hint)

@@ -98,7 +98,7 @@ def _run(output: Path, say: Say) -> dict[str, Any]:
 def _make_folder(output: Path, force: bool) -> FolderLock:
     """Make the folder, with what says that it is a demo's if it comes no further, and return the lock on it.
 
-    Raises UsageError where it exists. `force` replaces one that is all ours and that nobody writes to.
+    Raises UsageError if it exists. `force` replaces one that is all ours and that nobody writes to.
     """
     if os.path.lexists(output) and not force:
         raise UsageError(f"{output} exists", hint="give another output, or --force to replace an earlier demo")

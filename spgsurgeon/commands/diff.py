@@ -38,7 +38,7 @@ class _Side:
     notes: list[str] = field(default_factory=list)
 
     def shape(self, key: str) -> tuple[int, ...] | None:
-        """Return the shape of a tensor, None where there is no such key."""
+        """Return the shape of a tensor, None if there is no such key."""
         return self.layout[key][1] if key in self.layout else None
 
     def describe(self) -> dict[str, Any]:

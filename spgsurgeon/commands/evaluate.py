@@ -95,7 +95,7 @@ def evaluate_model(
 
     `told` hears after each batch how many samples of this process's share are scored, and how many there are.
 
-    Raises UsageError where data and model have other classes, or the one has masks and the other has no use for them;
+    Raises UsageError if data and model have other classes, or the one has masks and the other has no use for them;
     DataError for masks of one class and 255, which nobody said to ignore.
     """
     _check_computation(device, precision)

@@ -44,8 +44,8 @@ def inspect(
 
     `values` says whether the weights themselves are read, for their hash and to look for NaN and infinity; None reads
     up to 64 MB of them. Where they are not, `content_hash` and `non_finite` are None. `image_size` is (height, width)
-    in pixels, see `ModelRequest`. An architecture that can't be told, or a head that can't be grafted, is no exception
-    here: the document then has an `error`. Of weights that come without a head the `notes` say so.
+    in pixels, see `ModelRequest`. If an architecture can't be told, or a head can't be grafted, nothing is raised: the
+    document then has an `error`. Of weights that come without a head the `notes` say so.
     """
     request = ModelRequest(str(model), weights, arch, random_seed=random_seed, image_size=image_size, map_keys=map_keys)
     named = parse_model(request.model)
@@ -71,7 +71,7 @@ def describe(
     """Return what an opened base is, as plain data; `known_hash` is the content hash of weights known to be finite.
     `inner` are the sites of layers in its body, if they were looked for.
 
-    Raises ArchitectureError where it has a head that can't be grafted.
+    Raises ArchitectureError if it has a head that can't be grafted.
     """
     from spgsurgeon.checkpoint import DTYPE_NAMES, content_hash
     from spgsurgeon.loading import non_finite, state_of
@@ -127,7 +127,7 @@ def _inspect_opened(request: ModelRequest) -> dict[str, Any]:
 
 
 def _inspect_located(path: Path, request: ModelRequest, values: bool | None) -> dict[str, Any] | None:
-    """Return the document of weights in a file or folder; None where only building the model can tell what it is."""
+    """Return the document of weights in a file or folder; None if only building the model can tell what it is."""
     located = locate(path, request.weights, check=False, described=request.arch is None)
     if located.of_transformers and request.arch is None:
         document, entries = folder_of_transformers(located), located.outline.entries

@@ -172,7 +172,7 @@ def _replica_sites(known: _Known) -> dict[str, Any]:
 
 
 def _common(values: Iterable[_T]) -> _T | None:
-    """Return the value that all of them are; None where they differ, or there is none."""
+    """Return the value that all of them are; None if they differ, or there is none."""
     distinct = set(values)
     return distinct.pop() if len(distinct) == 1 else None
 
@@ -204,7 +204,7 @@ def _differences(matches: Sequence[Match]) -> dict[str, dict[str, Any]]:
 
 
 def _ungraftable(match: Match) -> ArchitectureError | None:
-    """Return why the head that is there can't be grafted; None where there is none."""
+    """Return why the head that is there can't be grafted; None if there is none."""
     entry, own = match.entry, match.unexpected
     if match.classes or not entry.heads:
         return ArchitectureError(f"{entry.name} can't be grafted: {entry.refusal}")

@@ -66,7 +66,7 @@ def graft(
     pictures as large as those of `example` ([N, channels, H, W], default 224 pixels), which computes nothing. Replicas
     of depth are known for some families, whose last stage is found; `site` is not for them.
 
-    Raises ArchitectureError where a head is no Linear or 1x1 convolution, heads have different classes or a family has
+    Raises ArchitectureError if a head is not a Linear or 1x1 convolution, heads have different classes or a family has
     no known depth, UsageError for settings that can't be and a model that is grafted already, compiled or wrapped.
     """
     if not isinstance(model, nn.Module):

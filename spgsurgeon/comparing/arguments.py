@@ -49,7 +49,7 @@ class Arguments:
                 f"--choosing-seeds must be from 1 to the number of seeds, {self.seeds} (got {self.choosing_seeds})"
             )
         if self.budget not in BUDGETS:
-            raise UsageError(f"{self.budget!r} is no budget", hint=f"there are {' and '.join(BUDGETS)}")
+            raise UsageError(f"{self.budget!r} is not a budget", hint=f"there are {' and '.join(BUDGETS)}")
         if not isinstance(self.learning_rates, str):
             _check_multiples(self.learning_rates)
 
@@ -96,7 +96,7 @@ def arguments_of(plan: Plan, output: Path) -> Arguments:
 
 
 def check_start(jobs: int | None) -> None:
-    """Raise UsageError where this process can't lead a comparison of so many runs at a time."""
+    """Raise UsageError if this process can't lead a comparison of so many runs at a time."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("compare starts its own processes, not under torchrun", hint="--jobs N, without torchrun")
     if jobs is not None and jobs < 1:

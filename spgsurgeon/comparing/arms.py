@@ -67,7 +67,7 @@ class Lineup:
 def line_up(names: Sequence[str], source: str | Path, overrides: Sequence[str] = ()) -> Lineup:
     """Return the arms of these names, built in or the recipe's own; `plain` is there in any case, and first.
 
-    A part of the training split is held out, whether the recipe says so or not. Raises UsageError where scores would be
+    A part of the training split is held out, whether the recipe says so or not. Raises UsageError if scores would be
     computed on that part too and for names that are unknown or given twice, RecipeError for what the recipe can't take.
     """
     recipe, shared = _with_holdout(source, overrides)

@@ -34,7 +34,7 @@ from spgsurgeon.training import names_of, open_data, open_training, table_of, wi
 def open_base(request: ModelRequest, recipe: Recipe) -> OpenedModel:
     """Return the model that all arms start from; a random one has as many classes as the data.
 
-    Its classes have names then, by which every run and every score takes the data's. Raises UsageError where it has
+    Its classes have names then, by which every run and every score takes the data's. Raises UsageError if it has
     other classes or another task than the data.
     """
     data = open_data(recipe.data)
@@ -52,7 +52,7 @@ def open_base(request: ModelRequest, recipe: Recipe) -> OpenedModel:
 def write_base(folder: Path, opened: OpenedModel) -> None:
     """Write the base as a folder of the Hub's layout, which every run of the comparison reads.
 
-    Raises VerificationError where the weights, read back, are others.
+    Raises VerificationError if the weights, read back, are others.
     """
     folder.mkdir()
     state = state_of(opened.module)
@@ -70,7 +70,7 @@ def write_base(folder: Path, opened: OpenedModel) -> None:
 def seen_by(opened: OpenedModel, data: DataSection) -> dict[str, int] | None:
     """Return how many pictures of each part of a comparison on `data` its base was trained on.
 
-    The parts are `chosen_on`, what is held out of training, and `scored_on`. None where the base is not known to come
+    The parts are `chosen_on`, what is held out of training, and `scored_on`. None if the base is not known to come
     from a run, or that one's pictures can't be told any more.
     """
     try:

@@ -65,7 +65,7 @@ class Comparison:
     def _train_the_rest(self) -> None:
         """Train the seeds that choose nothing, each arm with its chosen learning rate.
 
-        Raises SurgeonError where one met NaN or infinity, which those that chose did not.
+        Raises SurgeonError if one met NaN or infinity, which those that chose did not.
         """
         seeds = [seed for seed in self.plan.seeds if seed not in self.plan.choosing]
         if not seeds:

@@ -63,7 +63,7 @@ class Plan:
     choosing_seeds: int | None = None
     """How many of the seeds, the first ones, choose learning rates; None for all."""
     data: dict[str, Any] | None = None
-    """Summaries of what is trained and scored on, by split; None where an earlier version began it."""
+    """Summaries of what is trained and scored on, by split; None if an earlier version began it."""
 
     @property
     def first_multiples(self) -> list[float]:
@@ -87,7 +87,7 @@ class Plan:
         return run.arm in self.arms and run.multiple in multiples and run.seed in self.seeds
 
     def share_of_plains_time(self, arm: str) -> float | None:
-        """Return how long an arm's steps take, as measured before, against plain's; None where epochs are equal."""
+        """Return how long an arm's steps take, as measured before, against plain's; None if epochs are equal."""
         if self.step_seconds is None:
             return None
         seconds = {name: self.step_seconds[name] * self.epochs[name] for name in (arm, PLAIN)}
@@ -164,10 +164,10 @@ def _step_seconds(base: Path, lineup: Lineup) -> dict[str, float]:
 def read_plan(output: Path) -> Plan:
     """Return the plan of a comparison.
 
-    Raises UsageError where the folder is none, and DamagedFileError where its plan can't be read.
+    Raises UsageError if the folder is none, and DamagedFileError where its plan can't be read.
     """
     if not (output / PLAN).is_file():
-        raise UsageError(f"{output} is no comparison: it has no {PLAN}", hint="start one without --resume")
+        raise UsageError(f"{output} is not a comparison: it has no {PLAN}", hint="start one without --resume")
     found = read_json_object(output / PLAN)
     try:
         return TypeAdapter(Plan).validate_python(found)

@@ -73,7 +73,7 @@ class Crew:
                 yield result
 
     def leave_if_asked(self) -> None:
-        """Raise InterruptedRunError where a signal has come."""
+        """Raise InterruptedRunError if a signal has come."""
         if self._stop.number is not None:
             raise _stopped(self._stop.number)
 

@@ -38,7 +38,7 @@ def arm_of(run: Path) -> str | None:
 def read_comparison(path: Path, name: str, number: int) -> ComparisonRecord:
     """Return what the folder records. What is damaged is said in its notes.
 
-    Raises DamagedFileError where its plan can't be read: nothing is known of it then.
+    Raises DamagedFileError if its plan can't be read: nothing is known of it then.
     """
     plan, notes = read_plan(path), list[str]()
     results = read_results(path / RESULTS)
@@ -46,7 +46,7 @@ def read_comparison(path: Path, name: str, number: int) -> ComparisonRecord:
     costs = _read(path / COSTS, ComparisonCosts, notes) if document else None
     grid = plan.learning_rates
     if document and document["grid"] != grid:
-        notes.append("The scores are those of the grid before, and the comparison goes on with a wider one.")
+        notes.append("The scores are those of the grid before, and the comparison resumes a wider one.")
     return ComparisonRecord(
         number=number,
         name=name,

@@ -33,7 +33,7 @@ class Difference(BaseModel):
 
 
 class TriedRate(BaseModel):
-    """A learning rate and its mean score on what choices were made on; None where a run broke off."""
+    """A learning rate and its mean score on what choices were made on; None if a run broke off."""
 
     learning_rate: Annotated[FiniteFloat, Field(gt=0)]
     validation: FiniteFloat | None

@@ -62,7 +62,7 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Result:
-    """How a run went: the scores of its best epoch on the held-out part, None where it broke off at NaN or infinity.
+    """How a run went: the scores of its best epoch on the held-out part, None if it broke off at NaN or infinity.
 
     `folder` is that of the run whose best checkpoint they are of, within the comparison's. Of a search, `steps` and
     `seconds` count all trials. `seconds` are of training, without evaluations.
@@ -178,7 +178,7 @@ def results_of(results: dict[Run, Result], arm: str, multiple: float | None = No
 
 
 def mean_validation(results: Iterable[Result], metric: Metric) -> float | None:
-    """Return the mean score; None where a run broke off."""
+    """Return the mean score; None if a run broke off."""
     return _mean(results, metric.name)
 
 
@@ -196,6 +196,6 @@ def _mean(results: Iterable[Result], name: str) -> float | None:
 
 
 def valid_share(folder: Path) -> list[float]:
-    """Return the share of units still valid at each step in a run's last epoch; empty where it recorded none."""
+    """Return the share of units still valid at each step in a run's last epoch; empty if it recorded none."""
     epochs = read_epochs(folder / METRICS)[0]
     return epochs[-1].valid_share if epochs else []

@@ -20,7 +20,7 @@ HIGHEST_RATE = 0.8
 
 @dataclass
 class Search:
-    """What a search found: the scores of its best trial's best epoch, None where each trial met NaN or infinity."""
+    """What a search found: the scores of its best trial's best epoch, None if each trial met NaN or infinity."""
 
     folder: Path
     best: Scores | None = None
@@ -29,7 +29,7 @@ class Search:
 
 
 def check_search() -> None:
-    """Raise UsageError where optuna is not installed."""
+    """Raise UsageError if optuna is not installed."""
     if importlib.util.find_spec("optuna") is None:
         hint = extra_hint("search")
         raise UsageError(

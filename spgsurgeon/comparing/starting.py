@@ -56,7 +56,7 @@ def start(
 ) -> tuple[Plan, FolderLock]:
     """Make the folder of a comparison in which every arm can be trained, and return its plan and the lock on it."""
     if is_comparison(output) and not force:
-        hint = "--resume goes on with it; --force starts it again, without what is done; or give another output"
+        hint = "--resume resumes it; --force starts it again, without what is done; or give another output"
         raise UsageError(f"there is a comparison {output} already", hint=hint)
     refuse_overwriting_input(output, inputs_of(lineup.recipe, lineup.source))
     refuse_existing(output, force=force)
@@ -83,7 +83,7 @@ def go_on(
 ) -> Plan:
     """Return the plan of a comparison that was started before, with a wider grid where that is asked for.
 
-    Raises UsageError where its data is no longer what it was started on; `say` is told if that can't be known.
+    Raises UsageError if its data is no longer what it was started on; `say` is told if that can't be known.
     """
     plan = _plan_again(asked, lineup, earlier, output, request)
     records = records_of(open_data(lineup.recipe.data), lineup.recipe.data)
@@ -106,7 +106,7 @@ def preview(
     """Return what a comparison would be, after the same checks, of which nothing is left.
 
     `output_is` says what would become of the folder: it is "new", "resumed", "replaced" or "in the way". An arm's steps
-    and bytes are those of a run, None where they were not looked at again.
+    and bytes are those of a run, None if they were not looked at again.
     """
     trials: dict[str, dict[str, Any]] = {}
     if earlier is None:
@@ -164,7 +164,7 @@ def _opened_plan(asked: Arguments, lineup: Lineup, output: Path, request: ModelR
 def _settle(plan: Plan, folder: Path, opened: OpenedModel, lineup: Lineup) -> dict[str, dict[str, Any]]:
     """Write the base into the folder, fill in what follows from the plan, and return what a run of each arm would be.
 
-    Raises UsageError where an arm can't be trained on the data.
+    Raises UsageError if an arm can't be trained on the data.
     """
     write_base(folder / BASE, opened)
     with decoded_pictures_in(folder / DECODED):

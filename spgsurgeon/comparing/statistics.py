@@ -63,7 +63,7 @@ def paired_difference(
 def resampled_difference(
     difference: Callable[[NDArray[np.float64]], NDArray[np.float64]], count: int, *, resamples: int = RESAMPLES
 ) -> PairedDifference:
-    """Return what a score of `count` >= 2 pictures together shows, one that is no mean of theirs, as mean IoU is not.
+    """Return what a score of `count` >= 2 samples together shows that is not a mean of theirs, as mean IoU.
 
     `difference` gives that of two models, [R], over pictures that are there so many times as it is given, [R, count].
     Pictures are drawn with replacement, the same for both models. Student's interval is about the difference over all

@@ -55,7 +55,7 @@ def renamed(source: Source[Any], table: Mapping[str, str] | None, by: str) -> So
         )
     names = [table.get(name, name) for name in source.classes]
     classes = list(dict.fromkeys(names))
-    said = [f"{by} also has names that are no classes of the data: {listing(strange, 3)}"] if strange else []
+    said = [f"{by} also has names that are not classes of the data: {listing(strange, 3)}"] if strange else []
     if len(classes) < len(names):
         said.append(f"{by} makes {len(classes)} classes of {len(names)}")
     return renumbered(source, classes, [classes.index(name) for name in names], said)

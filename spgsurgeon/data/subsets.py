@@ -92,7 +92,7 @@ class LabelledSubset(Subset[ImageSource]):
 def hold_out(source: ImageSource, share: float) -> tuple[LabelledSubset, LabelledSubset]:
     """Return what is left of a data set and the `share` (0 < share < 1) taken from it, each class in proportion.
 
-    A class keeps one picture at least, so there may be fewer held out than asked for. Raises UsageError where there
+    A class keeps one picture at least, so there may be fewer held out than asked for. Raises UsageError if there
     would be none.
     """
     left, held = _parted(source, share, source.labels().tolist())

@@ -36,7 +36,7 @@ class Recognition:
 
     @property
     def match(self) -> Match | None:
-        """The one architecture whose keys and shapes these are; None where there is none, or several."""
+        """The one architecture whose keys and shapes these are; None if there is none, or several."""
         return self.fits.matches[0] if len(self.fits.matches) == 1 else None
 
 
@@ -44,7 +44,7 @@ def recognize(located: Located, arch: str | None = None) -> Recognition:
     """Return what the located weights can be. `arch` (`timm/resnet50` or `resnet50`) goes before what the file says.
 
     Keys and shapes alone are looked at, in the catalogue, so nothing heavy is imported; only an architecture that is
-    named, and newer than the catalogue, is built. Raises UsageError where a `config.json` leaves
+    named, and newer than the catalogue, is built. Raises UsageError if a `config.json` leaves
     nothing for `arch` to say, ArchitectureError where it is of another library, and UnsafeInputError where the weights
     or what lies beside them would hand a library more than what shapes a model.
     """

@@ -28,7 +28,7 @@ def ignored_in(config: Mapping[str, Any], source: str) -> tuple[int, ...]:
     """Return the mask values that were not scored in training."""
     values = config.get(IGNORED, [])
     if not isinstance(values, list) or not all(type(value) is int and value >= 0 for value in values):
-        raise DamagedFileError(f"the {CONFIG} of {source} is damaged: {IGNORED} is no list of numbers")
+        raise DamagedFileError(f"the {CONFIG} of {source} is damaged: {IGNORED} is not a list of numbers")
     return tuple(values)
 
 

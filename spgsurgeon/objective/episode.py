@@ -25,7 +25,7 @@ class Episode(NamedTuple):
     lengths: Tensor
     """int64 [units]: number of valid steps, 1..T+1. The accepted step is `lengths - 1`."""
     counted: Tensor
-    """bool [units]: False where the target was `ignore_index`."""
+    """bool [units]: False if the target was `ignore_index`."""
 
 
 def valid_mask(correct: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ class SPGLoss(NamedTuple):
     loss: Tensor
     """float32 []: differentiable."""
     step_losses: Tensor
-    """float32 [T+1]: mean CE_t over the counted units still valid at t, 0 where there is none; differentiable."""
+    """float32 [T+1]: mean CE_t over the counted units still valid at t, 0 if there is none; differentiable."""
     step_sizes: Tensor
     """float32 [T+1]: how many counted units are still valid at t, the denominators (over ranks: the mean)."""
     episode: Episode
@@ -175,5 +175,5 @@ def _sums(
 
 
 def _ratio(total: Tensor, count: Tensor) -> Tensor:
-    """Return total / count, and 0 where count is 0 (total is 0 there too). A count over ranks may be a fraction."""
+    """Return total / count, and 0 if count is 0 (total is 0 there too). A count over ranks may be a fraction."""
     return total / count.clamp(min=_LEAST_COUNT)

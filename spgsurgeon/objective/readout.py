@@ -32,7 +32,7 @@ class Readout(NamedTuple):
     correct: Tensor
     """bool [T+1, units]: whether step t predicts the target, for each unit that is counted and valid at t."""
     counted: Tensor
-    """bool [units]: False where the target was `ignore_index`."""
+    """bool [units]: False if the target was `ignore_index`."""
     weight: Tensor | None = None
     """float32 [units]: how much each counts, by its class; None: all the same."""
 

@@ -86,7 +86,7 @@ class TrainingSection(Section):
     epochs: Count = 10
     """Passes over the training data, after the cold start."""
     batch_size: Count = 64
-    """Pictures a process takes at once."""
+    """Images a process takes at once."""
     eval_batch_size: Count | None = None
     """The same in evaluation; null is `batch_size`."""
     optimizer: OptimizerSection = OptimizerSection()

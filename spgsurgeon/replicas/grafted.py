@@ -96,13 +96,13 @@ class GraftedModel(nn.Module):
             return joined(self.base(*inputs, **options))
 
     def train(self, mode: bool = True) -> GraftedModel:
-        """Set the mode. Raises UsageError where a module with a hook of the graft was replaced since, as by SyncBN."""
+        """Set the mode. Raises UsageError if a module with a hook of the graft was replaced since, as by SyncBN."""
         self.check_hooked()
         super().train(mode)
         return self
 
     def check_hooked(self) -> None:
-        """Raise UsageError where a module of the base with a hook of the graft is not the one it was."""
+        """Raise UsageError if a module of the base with a hook of the graft is not the one it was."""
         present = dict(self.base.named_modules())
         if lost := [path for path, module in self._hooked.items() if present.get(path) is not module]:
             raise UsageError(

@@ -38,7 +38,7 @@ def outputs_of(output: Any) -> tuple[Tensor, ...]:
 
 
 def logits_names(output: Any) -> tuple[str, ...]:
-    """Return the names of logits in what a model of transformers gives; its further outputs are no predictions.
+    """Return the names of logits in what a model of transformers gives; its further outputs are not predictions.
 
     There are none in outputs of others.
     """

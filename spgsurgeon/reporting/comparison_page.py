@@ -14,7 +14,7 @@ _NAME = 0  # the column that names an arm
 
 
 def comparison_section(record: ComparisonRecord) -> dict[str, Any]:
-    """Return what the template shows of a comparison; `cards` and tables are empty where it has no scores yet."""
+    """Return what the template shows of a comparison; `cards` and tables are empty if it has no scores yet."""
     document = record.document
     arms = document["arms"] if document else {}
     return {

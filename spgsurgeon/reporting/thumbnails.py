@@ -21,7 +21,7 @@ def with_pictures(record: RunRecord, run: Path) -> RunRecord:
     """Return the record with the pictures of its last epoch that has some, as plain retraining has not.
 
     Only these are read. Where the data can't be opened, or a sample is no longer the one that was recorded, there are
-    names only, and a note why. Samples that are no images have names only.
+    names only, and a note why. Samples that are not images have names only.
     """
     recorded = next((e.pictures for e in reversed(record.epochs) if e.pictures.shortest), None)
     if recorded is None:

@@ -56,7 +56,7 @@ def unreadable_of(run: Path) -> dict[str, str]:
 
 
 def newest_intact(run: Path, warn: Callable[[str], None]) -> Path | None:
-    """Return the folder of the newest checkpoint that is as its hashes say; None where the run has none yet.
+    """Return the folder of the newest checkpoint that is as its hashes say; None if the run has none yet.
 
     `warn` is told of each that is not. Raises DamagedFileError, for the newest, where none is intact.
     """
@@ -90,9 +90,9 @@ def check_checkpoint(folder: Path) -> None:
 
 
 def last_of(run: Path) -> Path | None:
-    """Return the folder of a run's last checkpoint, None where there is none yet.
+    """Return the folder of a run's last checkpoint, None if there is none yet.
 
-    Raises DamagedFileError where there was one.
+    Raises DamagedFileError if there was one.
     """
     return checkpoint_at(run / LAST)
 
@@ -105,14 +105,14 @@ def run_of(checkpoint: Path) -> Path | None:
 
 
 def recipe_of(run: Path) -> str:
-    """Return the resolved recipe of a run. Raises UsageError where there is none, DamagedFileError if it is no text."""
+    """Return the resolved recipe of a run. Raises UsageError if there is none, DamagedFileError if it is not text."""
     path = run / RECIPE
     if not path.is_file():
-        raise UsageError(f"{run} is no run folder: it has no {RECIPE}", hint="start one without --resume")
+        raise UsageError(f"{run} is not a run folder: it has no {RECIPE}", hint="start one without --resume")
     try:
         return path.read_text(encoding="utf-8")
     except ValueError as error:
-        raise DamagedFileError(f"{path} is damaged: it is no text ({error!s:.120})") from error
+        raise DamagedFileError(f"{path} is damaged: it is not text ({error!s:.120})") from error
 
 
 def step_of(folder: Path) -> int:

@@ -98,7 +98,7 @@ def write_files(folder: Path, records: Mapping[str, DataRecord]) -> None:
 
 
 def read_files(folder: Path, split: str) -> Files | None:
-    """Return the files of a split as they were written; None where they can't be read."""
+    """Return the files of a split as they were written; None if they can't be read."""
     try:
         with gzip.open(folder / DATA_FILES) as file:
             found = json.load(file)[split]

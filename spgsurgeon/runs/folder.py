@@ -116,7 +116,7 @@ class RunFolder:
     def create(self, recipe: str, *, force: bool = False) -> FolderLock:
         """Make the folder with its resolved recipe and return the lock on it, held as long as that is kept.
 
-        Raises UsageError where the folder exists. `force` replaces one that is all ours and that nobody writes to.
+        Raises UsageError if the folder exists. `force` replaces one that is all ours and that nobody writes to.
         """
         with atomic_folder(self.path, force=force, later=_LATER) as folder:
             (folder / RECIPE).write_text(recipe, encoding="utf-8")
@@ -156,7 +156,7 @@ class RunFolder:
         self._drop_oldest()
 
     def load(self, folder: Path | None = None) -> Checkpoint | None:
-        """Return the checkpoint in `folder`, else the last, verified by its hashes; None where there is none yet."""
+        """Return the checkpoint in `folder`, else the last, verified by its hashes; None if there is none yet."""
         folder = folder or last_of(self.path)
         if folder is None:
             return None
@@ -260,7 +260,7 @@ class RunFolder:
     def _own_checkpoints(self) -> list[Path]:
         """Return the folders of the checkpoints that may be removed: those that the run wrote.
 
-        None where `checkpoints` is a link: what lies elsewhere is not for a run to tidy.
+        None if `checkpoints` is a link: what lies elsewhere is not for a run to tidy.
         """
         folder = self.path / CHECKPOINTS
         return [] if folder.is_symlink() else [entry for entry in folder.iterdir() if is_own(entry)]

@@ -24,7 +24,7 @@ _LEAST = 24  # samples that a report lists
 
 @dataclass
 class _Checkpoint:
-    """What the run's last checkpoint says beside its weights; empty where there is none, or none that can be read."""
+    """What the run's last checkpoint says beside its weights; empty if there is none, or none that can be read."""
 
     counters: Mapping[str, Any] = field(default_factory=dict)
     trp: Mapping[str, Any] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class _Checkpoint:
 
 
 def check_is_run(path: Path) -> None:
-    """Raise UsageError where `path` is no run folder, with the runs that lie in it."""
+    """Raise UsageError if `path` is not a run folder, with the runs that lie in it."""
     if (path / RECIPE).is_file() and kind_of(path) == "run":
         return
     if not path.is_dir():
@@ -40,13 +40,13 @@ def check_is_run(path: Path) -> None:
         raise UsageError(f"{path} {found}", hint="give run folders, as `spgsurgeon train` writes them")
     inside = sorted(str(recipe.parent) for recipe in path.glob(f"*/{RECIPE}"))
     hint = f"it holds runs: {' '.join(inside[:5])}" if inside else "give a folder that `spgsurgeon train` wrote"
-    raise UsageError(f"{path} is no run folder", hint=hint)
+    raise UsageError(f"{path} is not a run folder", hint=hint)
 
 
 def read_run(path: Path, name: str, number: int) -> RunRecord:
     """Return what the run folder records, without pictures. What is damaged is said in its notes.
 
-    Raises RecipeError where its recipe does not validate.
+    Raises RecipeError if its recipe does not validate.
     """
     recipe = read_recipe(path / RECIPE)
     notes: list[str] = []

@@ -122,7 +122,7 @@ class EpochRecord(BaseModel):
 
 @dataclass(frozen=True)
 class ShownPicture:
-    """A picture of the run's last epoch that has some; `jpeg` is a small copy, None where it could not be read.
+    """A picture of the run's last epoch that has some; `jpeg` is a small copy, None if it could not be read.
 
     `few_pixels` says that the original is no larger than an icon, so that it is shown in squares, not blurred.
     """
@@ -138,7 +138,7 @@ class RunRecord:
     """One run: who it is, how it scored, and what it recorded. `number` counts the runs of a report from 0.
 
     `accepts` is what a step's label stands for, such as "dropout rate"; None for plain retraining. Scores are those of
-    the run's last checkpoint, None where there is none yet; `started` are those after a head start. Of the training
+    the run's last checkpoint, None if there is none yet; `started` are those after a head start. Of the training
     epochs that were `planned`, after those of a head start and a cold start, `done` have ended; lines about some of
     them may be damaged. `untrained` says what of the model had learned nothing before, "head" or "all".
     """
@@ -181,7 +181,7 @@ class RunRecord:
 
     @property
     def metric(self) -> Metric | None:
-        """What the run is scored by, None where it has no score yet."""
+        """What the run is scored by, None if it has no score yet."""
         found = (task_of(scores) for scores in (self.original, *(epoch.evaluation for epoch in self.epochs)) if scores)
         return next((task.primary for task in found if task), None)
 

@@ -106,7 +106,7 @@ def processes_of_run() -> int:
 def join_processes(device: str = "auto") -> Iterator[Processes]:
     """Join the group that `torchrun`'s environment describes, if any, and leave it at the end.
 
-    Raises UsageError where `device` is not there, LostProcessError where another process ends before the body does.
+    Raises UsageError if `device` is not there, LostProcessError where another process ends before the body does.
     """
     chosen = choose_device(device)
     world_size = processes_of_run()
@@ -186,7 +186,7 @@ _GONE = ("closed by peer", "reset by peer", "Broken pipe", "Read error", "Read t
 
 
 def _check_environment() -> None:
-    """Raise UsageError where a process is told of others, and not how to find them."""
+    """Raise UsageError if a process is told of others, and not how to find them."""
     missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise UsageError(

@@ -110,7 +110,7 @@ def _no_cuda(said: list[str]) -> Check:
 
 
 def _nvidia_driver() -> str | None:
-    """Return what the kernel says of its NVIDIA driver, without asking the driver itself; None where there is none."""
+    """Return what the kernel says of its NVIDIA driver, without asking the driver itself; None if there is none."""
     try:
         return Path("/proc/driver/nvidia/version").read_text().partition("\n")[0].removeprefix("NVRM version:").strip()
     except OSError:

@@ -78,10 +78,10 @@ def require(extra: str, what: str) -> None:
 
 
 def packages() -> list[dict[str, Any]]:
-    """Return `name`, `version`, `required` and `ok` of each package; None where it is not installed or not known.
+    """Return `name`, `version`, `required` and `ok` of each package; None if it is not installed or not known.
 
     `required` is what our own distribution's metadata asks for, its extras included; a package of an extra may be
-    missing. `ok` is None where that can't be compared.
+    missing. `ok` is None if that can't be compared.
     """
     asked = _requirements_of(_OURSELVES, ("", *EXTRAS))
     ours = {_normal(requirement.name): requirement for requirement in asked}
@@ -181,7 +181,7 @@ def _reinstall(name: str) -> str:
 
 def _requirements_of(name: str, extras: Iterable[str] = ("",)) -> list[Requirement]:
     """Return what a distribution requires here, with these extras; none where it or `packaging` is not installed."""
-    try:  # packaging is no dependency of ours, but of huggingface-hub, which is
+    try:  # packaging is not a dependency of ours, but of huggingface-hub, which is
         from packaging.requirements import InvalidRequirement, Requirement
 
         texts = requires(name) or []

@@ -32,7 +32,7 @@ def lock(descriptor: int, *, wait: bool = False, shared: bool = False) -> bool:
     """Lock an open file or folder, and return whether its file system knows locks.
 
     Forked processes (loader workers) let go of it: only this one holds it. A `shared` one keeps out only those that
-    are not. Raises HeldError where another process holds it, unless this one is to `wait`.
+    are not. Raises HeldError if another process holds it, unless this one is to `wait`.
     """
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
@@ -69,7 +69,7 @@ class FolderLock:
     """The right to write into a folder, which one process has at a time; it is held until `release`.
 
     `left_behind` names the process that had it before and did not come to release it; None if there is none. `works` is
-    False where the file system knows no locks.
+    False if the file system knows no locks.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -17,7 +17,7 @@ def choose_memory_format(memory_format: str, device: torch.device, model: nn.Mod
 
     `auto` is channels-last, which convolutions are fastest with, but contiguous on MPS, and on CPUs for models with a
     strided 1x1 convolution of few channels: channels-last, its gradient is written beyond its memory there (oneDNN
-    issue 6035). Raises UsageError where channels-last is asked for all the same.
+    issue 6035). Raises UsageError if channels-last is asked for all the same.
     """
     overflowing = next((path for path, part in model.named_modules() if _overflows(part)), None)
     if device.type != "cpu" or overflowing is None:

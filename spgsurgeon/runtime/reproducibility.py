@@ -64,7 +64,7 @@ def tf32_products(wanted: bool) -> Iterator[None]:
 def choose_deterministic_workspace() -> None:
     """Let cuBLAS have a workspace that deterministic algorithms go with; torch looks once, at its first product.
 
-    Raises UsageError where another one was chosen.
+    Raises UsageError if another one was chosen.
     """
     if os.environ.setdefault(_WORKSPACE, ":4096:8") not in (":4096:8", ":16:8"):
         raise UsageError(

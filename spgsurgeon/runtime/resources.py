@@ -54,12 +54,12 @@ def processes_here() -> int:
 
 
 def free_memory() -> int | None:
-    """Return the bytes of this machine's memory that can still be had; None where the system does not say."""
+    """Return the bytes of this machine's memory that can still be had; None if the system does not say."""
     return _memory()[1]
 
 
 def shared_memory_check() -> Check | None:
-    """Return whether loader processes can hand over batches; None where the system has no such file system."""
+    """Return whether loader processes can hand over batches; None if the system has no such file system."""
     if not _SHARED_MEMORY.is_dir():
         return None
     size = shutil.disk_usage(_SHARED_MEMORY).total
@@ -188,7 +188,7 @@ def _groups(controller: str) -> list[Path]:
 
 
 def _number(path: Path) -> int | None:
-    """Return the number in a file; None where there is no such file, or no number in it ("max")."""
+    """Return the number in a file; None if there is no such file, or no number in it ("max")."""
     text = _text(path)
     return int(text) if text is not None and text.isdigit() else None
 

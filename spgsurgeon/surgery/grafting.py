@@ -32,7 +32,7 @@ def graft_proven(
 ) -> ProvenGraft:
     """Graft an opened base and prove it; new weights are a function of `seed`.
 
-    Raises VerificationError, ArchitectureError or UsageError where that fails.
+    Raises VerificationError, ArchitectureError or UsageError if that fails.
     """
     refuse_unsound(state_of(opened.module))
     replicas = replicas.settled(opened)

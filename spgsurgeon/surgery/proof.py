@@ -60,7 +60,7 @@ def example_inputs(opened: OpenedModel) -> Inputs:
 def fingerprint(module: nn.Module, inputs: Inputs) -> Fingerprint:
     """Return the fingerprint of a module on `inputs`, images [N, channels, H, W] or others by name. Its mode is kept.
 
-    Raises VerificationError where an output is NaN somewhere, which equals nothing.
+    Raises VerificationError if an output is NaN somewhere, which equals nothing.
     """
     outputs = _eval_outputs(module, inputs)
     if any(output.isnan().any() for output in outputs):
@@ -76,7 +76,7 @@ def prove_graft(grafted: GraftedModel, base: Fingerprint, inputs: Inputs) -> dic
 
     All of it to the bit; only of hidden states the sign of zeros does not count: what a replica adds is 0, and -0 + 0
     is 0.
-    Raises ArchitectureError where the model fails in train mode or gives something else than a row a step and picture.
+    Raises ArchitectureError if the model fails in train mode or gives something else than a row a step and picture.
     """
     if content_hash(saved_state(grafted.base)) != base.content_hash:
         raise VerificationError("grafting changed the base's state dict (law 1)")

@@ -24,7 +24,7 @@ from spgsurgeon.tasks.task import Scores, Task
 class SegmentationTally:
     """Counts mean_iou and pixel_accuracy (percent), class_iou, loss (mean cross entropy of a pixel) and samples.
 
-    A class's IoU is intersection over union of its pixels in all images together, None where it is neither drawn nor
+    A class's IoU is intersection over union of its pixels in all images together, None if it is neither drawn nor
     predicted; their mean is over the others. Pixels whose class is `IGNORED` count nowhere.
     """
 

@@ -33,7 +33,7 @@ class Tally(Protocol):
     def scores(self) -> Scores:
         """Return the scores over all processes, each of which must call it.
 
-        Raises UsageError where there was nothing to score.
+        Raises UsageError if there was nothing to score.
         """
 
     def confusions(self) -> Confusions | None:
@@ -158,7 +158,7 @@ class Task:
         )
 
     def check_samples(self, samples: str, model: str) -> None:
-        """Raise UsageError where the data has other samples (see `data.sources.forms`) than it needs."""
+        """Raise UsageError if the data has other samples (see `data.sources.forms`) than it needs."""
         if samples != self.samples:
             raise UsageError(
                 f"{model} predicts {self.predicts}, and the data has {samples}",

@@ -62,7 +62,7 @@ def check_unchanged(module: nn.Module, before: str) -> None:
 
 @dataclass(frozen=True)
 class Moments:
-    """Both moments of all parameters, flattened and joined: float32 [P], None where the optimizer keeps none."""
+    """Both moments of all parameters, flattened and joined: float32 [P], None if the optimizer keeps none."""
 
     first: Tensor | None
     second: Tensor | None

@@ -171,7 +171,7 @@ def choose_cache(
 
 
 def _check_room(needed: int, free: int | None, where: str, kind: str) -> None:
-    """Raise SurgeonError where decoded pictures would take more than half of what is free: a run needs some too."""
+    """Raise SurgeonError if decoded pictures would take more than half of what is free: a run needs some too."""
     if free is not None and needed > free / 2:
         raise SurgeonError(
             f"data.cache={kind}: the decoded pictures take about {needed / 2**30:.1f} GiB, more than half of the "

@@ -116,7 +116,7 @@ def optimizer_state(
 def restore_optimizer(
     optimizer: torch.optim.Optimizer, grafted: GraftedModel, tensors: dict[str, Tensor], numbers: dict[str, Any]
 ) -> None:
-    """Put back what `optimizer_state` returned. Raises MalformedError where it is of another optimizer or model."""
+    """Put back what `optimizer_state` returned. Raises MalformedError if it is of another optimizer or model."""
     document = optimizer.state_dict()
     _check_groups(document["param_groups"], numbers["groups"])
     named = dict(grafted.named_parameters())

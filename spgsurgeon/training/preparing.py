@@ -192,7 +192,7 @@ def _new_head(opened: OpenedModel, classes: int) -> str:
 
 
 def _check_agreement(recipe: Recipe, manifest: GraftManifest, model: str) -> None:
-    """Raise UsageError where the recipe says of the replicas what the grafted folder contradicts."""
+    """Raise UsageError if the recipe says of the replicas what the grafted folder contradicts."""
     asked, grafted = recipe.trp.document(), manifest.trp
     said = {key: value for key, value in asked.items() if key in recipe.trp.model_fields_set and value is not None}
     if said.get("kind", grafted["kind"]) != grafted["kind"]:

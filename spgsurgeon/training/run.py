@@ -123,7 +123,7 @@ def train(
         with make_retraining(case, processes, run, progress, start.stands_on) as retraining:
             if dry_run:
                 planned = plan(retraining) | _describe(case, processes, output)
-                return planned | looked_at(case.data, case.opened.notes) | _time(retraining)
+                return planned | looked_at(case.data, case.opened.notes) | _time(retraining, case.recipe)
             if start.checkpoint is not None:
                 retraining.resume(start.checkpoint)
             if not started and processes.leads:
@@ -257,7 +257,7 @@ def _name(output: Path) -> str:
 
 
 def _check_shared(output: Path, processes: Processes) -> None:
-    """Raise UsageError where a process can't see the run folder that the first one writes, or sees another one."""
+    """Raise UsageError if a process can't see the run folder that the first one writes, or sees another one."""
     last = last_of(output)
     there = output.name in os.listdir(output.absolute().parent)  # listing asks a network's file system anew
     if not processes.alike(f"{there} {last.name if last else None}"):
@@ -267,9 +267,9 @@ def _check_shared(output: Path, processes: Processes) -> None:
         )
 
 
-def _time(retraining: Retraining) -> dict[str, float | None]:
-    """Return the seconds of a step, as a few are timed here; None if it would be compiled, which takes its time."""
-    if retraining.settings.compile:
+def _time(retraining: Retraining, recipe: Recipe) -> dict[str, float | None]:
+    """Return the seconds of a step, as a few are timed here; None if that would compile or decode everything first."""
+    if retraining.settings.compile or recipe.data.cache != "none":
         return {"seconds_per_step": None}
     return {"seconds_per_step": time_retraining(retraining, _TIMED, warm_up=1)}
 

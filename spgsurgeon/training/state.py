@@ -130,7 +130,7 @@ class TrainingState:
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go back to a checkpoint. Raises MalformedError where the optimizer's state is of another one."""
+        """Go back to a checkpoint. Raises MalformedError if the optimizer's state is of another one."""
         device = next(self.grafted.parameters()).device
         load_saved_state(self.grafted.base, checkpoint.base)
         self.grafted.replicas.load_state_dict(checkpoint.temporary)

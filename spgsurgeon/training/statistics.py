@@ -160,7 +160,7 @@ class EpisodeStatistics:
 
 
 def check_totals(totals: Totals, steps: int, classes: int, samples: int) -> None:
-    """Raise MalformedError where totals are not those of `steps` (T+1), `classes` and `samples`."""
+    """Raise MalformedError if totals are not those of `steps` (T+1), `classes` and `samples`."""
     loss, valid, entropy = totals["sums"]
     by_class = totals["by_class"]
     if len(loss) < 2 or min(len(valid), len(entropy)) < steps:

@@ -103,7 +103,7 @@ class Stepper:
     def apply(self, results: list[_Result], statistics: EpisodeStatistics, *, update: bool) -> None:
         """Do the step with the gradient that `accumulate` made; it `update`s the average and is one of the schedule.
 
-        Raises NonFiniteError where this step or the one before met NaN or infinity and the policy is to stop.
+        Raises NonFiniteError if this step or the one before met NaN or infinity and the policy is to stop.
         """
         state, clip = self._state, self._settings.gradient_clip
         if update:

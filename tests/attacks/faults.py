@@ -107,7 +107,7 @@ def in_another_process(job: Callable[[], object]) -> int:
 
 
 def killed_at(at: int, job: Callable[[], object]) -> bool:
-    """Run a job in another process that is gone at call number `at`; False where the job has fewer."""
+    """Run a job in another process that is gone at call number `at`; False if the job has fewer."""
 
     def hunted() -> None:
         with faults_at(at, lambda: os._exit(KILLED)):

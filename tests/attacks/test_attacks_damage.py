@@ -177,7 +177,7 @@ def test_every_command_that_uses_a_file_names_it(name: str, damage: str, shelf: 
     for command in USERS[name]:
         outcome = spgsurgeon(*commands(tmp_path)[command])
         said = name in outcome.err
-        if name == "graft.json" and damage == "missing":  # then it is no grafted folder, and says so
+        if name == "graft.json" and damage == "missing":  # then it is not a grafted folder, and says so
             assert outcome.code != 0, command
             continue
         assert (outcome.code, said) == (1, True), (command, outcome)

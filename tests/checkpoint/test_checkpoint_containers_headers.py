@@ -70,7 +70,7 @@ REFUSED = {
     "an unknown dtype": packed({"a": entry("F31")}, b"x"),
     "a dtype of torch's alone": packed({"a": entry("C128", [0], [0, 0])}),
     "a missing field": packed({"a": {"dtype": "U8", "shape": [1]}}, b"x"),
-    "metadata that is no text": packed({"__metadata__": {"a": 1}, "a": entry()}, b"x"),
+    "metadata that is not text": packed({"__metadata__": {"a": 1}, "a": entry()}, b"x"),
     "a size of true": packed({"a": entry(shape=[True])}, b"x"),
     "a size of 1.0": packed({"a": entry(shape=[1.0])}, b"x"),
     "a negative size": packed({"a": entry(shape=[-1, -1])}, b"x"),

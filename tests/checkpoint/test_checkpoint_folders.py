@@ -130,7 +130,7 @@ def test_kinds_of_folders(folder: Path, tmp_path: Path) -> None:
     assert kind_of(folder) == "grafted"
     (folder / "graft.json").unlink()
     assert kind_of(folder) == "hub"
-    with pytest.raises(UsageError, match="no grafted folder"):
+    with pytest.raises(UsageError, match="not a grafted folder"):
         read_grafted_folder(folder)
     (tmp_path / "run").mkdir()
     with pytest.raises(UsageError, match=r"graft\.json, recipe\.yaml, config\.json"):

@@ -159,10 +159,10 @@ CASES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "a tag nobody has": (graft("torchvision/resnet18.V9"), 5, ("'V9'", "IMAGENET1K_V1")),
     "random weights for a folder": (graft("better", "--random-weights"), 2, ("by name", "better")),
     # files that are no weights, or not all of them
-    "text": (("inspect", "text.txt"), 2, ("text.txt is no weights file", ".safetensors")),
+    "text": (("inspect", "text.txt"), 2, ("text.txt is not a weights file", ".safetensors")),
     "text called weights": (("inspect", "text.pth"), 1, ("text.pth", "does not begin like a weights file")),
     "empty file": (graft("empty.pth", *ARCH), 1, ("empty.pth is damaged: it is empty", "download it again")),
-    "picture": (("inspect", "picture.png"), 2, ("picture.png is no weights file",)),
+    "picture": (("inspect", "picture.png"), 2, ("picture.png is not a weights file",)),
     "truncated safetensors": (
         graft("cut.safetensors", *ARCH),
         1,
@@ -172,7 +172,7 @@ CASES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "pickle of os.system": (("inspect", "evil.pth"), 4, (f"{os.name}.system", "nothing in it was run")),
     "grafting a pickle of os.system": (graft("evil.pth", *ARCH), 4, (f"{os.name}.system",)),
     "bare pickle of os.system": (("inspect", "evil.pkl"), 4, (f"{os.name}.system",)),
-    "folder of something": (("inspect", "mine"), 2, ("mine is no model folder", "hint: give a grafted folder")),
+    "folder of something": (("inspect", "mine"), 2, ("mine is not a model folder", "hint: give a grafted folder")),
     "NaN": (graft("nan.pth", *ARCH), 1, ("NaN or infinity", "fc.bias")),
     "training NaN": (digits("nan.pth", *ARCH), 1, ("NaN or infinity", "fc.bias")),
     # architectures
@@ -269,7 +269,7 @@ CASES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "stripping what is not grafted": (strip("better"), 2, ("better is not grafted",)),
     "stripping a file": (strip("better/model.pt"), 2, ("not grafted",)),
     "stripping nothing": (strip("missing"), 2, ("no folder missing",)),
-    "stripping data": (strip("data"), 2, ("data is no model folder",)),
+    "stripping data": (strip("data"), 2, ("data is not a model folder",)),
     "grafting twice": (graft("grafted"), 2, ("grafted already", "strip it first")),
     "changed base weights": (strip("changed"), 1, ("changed/model.safetensors",)),
     "inspecting changed weights": (("inspect", "changed"), 1, ("changed/model.safetensors",)),
@@ -278,7 +278,7 @@ CASES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "a file is gone": (strip("lacking"), 1, ("lacking", "temporary.safetensors is missing")),
     "a garbled manifest": (("inspect", "garbled"), 1, ("garbled/graft.json is damaged",)),
     "changed optimizer": (("train", "-o", "changed run", "--resume"), 1, ("optimizer.safetensors",)),
-    "resuming what is no run": (("train", "-o", "better", "--resume"), 2, ("no run folder", "recipe.yaml")),
+    "resuming what is no run": (("train", "-o", "better", "--resume"), 2, ("not a run folder", "recipe.yaml")),
     "resuming by another recipe": (
         ("train", "grafted", "--recipe", "digits-dropout", "-o", "run", "--resume"),
         2,
@@ -286,8 +286,8 @@ CASES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     ),
     "reporting nothing": (("report", "missing", "-o", "out"), 2, ("missing does not exist", "spgsurgeon train")),
     "reporting a file": (("report", "text.txt", "-o", "out"), 2, ("text.txt is a file",)),
-    "reporting a model": (("report", "better", "-o", "out"), 2, ("better is no run folder", "spgsurgeon train")),
-    "reporting a checkpoint": (("report", "run/best", "-o", "out"), 2, ("run/best is no run folder",)),
+    "reporting a model": (("report", "better", "-o", "out"), 2, ("better is not a run folder", "spgsurgeon train")),
+    "reporting a checkpoint": (("report", "run/best", "-o", "out"), 2, ("run/best is not a run folder",)),
     "reporting no run": (("report", "-o", "out"), 2, ("RUN", "spgsurgeon report --help")),
     "reporting a run twice": (("report", "run", "./run", "-o", "out"), 2, ("more than once",)),
     # outputs

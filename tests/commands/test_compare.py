@@ -304,7 +304,7 @@ def test_a_plan_that_lists_the_defaults_of_every_kind_goes_on(compared: Path, tm
 def test_an_older_comparison_is_not_replaced_unasked(compared: Path, recipe: Path, tmp_path: Path) -> None:
     before = snapshot(compared / "c")
     refused = spgsurgeon(*arguments(recipe, compared / "c"))
-    assert (refused.code, "--resume goes on with it; --force" in refused.err) == (2, True)
+    assert (refused.code, "--resume resumes it; --force" in refused.err) == (2, True)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "diary.txt").write_text("dear diary")
     for flag in ("--force", "--resume"):
@@ -414,7 +414,7 @@ def test_a_dry_run_says_what_becomes_of_a_folder_that_is_there(compared: Path, r
         (("--jobs", 0), "0 jobs"),
         (("--choosing-seeds", 0), "from 1 to the number of seeds, 5 (got 0)"),
         (("--choosing-seeds", 6), "from 1 to the number of seeds, 5 (got 6)"),
-        (("--budget", "dollars"), "'dollars' is no budget"),
+        (("--budget", "dollars"), "'dollars' is not a budget"),
         (("--learning-rates", "1,x"), "neither auto nor numbers"),
         (("--learning-rates", "1,1"), "each given once"),
         (("--learning-rates", "1,1.00001"), "to four digits"),

@@ -98,7 +98,7 @@ def test_eval_ignores_the_mask_values_that_the_run_did(masks: Path, tmp_path: Pa
     config = json.loads((out / "config.json").read_text())
     for damage in ("2", [-1], [True]):
         (out / "config.json").write_text(json.dumps(config | {"ignored_mask_values": damage}))
-        assert "ignored_mask_values is no list of numbers" in refused(1, "eval", out, *score[:-1])["message"]
+        assert "ignored_mask_values is not a list of numbers" in refused(1, "eval", out, *score[:-1])["message"]
 
 
 def test_a_base_with_other_classes_gets_a_new_head_when_it_is_told_to(masks: Path, tmp_path: Path) -> None:

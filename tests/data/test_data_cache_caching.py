@@ -1,4 +1,4 @@
-"""Pictures that stay decoded: the same batches as without, wherever they stay, and who shares them."""
+"""Images that stay decoded: the same batches as without, wherever they stay, and who shares them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ KINDS = pytest.mark.parametrize(("cache", "workers"), [(MEMORY, 0), (MEMORY, 2),
 
 
 class Counted:
-    """Pictures of several sizes that count how often each was read; those in `damaged` can't be."""
+    """Images of several sizes that count how often each was read; those in `damaged` can't be."""
 
     name = "counted"
 
@@ -231,7 +231,7 @@ def test_a_run_goes_on_with_another_cache(first: Cache | None, then: Cache | Non
 
 
 class TakesAnHour(Noise):
-    """Pictures that take an hour each to read, on a clock of their own."""
+    """Images that take an hour each to read, on a clock of their own."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__(24)

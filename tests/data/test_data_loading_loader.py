@@ -36,7 +36,7 @@ Pairs = list[Batch]
 
 
 class Numbered:
-    """Pictures whose colour is their number, which also is their label."""
+    """Images whose colour is their number, which also is their label."""
 
     name = "numbered"
 

@@ -1,4 +1,4 @@
-"""Pictures with masks: folders, VOC, COCO; pairs, ids, and what each of them refuses."""
+"""Images with masks: folders, VOC, COCO; pairs, ids, and what each of them refuses."""
 
 import importlib.util
 import json

@@ -105,7 +105,7 @@ def named_in(path: Path) -> list[str]:
 def test_nothing_outside_their_room_names_a_kind() -> None:
     found = [place for path in SOURCES.rglob("*.py") if not path.is_relative_to(ROOM) for place in named_in(path)]
     assert found == []
-    assert sum(len(named_in(path)) for path in ROOM.rglob("*.py")) > 6, "the pattern finds nothing where names are"
+    assert sum(len(named_in(path)) for path in ROOM.rglob("*.py")) > 6, "the pattern finds nothing if names are"
 
 
 # A new one

@@ -28,7 +28,7 @@ FOLDER = (*RECIPE, "data.source=folder", "data.path=data", "data.eval=val", "dat
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two epochs that goes on with the second."""
+    """A run of two epochs that resumes the second."""
     place = tmp_path_factory.mktemp("made")
     make_image_folder(place / "data", classes=3, each=3)
     for number, path in enumerate(sorted((place / "data").rglob("*.png"))):

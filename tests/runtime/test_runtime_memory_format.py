@@ -61,7 +61,7 @@ def test_models_by_name(name: str, found: torch.memory_format) -> None:
 
 
 class Fast(nn.Module):
-    """Pictures enter it through a stem as FastViT's."""
+    """Images enter it through a stem as FastViT's."""
 
     def __init__(self) -> None:
         super().__init__()

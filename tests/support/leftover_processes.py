@@ -30,7 +30,7 @@ def command_of(process: int) -> str:
 
 
 def seconds_until_gone(find: Callable[[], list[int]], limit: float) -> float | None:
-    """Return how long it took until nothing was found; None where something still is after `limit` seconds."""
+    """Return how long it took until nothing was found; None if something still is after `limit` seconds."""
     started = time.monotonic()
     while find():
         if time.monotonic() - started > limit:

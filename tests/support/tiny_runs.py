@@ -73,7 +73,7 @@ EVERYTHING = changed(
 
 
 class Noise:
-    """Pictures of noise, the brighter the higher their label."""
+    """Images of noise, the brighter the higher their label."""
 
     name = "noise"
     classes = tuple(str(label) for label in range(CLASSES))

@@ -100,7 +100,7 @@ def _operate(identity: Identity, on_meta: nn.Module) -> dict[str, Any]:
 
 
 def _depth_site(module: nn.Module, size: tuple[int, int, int]) -> DepthSite | None:
-    """Return where replicas of depth attach; None where they are not known for the family."""
+    """Return where replicas of depth attach; None if they are not known for the family."""
     try:
         return find_depth_site(module, torch.empty(1, *size, device="meta"))
     except SurgeonError as error:

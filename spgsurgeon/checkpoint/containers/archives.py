@@ -61,7 +61,7 @@ class Archive:
     def extent(self, name: str) -> tuple[int, int]:
         """Return where in the file a member's bytes begin, and how many they are; `name` is without the folder.
 
-        Raises MalformedError where there is no such member or its own header contradicts the directory,
+        Raises MalformedError if there is no such member or its own header contradicts the directory,
         UnsafeError where it overlaps the next one.
         """
         member = self._members.get(name)

@@ -31,7 +31,7 @@ class Document:
 
 
 def read_document(path: Path) -> Document:
-    """Return the document in a weights file; refuses what is no weights file, damaged or unsafe."""
+    """Return the document in a weights file; refuses what is not a weights file, damaged or unsafe."""
     with naming(path), opened_weights(path) as file:
         form = format_of(file, path.name)
         if form == "safetensors":
@@ -40,7 +40,7 @@ def read_document(path: Path) -> Document:
 
 
 def opened_weights(path: Path) -> BinaryIO:
-    """Open what a user calls weights. Raises UsageError where there is nothing, or something else than a file."""
+    """Open what a user calls weights. Raises UsageError if there is nothing, or something else than a file."""
     if path.is_dir():
         raise UnreadableError("is a folder, not a weights file", code="not-a-file")
     if path.exists() and not path.is_file():

@@ -38,7 +38,7 @@ _OTHER_KINDS = {
 def format_of(file: BinaryIO, name: str) -> Format:
     """Return the format of the weights in an open file, by content; its name only helps to refuse it in fitting words.
 
-    Raises UnreadableError where it is of another kind, MalformedError where it is empty, cut off before it can be
+    Raises UnreadableError if it is of another kind, MalformedError where it is empty, cut off before it can be
     recognised, or the leftover of a failed download, UnsafeError where it is a pickle that asks for more than weights
     need.
     """
@@ -84,7 +84,7 @@ def _refusal(head: bytes) -> SurgeonError | None:
 
 def _unknown(content: bytes, suffix: str) -> SurgeonError:
     """Return what to say of a file that may be a pickle, damaged or anything."""
-    no_weights = UnreadableError("is no weights file", hint=f"known are {' '.join(WEIGHT_SUFFIXES)}")
+    no_weights = UnreadableError("is not a weights file", hint=f"known are {' '.join(WEIGHT_SUFFIXES)}")
     if suffix.lower() not in _PICKLE_SUFFIXES and _is_text(content[:_HEAD]):  # letters can read like old instructions
         return no_weights
     try:

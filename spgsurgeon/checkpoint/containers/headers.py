@@ -49,12 +49,12 @@ def read_header(file: BinaryIO) -> SafetensorsHeader:
     except (ValueError, RecursionError) as error:
         raise MalformedError(f"its header is not JSON ({error!s:.120})") from error
     if not isinstance(document, dict):
-        raise MalformedError("its header is no JSON object")
+        raise MalformedError("its header is not a JSON object")
     if len(document) > MOST_TENSORS + 1:
         raise _too_many()
     metadata = {} if (said := document.pop("__metadata__", None)) is None else said
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise MalformedError("its metadata is no table of strings")
+        raise MalformedError("its metadata is not a table of strings")
     return SafetensorsHeader(_entries(file, document, 8 + length, size), metadata)
 
 

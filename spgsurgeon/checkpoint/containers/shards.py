@@ -19,7 +19,7 @@ INDEX_SUFFIX = ".index.json"
 def read_shards(index: Path) -> tuple[Document, dict[str, TensorSpec]]:
     """Return the first shard's document and all tensors of an index, shard by shard, each in its file's order.
 
-    Raises UsageError where there is no such index, UnsafeInputError where it names a file outside its own folder,
+    Raises UsageError if there is no such index, UnsafeInputError where it names a file outside its own folder,
     DamagedFileError where it is malformed, a shard is missing, or a shard's keys are not those that the index says.
     """
     with naming(index), opened_weights(index) as file:
@@ -53,7 +53,7 @@ def _shard(folder: Path, name: str) -> tuple[Document, dict[str, TensorSpec]]:
     plain = name.isprintable() and name not in ("", ".", "..") and PurePath(name).name == name and "\\" not in name
     if not plain:
         raise UnsafeError(
-            f"it names the shard {name!r:.120}, which is no file of its own folder",
+            f"it names the shard {name!r:.120}, which is not a file of its own folder",
             hint="the shards lie beside their index, under plain names",
             code="outside-folder",
         )

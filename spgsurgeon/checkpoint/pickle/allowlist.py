@@ -61,7 +61,7 @@ WRAPPERS = frozenset(
 )
 FROM_TYPE = "torch._tensor._rebuild_from_type_v2"  # of a tensor with attributes: (function, type, arguments, state)
 
-# Tensors that are no dense values on their own, by what a message calls them.
+# Tensors that are not dense values on their own, by what a message calls them.
 UNREADABLE = {
     "torch._utils._rebuild_sparse_tensor": "sparse",
     "torch._utils._rebuild_nested_tensor": "nested",

@@ -40,7 +40,7 @@ class Machine:
     def run(self, stream: IO[bytes]) -> Any:
         """Return the tree that the pickle describes; the stream is left right behind it.
 
-        Raises ValueError, IndexError, KeyError, TypeError or OverflowError where it is cut off or contradicts itself,
+        Raises ValueError, IndexError, KeyError, TypeError or OverflowError if it is cut off or contradicts itself,
         UnsafeError where it is too long.
         """
         steps, read = self._by_code(), stream.read

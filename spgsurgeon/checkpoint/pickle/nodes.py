@@ -17,7 +17,7 @@ class Global:
 class Call:
     """A call that a pickle asks for, never made: `name(*args)`, then `state` set on what it would return."""
 
-    name: str | None  # None where what is called is no plain name
+    name: str | None  # None if what is called is not a plain name
     args: Any
     state: Any = None
 

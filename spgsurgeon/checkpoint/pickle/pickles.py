@@ -28,10 +28,10 @@ _SECTIONS = ("state_dict", "model", "model_state_dict")
 def read_pickle(stream: IO[bytes]) -> tuple[Any, list[Persistent]]:
     """Return the tree of plain data (see `nodes.py`) in a pickle, and its persistent ids in order.
 
-    Reads one pickle and leaves the stream right behind it. Raises UnsafeError where it asks for anything outside
+    Reads one pickle and leaves the stream right behind it. Raises UnsafeError if it asks for anything outside
     `ALLOWED_GLOBALS`, with all of it in `details["unsafe"]`: each `module.name`, `<computed name>` where a name can't
     be known before running the pickle, `<instruction INST>` for an instruction that saved weights never contain; also
-    where it is longer than weights ever need. Raises MalformedError where it is cut off or malformed.
+    where it is longer than weights ever need. Raises MalformedError if it is cut off or malformed.
     """
     machine, fault, tree = Machine(), None, None
     try:

@@ -14,7 +14,7 @@ _MOST_WRAPPERS = 8  # around one tensor; torch writes two at most
 
 
 def tensor_spec(file: TorchFile, key: str, value: object) -> TensorSpec | None:
-    """Return where the tensor `value` (an entry of the file's tree) lies; None where it is no tensor.
+    """Return where the tensor `value` (an entry of the file's tree) lies; None if it is not a tensor.
 
     Raises UnreadableError for tensors without dense values of their own (sparse, conjugated, on the meta device),
     MalformedError for those that reach beyond their storage.

@@ -31,7 +31,7 @@ def choose_weights(document: Document, weights: str | None) -> Choice:
     """Return which of a document's weights `weights` means; None asks for the EMA where there is one.
 
     It is "ema", "raw", the name of a top-level section, of an attribute that keys of the weights begin with, or
-    SECTION.ATTRIBUTE; a state dict deeper in the file goes by its path, SECTION.SECTION. Raises UnreadableError where
+    SECTION.ATTRIBUTE; a state dict deeper in the file goes by its path, SECTION.SECTION. Raises UnreadableError if
     the file has no such section, where it has several and the choice was left open, and for one process's share of
     DeepSpeed's optimizer.
     """
@@ -56,7 +56,7 @@ def under(
 ) -> tuple[dict[str, TensorSpec], tuple[str, ...]]:
     """Return the tensors under the chosen attribute (or all), and the prefixes that were taken off their keys.
 
-    Wrappers around the attribute need not be named: `encoder` is also `module.encoder`. Raises UnreadableError where no
+    Wrappers around the attribute need not be named: `encoder` is also `module.encoder`. Raises UnreadableError if no
     key begins with it.
     """
     if choice.attribute is None:

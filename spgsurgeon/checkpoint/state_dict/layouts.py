@@ -105,7 +105,7 @@ def _lightning(document: Mapping[Any, Any], raw: tuple[str, ...] | None) -> Layo
 def specs_at(document: Any, place: tuple[str, ...], spec_of: SpecOf) -> dict[str, TensorSpec]:
     """Return the tensors of the state dict at `place`, counters left out; refuses a state dict with anything else.
 
-    `spec_of` says of a key and a value where that tensor lies, or None where it is not a tensor.
+    `spec_of` says of a key and a value where that tensor lies, or None if it is not a tensor.
     """
     for key in place:
         document = document[key]
@@ -141,7 +141,7 @@ def text(value: Any) -> str | None:
 
 
 def _said(value: Any) -> Any:
-    """Return a setting as JSON has it, tuples as lists; None where it is empty or anything else than settings are."""
+    """Return a setting as JSON has it, tuples as lists; None if it is empty or anything else than settings are."""
     try:
         return _plain(value) or None
     except ValueError:

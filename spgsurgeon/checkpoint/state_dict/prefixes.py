@@ -51,7 +51,7 @@ def unwrap(keys: Iterable[str], *, any_attribute: bool = False) -> Unwrapped:
 
 
 def refuse_flat_parameters(keys: Iterable[str]) -> None:
-    """Raise UnreadableError where FSDP has joined the parameters of a module into one of its own."""
+    """Raise UnreadableError if FSDP has joined the parameters of a module into one of its own."""
     for key in keys:
         if _FLAT.search(key):
             raise UnreadableError(

@@ -58,7 +58,7 @@ class TensorSpec:
 
     @property
     def span(self) -> int:
-        """The number of elements from the first to the last in the file, both counted; 0 where there are none."""
+        """The number of elements from the first to the last in the file, both counted; 0 if there are none."""
         if self.stride is None or self.numel == 0:
             return self.numel
         return span_of(self.shape, self.stride)
@@ -70,7 +70,7 @@ def is_possible(shape: Sequence[int]) -> bool:
 
 
 def span_of(shape: Sequence[int], stride: Sequence[int]) -> int:
-    """Return how many elements a strided view reaches over, from its first to its last; 0 where it has none."""
+    """Return how many elements a strided view reaches over, from its first to its last; 0 if it has none."""
     if 0 in shape:
         return 0
     return 1 + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))

@@ -20,7 +20,7 @@ from spgsurgeon.data.transforms.augmentation import StagedTransform
 
 @dataclass(frozen=True)
 class Cache:
-    """Pictures stay decoded in memory, or on the `device` if one is given, which then makes the batches too.
+    """Images stay decoded in memory, or on the `device` if one is given, which then makes the batches too.
 
     They are shared with who names the same `folder`; `say` is told when decoding begins.
     """

@@ -1,4 +1,4 @@
-"""Pictures that stay decoded: uint8 RGB in one memory-mapped file, which loader workers and other processes share.
+"""Images that stay decoded: uint8 RGB in one memory-mapped file, which loader workers and other processes share.
 
 N samples have a row each in the index, int64 [N, 5]: the place of their first byte (-1 where they could not be decoded:
 those are read from their source as ever), height, width, label and traits.
@@ -42,7 +42,7 @@ _LOOKED_AT = 16  # pictures that are decoded for an estimate
 
 
 class DecodedPictures:
-    """Pictures in the file `path`, by the rows of `index`. What is pickled maps the file anew.
+    """Images in the file `path`, by the rows of `index`. What is pickled maps the file anew.
 
     `owner` is kept as long as these are: what the file goes with.
     """
@@ -61,7 +61,7 @@ class DecodedPictures:
         return self._pixels
 
     def read(self, number: int) -> tuple[Image.Image, int] | None:
-        """Return the picture and its label; None where it could not be decoded."""
+        """Return the picture and its label; None if it could not be decoded."""
         start, height, width, label, traits = self.index[number].tolist()
         if start < 0:
             return None
@@ -102,7 +102,7 @@ def decode(
     In a `folder` they are looked for first, and left for others: who comes while one decodes waits for it. What lies
     there is known by its source's files, their sizes and times of change, and by what was done to the pictures; it is
     there whole or not at all. Without a folder the file has no name, and ends with the processes that use it. `say` is
-    told where decoding begins. Raises SurgeonError where the folder can't be written, or the disk is full.
+    told where decoding begins. Raises SurgeonError if the folder can't be written, or the disk is full.
     """
 
     def write(file: BinaryIO) -> NDArray[np.int64]:
@@ -223,7 +223,7 @@ def _mapped(path: str) -> NDArray[np.uint8]:
 
 
 def _open(place: Path) -> DecodedPictures | None:
-    """Return what lies in the folder, None where there is nothing that is whole."""
+    """Return what lies in the folder, None if there is nothing that is whole."""
     try:
         index = np.load(place / _INDEX, allow_pickle=False)
         size = int((3 * index[:, 1] * index[:, 2])[index[:, 0] >= 0].sum())

@@ -27,7 +27,7 @@ from spgsurgeon.models import IMAGES
 class DevicePictures:
     """The decoded pictures of a data set on a device; `rows` says where each is, -1 where it was not decoded.
 
-    On the CPU they stay in the file that they were decoded to, which other processes may share. Raises UsageError where
+    On the CPU they stay in the file that they were decoded to, which other processes may share. Raises UsageError if
     they have several sizes.
     """
 

@@ -105,7 +105,7 @@ def batches_by_size(items: list[Loaded]) -> list[Batch]:
 
 
 class Decoded(Protocol):
-    """Pictures that stay decoded, as a transform's fixed stage leaves them."""
+    """Images that stay decoded, as a transform's fixed stage leaves them."""
 
     def read(self, number: int) -> tuple[Image.Image, int] | None:
         """Return a picture and its label; None for one that is to be read from its source."""

@@ -35,7 +35,7 @@ _SAID = {
 class Noticed(NamedTuple):
     """What was noticed of some samples: the number and the `Traits` of those that have any, and pixels by class.
 
-    `drawn` is int64 [C + 1], the pixels of whole masks by class, those ignored last; None where they were not counted.
+    `drawn` is int64 [C + 1], the pixels of whole masks by class, those ignored last; None if they were not counted.
     """
 
     traits: list[tuple[int, int]]

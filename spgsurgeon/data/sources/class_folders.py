@@ -79,7 +79,7 @@ def _a(kind: str) -> str:
 
 
 def _renamed(names: Sequence[str], classes: Sequence[str]) -> list[str]:
-    """Return the note on class folders whose names are not UTF-8. Raises UsageError where two come to one name."""
+    """Return the note on class folders whose names are not UTF-8. Raises UsageError if two come to one name."""
     if len(set(classes)) < len(classes):
         twice = sorted(name for name, count in Counter(classes).items() if count > 1)
         raise UsageError(f"several class folders come to the name {listing(twice)}", hint="rename one of them")

@@ -19,7 +19,7 @@ CLASS_NAMES = "classes.txt"
 def class_names(root: Path, classes: Classes) -> tuple[str, ...]:
     """Return the names of the classes by label: those given, "0", "1", ... for a number, else the lines of the file.
 
-    Raises UsageError where there is no such file, or a name is empty or there twice.
+    Raises UsageError if there is no such file, or a name is empty or there twice.
     """
     if isinstance(classes, int):
         names = [str(number) for number in range(classes)]

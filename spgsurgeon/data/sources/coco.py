@@ -37,7 +37,7 @@ _FOLDERS = {"train": "train2017", "val": "val2017"}
 
 @dataclass(frozen=True)
 class _CocoMasks:
-    """Pictures of COCO that have a mask, `ids` of them, drawn from the polygons of their instances."""
+    """Images of COCO that have a mask, `ids` of them, drawn from the polygons of their instances."""
 
     name: str
     dataset: Any
@@ -111,7 +111,7 @@ def _is_polygon(polygon: Any, limit: float) -> bool:
 def open_coco(root: Path, split: str, ignore: Iterable[int] = (), decoding: Decoding = AS_IS) -> Source[Tensor]:
     """Open `root/SPLIT2017` with `root/annotations/instances_SPLIT2017.json`; `split` is train, val or a folder's name.
 
-    Training pictures with no more than 1000 annotated pixels of VOC's classes are left out. Raises UsageError where
+    Training pictures with no more than 1000 annotated pixels of VOC's classes are left out. Raises UsageError if
     pycocotools is not installed, or the files are not there or not COCO's.
     """
     if importlib.util.find_spec("pycocotools") is None:
@@ -137,7 +137,7 @@ def open_coco(root: Path, split: str, ignore: Iterable[int] = (), decoding: Deco
 
 
 def _check_names(coco: Any, ids: Iterable[int]) -> None:
-    """Raise ValueError where a picture's name leads out of its folder, or its size is not said."""
+    """Raise ValueError if a picture's name leads out of its folder, or its size is not said."""
     for number in ids:
         name, width, height = (coco.imgs[number][key] for key in ("file_name", "width", "height"))
         path = PurePath(name)

@@ -220,7 +220,7 @@ def _scaled(image: Image.Image, decoding: Decoding) -> Image.Image:
 
 
 def _range_of(image: Image.Image) -> tuple[int, int]:
-    """Return which values are black and white, by the file's own word. Raises DataError where it has none."""
+    """Return which values are black and white, by the file's own word. Raises DataError if it has none."""
     tags = getattr(image, "tag_v2", {})  # of a TIFF
     if image.mode.startswith("I;16") or (image.format in ("PPM", "PNG") and image.mode == "I"):
         highest = 2**12 - 1 if tags.get(_BITS) == (12,) else 2**16 - 1

@@ -23,7 +23,7 @@ from spgsurgeon.data.transforms.masks import BORDER, read_mask
 from spgsurgeon.errors import UsageError
 
 MaskSource = Source[Tensor]
-"""Pictures with masks: int64 [H, W] of the picture's size, the class of each pixel or `masks.IGNORED`."""
+"""Images with masks: int64 [H, W] of the picture's size, the class of each pixel or `masks.IGNORED`."""
 _VOC_SPLITS = ("train", "val", "trainval")
 _NAMED = 3
 _MASK_ENDINGS = (".png",)
@@ -90,7 +90,7 @@ def open_folder(source: str, path: str | Path | None, split: str, reading: Readi
 
 
 def _check_values(reading: Reading, classes: int) -> None:
-    """Raise UsageError where mask values stand for a class that there is not, or for none as well."""
+    """Raise UsageError if mask values stand for a class that there is not, or for none as well."""
     if strange := [f"{value}: {label}" for value, label in reading.values.items() if label >= classes]:
         raise UsageError(
             f"data.mask_values has {{{', '.join(strange)}}}, and the classes are 0 to {classes - 1}",
@@ -113,7 +113,7 @@ def _image_and_mask_folders(root: Path, split: str) -> tuple[Path, Path] | None:
 def _pairs(
     images: Path, masks: Path, images_left_out: LeftOut, masks_left_out: LeftOut
 ) -> tuple[tuple[Path, Path], ...]:
-    """Return the images and the masks of the same names, in their order. Raises UsageError where one has no other."""
+    """Return the images and the masks of the same names, in their order. Raises UsageError if one has no other."""
     pictures, drawn = _by_stem(images, images_left_out), _by_stem(masks, masks_left_out)
     _check_paired(pictures, drawn, f"images in {images} without a mask in {masks}")
     _check_paired(drawn, pictures, f"masks in {masks} without an image in {images}")

@@ -51,7 +51,7 @@ def find_shards(root: Path, split: str) -> Shards:
 
     A split of `_info.json` or `info.json`; the tar files of the folder `root/split`; those named `split-*.tar`. Or a
     pattern: names with `{0000..0123}`, `{a,b}`, `*` and `?`, several of them joined by `::`, and with `|N` at the end,
-    or `:N`, the number of samples in all. Raises UsageError where nothing is found, a shard is missing or compressed,
+    or `:N`, the number of samples in all. Raises UsageError if nothing is found, a shard is missing or compressed,
     or one is named twice.
     """
     refuse_remote(split)

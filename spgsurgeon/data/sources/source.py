@@ -22,7 +22,7 @@ Target = TypeVar("Target", covariant=True)
 
 
 class Source(Protocol[Target]):
-    """Pictures that can be read in any order, each with its target: a label, or a mask of the picture's size."""
+    """Images that can be read in any order, each with its target: a label, or a mask of the picture's size."""
 
     @property
     def name(self) -> str:
@@ -105,7 +105,7 @@ def listing(names: Sequence[str], limit: int = 5) -> str:
 
 
 def existing_folder(path: str | Path | None, source: str) -> Path:
-    """Return the folder `path` that `source` is to read from. Raises UsageError where there is none."""
+    """Return the folder `path` that `source` is to read from. Raises UsageError if there is none."""
     if path is None:
         raise UsageError(f"data source {source!r} needs a path", hint="set data.path to the folder that holds the data")
     root = Path(path).expanduser()

@@ -80,7 +80,7 @@ def read_mask(
 
 
 def _raw_mode(image: Image.Image) -> str:
-    """Return how the pixels lie in the file; empty where the decoder does not say."""
+    """Return how the pixels lie in the file; empty if the decoder does not say."""
     tile = getattr(image, "tile", None)
     arguments = tile[0][3] if tile else ""
     return str(arguments[0] if isinstance(arguments, tuple) else arguments)

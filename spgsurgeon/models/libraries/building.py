@@ -85,7 +85,7 @@ def _parameters_on_meta() -> Iterator[None]:
 def sites_of(identity: Identity, module: nn.Module) -> tuple[Site, ...]:
     """Return where dropout replicas attach (see `find_sites`), traced at the model's own input size.
 
-    Those of transformers are known by their class. Raises ArchitectureError where there is no classifier, or none that
+    Those of transformers are known by their class. Raises ArchitectureError if there is no classifier, or none that
     can be grafted.
     """
     if is_of_transformers(module):
@@ -96,7 +96,7 @@ def sites_of(identity: Identity, module: nn.Module) -> tuple[Site, ...]:
 def depth_site_of(identity: Identity, module: nn.Module) -> DepthSite:
     """Return where depth replicas attach (see `find_depth_site`), traced at the model's own input size.
 
-    Raises ArchitectureError where there is no classifier, or where the family of the model has no such replicas.
+    Raises ArchitectureError if there is no classifier, or where the family of the model has no such replicas.
     """
     if is_of_transformers(module):
         raise ArchitectureError(f"{identity.name} has no replicas of depth: they are known for image models only")
@@ -106,7 +106,7 @@ def depth_site_of(identity: Identity, module: nn.Module) -> DepthSite:
 def inner_sites_of(identity: Identity, module: nn.Module) -> InnerSites:
     """Return what looks for layers that replicas run again, traced at the model's own input size.
 
-    Raises ArchitectureError where there is no classifier.
+    Raises ArchitectureError if there is no classifier.
     """
     if is_of_transformers(module):
         raise ArchitectureError(f"{identity.name} has no replicas of its layers: they are known for image models only")

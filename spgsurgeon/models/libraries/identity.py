@@ -66,7 +66,7 @@ class Library(Protocol):
         ...
 
     def build(self, identity: Identity) -> nn.Module:
-        """Return the module with random weights. Raises ArchitectureError where the library can't build it."""
+        """Return the module with random weights. Raises ArchitectureError if the library can't build it."""
         ...
 
     def pretrained(self, architecture: str, tag: str | None) -> tuple[nn.Module, Identity]:
@@ -100,7 +100,7 @@ class Library(Protocol):
         ...
 
     def identity_from_config(self, config: Mapping[str, Any]) -> Identity:
-        """Return what a `config.json` says. Raises ArchitectureError where it names nothing this library has."""
+        """Return what a `config.json` says. Raises ArchitectureError if it names nothing this library has."""
         ...
 
     def identity_from_checkpoint(self, architecture: str, model_args: Mapping[str, Any]) -> Identity:

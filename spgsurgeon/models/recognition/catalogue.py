@@ -39,9 +39,9 @@ class Entry:
 
     `family` is the library's module that holds it, `task` what it predicts (see `Library.task`); `classes` (0: no
     classifier) and `channels` are the library's defaults, `input_size` is (channels, height, width) in pixels. `heads`
-    is empty where dropout replicas can't attach, and `refusal` then says why; for an architecture without a classifier
-    it is the one that the library gives on request. `last_stage` is None where replicas of depth can't attach.
-    `buffers` are the last parts of the keys that are no parameters. `head_keys` go when the classifier goes; the hashes
+    is empty if dropout replicas can't attach, and `refusal` then says why; for an architecture without a classifier
+    it is the one that the library gives on request. `last_stage` is None if replicas of depth can't attach.
+    `buffers` are the last parts of the keys that are not parameters. `head_keys` go when the classifier goes; hashes
     (see `fingerprints.py`) of an architecture without a classifier are of the model with one, if it can have one.
     `model_args` are arguments of the library's factory for a variant of the architecture; mostly there are none.
     """

@@ -95,7 +95,7 @@ def describe(library_name: str, architecture: str, model_args: Mapping[str, Any]
 
 
 def build_on_meta(identity: Identity) -> nn.Module:
-    """Return the module without its weights. Raises ArchitectureError where the library can't build it.
+    """Return the module without its weights. Raises ArchitectureError if the library can't build it.
 
     Some constructors compute with tensors of their own, which the meta device can't; these get all but parameters real.
     """
@@ -126,7 +126,7 @@ def _build_if_possible(identity: Identity) -> nn.Module | None:
 
 
 def _other(identity: Identity, **changes: Any) -> Shapes | None:
-    """Return the shapes of the model with other arguments; None where the library does not build it with them."""
+    """Return the shapes of the model with other arguments; None if the library does not build it with them."""
     changes["model_args"] = identity.model_args | changes.get("model_args", {})
     try:
         module = _build_if_possible(replace(identity, **changes))

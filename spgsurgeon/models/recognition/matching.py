@@ -14,7 +14,7 @@ from spgsurgeon.models.recognition.varying_shapes import number_at
 class Match:
     """An architecture that weights are of, or are near to.
 
-    `classes` and `channels` are those of the file's shapes: 0 classes where it has no classifier, None where its shapes
+    `classes` and `channels` are those of the file's shapes: 0 classes where it has no classifier, None if its shapes
     contradict each other. `prefix` is what to take off the keys of the model. `missing` are keys of the model (without
     the prefix), `unexpected` full keys of the file outside the model, and `mismatched` says "key is [..], expected
     [..]". `fitting` counts the file's tensors that are in order.

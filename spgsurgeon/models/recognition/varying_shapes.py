@@ -28,7 +28,7 @@ def places_between(shapes: Shapes, other: Shapes, number: int, other_number: int
 def number_at(shapes: Shapes, places: Places, otherwise: int | None) -> int | None:
     """Return the number that the sizes at these places follow; `otherwise` where the file has no such place.
 
-    None where the sizes contradict each other, or are no multiple of their factors.
+    None if the sizes contradict each other, or are no multiple of their factors.
     """
     found = {
         divmod(shapes[key][dimension], factor)

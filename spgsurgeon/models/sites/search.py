@@ -30,7 +30,7 @@ def find_sites(model: nn.Module, example: Tensor) -> tuple[Site, ...]:
     device, so nothing is computed and the model stays as it is; of `example` [N, channels, H, W] only the size and type
     matter.
 
-    Raises ArchitectureError, saying what was found, where a head is no Linear or 1x1 convolution.
+    Raises ArchitectureError, saying what was found, where a head is not a Linear or 1x1 convolution.
     """
     if getattr(model, "num_classes", None) == 0:
         raise ArchitectureError("the model has no classifier", hint="give it one: --num-classes N")
@@ -50,7 +50,7 @@ def find_sites(model: nn.Module, example: Tensor) -> tuple[Site, ...]:
             raise ArchitectureError(f"the head {names[head]!r} is called {calls.count(head)} times in one forward pass")
         sites.append(_site(names[head], head, classes=outputs[0].shape[1]))
     if not sites:
-        raise ArchitectureError("the model is no image classifier: no layer makes its output")
+        raise ArchitectureError("the model is not an image classifier: no layer makes its output")
     return tuple(sites)
 
 
@@ -83,7 +83,7 @@ def _trace(twin: nn.Module, example: Tensor) -> tuple[list[Tensor], dict[Node, n
     if not outputs or any(not isinstance(o, Tensor) or o.dim() != 2 for o in outputs):
         maps = isinstance(outputs[0], Tensor) and outputs[0].dim() == 4 if outputs else False
         raise ArchitectureError(
-            f"the model is no image classifier: its output is {_describe_output(output)}",
+            f"the model is not an image classifier: its output is {_describe_output(output)}",
             hint="for maps, in Python, name its heads: graft(model, site=spgsurgeon.Place(PATH, width=D))"
             if maps
             else "in Python, name the layers that make logits, graft(model, site='fc')",

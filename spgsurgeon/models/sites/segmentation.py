@@ -30,7 +30,7 @@ def is_segmentation_model(model: nn.Module) -> bool:
 def find_segmentation_sites(model: nn.Module, example: Tensor) -> tuple[Site, ...]:
     """Return the maps that enter the heads of `model`, that of inference first, by one pass on the meta device.
 
-    Of `example` [N, channels, H, W] only the size and type matter. Raises ArchitectureError where the model can't take
+    Of `example` [N, channels, H, W] only the size and type matter. Raises ArchitectureError if the model can't take
     such pictures.
     """
     twin = meta_twin(model)
@@ -44,7 +44,7 @@ def find_segmentation_sites(model: nn.Module, example: Tensor) -> tuple[Site, ..
         head.register_forward_pre_hook(note(path))
     output = run_twin(twin, example)
     if not isinstance(output, Mapping) or "out" not in output or entered.keys() != heads.keys():
-        raise ArchitectureError(f"the {type(model).__name__} is no segmentation model as torchvision's are")
+        raise ArchitectureError(f"the {type(model).__name__} is not a segmentation model as torchvision's are")
     classes = int(output["out"].shape[1])
     sites = []
     for path, head in heads.items():

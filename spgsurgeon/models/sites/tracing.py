@@ -32,7 +32,7 @@ def meta_twin(model: nn.Module) -> nn.Module:
 def run_twin(twin: nn.Module, example: Tensor) -> Any:
     """Return the output of a meta twin on 2 pictures of the size and type of `example` [N, channels, H, W].
 
-    Raises ArchitectureError where the model can't take such pictures.
+    Raises ArchitectureError if the model can't take such pictures.
     """
     images = torch.empty(2, *example.shape[1:], dtype=example.dtype, device="meta")  # batch norms refuse one picture
     try:

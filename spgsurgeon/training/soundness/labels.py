@@ -62,7 +62,7 @@ def with_models_labels(
 def with_models_order(data: Data, opened: OpenedModel, section: DataSection, model: str) -> tuple[Data, list[str]]:
     """Return what a recipe's data section describes with the labels of a model, and what is to be said of it.
 
-    Raises UsageError where some of its classes are the model's and others not.
+    Raises UsageError if some of its classes are the model's and others not.
     """
     if section.class_map is None:
         _check_class_map(data.train, opened, model)
@@ -72,7 +72,7 @@ def with_models_order(data: Data, opened: OpenedModel, section: DataSection, mod
 
 
 def _check_class_map(source: Source[Any], opened: OpenedModel, model: str) -> None:
-    """Raise UsageError where a model was trained with a table of the data's classes that nobody gives here."""
+    """Raise UsageError if a model was trained with a table of the data's classes that nobody gives here."""
     own = source.classes
     said = [name for name in own if name in opened.class_map]
     if said and set(own) != set(opened.label_names or ()):

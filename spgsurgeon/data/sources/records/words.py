@@ -73,7 +73,7 @@ def with_names(source: Source[Any], names: Sequence[str]) -> Source[Any]:
 def open_words(source: str, path: str | Path | None, split: str, reading: Reading) -> LabelledWords:
     """Open a split of sentences in words; see `read_table` for what can be read.
 
-    Raises DataError, naming the row, for one that has not as many labels as words, and for a label that is no class.
+    Raises DataError, naming the row, for one that has not as many labels as words, and for a label that is not a class.
     """
     table = read_table(source, path, split)
     columns, notes = settle_columns(table, reading.columns, ROLES)
