@@ -19,6 +19,8 @@ from spgsurgeon.errors import SurgeonError
 from spgsurgeon.runs.folder import Checkpoint, RunFolder
 
 RETRY_SECONDS = 60.0
+_END = object()
+"""In the queue: the thread is to end."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class CheckpointSaver:
         self._run, self._steps, self._warn = run, steps, warn
         self._saved = step
         self._seconds = None if minutes is None else 60 * minutes
-        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._idle = threading.Event()
         self._idle.set()
         self._thread: threading.Thread | None = None
@@ -79,26 +81,33 @@ class CheckpointSaver:
         self._wait()
         job = _Job(f"{step:08d}", _copy(checkpoint), best, line)
         self._saved, self._last = step, time.monotonic()
+        self._hand_over(job)
+
+    def finish(self) -> None:
+        """Wait until everything is written. Raises what the last try to write it failed with."""
+        self._wait()
+        if self._failure is not None:
+            self._hand_over(None)
+            self._wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def close(self) -> None:
+        """Wait for the checkpoint that is being written, if any, and end the thread: it holds the run's weights."""
+        self._idle.wait()
+        if self._thread is not None:
+            self._queue.put(_END)
+            self._thread.join()
+            self._thread = None
+
+    def _hand_over(self, job: _Job | None) -> None:
+        """Let the thread write a job, or try again what could not be written."""
         if self._thread is None:
             # A daemon: who leaves at once does not wait for it, and a file that is not finished has no name yet.
             self._thread = threading.Thread(target=self._work, name="checkpoints", daemon=True)
             self._thread.start()
         self._idle.clear()
         self._queue.put(job)
-
-    def finish(self) -> None:
-        """Wait until everything is written. Raises what the last try to write it failed with."""
-        self._wait()
-        if self._failure is not None:
-            self._idle.clear()
-            self._queue.put(None)
-            self._wait()
-        if self._failure is not None:
-            raise self._failure
-
-    def close(self) -> None:
-        """Wait for the checkpoint that is being written, if any."""
-        self._idle.wait()
 
     def _wait(self) -> None:
         self._idle.wait()
@@ -118,9 +127,10 @@ class CheckpointSaver:
     # In the thread
 
     def _work(self) -> None:
-        while True:
-            self._attempt(self._queue.get())
+        while (job := self._queue.get()) is not _END:
+            self._attempt(job)
             self._idle.set()
+            del job
 
     def _attempt(self, job: _Job | None) -> None:
         """Write the job, and what is left of earlier ones: every line, but of checkpoints only the best."""

@@ -1,6 +1,7 @@
 """Checkpoints beside the training: when they are due, what they hold, and what failing disks do to a run."""
 
 import errno
+import gc
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from command_line import DIGITS, TINY, succeed
 from tiny_runs import (
     EVERYTHING,
     SETTINGS,
@@ -30,6 +32,7 @@ from spgsurgeon.checkpoint import writing
 from spgsurgeon.checkpoint.ownership import RECORD, record
 from spgsurgeon.errors import DamagedFileError, SurgeonError
 from spgsurgeon.recipe.training_section import CheckpointSection
+from spgsurgeon.replicas.grafted import GraftedModel
 from spgsurgeon.runs import saving
 from spgsurgeon.runs.checkpoints import check_checkpoint, newest_intact
 from spgsurgeon.runs.folder import Checkpoint, RunFolder
@@ -116,6 +119,27 @@ def test_the_clock_waits_for_the_checkpoint_that_is_being_written(
     gate.set()
     own.close()
     assert own.due(2)
+
+
+def test_a_closed_one_leaves_no_thread_and_can_write_again(run: RunFolder) -> None:
+    """A thread would hold the run, and so its weights, for as long as the process lasts."""
+    own = saver(run)
+    own.save(1, checkpoint())
+    own.close()
+    assert "checkpoints" not in {thread.name for thread in threading.enumerate()}
+    own.save(2, checkpoint())
+    own.close()
+    assert (run.path / "last").resolve().name == "00000002"
+
+
+def test_a_run_that_is_over_leaves_no_weights_in_memory(tmp_path: Path) -> None:
+    def models() -> int:
+        gc.collect()
+        return sum(type(one) is GraftedModel for one in gc.get_objects())
+
+    before = models()
+    succeed("train", *TINY, *DIGITS, "data.limit=10", "training.batch_size=50", "-o", tmp_path / "run")
+    assert models() == before
 
 
 def test_a_run_writes_them_by_steps(tmp_path: Path) -> None:
