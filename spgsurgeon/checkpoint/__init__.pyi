@@ -1,5 +1,6 @@
 from .containers.documents import read_document
 from .containers.objects import json_object
+from .containers.shards import INDEX_SUFFIX
 from .differences import Distance, distance, drift, together
 from .folders import (
     GraftManifest,
@@ -41,6 +42,8 @@ __all__ = [
     "AVERAGE",
     "CONFIG",
     "DTYPE_NAMES",
+    "INDEX_SUFFIX",
+    "INDEX_SUFFIX",
     "MANIFEST",
     "OPTIMIZER",
     "RECORD",

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from spgsurgeon.checkpoint import CONFIG
 from spgsurgeon.models import SamplePreprocessing, preprocessing_document
 from spgsurgeon.runtime import as_json
 
-ARCHITECTURE, PREPROCESSING, CLASS_NAMES, DESCRIPTION = "architecture", "preprocessing", "class_names", "config.json"
+ARCHITECTURE, PREPROCESSING, CLASS_NAMES, DESCRIPTION = "architecture", "preprocessing", "class_names", CONFIG
 
 
 def file_metadata(

@@ -72,7 +72,7 @@ def _identity_of(graph: OnnxModel, request: ModelRequest, config: dict[str, Any]
     if name is None:
         raise UsageError(
             f"{graph.path} does not say which model it is, nor how its samples are prepared",
-            hint="--arch timm/NAME (or torchvision/NAME) says both; so does a config.json beside it",
+            hint=f"--arch timm/NAME (or torchvision/NAME) says both; so does a {CONFIG} beside it",
             code="unknown-graph",
         )
     owner, _, architecture = name.partition("/")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spgsurgeon.checkpoint import CONFIG, read_json_object
+from spgsurgeon.checkpoint import CONFIG, INDEX_SUFFIX, WEIGHTS, read_json_object
 from spgsurgeon.errors import SurgeonError, UsageError, first_line
 from spgsurgeon.loading.transformers_folder import COMPANIONS
 from spgsurgeon.models import NamedModel, is_transformers_config
 
 _HUB = "hf-hub:"
 _DOCUMENTS = (CONFIG, "adapter_config.json", *COMPANIONS)
-_SAFE = ("model.safetensors", "model.safetensors.index.json", "model-*.safetensors")
+_SAFE = (WEIGHTS, f"{WEIGHTS}{INDEX_SUFFIX}", "model-*.safetensors")
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin")
 
 

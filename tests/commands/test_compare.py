@@ -132,7 +132,7 @@ def test_costs_figures_and_tables_are_there(compared: Path) -> None:
     costs = json.loads((folder / "costs.json").read_text())["arms"]
     assert all((c["runs"], c["steps"], c["steps_of_choosing"]) == (2, 4, 0) for c in costs.values())
     assert {path.name for path in (folder / "figures").iterdir()} == {
-        *("scores.png", "learning-rates.png", "valid-share.png")
+        *("differences.png", "scores.png", "learning-rates.png", "valid-share.png")
     }
     for text in ((compared / "table.txt").read_text(), (folder / "compare.md").read_text()):
         assert "no difference shown" in text
@@ -146,7 +146,7 @@ def test_a_report_shows_a_comparison_beside_its_runs(compared: Path, tmp_path: P
     assert document["comparisons"][0]["arms"].keys() == set(ARMS)
     assert len(document["runs"]) == 2
     page = (tmp_path / "out" / "index.html").read_text()
-    for words in ("1 comparison and 2 runs", "Comparison: c", "spg/lr-3/seed-0", "Every key of the recipes"):
+    for words in ("1 comparison and 2 runs", "<h3>c</h3>", "spg/lr-3/seed-0", "Every key of the recipes"):
         assert words in page
 
 
