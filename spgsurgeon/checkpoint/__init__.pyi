@@ -43,7 +43,6 @@ __all__ = [
     "CONFIG",
     "DTYPE_NAMES",
     "INDEX_SUFFIX",
-    "INDEX_SUFFIX",
     "MANIFEST",
     "OPTIMIZER",
     "RECORD",

@@ -19,7 +19,7 @@ from spgsurgeon.models.sound_preprocessing import hears_masks
 from spgsurgeon.models.text_preprocessing import most_tokens
 
 MASK = "attention_mask"
-LENGTH, SAMPLES, CHOICES = "length", "samples", "choices"
+LENGTH, SAMPLES, CHOICES = "length", "samples", "num_choices"
 _TEXTS = ((1, 128), (2, 5), (3, 23))  # and their tokens, at most as many as a model takes
 _SOUNDS = ((1, 16_000), (2, 5_003), (3, 9_000))  # and their samples
 

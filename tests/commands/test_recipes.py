@@ -17,6 +17,8 @@ from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.recipe.shipped import shipped_recipes
 
 RECIPES = shipped_recipes()
+OF_IMAGES = [name for name in RECIPES if read_recipe(name).data.source in ("folder", "digits", "masks", "coco")]
+"""The others' tests are those of training, which have models and data for them."""
 SEGMENTATION = ("camvid", "coco")
 LRASPP = "torchvision/lraspp_mobilenet_v3_large"
 # For recipes that leave the model to the command.
@@ -61,7 +63,7 @@ def masks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in RECIPES if not name.startswith("glue")])
+@pytest.mark.parametrize("name", OF_IMAGES)
 def test_a_dry_run_with_the_recipes_own_model(
     name: str, imagenet: Path, cifar10: Path, masks: Path, tmp_path: Path
 ) -> None:
@@ -94,11 +96,7 @@ def test_a_dry_run_with_the_recipes_own_model(
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(n, marks=[pytest.mark.slow] if n.startswith("coco") else [])
-        for n in RECIPES
-        if not n.startswith("glue")  # tests of training have models and tables of texts for them
-    ],
+    [pytest.param(n, marks=[pytest.mark.slow] if n.startswith("coco") else []) for n in OF_IMAGES],
 )
 def test_two_steps_with_the_recipes_settings_on_a_tiny_model(
     name: str, two_classes: Path, three_each: Path, masks: Path, tmp_path: Path

@@ -119,7 +119,7 @@ def test_a_file_of_class_names_that_does_not_fit_is_named(masks: Path, tmp_path:
     recipe = ("--recipe", write_recipe(tmp_path, data), "data.classes=null")
     wanted = ("--random-weights", "--num-classes", 3, *recipe, "-o", tmp_path / "run")
     error = refused(2, "train", LRASPP, *wanted)
-    assert error["message"] == f"{data / 'classes.txt'} says 4 classes, {LRASPP} has 3"
+    assert error["message"] == f"{data / 'classes.txt'} says 4 classes, {LRASPP} with --num-classes 3 has 3"
     assert error["hint"].startswith(f"correct {data / 'classes.txt'} if")
 
 

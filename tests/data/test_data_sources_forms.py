@@ -68,6 +68,7 @@ def named_in(path: Path) -> Iterator[str]:
 
 def test_no_source_is_named_outside_its_room() -> None:
     rooms = (PACKAGE / "data" / "sources", PACKAGE / "tasks", PACKAGE / "commands" / "demo.py")
+    rooms += (PACKAGE / "data" / "checking" / "facts.py",)  # counts the words of texts
     files = [path for path in PACKAGE.rglob("*.py") if not any(path.is_relative_to(room) for room in rooms)]
     assert [found for path in files for found in named_in(path)] == []
     assert any(named_in(path) for path in rooms[0].rglob("*.py"))
