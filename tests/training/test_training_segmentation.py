@@ -137,7 +137,7 @@ def test_scores_do_not_depend_on_the_batch_size() -> None:
     found = []
     for batch_size in (1, 3, 4, 11):
         retraining = tiny_segmentation(eval_batch_size=batch_size)
-        found.append(retraining._evaluate(retraining.grafted))
+        found.append(retraining._evaluate(retraining.grafted).scores)
     losses = [scores.pop("loss") for scores in found]
     assert losses == pytest.approx([losses[0]] * 4, rel=1e-6)
     for scores in found:

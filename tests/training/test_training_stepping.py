@@ -71,8 +71,9 @@ def test_a_replica_adds_what_its_arithmetic_needs() -> None:
     assert plain.total() <= 61
     assert one.total() - plain.total() <= 19
     assert three.total() - one.total() <= 2 * 15
-    for name in ("_log_softmax", "nll_loss_forward", "argmax", "_foreach_norm", "_fused_sgd_", "convolution"):
+    for name in ("_log_softmax", "nll_loss_forward", "_foreach_norm", "_fused_sgd_", "convolution"):
         assert (plain[name], three[name]) == (1, 1), name
+    assert (plain["argmax"], three["argmax"]) == (2, 2)  # what is right, and what the base says of recorded samples
     assert three["addmm"] - plain["addmm"] == 3
 
 
