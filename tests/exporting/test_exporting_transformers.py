@@ -26,7 +26,7 @@ INPUTS = {
     "BertForSequenceClassification": (PAIRS, ["logits"], ["batch", CLASSES]),
     "RobertaForTokenClassification": (READ, ["logits"], ["batch", "length", CLASSES]),
     "DistilBertForQuestionAnswering": (READ, ["start_logits", "end_logits"], ["batch", "length"]),
-    "BertForMultipleChoice": (PAIRS, ["logits"], ["batch", "choices"]),
+    "BertForMultipleChoice": (PAIRS, ["logits"], ["batch", "num_choices"]),
     "GPT2ForSequenceClassification": (READ, ["logits"], ["batch", CLASSES]),
     "Wav2Vec2ForSequenceClassification": (["input_values"], ["logits"], ["batch", CLASSES]),
     "ASTForAudioClassification": (["input_values"], ["logits"], ["batch", CLASSES]),
@@ -59,7 +59,7 @@ def test_inputs_and_outputs_have_their_names_and_open_dimensions(name: str, tmp_
     assert session.get_outputs()[0].shape == shape
     assert 0 < document["largest_difference"] < 1e-3
     if "length" in shape or inputs != ["input_values"]:
-        assert differs(path, module, {"batch": 5, "length": 9, "choices": 2}) < 1e-4
+        assert differs(path, module, {"batch": 5, "length": 9, "num_choices": 2}) < 1e-4
 
 
 def test_a_wave_of_any_length_is_heard(tmp_path: Any) -> None:
