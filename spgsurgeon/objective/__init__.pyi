@@ -1,5 +1,5 @@
 from .chunked_readout import DeferredLogits, read_hidden
-from .logits import logits_of, named_logits
+from .logits import logits_in, named_logits
 from .loss import SPGLoss, loss_of_readout, spg_loss
 from .r_drop import divergence
 from .readout import Readout, read_spans, shift_labels
@@ -9,7 +9,7 @@ __all__ = [
     "Readout",
     "SPGLoss",
     "divergence",
-    "logits_of",
+    "logits_in",
     "loss_of_readout",
     "named_logits",
     "read_hidden",

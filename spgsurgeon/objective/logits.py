@@ -23,7 +23,7 @@ def named_logits(output: Any) -> Tensor | None:
     return found if isinstance(found, Tensor) else None
 
 
-def logits_of(output: Any) -> Tensor:
+def logits_in(output: Any) -> Tensor:
     """Return the logits of an output. Raises UsageError for several of them, and for what has none."""
     if isinstance(output, Tensor):
         return output

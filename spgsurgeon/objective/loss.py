@@ -15,7 +15,7 @@ from torch import Tensor
 
 from spgsurgeon.errors import UsageError, did_you_mean
 from spgsurgeon.objective.episode import Episode, play_episodes, weighted_sum
-from spgsurgeon.objective.logits import logits_of
+from spgsurgeon.objective.logits import logits_in
 from spgsurgeon.objective.readout import Readout, read_logits
 
 MeanOverRanks = Callable[[Tensor], Tensor]
@@ -37,7 +37,7 @@ class SPGLoss(NamedTuple):
     cross_entropy: Tensor
     """float32 [T+1, units]: CE_t of each unit as its readout has it, 0 if not counted; constant to autograd."""
     predicted: Tensor | None = None
-    """int64 [units]: the class that step 0 predicts, if whoever has the logits says so."""
+    """int64 [units]: the class that step 0 predicts; None if units are not read by classes."""
 
 
 class _Batch(NamedTuple):
@@ -116,7 +116,7 @@ def spg_loss(
     """
     _check_form(form)
     readout = read_logits(
-        logits_of(logits),
+        logits_in(logits),
         target,
         len(weights) + 1,
         class_dim=class_dim,
@@ -153,7 +153,7 @@ def loss_of_readout(
         if loss_normalization:
             gap = (batch.step_means[0] - loss).detach()
             loss = loss * (mean_over_ranks(gap) if mean_over_ranks else gap).exp()
-    return SPGLoss(loss, step_losses, step_sizes, episode, readout.cross_entropy.detach())
+    return SPGLoss(loss, step_losses, step_sizes, episode, readout.cross_entropy.detach(), readout.predicted)
 
 
 def _check_form(form: str) -> None:

@@ -35,6 +35,8 @@ class Readout(NamedTuple):
     """bool [units]: False if the target was `ignore_index`."""
     weight: Tensor | None = None
     """float32 [units]: how much each counts, by its class; None: all the same."""
+    predicted: Tensor | None = None
+    """int64 [units]: the class that step 0 predicts; None if units are not read by classes."""
 
 
 def read_logits(
@@ -83,9 +85,9 @@ def read_logits(
             label_smoothing=label_smoothing,
             ignore_index=ignore_index,
         )
-        correct = logits.detach().argmax(1).view(shape) == label
+        chosen = logits.detach().argmax(1).view(shape)
     counted = torch.ones_like(label, dtype=torch.bool) if soft else label != ignore_index
-    return Readout(ce.view(shape), correct, counted, weight)
+    return Readout(ce.view(shape), chosen == label, counted, weight, chosen[0])
 
 
 def _weight_of(target: Tensor, class_weights: Tensor, classes: int, soft: bool) -> Tensor:

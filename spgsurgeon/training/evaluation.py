@@ -56,7 +56,10 @@ def evaluate(
             targets = task.scored_by_samples(targets, [source.read(sample) for sample in batch.samples.tolist()])
         with autocast(processes.device, precision):
             logits = logits_of(task, model, laid_out(inputs, layout), base=base, output=task.output)
-            tally.add(logits.float() if isinstance(logits, Tensor) else logits, targets)  # deferred ones are made there
+            if not isinstance(logits, Tensor):
+                tally.add(logits, targets)  # which makes them
+        if isinstance(logits, Tensor):
+            tally.add(logits.float(), targets)
     scores = tally.scores() | ({METRIC: task.primary.name} if task.alternatives else {})
     return scores | {"images_per_second": scores["samples"] / (time.perf_counter() - started)}
 

@@ -162,9 +162,7 @@ class Stepper:
         assert isinstance(logits, Tensor)
         how |= {"soft": self._mixer.active, "class_weights": self._class_weights}
         result = spg_loss(logits, targets, label_smoothing=smoothing, class_dim=1, **how)
-        if self.plain or targets.dim() > 1:  # pixels, words, and mixed images, which are nobody's own
-            return result
-        return result._replace(predicted=logits[: len(targets)].detach().argmax(1))
+        return result._replace(predicted=None) if self._mixer.active else result  # of a mixture, which is nobody's own
 
     def settle(self) -> None:
         """Wait for the last step, so that all of them are known to be sound. Raises as `apply` does."""

@@ -68,12 +68,11 @@ def test_a_replica_adds_what_its_arithmetic_needs() -> None:
     Head, loss, optimizer and the watch on the numbers take all steps at once.
     """
     plain, one, three = (operators_of_a_step(replicas) for replicas in (0, 1, 3))
-    assert plain.total() <= 61
+    assert plain.total() <= 60
     assert one.total() - plain.total() <= 19
     assert three.total() - one.total() <= 2 * 15
-    for name in ("_log_softmax", "nll_loss_forward", "_foreach_norm", "_fused_sgd_", "convolution"):
+    for name in ("_log_softmax", "nll_loss_forward", "argmax", "_foreach_norm", "_fused_sgd_", "convolution"):
         assert (plain[name], three[name]) == (1, 1), name
-    assert (plain["argmax"], three["argmax"]) == (2, 2)  # what is right, and what the base says of recorded samples
     assert three["addmm"] - plain["addmm"] == 3
 
 
