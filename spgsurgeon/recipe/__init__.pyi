@@ -6,7 +6,13 @@ from .reading import read_recipe, read_settings, replicas_of
 from .schema import Recipe
 from .shipped import find_recipe, find_shipped, shipped_recipes
 from .start_sections import HeadStartSection
-from .training_section import CheckpointSection, OptimizerSection, ScheduleSection, TrainingSection
+from .training_section import (
+    CheckpointSection,
+    EarlyStoppingSection,
+    OptimizerSection,
+    ScheduleSection,
+    TrainingSection,
+)
 from .writing import dump_recipe
 
 __all__ = [
@@ -15,6 +21,7 @@ __all__ = [
     "AugmentSection",
     "CheckpointSection",
     "DataSection",
+    "EarlyStoppingSection",
     "HeadStartSection",
     "OptimizerSection",
     "Recipe",

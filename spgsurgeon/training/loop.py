@@ -42,6 +42,7 @@ from spgsurgeon.training.cold_start import (
     moments_of,
     parameter_hash,
 )
+from spgsurgeon.training.epoch.early_stopping import EarlyStopping
 from spgsurgeon.training.epoch.remarks import Remarks
 from spgsurgeon.training.epoch.safekeeping import Safekeeping
 from spgsurgeon.training.epoch.steps import EpochSteps
@@ -117,6 +118,7 @@ class Retraining:
             class_weights=class_weights(settings.class_weights, training.source, recipe.data.source, task),
         )
         self._remarks = Remarks(training, evaluation, processes, self._keeping)
+        self._early_stopping = EarlyStopping(settings.early_stopping, task.primary, self.state)
         self._steps = EpochSteps(
             self.state,
             self._stepper,
@@ -181,8 +183,11 @@ class Retraining:
                 self._make_head_start()
             while not counters.cold_finished:
                 self._cold_epoch()
-            while counters.epoch < counters.epochs_before + self.settings.epochs and not self._stops_early():
+            last = counters.epochs_before + self.settings.epochs
+            while counters.epoch < last and not self._early_stopping.due:
                 self._training_epoch()
+            if counters.epoch < last:
+                self._remarks.stopped_early(counters.done["train"], self.settings, self.task.primary)
             self._keeping.finish()
             self._remarks.traits()
             self.processes.wait()
@@ -313,26 +318,9 @@ class Retraining:
         better = counters.best is None or metric.better(counters.last[metric.name], counters.best[metric.name])
         if better:
             counters.best = counters.last
-        self._wait_for_better(counters.last[metric.name])
+        self._early_stopping.count(counters.last[metric.name])
         found = {"evaluation": counters.last, "by_class": evaluated.by_class}
         self._finish_epoch(metrics | found, best=better)
-
-    def _wait_for_better(self, score: float) -> None:
-        """Count an epoch for early stopping, by its score."""
-        counters, metric = self.counters, self.task.primary
-        least = self.settings.early_stopping.min_delta
-        if counters.to_beat is None or metric.merit(score) - metric.merit(counters.to_beat) > least:
-            counters.to_beat, counters.waited = score, 0
-        else:
-            counters.waited += 1
-
-    def _stops_early(self) -> bool:
-        """Return whether the score has not got better for too long, which is said."""
-        patience, counters = self.settings.early_stopping.patience, self.counters
-        if patience is None or counters.waited < patience:
-            return False
-        self._remarks.stopped_early(counters.done["train"], self.settings, self.task.primary)
-        return True
 
     def _epoch(self, phase: str) -> dict[str, Any]:
         """Do the steps that the epoch still has, and return its line of metrics."""

@@ -83,10 +83,10 @@ def train(
     through the model and returns the plan.
     `random_weights` starts a model by name from nothing, with as many classes as the data has; `num_classes` gives a
     base with others a new head, `task` a model of transformers one for another task; `map_keys` is for weights with
-    others' keys, see `ModelRequest`. A run that fails
-    before its first checkpoint leaves no folder. One process at a time may write into a run's folder (under torchrun
-    the first one): `resume` and `force` are refused while another one does. Under torchrun each process calls this, and
-    an attempt after the first resumes the run that an earlier one started.
+    others' keys, see `ModelRequest`. A run that fails before its first checkpoint leaves no folder. One process at a
+    time may write into a run's folder (under torchrun the first one): `resume` and `force` are refused while another
+    one does. Under torchrun each process calls this, and an attempt after the first resumes the run that an earlier one
+    started.
     Returns the document of `train --json` (on processes other than the first: the same scores).
     """
     output = output or Path("runs") / (Path(recipe).stem if recipe else "run")

@@ -10,6 +10,8 @@ from tiny_runs import SETTINGS, changed, content_hash, tiny_retraining
 
 from spgsurgeon.comparing.arms import NO_EARLY_STOPPING, line_up
 from spgsurgeon.recipe.training_section import EarlyStoppingSection, ScheduleSection
+from spgsurgeon.tasks.metrics import LOSS
+from spgsurgeon.training.epoch.early_stopping import EarlyStopping
 from spgsurgeon.training.loop import Retraining
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "digits-dropout.yaml"
@@ -56,16 +58,11 @@ def test_without_patience_all_epochs_are_done() -> None:
 
 
 def test_a_loss_is_better_when_it_is_lower() -> None:
-    from dataclasses import replace
-
-    from spgsurgeon.tasks.classification import CLASSIFICATION
-    from spgsurgeon.tasks.metrics import LOSS
-
-    with tiny_retraining(stopping(patience=1, epochs=5)) as retraining:
-        retraining.task = replace(CLASSIFICATION, metrics=(LOSS, *CLASSIFICATION.metrics[:2]))
+    with tiny_retraining(stopping()) as retraining:
+        rule = EarlyStopping(EarlyStoppingSection(patience=1), LOSS, retraining.state)
         for loss, waited in ((2.0, 0), (1.0, 0), (1.5, 1)):
-            retraining._wait_for_better(loss)
-            assert retraining.counters.waited == waited
+            rule.count(loss)
+            assert (retraining.counters.waited, rule.due) == (waited, waited == 1)
 
 
 def test_a_run_that_resumes_waits_on_and_a_stopped_one_stays_so(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ class MixedStatistics(nn.Module):
         """Return what leaves `norm` then, of the same shape; in eval mode, or if `norm` is frozen, `hidden`."""
         if not (self.training and norm.training) or self.momentum == 1:
             return hidden
+        # By hand: torch's batch_norm has no gradient for the statistics that it is given.
         values = entered.float()
         variance, mean = torch.var_mean(values, [0, *range(2, values.dim())])
         mean, variance = self._mixed(norm.running_mean, mean), self._mixed(norm.running_var, variance)
