@@ -20,6 +20,7 @@ from spgsurgeon import __version__
 from spgsurgeon.errors import SurgeonError, UsageError, VerificationError
 from spgsurgeon.exporting.agreement import HINT, Batch, Readout, reason
 from spgsurgeon.exporting.layout import OPSETS
+from spgsurgeon.exporting.session import onnx_session
 from spgsurgeon.exporting.silence import silenced
 from spgsurgeon.exporting.subject import (
     HALF_TOLERANCE,
@@ -161,12 +162,8 @@ def _say_what_it_is(graph_model: Any, metadata: dict[str, str]) -> None:
 
 def _runner(draft: Path, names: Sequence[str]) -> Callable[[Batch], list[Tensor]]:
     """Return what runs the file in ONNX Runtime. Raises VerificationError if that refuses it."""
-    import onnxruntime  # here: its import already writes warnings to stderr on some machines
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # fatal only; failures arrive as exceptions
     try:
-        session = onnxruntime.InferenceSession(draft, options, providers=["CPUExecutionProvider"])
+        session = onnx_session(draft)
     except Exception as error:
         raise VerificationError(f"ONNX Runtime refuses the exported graph: {reason(error)}", hint=HINT) from error
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError
 from spgsurgeon.exporting.agreement import reason
+from spgsurgeon.exporting.session import onnx_session
 from spgsurgeon.models import IMAGES
 from spgsurgeon.runtime import require
 
@@ -98,11 +99,7 @@ class OnnxModel(nn.Module):
 
 def _session_of(path: Path) -> Any:
     require("onnx", "an ONNX file")
-    import onnxruntime  # here: its import already writes warnings to stderr on some machines
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # fatal only; failures arrive as exceptions
     try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return onnx_session(path)
     except Exception as error:
         raise DamagedFileError(f"ONNX Runtime can't read {path}: {reason(error)}", hint="export it again") from error

@@ -7,7 +7,6 @@ that was not seen, 1 where the base is wrong, T+1 where all steps are right but 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from spgsurgeon.checkpoint import atomic_file, write_failures
 from spgsurgeon.errors import DamagedFileError, UsageError
 from spgsurgeon.runs.layout import EPISODES
+from spgsurgeon.runs.metrics_log import line_added
 from spgsurgeon.runtime import as_json
 
 EPISODE_LENGTHS = "episode_lengths"
@@ -105,17 +105,9 @@ def write_samples(run: Path, names: Sequence[str], labels: Sequence[int]) -> Non
 
 def add_lengths(run: Path, metrics: Mapping[str, Any], lengths: Sequence[int]) -> None:
     """Append the line of the epoch that `metrics` are of, all of it or nothing."""
-    line = as_json({"epoch": metrics["epoch"], "phase": metrics["phase"], "lengths": lengths}) + "\n"
-    path = run / EPISODES
-    with write_failures(path), path.open("ab") as file:
-        size = file.tell()
-        try:
-            file.write(line.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        except OSError:
-            file.truncate(size)
-            raise
+    path, document = run / EPISODES, {key: metrics[key] for key in ("epoch", "phase")} | {"lengths": lengths}
+    with write_failures(path), line_added(path, document):
+        pass
 
 
 def read_episodes(run: Path) -> Episodes:

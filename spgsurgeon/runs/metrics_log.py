@@ -10,7 +10,8 @@ import errno
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +33,13 @@ class MetricsLog:
 
     def add(self, metrics: Mapping[str, Any]) -> None:
         """Append one line and the same numbers to the events; all of it or nothing."""
-        line = (as_json(metrics) + "\n").encode()
-        with write_failures(self._path), self._path.open("ab", buffering=0) as file:
-            size = file.tell()
+        with write_failures(self._path):
             try:
-                if file.write(line) < len(line):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                os.fsync(file.fileno())
-                self._show(metrics)
+                with line_added(self._path, metrics):
+                    self._show(metrics)
             except OSError:
                 for tracker in self._trackers:
                     tracker.drop()
-                file.truncate(size)
                 raise
 
     def forget_after(self, done: Mapping[str, int]) -> None:
@@ -82,6 +78,22 @@ class MetricsLog:
                     hint="resume without it: --resume training.loggers=[]",
                     code="tracker-failed",
                 ) from error
+
+
+@contextmanager
+def line_added(path: Path, document: Mapping[str, Any]) -> Iterator[None]:
+    """Append a line of JSON to a file, on the disk when the block begins; it is taken back if that raises OSError."""
+    line = (as_json(document) + "\n").encode()
+    with path.open("ab", buffering=0) as file:
+        size = file.tell()
+        try:
+            if file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(file.fileno())
+            yield
+        except OSError:
+            file.truncate(size)
+            raise
 
 
 def keep_lines(path: Path, done: Mapping[str, int]) -> None:
