@@ -14,7 +14,7 @@ def command() -> None:
     """Say whether this installation and this machine can do the work.
 
     Versions, how they fit each other, devices, memory, cache folders; and what to do about what is wrong. The exit
-    code is 1 where there is a problem, 0 if all is well or could only be better. Nothing is downloaded.
+    code is 1 if there is a problem, 0 if all is well or could only be better. Nothing is downloaded.
 
     Example: `spgsurgeon doctor`
     """

@@ -15,13 +15,19 @@ from spgsurgeon.exporting import Evaluation
 from spgsurgeon.loading import resolve_folder
 from spgsurgeon.recipe import HOLDOUT, read_recipe
 from spgsurgeon.runs import RECIPE, Basis, basis_of_counters, read_run_state
-from spgsurgeon.tasks import LOSS, Task
+from spgsurgeon.tasks import LOSS, METRIC, Task
+
+
+def judged(source: Path, task: Task) -> Task:
+    """Return the task with the score first that a run was judged by; of anything else as it is."""
+    best = read_run_state(resolve_folder(source))["counters"].get("best") if kind_of(source) == "run" else None
+    return task.scored_by(best.get(METRIC)) if best else task
 
 
 def scores_of(source: Path, task: Task) -> dict[str, dict[str, float]] | None:
     """Return the scores that a card shows, `best` and the `original` that it is measured against, if there is one.
 
-    None if there are none, as after grafting alone.
+    That which the run was judged by comes first. None if there are none, as after grafting alone.
     """
     if kind_of(source) != "run":
         return None
@@ -30,7 +36,8 @@ def scores_of(source: Path, task: Task) -> dict[str, dict[str, float]] | None:
         return None
     named = {"original": basis_of_counters(counters).scores, "best": counters["best"]}
     there = {when: scores for when, scores in named.items() if scores is not None}
-    shown = [metric.name for metric in task.metrics if metric != LOSS and None not in _each(there, metric.name)]
+    known = [metric.name for metric in judged(source, task).metrics if metric != LOSS]
+    shown = [name for name in known if None not in _each(there, name)]
     return {when: {name: scores[name] for name in shown} for when, scores in there.items()}
 
 

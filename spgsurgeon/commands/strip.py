@@ -24,7 +24,7 @@ from spgsurgeon.checkpoint import (
     refuse_overwriting_input,
     write_json,
 )
-from spgsurgeon.commands.measured import basis_of_run, scores_of
+from spgsurgeon.commands.measured import basis_of_run, judged, scores_of
 from spgsurgeon.commands.modules import FORMATS, format_of
 from spgsurgeon.commands.stripping.card import card_of
 from spgsurgeon.commands.stripping.graphs import GraphOptions, write_graph
@@ -250,7 +250,7 @@ def _no_gain(source: Path, task: Task | None) -> list[str]:
     scores = None if task is None else scores_of(source, task)
     if task is None or scores is None:
         return []
-    metric = task.primary
+    metric = judged(source, task).primary
     basis = basis_of_run(source)
     assert basis is not None
     said = [basis.said] if basis.said else []

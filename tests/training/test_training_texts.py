@@ -32,6 +32,12 @@ def test_a_model_of_texts_goes_the_whole_way(work) -> None:
     assert (scored.document["metric"], scored.document["max_length"]) == ("f1", 24)
 
 
+def test_no_gain_is_said_of_the_score_that_the_run_was_judged_by(work) -> None:
+    trained(work, "run", "training.epochs=1", "training.optimizer.lr=1.0e-12", "trp.kind=dropout")
+    notes = succeed("strip", "--json", work / "run", "-o", work / "better").document["notes"]
+    assert any("the run's best matthews is" in note for note in notes)
+
+
 def test_pipeline_predicts_what_eval_scores(work) -> None:
     transformers = pytest.importorskip("transformers")
     trained(work, "run")
