@@ -71,13 +71,14 @@ def check_ours(folder: Path) -> None:
 def remove_ours(folder: Path, patterns: Iterable[str] | None = None) -> None:
     """Remove what is ours in a folder, by its record or else by these patterns, and then the folder if it is empty.
 
-    What can't be removed stays, without a word.
+    What can't be removed stays, without a word. The record goes last: a folder that a kill leaves half removed is still
+    known as ours.
     """
     if not _is_folder(folder):
         return
-    for name, ours in list(_entries(folder, _recorded(folder) if patterns is None else _split(patterns))):
-        if ours:
-            _remove(folder / name, folder=name.endswith("/"))
+    found = _entries(folder, _recorded(folder) if patterns is None else _split(patterns))
+    for name in sorted((name for name, ours in found if ours), key=RECORD.__eq__):
+        _remove(folder / name, folder=name.endswith("/"))
     with suppress(OSError):
         folder.rmdir()
 

@@ -124,14 +124,15 @@ def step_of(folder: Path) -> int:
 def is_own(folder: Path) -> bool:
     """Whether a folder is a checkpoint that a run wrote, under this name.
 
-    An earlier version left no record: there it goes by its manifest, and by holding nothing else.
+    An earlier version left no record: there it goes by its manifest, and by holding nothing else. An empty folder is
+    what a kill left of one that was being removed.
     """
     if step_of(folder) < 0 or not folder.is_dir() or folder.is_symlink():
         return False
     if (folder / RECORD).exists():
         return has_own_record(folder)
     names = {entry.name for entry in folder.iterdir()}
-    return STATE in names and names <= {*_BEFORE_RECORDS}
+    return not names or (STATE in names and names <= {*_BEFORE_RECORDS})
 
 
 def is_replaceable(folder: Path) -> bool:

@@ -27,10 +27,11 @@ from spgsurgeon.commands import graft as grafting
 from spgsurgeon.commands import strip as stripping
 from spgsurgeon.commands.graft import graft_folder
 from spgsurgeon.commands.strip import strip_folder
-from spgsurgeon.commands.stripping import written
+from spgsurgeon.commands.stripping import graphs
 from spgsurgeon.errors import SurgeonError
 from spgsurgeon.loading.opening import open_model
 from spgsurgeon.loading.request import ModelRequest
+from spgsurgeon.models import graph_inputs_of
 from spgsurgeon.replicas.kinds.dropout import Dropout
 from spgsurgeon.runs.folder import Checkpoint, RunFolder
 
@@ -62,8 +63,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     opened = open_model(ModelRequest(str(inputs / "base")))
     proven = grafting.graft_proven(opened, Dropout())
     taken_down = stripping._take_down(inputs / "grafted", None)
-    size = taken_down[1].preprocessing.input_size
-    onnx = written.export_onnx(taken_down[0], inputs / "model.onnx", size, opset=None)
+    image = graph_inputs_of(taken_down[0], taken_down[1].preprocessing.input_size)
+    onnx = graphs.export_onnx(taken_down[0], inputs / "model.onnx", image)
 
     def exported(module: Any, path: Path, *_: Any, **__: Any) -> Any:
         path.write_text((inputs / "model.onnx").read_text("latin-1"), encoding="latin-1")
@@ -84,7 +85,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         mock.patch.object(grafting, "open_model", return_value=opened),
         mock.patch.object(grafting, "graft_proven", return_value=proven),
         mock.patch.object(stripping, "_take_down", return_value=taken_down),
-        mock.patch.object(written, "export_onnx", exported),
+        mock.patch.object(graphs, "export_onnx", exported),
     ):
         yield Bench(inputs, jobs)
 

@@ -2,10 +2,13 @@
 
 import errno
 import json
+import os
 import shutil
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -109,10 +112,10 @@ def test_lines_of_epochs_that_run_again_are_dropped(run: RunFolder) -> None:
     ]
     damaged = ['{"phase": "train", "epoch": 1', "[]", '{"epoch": 1}', '{"phase": "train", "epoch": null}']
     path = run.path / "metrics.jsonl"
-    for *done, count in ((1, 3, 1, 5), (1, 3, 0, 4), (1, 2, 0, 3), (1, 0, 0, 1), (0, 0, 0, 0)):
+    for *done, kept in ((1, 3, 1, 5), (1, 3, 0, 4), (1, 2, 0, 3), (1, 0, 0, 1), (0, 0, 0, 0)):
         path.write_text("\n".join([*damaged, *map(json.dumps, lines), ""]))
         run.forget_metrics_after(dict(zip(("head", "cold", "train"), done, strict=True)))
-        assert path.read_text() == "".join(json.dumps(line) + "\n" for line in lines[:count])
+        assert path.read_text() == "".join(json.dumps(line) + "\n" for line in lines[:kept])
 
 
 def test_links_and_pruning(tmp_path: Path) -> None:
@@ -126,6 +129,27 @@ def test_links_and_pruning(tmp_path: Path) -> None:
     loaded = run.load()
     assert loaded
     assert loaded.state["value"] == 4.0
+
+
+def test_what_a_kill_left_half_removed_is_removed_next_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for at in count():
+        run, calls = tiny_run_folder(tmp_path / str(at), keep=1), count()
+        run.save("0", checkpoint(), best=False)
+
+        def killed(call: Any, *arguments: Any, calls: Any = calls, last: int = at, **options: Any) -> None:
+            if next(calls) == last:
+                raise KeyboardInterrupt
+            call(*arguments, **options)
+
+        with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+            for name in ("unlink", "rmdir"):
+                patch.setattr(os, name, partial(killed, getattr(os, name)))
+            run.save("1", checkpoint(), best=True)
+        if next(calls) <= at:
+            break
+        run.save("2", checkpoint(), best=True)
+        assert names(run) == ["2"], at
+    assert at > 5
 
 
 def test_a_run_can_be_moved(run: RunFolder, tmp_path: Path) -> None:

@@ -79,4 +79,5 @@ def test_trials_are_ordered_by_merit_and_strip_says_what_helped(monkeypatch: pyt
         monkeypatch.setattr(strip, "scores_of", lambda source, task, scores=scores: scores)
         basis = basis_of(original, None, None)
         monkeypatch.setattr(strip, "basis_of_run", lambda source, basis=basis: basis)
+        monkeypatch.setattr(strip, "judged", lambda source, task: task)
         assert [note.partition(":")[0] for note in strip._no_gain(Path("run"), SIGNS)] == said
