@@ -119,7 +119,7 @@ def check_arm(name: str, recipe: Recipe, task: Task) -> None:
             f"arm {TIMM} is for {LABELLED}, and the model predicts {task.predicts}", hint="leave it out of --arms"
         )
     if augment.mixup or augment.cutmix:
-        raise UsageError(f"arm {TIMM} mixes no pictures here", hint="data.augment.mixup=0 data.augment.cutmix=0")
+        raise UsageError(f"arm {TIMM} mixes no images here", hint="data.augment.mixup=0 data.augment.cutmix=0")
 
 
 def own_arm(name: str, retraining: Retraining, parts: list[Batch], *, deterministic: bool) -> Arm:

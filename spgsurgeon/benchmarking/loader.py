@@ -1,4 +1,4 @@
-"""Training steps fed by the loader against steps on pictures that lie on the device already."""
+"""Training steps fed by the loader against steps on images that lie on the device already."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from spgsurgeon.training import logits_of
 
 @dataclass(frozen=True)
 class Noise:
-    """As many pictures as ImageNet has, of `size` (height, width) pixels; each has a label, or a mask with `masks`."""
+    """As many images as ImageNet has, of `size` (height, width) pixels; each has a label, or a mask with `masks`."""
 
     classes: tuple[str, ...]
     size: tuple[int, int]
@@ -33,7 +33,7 @@ class Noise:
         return 1_281_167
 
     def read(self, index: int) -> tuple[Image.Image, Any]:
-        """Return a picture and its label, or its mask int64 [H, W]; functions of `index`."""
+        """Return an image and its label, or its mask int64 [H, W]; functions of `index`."""
         random = np.random.default_rng(index)
         picture = Image.fromarray(random.integers(0, 256, (*self.size, 3), dtype=np.uint8))
         if self.masks:
@@ -41,7 +41,7 @@ class Noise:
         return picture, index % len(self.classes)
 
     def describe(self, index: int) -> str:
-        """Return what to call a picture."""
+        """Return what to call an image."""
         return f"noise {index}"
 
     def file_paths(self) -> Iterable[str | Path]:

@@ -59,7 +59,7 @@ def measure(arm: Arm) -> dict[str, Any]:
     """Return the document of an arm that has taken its first steps: counts and bytes of a step.
 
     `peak_memory_bytes` is what the arm takes at the height of a step, weights, gradients and optimizer's state
-    included, pictures and other arms left out: what it holds between steps, and above that on a CUDA device the peak of
+    included, images and other arms left out: what it holds between steps, and above that on a CUDA device the peak of
     torch's allocator, on a CPU the most that torch had allocated in the step and not freed, which leaves out what other
     libraries allocate by themselves. None on other devices.
     `kept_for_backward_bytes` is what the graph of a forward pass holds, counted; None if it is compiled.

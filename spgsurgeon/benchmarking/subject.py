@@ -86,10 +86,10 @@ def settle_subject(
 
 
 def unused_without_data(overrides: Sequence[str]) -> list[str]:
-    """Return the note, if any, that some overrides say what does not count for pictures of noise."""
+    """Return the note, if any, that some overrides say what does not count for images of noise."""
     keys = [override.partition("=")[0] for override in overrides]
     idle = [key for key in keys if key.startswith("data.") and not key.startswith(_COUNTS_FOR_NOISE)]
-    return [f"without --data the pictures are noise, for which {', '.join(idle)} does not count"] if idle else []
+    return [f"without --data the images are noise, for which {', '.join(idle)} does not count"] if idle else []
 
 
 def _data_overrides(

@@ -1,7 +1,7 @@
 """What in a folder is ours: what the record says that lies in every folder that this package writes.
 
 Only that is ever removed or replaced. A record lists names as patterns, a part for each folder on the way: "*" stands
-for any name, "figures/*.png" for pictures in `figures`, and "base/" for a folder `base` with a record of its own.
+for any name, "figures/*.png" for images in `figures`, and "base/" for a folder `base` with a record of its own.
 """
 
 from __future__ import annotations

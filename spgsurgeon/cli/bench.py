@@ -80,9 +80,9 @@ def command(
 ) -> None:
     """Measure what a training step costs: plain against grafted.
 
-    Both take the steps of `train`, with the same weights and pictures, in interleaved blocks in one process. Says
+    Both take the steps of `train`, with the same weights and images, in interleaved blocks in one process. Says
     images a second, their ratios with 95 % intervals, memory, operators or CUDA kernels a step. A model by name has
-    random weights, and without --data the pictures are noise: speed depends on neither.
+    random weights, and without --data the images are noise: speed depends on neither.
 
     Example: `spgsurgeon bench timm/resnet50 --batch-size 8 --arms rollouts,timm`
     """

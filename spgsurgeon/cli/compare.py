@@ -25,7 +25,7 @@ _Arms = Annotated[
 ]
 _Seeds = Annotated[
     int | None,
-    typer.Option("--seeds", help="How many; with 1 the interval is over pictures.  [default: 5]"),
+    typer.Option("--seeds", help="How many; with 1 the interval is over images.  [default: 5]"),
 ]
 _LearningRates = Annotated[
     str | None,
@@ -162,9 +162,9 @@ def _render(document: dict[str, Any], costs: dict[str, Any], output: Path) -> An
 
 
 _CACHES = {
-    "none": "none: each run decodes its pictures in each epoch",
-    "memory": "memory: pictures stay decoded, once for all runs",
-    "device": "device: pictures stay decoded on it, once for each run",
+    "none": "none: each run decodes its images in each epoch",
+    "memory": "memory: images stay decoded, once for all runs",
+    "device": "device: images stay decoded on it, once for each run",
 }
 _OUTPUTS = {
     "new": "which is new",

@@ -23,7 +23,7 @@ def command(
 ) -> None:
     """Show what runs recorded, over each other, and what comparisons found.
 
-    One HTML page that needs no network, and its figures as PNG files: scores, losses, episodes by class, the pictures
+    One HTML page that needs no network, and its figures as PNG files: scores, losses, episodes by class, the images
     that are right longest and shortest, throughput; of a comparison its verdicts, tables and cost. Runs and comparisons
     may be unfinished.
 

@@ -83,8 +83,8 @@ def bench(
     weights: speed does not depend on them. `arms` are keys of `bench_arms.CHANGES`. A block takes `steps` steps (None:
     as many as last a quarter of a second). `threads` are torch's, for the CPU.
 
-    `data` is a folder of pictures, `digits`, the name of a data set, or `recipe` for what that says: steps that its
-    loader feeds are then timed against those that nothing must be read for. Without it the pictures are noise, and so
+    `data` is a folder of images, `digits`, the name of a data set, or `recipe` for what that says: steps that its
+    loader feeds are then timed against those that nothing must be read for. Without it the images are noise, and so
     are the tokens of a language model, which are to be predicted as it does: its later steps read only tokens that were
     right before, and `settings` has their share, `valid_share`.
 

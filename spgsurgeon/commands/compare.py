@@ -79,7 +79,7 @@ def compare(
     Returns the document of `compare --json`, which the same arguments give again, and what each arm cost: runs, steps
     and seconds, those of choosing included. `learning_rates` are multiples of the recipe's (0.3, 1, 3), or "auto":
     0.3, 1, 3, and more on either side until the best of each arm has neighbours. `budget` is what arms have as much of:
-    "epochs" (the default) or "seconds" on this machine. With one seed instead of five the interval is over the pictures
+    "epochs" (the default) or "seconds" on this machine. With one seed instead of five the interval is over the images
     of data.eval instead of over seeds. `choosing_seeds` is how many of the seeds, the first ones, choose learning rates
     (all of them if left out): the others train with the chosen rates alone. `jobs` is the number of processes, by
     default one for each GPU like the first (one if training.device names it by number), else one a core; see `place`.

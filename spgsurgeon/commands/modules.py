@@ -63,7 +63,7 @@ def graft(
 
     `site` is the path of the layer that makes the logits, or a list of paths where there are several; a head of several
     layers that reads a map is a `spgsurgeon.Place(path, width=D)`. Left out, sites are found by tracing the model on
-    pictures as large as those of `example` ([N, channels, H, W], default 224 pixels), which computes nothing. Replicas
+    images as large as those of `example` ([N, channels, H, W], default 224 pixels), which computes nothing. Replicas
     of depth are known for some families, whose last stage is found; `site` is not for them.
 
     Raises ArchitectureError if a head is not a Linear or 1x1 convolution, heads have different classes or a family has

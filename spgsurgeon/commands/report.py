@@ -24,7 +24,7 @@ def report(folders: Sequence[Path], output: Path = Path("report"), *, force: boo
 
     It holds index.html, which needs no other file and no network, the same figures as PNG files, and the document
     itself. Runs and comparisons may be unfinished; what they did not record is left out and what can't be read is said,
-    on the page and in the document's `notes`. Of the training data only the pictures that are shown are read. `force`
+    on the page and in the document's `notes`. Of the training data only the images that are shown are read. `force`
     replaces an earlier report. Raises UsageError for what is neither.
     """
     require("report", "a report")

@@ -42,7 +42,7 @@ class Arguments:
     def check(self) -> None:
         """Raise UsageError for what no comparison can have."""
         if self.seeds < 1:
-            hint = "--seeds 5; with 1 the interval is over pictures"
+            hint = "--seeds 5; with 1 the interval is over images"
             raise UsageError(f"{self.seeds} seeds are none to compare", hint=hint)
         if self.choosing_seeds is not None and not 1 <= self.choosing_seeds <= self.seeds:
             raise UsageError(

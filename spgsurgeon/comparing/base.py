@@ -68,10 +68,10 @@ def write_base(folder: Path, opened: OpenedModel) -> None:
 
 
 def seen_by(opened: OpenedModel, data: DataSection) -> dict[str, int] | None:
-    """Return how many pictures of each part of a comparison on `data` its base was trained on.
+    """Return how many images of each part of a comparison on `data` its base was trained on.
 
     The parts are `chosen_on`, what is held out of training, and `scored_on`. None if the base is not known to come
-    from a run, or that one's pictures can't be told any more.
+    from a run, or that one's images can't be told any more.
     """
     try:
         histories = [recipe.data for recipe in _recipes_behind(opened)]
@@ -87,7 +87,7 @@ def seen_by(opened: OpenedModel, data: DataSection) -> dict[str, int] | None:
 
 
 def _common(histories: Sequence[DataSection], split: str, data: DataSection) -> int:
-    """Return how many of the pictures that `data` evaluates on, which are of `split`, were trained on before."""
+    """Return how many of the images that `data` evaluates on, which are of `split`, were trained on before."""
     trained = [past for past in histories if _place(past, past.train) == _place(data, split)]
     if not trained:
         return 0
@@ -96,7 +96,7 @@ def _common(histories: Sequence[DataSection], split: str, data: DataSection) -> 
 
 
 def _place(data: DataSection, split: str) -> tuple[str, Path | None, str]:
-    """Return what makes pictures of the same number the same ones."""
+    """Return what makes images of the same number the same ones."""
     return data.source, Path(data.path).expanduser().resolve() if data.path else None, split
 
 

@@ -38,7 +38,7 @@ _ROUNDS, _STEPS = 5, 10  # of the trial that tells what a step of each arm costs
 class Plan:
     """A comparison, completely described; `recipe` is its recipe with `overrides`, without the arms'.
 
-    `taken_over` are the multiples of an earlier list that an "auto" grid goes on from, `base_seen` how many pictures of
+    `taken_over` are the multiples of an earlier list that an "auto" grid goes on from, `base_seen` how many images of
     each part the base was trained on, where that is known.
     """
 
@@ -114,8 +114,8 @@ def complete(plan: Plan, base: Path, lineup: Lineup) -> dict[str, dict[str, Any]
     plan.scored_on = scored_on.name
     if len(plan.seeds) == 1 and len(scored_on) < 2:
         raise UsageError(
-            f"one seed and {len(scored_on)} picture of {scored_on.name} have no spread, hence no interval",
-            hint="--seeds 5, or more pictures in data.eval",
+            f"one seed and {len(scored_on)} image of {scored_on.name} have no spread, hence no interval",
+            hint="--seeds 5, or more images in data.eval",
         )
     plan.chosen_on = open_data(recipe.data.model_copy(update={"eval": HOLDOUT})).evaluation.name
     trials = {}

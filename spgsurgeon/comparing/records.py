@@ -59,7 +59,7 @@ class ComparedArm(BaseModel):
 
 
 class SeenPictures(BaseModel):
-    """How many of the pictures that choices and scores go by the base was trained on itself."""
+    """How many of the images that choices and scores go by the base was trained on itself."""
 
     chosen_on: Count
     scored_on: Count

@@ -1,7 +1,7 @@
 """Paired comparisons: differences in, an interval and a verdict out.
 
 Each of the n differences is of two scores under the same circumstances: the same seed or, where there is one seed
-only, the same picture.
+only, the same image.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ def resampled_difference(
 ) -> PairedDifference:
     """Return what a score of `count` >= 2 samples together shows that is not a mean of theirs, as mean IoU.
 
-    `difference` gives that of two models, [R], over pictures that are there so many times as it is given, [R, count].
-    Pictures are drawn with replacement, the same for both models. Student's interval is about the difference over all
-    pictures, with the spread among the resamples as its standard error.
+    `difference` gives that of two models, [R], over images that are there so many times as it is given, [R, count].
+    Images are drawn with replacement, the same for both models. Student's interval is about the difference over all
+    images, with the spread among the resamples as its standard error.
     """
     if count < 2:
-        raise ValueError(f"{count} pictures have no spread; it takes two")
+        raise ValueError(f"{count} images have no spread; it takes two")
     generator, drawn = np.random.default_rng(0), []
     block = max(1, _BLOCK // count)
     for start in range(0, resamples, block):

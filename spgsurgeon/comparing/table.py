@@ -29,7 +29,7 @@ def cost_rows(costs: Mapping[str, Any]) -> list[tuple[str, ...]]:
 def remarks(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return what else is to be known of the comparison, each under a word or two."""
     metric, seeds = metric_of(document), document["seeds"]
-    over = f"mean of {len(seeds)} seeds" if len(seeds) > 1 else "one seed, intervals over pictures"
+    over = f"mean of {len(seeds)} seeds" if len(seeds) > 1 else "one seed, intervals over images"
     chosen = "learning rates and epochs were chosen on"
     untrained = document.get("untrained")
     before = f"{metric.written(document['original'], 2)}, before any training"
@@ -81,15 +81,15 @@ def metric_of(document: Mapping[str, Any]) -> Metric:
 
 
 def of_the_base(seen: Mapping[str, int] | None) -> list[str]:
-    """Return what the base was, where it was trained on pictures that choices or scores go by."""
+    """Return what the base was, where it was trained on images that choices or scores go by."""
     said = []
     if seen and (count := seen["chosen_on"]):
         said.append(
-            f"itself trained on {count} of the pictures that learning rates and epochs are chosen on, which favours "
+            f"itself trained on {count} of the images that learning rates and epochs are chosen on, which favours "
             "changing it little: train it with the same data.holdout"
         )
     if seen and (count := seen["scored_on"]):
-        said.append(f"itself trained on {count} of the pictures that arms are scored on: on others all may score lower")
+        said.append(f"itself trained on {count} of the images that arms are scored on: on others all may score lower")
     return said
 
 

@@ -1,6 +1,6 @@
 """Parts of a data set, chosen by its labels and its order alone: the same for every seed, process and resumed run.
 
-Pictures with masks have no labels, and are chosen by their order.
+Images with masks have no labels, and are chosen by their order.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Subset(Generic[Whole]):
 
 
 class LabelledSubset(Subset[ImageSource]):
-    """A part of labelled pictures."""
+    """A part of labelled images."""
 
     def labels(self) -> NDArray[np.int64]:
         """See `ImageSource`."""
@@ -92,7 +92,7 @@ class LabelledSubset(Subset[ImageSource]):
 def hold_out(source: ImageSource, share: float) -> tuple[LabelledSubset, LabelledSubset]:
     """Return what is left of a data set and the `share` (0 < share < 1) taken from it, each class in proportion.
 
-    A class keeps one picture at least, so there may be fewer held out than asked for. Raises UsageError if there
+    A class keeps one image at least, so there may be fewer held out than asked for. Raises UsageError if there
     would be none.
     """
     left, held = _parted(source, share, source.labels().tolist())
@@ -100,7 +100,7 @@ def hold_out(source: ImageSource, share: float) -> tuple[LabelledSubset, Labelle
 
 
 def hold_out_masks(source: MaskSource, share: float) -> tuple[Subset[MaskSource], Subset[MaskSource]]:
-    """Return the same of pictures with masks, which are drawn without regard to what is on them; one at least stays."""
+    """Return the same of images with masks, which are drawn without regard to what is on them; one at least stays."""
     left, held = _parted(source, share, [0] * len(source))
     return Subset(source, left), Subset(source, held, HELD_OUT)
 

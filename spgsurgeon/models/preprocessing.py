@@ -1,4 +1,4 @@
-"""How a model wants its pictures: size, normalisation, interpolation and the crop used for evaluation."""
+"""How a model wants its images: size, normalisation, interpolation and the crop used for evaluation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from spgsurgeon.errors import ArchitectureError, UsageError
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What happens to a picture before the model sees it.
+    """What happens to an image before the model sees it.
 
     `input_size` is (channels, height, width) in pixels; `mean` and `std` are per channel on the 0..1 scale. Evaluation
     resizes to `input_size` / `crop_pct` and takes the centre crop; `crop_mode` says what is resized: the shorter edge

@@ -1,4 +1,4 @@
-"""The data section of a recipe: which pictures, and what happens to them."""
+"""The data section of a recipe: which images, and what happens to them."""
 
 from __future__ import annotations
 
@@ -73,10 +73,10 @@ def known_range(values: Any) -> tuple[float, float] | None:
 
 
 class AugmentSection(Section):
-    """What happens to training pictures."""
+    """What happens to training images."""
 
     crop: Literal["random-resized", "random-scale", "pad", "resize"] = "random-resized"
-    """A random resized crop, a random crop after padding, or only a resize. For pictures with masks: `random-scale`,
+    """A random resized crop, a random crop after padding, or only a resize. For images with masks: `random-scale`,
     half to twice the size, then a random crop (their default), or `resize`."""
     flip: Probability = 0.5
     """Probability of a horizontal flip."""
@@ -91,7 +91,7 @@ class AugmentSection(Section):
 
 
 class DataSection(Section):
-    """The pictures."""
+    """The images."""
 
     source: Annotated[str, AfterValidator(_known_source), Field(description=described(SOURCES.values()))] = "folder"
     path: str | None = None
@@ -102,10 +102,10 @@ class DataSection(Section):
     """Split or sub-folder to evaluate on, for `wds` a pattern too; `holdout`: what `holdout` leaves out of training."""
     holdout: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Share of the training split that is left out of training, the same for every seed: each class in proportion,
-    of pictures with masks whichever."""
+    of images with masks whichever."""
     limit: Count | None = None
-    """The most pictures of each class to train on, of those that `holdout` leaves; the same for every seed. Samples
-    without a class, as questions are, count as one class; pictures with masks have no such limit."""
+    """The most images of each class to train on, of those that `holdout` leaves; the same for every seed. Samples
+    without a class, as questions are, count as one class; images with masks have no such limit."""
     eval_limit: Count | None = None
     """The most samples to evaluate on, the classes in proportion, the same for every seed; scores are of that part."""
     balance: bool = False
@@ -145,18 +145,18 @@ class DataSection(Section):
     """The most pixels of an image, height times width; null: what Pillow allows (178,956,970), for a larger one may be
     made to fill the memory."""
     image_size: Count | None = None
-    """Height and width of training pictures, in pixels; null is the model's own."""
+    """Height and width of training images, in pixels; null is the model's own."""
     eval_image_size: Count | None = None
     """Height and width for evaluation, in pixels, where `image_size` is given; null is `image_size`."""
     eval_crop_pct: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of each side that evaluation cuts out of the middle of an image: it resizes to the size divided by this
     before. 1 scores whole images; null is the model's own."""
     augment: AugmentSection = AugmentSection()
-    """What happens to training pictures."""
+    """What happens to training images."""
     unreadable: Literal["stop", "skip"] = "stop"
-    """What a picture that can't be used does: it ends the run, or is passed over, counted and listed."""
+    """What an image that can't be used does: it ends the run, or is passed over, counted and listed."""
     cache: Literal["none", "memory", "device"] = "none"
-    """Where pictures stay decoded after the first time, if anywhere: `memory` (shared by all loader processes), or the
+    """Where images stay decoded after the first time, if anywhere: `memory` (shared by all loader processes), or the
     training `device`, which augments them there; of one size then. The weights don't depend on it."""
     workers: NonNegativeInt | None = None
     """Loader processes for each training process; null goes by the machine. The weights don't depend on it."""
@@ -176,7 +176,7 @@ class DataSection(Section):
         if self._has_masks and self.eval_crop_pct is not None:
             raise fault_at("eval_crop_pct", "eval_crop_pct is for whole images; those with masks are not cropped")
         if self._has_masks and self.limit is not None:
-            raise fault_at("limit", f"limit goes by a picture's class; source: {self.source} has masks")
+            raise fault_at("limit", f"limit goes by an image's class; source: {self.source} has masks")
         if self.balance and form_of(self.source).classed != "sample":
             raise fault_at("balance", f"balance goes by a sample's class; source: {self.source} has none for each")
         if self.eval == HOLDOUT and self.holdout is None:
@@ -205,13 +205,13 @@ class DataSection(Section):
         if self.mask_values and (both := sorted({*self.ignore} & {*self.mask_values})):
             raise fault_at("mask_values", f"{both[0]} has a class here, and is in ignore too")
         if not self._has_masks and self.ignore:
-            raise fault_at("ignore", f"ignore is for pictures with masks; source: {self.source} has none")
+            raise fault_at("ignore", f"ignore is for images with masks; source: {self.source} has none")
         if self._has_masks:
             if self.cache != "none":
-                raise fault_at("cache", f"pictures with masks, as source: {self.source} has, can't be kept decoded")
+                raise fault_at("cache", f"images with masks, as source: {self.source} has, can't be kept decoded")
             for key in ("policy", "mixup", "cutmix", "erase"):
                 if getattr(self.augment, key):
-                    raise fault_at("augment", f"{key} is for whole images; pictures with masks have crop and flip")
+                    raise fault_at("augment", f"{key} is for whole images; images with masks have crop and flip")
             if "crop" not in self.augment.model_fields_set:
                 object.__setattr__(self, "augment", self.augment.model_copy(update={"crop": "random-scale"}))
         crops = ("random-scale", "resize") if self._has_masks else ("random-resized", "pad", "resize")

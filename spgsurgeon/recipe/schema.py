@@ -128,7 +128,7 @@ class Recipe(Section):
     cold_start: ColdStartSection = ColdStartSection()
     """Filling the optimizer's moments at learning rate zero, before and not counted in training.epochs."""
     data: DataSection
-    """The pictures."""
+    """The images."""
     training: TrainingSection = TrainingSection()
     """Optimisation and the run."""
     compare: CompareSection = CompareSection()

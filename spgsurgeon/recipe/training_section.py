@@ -117,7 +117,7 @@ class TrainingSection(Section):
     cudnn_benchmark: bool = False
     """Whether cuDNN tries its convolutions and takes the fastest, on CUDA devices; a repeated run may take another."""
     memory_format: Literal["auto", "contiguous", "channels-last"] = "auto"
-    """How pictures and the weights of convolutions lie in memory; auto is channels-last where that is safe and fast."""
+    """How images and the weights of convolutions lie in memory; auto is channels-last where that is safe and fast."""
     device: Annotated[str, AfterValidator(known_device)] = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
     compile: bool = False

@@ -1,6 +1,6 @@
 """The grafted model: the base, untouched, and its temporary replicas side by side.
 
-Shapes: N pictures, T replicas. In train mode the hidden states of steps 0..T go through the shared head as one batch,
+Shapes: N images, T replicas. In train mode the hidden states of steps 0..T go through the shared head as one batch,
 step-major, so an episode costs one forward pass of the base. K = outputs of a base that has several in train mode.
 """
 

@@ -1,6 +1,6 @@
 """What a model gives: logits alone, or several outputs (auxiliary heads) as a tuple or by name.
 
-Shapes: N pictures, C classes; logits are [N, C], or [N, C, H, W] for a prediction per pixel. K outputs.
+Shapes: N images, C classes; logits are [N, C], or [N, C, H, W] for a prediction per pixel. K outputs.
 """
 
 from __future__ import annotations

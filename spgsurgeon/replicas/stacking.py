@@ -1,6 +1,6 @@
 """One forward pass for a whole episode: the hooks that take the hidden states of all steps through the shared head.
 
-Shapes: N pictures, T replicas; stacked tensors are [(T+1)*N, ...], step-major. Hooks are bound methods of objects that
+Shapes: N images, T replicas; stacked tensors are [(T+1)*N, ...], step-major. Hooks are bound methods of objects that
 hold their chain, not closures: deepcopy (moving averages) then binds the copy's hooks to the copy's chains.
 """
 

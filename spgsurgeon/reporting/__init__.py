@@ -1,4 +1,4 @@
-"""What runs recorded, as figures and one page: numbers in, pictures and HTML out. No model or data is opened here."""
+"""What runs recorded, as figures and one page: numbers in, images and HTML out. No model or data is opened here."""
 
 import lazy_loader
 

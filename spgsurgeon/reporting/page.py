@@ -148,7 +148,7 @@ def _speed(epochs: Sequence[EpochRecord]) -> list[tuple[str, str]]:
 
 
 def _pictures(run: RunRecord) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Return the pictures of shortest and of longest episodes, each as what stands below it."""
+    """Return the images of shortest and of longest episodes, each as what stands below it."""
     groups = []
     for title, shortest in (("Shortest episodes", True), ("Longest episodes", False)):
         tiles = [

@@ -1,4 +1,4 @@
-"""Small copies of the training pictures that a run recorded, where its data can still be opened."""
+"""Small copies of the training images that a run recorded, where its data can still be opened."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ICON = 32
 
 
 def with_pictures(record: RunRecord, run: Path) -> RunRecord:
-    """Return the record with the pictures of its last epoch that has some, as plain retraining has not.
+    """Return the record with the images of its last epoch that has some, as plain retraining has not.
 
     Only these are read. Where the data can't be opened, or a sample is no longer the one that was recorded, there are
     names only, and a note why. Samples that are not images have names only.
@@ -35,17 +35,17 @@ def with_pictures(record: RunRecord, run: Path) -> RunRecord:
         # The labels of the records are the model's.
         source, _ = with_labels_of(open_training(data), record.class_names or None, record.name)
     except SurgeonError as error:
-        note = f"The training data can't be opened, so its pictures are named, not shown: {error.message}."
+        note = f"The training data can't be opened, so its images are named, not shown: {error.message}."
         return replace(record, pictures=shown, notes=[*record.notes, note])
     mixed = data.augment.mixup > 0 or data.augment.cutmix > 0  # earlier versions recorded the label of the mixture
     shown = [_with_copy(picture, source, by_label=not mixed) for picture in shown]
     lost = sum(picture.jpeg is None for picture in shown)
-    note = f"{lost} of {len(shown)} pictures are named, not shown: in {source.name} they can't be read or have changed."
+    note = f"{lost} of {len(shown)} images are named, not shown: in {source.name} they can't be read or have changed."
     return replace(record, pictures=shown, notes=[*record.notes, note] if lost else record.notes)
 
 
 def _with_copy(shown: ShownPicture, source: Source[Any], *, by_label: bool) -> ShownPicture:
-    """Return the picture with a small copy, unless it can't be read or is another one by its name (and label)."""
+    """Return the image with a small copy, unless it can't be read or is another one by its name (and label)."""
     sample, name = shown.picture.sample, shown.picture.name
     if sample >= len(source) or Path(source.describe(sample)).name != Path(name).name:
         return shown

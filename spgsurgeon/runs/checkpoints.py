@@ -48,7 +48,7 @@ def starts_of(path: Path) -> list[dict[str, Any]]:
 
 
 def unreadable_of(run: Path) -> dict[str, str]:
-    """Return why pictures could not be read, by their path, as far as a run notes it."""
+    """Return why images could not be read, by their path, as far as a run notes it."""
     try:
         return {path: reason for path, reason in read_json_object(run / UNREADABLE).items() if isinstance(reason, str)}
     except SurgeonError:  # nothing was noted

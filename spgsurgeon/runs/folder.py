@@ -86,7 +86,7 @@ class Checkpoint:
     state: dict[str, Any]
     ema: Mapping[str, Tensor] = field(default_factory=dict)
     unreadable: Mapping[str, str] = field(default_factory=dict)
-    """Why pictures were passed over, for people; the run folder lists them."""
+    """Why images were passed over, for people; the run folder lists them."""
 
 
 class RunFolder:

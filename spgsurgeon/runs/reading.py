@@ -44,7 +44,7 @@ def check_is_run(path: Path) -> None:
 
 
 def read_run(path: Path, name: str, number: int) -> RunRecord:
-    """Return what the run folder records, without pictures. What is damaged is said in its notes.
+    """Return what the run folder records, without images. What is damaged is said in its notes.
 
     Raises RecipeError if its recipe does not validate.
     """

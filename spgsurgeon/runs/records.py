@@ -38,7 +38,7 @@ class Moments(BaseModel):
 
 
 class Picture(BaseModel):
-    """A picture and its episode: `sample` is its index in the training data, `length` 1 to T+1."""
+    """An image and its episode: `sample` is its index in the training data, `length` 1 to T+1."""
 
     sample: Count
     name: str
@@ -50,7 +50,7 @@ class Picture(BaseModel):
 
 
 class Pictures(BaseModel):
-    """The pictures of an epoch with the shortest and the longest episodes."""
+    """The images of an epoch with the shortest and the longest episodes."""
 
     shortest: list[Picture]
     longest: list[Picture]
@@ -122,7 +122,7 @@ class EpochRecord(BaseModel):
 
 @dataclass(frozen=True)
 class ShownPicture:
-    """A picture of the run's last epoch that has some; `jpeg` is a small copy, None if it could not be read.
+    """An image of the run's last epoch that has some; `jpeg` is a small copy, None if it could not be read.
 
     `few_pixels` says that the original is no larger than an icon, so that it is shown in squares, not blurred.
     """

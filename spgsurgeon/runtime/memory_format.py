@@ -1,4 +1,4 @@
-"""How pictures, and the weights that meet them, lie in memory. No number changes by it but in the order of sums."""
+"""How images, and the weights that meet them, lie in memory. No number changes by it but in the order of sums."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BLOCK = 16  # channels that oneDNN's convolutions take at once, at most
 
 
 def choose_memory_format(memory_format: str, device: torch.device, model: nn.Module) -> torch.memory_format:
-    """Return how pictures lie in memory for a model.
+    """Return how images lie in memory for a model.
 
     `auto` is channels-last, which convolutions are fastest with, but contiguous on MPS, and on CPUs for models with a
     strided 1x1 convolution of few channels: channels-last, its gradient is written beyond its memory there (oneDNN
@@ -25,7 +25,7 @@ def choose_memory_format(memory_format: str, device: torch.device, model: nn.Mod
         return torch.channels_last if last else torch.contiguous_format
     if memory_format == "channels-last":
         raise UsageError(
-            f"on CPUs, channels-last pictures corrupt memory in {overflowing}, a strided 1x1 convolution of fewer than "
+            f"on CPUs, channels-last images corrupt memory in {overflowing}, a strided 1x1 convolution of fewer than "
             f"{_BLOCK} channels (oneDNN issue 6035)",
             hint="training.memory_format=auto",
         )
@@ -48,7 +48,7 @@ def laid_out(inputs: Mapping[str, Tensor], memory_format: torch.memory_format) -
 
 
 def lay_out_convolutions(module: nn.Module, memory_format: torch.memory_format) -> None:
-    """Lay out the weights of 2D convolutions as the pictures are, so that no step needs to do it.
+    """Lay out the weights of 2D convolutions as the images are, so that no step needs to do it.
 
     They stay the same parameters. Other weights are left alone: of those with four dimensions some are only viewed.
     Strides that could be of both formats, as of 1x1 kernels, become those of this one: gradients have them, and

@@ -75,7 +75,7 @@ def choose_deterministic_workspace() -> None:
 
 @contextmanager
 def fastest_convolutions(wanted: bool) -> Iterator[None]:
-    """Let cuDNN try its algorithms for each size of picture inside the block, and take the fastest."""
+    """Let cuDNN try its algorithms for each size of image inside the block, and take the fastest."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = wanted or before
     try:

@@ -40,7 +40,7 @@ def isolated_generator(seed: int) -> Iterator[None]:
     """Seed torch's CPU generator inside the block, and put the caller's state back after it.
 
     Accelerators' generators are left alone (torch.manual_seed would reseed them too), and so are Python's and NumPy's:
-    nothing here draws from them, and saving NumPy's for each sample costs more than a small picture's whole transform.
+    nothing here draws from them, and saving NumPy's for each sample costs more than a small image's whole transform.
     """
     state = torch.get_rng_state()
     torch.default_generator.manual_seed(seed)

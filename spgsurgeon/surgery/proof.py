@@ -65,7 +65,7 @@ def fingerprint(module: nn.Module, inputs: Inputs) -> Fingerprint:
     outputs = _eval_outputs(module, inputs)
     if any(output.isnan().any() for output in outputs):
         raise VerificationError(
-            "the model gives NaN on pictures of noise, so no law can be proven on it",
+            "the model gives NaN on images of noise, so no law can be proven on it",
             hint="do its half-precision weights overflow? cast them to float32 first",
         )
     return Fingerprint(outputs, content_hash(saved_state(module)))
@@ -76,7 +76,7 @@ def prove_graft(grafted: GraftedModel, base: Fingerprint, inputs: Inputs) -> dic
 
     All of it to the bit; only of hidden states the sign of zeros does not count: what a replica adds is 0, and -0 + 0
     is 0.
-    Raises ArchitectureError if the model fails in train mode or gives something else than a row a step and picture.
+    Raises ArchitectureError if the model fails in train mode or gives something else than a row a step and image.
     """
     if content_hash(saved_state(grafted.base)) != base.content_hash:
         raise VerificationError("grafting changed the base's state dict (law 1)")
@@ -174,7 +174,7 @@ def _training_states(grafted: GraftedModel, inputs: Inputs) -> dict[str, Tensor]
     except (RuntimeError, TypeError, ValueError) as error:
         raise ArchitectureError(
             f"in train mode the model grafted at {', '.join(grafted.sites)} fails: {first_line(error)}",
-            hint="are these all of the layers that make its logits? are the pictures large enough in train mode?",
+            hint="are these all of the layers that make its logits? are the images large enough in train mode?",
         ) from error
     finally:
         for name, buffer in grafted.named_buffers():
@@ -214,7 +214,7 @@ def _dtype_of(inputs: Inputs) -> torch.dtype:
 
 def _described(inputs: Inputs) -> str:
     if isinstance(inputs, Tensor):
-        return f"pictures of {list(inputs.shape[1:])}"
+        return f"images of {list(inputs.shape[1:])}"
     return ", ".join(f"{name} of {list(value.shape[1:])}" for name, value in inputs.items())
 
 

@@ -1,4 +1,4 @@
-"""The pictures of a run, as a recipe's data section describes them."""
+"""The images of a run, as a recipe's data section describes them."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ from spgsurgeon.recipe import HOLDOUT, DataSection
 from spgsurgeon.runtime import free_memory, processes_here
 
 DECODED_PICTURES = "SPGSURGEON_DECODED_PICTURES"
-"""The environment variable with the folder in which runs keep decoded pictures for each other; without it none does."""
+"""The environment variable with the folder in which runs keep decoded images for each other; without it none does."""
 
 
 @contextmanager
 def decoded_pictures_in(folder: Path) -> Iterator[None]:
-    """Let runs inside the block, those of processes that it starts too, share the pictures they decode in `folder`.
+    """Let runs inside the block, those of processes that it starts too, share the images they decode in `folder`.
 
     They are of use to later runs as well, and stay there until somebody removes them.
     """
@@ -147,16 +147,16 @@ def _limited(section: DataSection, evaluation: Source[Any]) -> Source[Any]:
 def choose_cache(
     kind: str, device: torch.device, parts: Iterable[tuple[Source[Any], Any]], say: Callable[[str], None]
 ) -> Cache | None:
-    """Return what data.cache asks for, checked against each of the sources and what is done to its pictures.
+    """Return what data.cache asks for, checked against each of the sources and what is done to its images.
 
-    Raises UsageError for pictures that can't be augmented in batches on the device, SurgeonError where they are not
+    Raises UsageError for images that can't be augmented in batches on the device, SurgeonError where they are not
     likely to fit. A few are decoded for that.
     """
     if kind == "none":
         return None
     needed = 0
     for source, transform in parts:
-        assert isinstance(transform, StagedTransform), "the schema refuses pictures with masks"
+        assert isinstance(transform, StagedTransform), "the schema refuses images with masks"
         found = estimate(cast(ImageSource, source), transform)
         needed += found.size
         if kind == "device":
@@ -171,12 +171,12 @@ def choose_cache(
 
 
 def _check_room(needed: int, free: int | None, where: str, kind: str) -> None:
-    """Raise SurgeonError if decoded pictures would take more than half of what is free: a run needs some too."""
+    """Raise SurgeonError if decoded images would take more than half of what is free: a run needs some too."""
     if free is not None and needed > free / 2:
         raise SurgeonError(
-            f"data.cache={kind}: the decoded pictures take about {needed / 2**30:.1f} GiB, more than half of the "
+            f"data.cache={kind}: the decoded images take about {needed / 2**30:.1f} GiB, more than half of the "
             f"{free / 2**30:.1f} GiB that are free ({where})",
-            hint="data.cache=none, or fewer or smaller pictures: data.limit, data.image_size with crop=pad or resize",
+            hint="data.cache=none, or fewer or smaller images: data.limit, data.image_size with crop=pad or resize",
         )
 
 

@@ -53,7 +53,7 @@ class Counters:
     skipped: int = 0
     """Steps that were not applied, since their numbers were not finite."""
     unreadable: dict[str, str] = field(default_factory=dict)
-    """Why pictures were passed over, by name, over all processes."""
+    """Why images were passed over, by name, over all processes."""
     statistics: Totals | None = None
     """The epoch's episodes so far, over all processes."""
 

@@ -1,6 +1,6 @@
 """What an epoch's episodes looked like, summed on the device and read once at its end.
 
-Shapes: N pictures, C classes, T replicas; every sum has T+1 entries, one a step. `units` as in `objective`.
+Shapes: N images, C classes, T replicas; every sum has T+1 entries, one a step. `units` as in `objective`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from spgsurgeon.runtime import Processes, sum_dtype
 from spgsurgeon.training.epoch.lengths import LengthsBySample
 
 EXTREMES = 12
-"""How many pictures with the shortest episodes are remembered, and how many with the longest."""
+"""How many images with the shortest episodes are remembered, and how many with the longest."""
 LENGTHS = "lengths"
 _WORST_KEY = {"shortest": math.inf, "longest": -math.inf}
 _COLUMNS = ("key", "sample", "label", "length", "cross_entropy", "predicted")
@@ -35,7 +35,7 @@ _MOST_WAITING = 2**14  # units whose episodes wait on the device to be counted t
 
 
 class _Waiting(NamedTuple):
-    """What is counted of a batch: float32 [] and [T+1], twice; bool []; of each unit; of each picture, if it counts."""
+    """What is counted of a batch: float32 [] and [T+1], twice; bool []; of each unit; of each image, if it counts."""
 
     loss: Tensor
     sizes: Tensor
@@ -149,7 +149,7 @@ class EpisodeStatistics:
         entropy: Tensor,
         predicted: Tensor,
     ) -> None:
-        """Remember the pictures whose episodes are shortest and longest; of equal ones the surer count as longer."""
+        """Remember the images whose episodes are shortest and longest; of equal ones the surer count as longer."""
         if self._lengths is not None:
             self._lengths.add(samples, lengths, counted)
         key = lengths + 1 / (1 + entropy)

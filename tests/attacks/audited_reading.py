@@ -64,7 +64,7 @@ def in_files(folder: Path) -> Iterator[tuple[str, str, Path]]:
             path = write(folder, expression, protocol)
             yield f"{module}.{name}", f"{module}.{name} by {form}, {protocol}, in {container}", path
     for container, write in CONTAINERS.items():
-        # What is not called weights and names nothing may be a picture: it is refused as no weights file.
+        # What is not called weights and names nothing may be an image: it is refused as no weights file.
         for form, pickled in NAMELESS.items() if container != "a bare pickle" else ():
             yield "", f"{form} in {container}", write(folder, pickled[2:-1] if pickled[0] == 0x80 else pickled[:-1], 4)
 

@@ -81,7 +81,7 @@ def _spoil_files(shop: Path) -> None:
 
 
 def _spoil_folders(shop: Path) -> None:
-    (shop / "no pictures" / "train" / "cat").mkdir(parents=True)
+    (shop / "no images" / "train" / "cat").mkdir(parents=True)
     (shop / "no classes" / "train").mkdir(parents=True)
     for copy in ("changed", "changed replicas", "lacking", "garbled"):
         shutil.copytree(shop / "grafted", shop / copy)
@@ -202,11 +202,11 @@ CASES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
         2,
         ("data/val has 2 classes, better has 10", "hint: score it on data with the classes"),
     ),
-    "a folder without pictures": (train(*TINY, *FOLDER, "data.path=no pictures"), 2, ("no pictures/train", "<class>")),
+    "a folder without images": (train(*TINY, *FOLDER, "data.path=no images"), 2, ("no images/train", "<class>")),
     "a folder without classes": (train(*TINY, *FOLDER, "data.path=no classes"), 2, ("no classes/train", "<class>")),
     "a folder without its split": (train(*TINY, *FOLDER, "data.path=data", "data.train=trian"), 2, ("'train'",)),
     "no data there": (train(*TINY, *FOLDER, "data.path=elsewhere"), 2, ("elsewhere does not exist", "data.path")),
-    "fewer pictures than a batch": (
+    "fewer images than a batch": (
         train(*TINY, *FOLDER, "data.path=data", "training.batch_size=64"),
         2,
         ("data/train has 4 samples", "training.batch_size"),
@@ -225,7 +225,7 @@ CASES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "no recipe": (train("better"), 2, ("no recipe", "spgsurgeon recipes ls")),
     "no model": (train("--recipe", "digits-dropout"), 2, ("names a model",)),
     "unknown key": (digits("better", "training.epohcs=3"), 2, ("training.epohcs", "'epochs'")),
-    "a picture size that the model can't take": (
+    "an image size that the model can't take": (
         (*TINY_VIT, *DIGITS, "data.image_size=33", "-o", "out"),
         2,
         ("data.image_size: the model can't take images of 33 x 33 pixels", "leave it out"),
@@ -391,7 +391,7 @@ def test_torchvision_weights_without_a_network(shop: Path, monkeypatch: pytest.M
     assert snapshot(shop) == before
 
 
-# A picture that can't be read
+# An image that can't be read
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -416,7 +416,7 @@ def test_an_unreadable_picture_is_named_and_the_run_goes_on_once_it_is_gone(work
 def test_an_unreadable_picture_in_an_evaluation_is_named(shop: Path, tmp_path: Path) -> None:
     data = make_image_folder(tmp_path / "data", splits=("val",), classes=10, each=1)
     bad = data / "val" / "class0003" / "0.png"
-    bad.write_bytes(b"no picture")
+    bad.write_bytes(b"no image")
     outcome = spgsurgeon("eval", shop / "better", "--data", data, *ON_CPU)
     assert (outcome.code, outcome.out) == (1, "")
     assert_short(outcome.err)

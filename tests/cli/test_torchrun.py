@@ -22,7 +22,7 @@ from spgsurgeon.training.run import _check_shared
 SAID = {  # by rank and local rank of three processes on two machines
     "a usage error": (UsageError("no such thing"), ["error: no such thing", "", "error: no such thing"]),
     "a lost process": (LostProcessError("another"), ["error: another", "", "error: another"]),
-    "a picture": (DataError("can't use 3"), [f"error: process {rank}: can't use 3" for rank in range(3)]),
+    "an image": (DataError("can't use 3"), [f"error: process {rank}: can't use 3" for rank in range(3)]),
     "memory": (SurgeonError("out of it"), [f"error: process {rank}: out of it" for rank in range(3)]),
 }
 
@@ -159,7 +159,7 @@ def test_a_run_whose_processes_are_killed_goes_on(uninterrupted: dict[str, Any],
 @pytest.mark.slow
 def test_a_process_says_what_it_alone_could_not_do(tmp_path: Path) -> None:
     data = make_image_folder(tmp_path / "data", classes=10, each=2)
-    (data / "val" / "class0009" / "1.png").write_bytes(b"no picture")  # in the second process's part
+    (data / "val" / "class0009" / "1.png").write_bytes(b"no image")  # in the second process's part
     of_data = ["data.source=folder", f"data.path={data}", "training.batch_size=5"]
     code, out, err = launch(tmp_path / "run", *of_data).finish()
     assert code != 0

@@ -172,7 +172,7 @@ def test_language_models_read_noise_that_they_partly_predict(tmp_path: Path, nam
 
 @pytest.mark.usefixtures("short")
 def test_the_loader_is_read_for_its_own_blocks_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_image_folder(tmp_path, splits=("train",), each=5)  # 10 pictures: two batches an epoch
+    make_image_folder(tmp_path, splits=("train",), each=5)  # 10 images: two batches an epoch
     read: list[tuple[int, int]] = []
     load = Samples.__getitem__
     monkeypatch.setattr(Samples, "__getitem__", lambda self, key: read.append(key) or load(self, key))

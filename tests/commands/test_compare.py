@@ -387,7 +387,7 @@ def test_a_dry_run_says_what_becomes_of_a_folder_that_is_there(compared: Path, r
     assert {arm["steps"] for arm in document["arms"].values()} == {None}
     said = " ".join(succeed(*alone, *wider).out.split())
     assert "18, of which 6 are done, 1 at a time on cpu chosen by" in said
-    assert "memory: pictures stay decoded" in said
+    assert "memory: images stay decoded" in said
     assert "seeds differ" in spgsurgeon(*alone, "--seeds", 3).err
     assert "choosing_seeds differ" in spgsurgeon(*alone, "--choosing-seeds", 1).err
     (tmp_path / "mine").mkdir()

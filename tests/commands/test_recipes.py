@@ -33,32 +33,32 @@ BASES = {
 
 @pytest.fixture(scope="session")
 def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A thousand classes of one picture each, in one split."""
+    """A thousand classes of one image each, in one split."""
     return make_image_folder(tmp_path_factory.mktemp("imagenet"), splits=("train",), classes=1000, each=1)
 
 
 @pytest.fixture(scope="session")
 def cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten pictures of each class to train on, so that one can be held out."""
+    """Ten images of each class to train on, so that one can be held out."""
     root = make_image_folder(tmp_path_factory.mktemp("cifar10"), splits=("train",), classes=10, each=10)
     return make_image_folder(root, splits=("test",), classes=10, each=1)
 
 
 @pytest.fixture(scope="session")
 def two_classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two batches of two pictures, under every name of a split that a recipe uses."""
+    """Two batches of two images, under every name of a split that a recipe uses."""
     return make_image_folder(tmp_path_factory.mktemp("two"), splits=("train", "val", "test"), classes=2, each=2)
 
 
 @pytest.fixture(scope="session")
 def three_each(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two batches of two pictures, and a third that is held out."""
+    """Two batches of two images, and a third that is held out."""
     return make_image_folder(tmp_path_factory.mktemp("three"), splits=("train",), classes=2, each=3)
 
 
 @pytest.fixture(scope="session")
 def masks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two batches of two pictures with masks of the fewest classes that a segmentation recipe has."""
+    """Two batches of two images with masks of the fewest classes that a segmentation recipe has."""
     return make_mask_folder(tmp_path_factory.mktemp("masks"), splits=("train", "val"), classes=11, each=4)
 
 

@@ -82,7 +82,7 @@ def change_lines(run: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 def record_pictures(run: Path, **wrong: Any) -> None:
-    """Let a run have recorded two pictures in each epoch; `wrong` is what it says of the second."""
+    """Let a run have recorded two images in each epoch; `wrong` is what it says of the second."""
     digits = open_source("digits", None, "train")
     first, second = (
         {
@@ -197,7 +197,7 @@ def test_what_happened_on_the_way_is_said(spg: Path, tmp_path: Path) -> None:
         assert words in page.said
 
 
-# Pictures
+# Images
 
 
 def test_the_pictures_are_inside_and_no_others_are_read(
@@ -253,7 +253,7 @@ def test_without_the_data_its_pictures_are_named(spg: Path, tmp_path: Path) -> N
     for sample in (7, 11):
         assert open_source("digits", None, "train").describe(sample) in page.said
     for text in (page.said, outcome.err):
-        assert f"The training data can't be opened, so its pictures are named, not shown: data path {tmp_path}" in text
+        assert f"The training data can't be opened, so its images are named, not shown: data path {tmp_path}" in text
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_a_sample_that_is_another_one_now_is_not_shown(wrong: dict[str, Any], sp
     record_pictures(spg, **wrong)
     page = page_of(spg, output=tmp_path / "out")
     assert len(page.images("jpeg")) == 1
-    assert "1 of 2 pictures are named, not shown: in digits (train) they can't be read or have changed." in page.said
+    assert "1 of 2 images are named, not shown: in digits (train) they can't be read or have changed." in page.said
 
 
 def test_a_picture_that_cannot_be_decoded_is_named(spg: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,7 +276,7 @@ def test_a_picture_that_cannot_be_decoded_is_named(spg: Path, tmp_path: Path, mo
     monkeypatch.setattr(thumbnails, "open_training", lambda *_: Damaged(**vars(digits)))
     page = page_of(spg, output=tmp_path / "out")
     assert page.images("jpeg") == []
-    assert "2 of 2 pictures are named, not shown" in page.said
+    assert "2 of 2 images are named, not shown" in page.said
 
 
 # Runs that are not whole

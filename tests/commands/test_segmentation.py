@@ -1,4 +1,4 @@
-"""The whole job on pictures with masks, through the real entry point, and what is refused on the way."""
+"""The whole job on images with masks, through the real entry point, and what is refused on the way."""
 
 import json
 import shutil

@@ -20,7 +20,7 @@ training: {epochs: 2, batch_size: 2, device: cpu, optimizer: {lr: 0.05}}
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the same pictures as shards and in folders, a recipe for each, and the run on folders."""
+    """Return a folder with the same images as shards and in folders, a recipe for each, and the run on folders."""
     home = tmp_path_factory.mktemp("shards")
     make_shards(home / "wds")
     make_same_folder(home / "folder")

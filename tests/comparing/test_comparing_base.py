@@ -1,4 +1,4 @@
-"""`compare`: what is known of the pictures that its base was trained on, before it."""
+"""`compare`: what is known of the images that its base was trained on, before it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def trained(model: str, output: Path, *data: str, random_weights: bool = False) 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on what nothing is held out of, one of its moving average on a few test pictures, and one from that."""
+    """A run on what nothing is held out of, one of its moving average on a few test images, and one from that."""
     folder = tmp_path_factory.mktemp("runs")
     trained(TINY[0], folder / "first", "data.limit=6", random_weights=True)
     trained(str(folder / "first"), folder / "second", "data.train=test", "data.limit=3", "training.ema=0.5")
@@ -89,7 +89,7 @@ def test_a_run_that_has_other_weights_by_now_is_not_behind_it(
     assert seen_by(open_model(ModelRequest("next")), asked) == {"chosen_on": 0, "scored_on": 0}
 
 
-# Which pictures are the same ones
+# Which images are the same ones
 
 
 def seen_after(past: str, asked: DataSection, folder: Path) -> dict[str, int] | None:
@@ -145,7 +145,7 @@ def test_a_comparison_says_it_before_it_trains_and_keeps_it(runs: Path, tmp_path
     outcome = succeed("compare", runs / "first", *asked, *few)
     document = json.loads((tmp_path / "c" / "compare.json").read_text())
     count = document["base_seen"]["chosen_on"]
-    said = f"itself trained on {count} of the pictures that learning rates and epochs are chosen on"
+    said = f"itself trained on {count} of the images that learning rates and epochs are chosen on"
     before, _, _ = outcome.err.partition("1 of 2 runs")
     table = (tmp_path / "c" / "compare.md").read_text()
     assert [said in text for text in (" ".join(before.split()), " ".join(outcome.out.split()), table)] == [True] * 3

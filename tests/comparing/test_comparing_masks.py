@@ -1,4 +1,4 @@
-"""`compare` on pictures with masks: by mean IoU, chosen on pictures held out, with an interval from one seed too."""
+"""`compare` on images with masks: by mean IoU, chosen on images held out, with an interval from one seed too."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_mean_iou_is_compared_and_scored_as_eval_scores_it(recipe: Path, data: P
     assert (document["metric"], document["samples"]) == ("mean_iou", 4)
     assert document["chosen_on"].endswith("1 of 4 held out")
     lines = [json.loads(line) for line in (tmp_path / "c" / "results.jsonl").read_text().splitlines()]
-    assert [line["steps"] for line in lines] == [1, 1], "three pictures are left to train on"
+    assert [line["steps"] for line in lines] == [1, 1], "three images are left to train on"
     for name, arm in document["arms"].items():
         best = tmp_path / "c" / "runs" / name / "lr-1" / "seed-0"
         scored = evaluate_model(str(best), str(data), image_size=32, workers=0, device="cpu")
@@ -64,7 +64,7 @@ def test_mean_iou_is_compared_and_scored_as_eval_scores_it(recipe: Path, data: P
 def test_depth_and_a_limit_are_refused_before_a_run(recipe: Path, tmp_path: Path) -> None:
     for more, said in (
         (("--arms", "depth"), "arm depth: "),
-        (("data.limit=2",), "limit goes by a picture's class"),
+        (("data.limit=2",), "limit goes by an image's class"),
         (("data.holdout=0.1",), "is empty: it has 4 samples"),
         (("--num-classes", 7), "3 classes"),
     ):
@@ -79,14 +79,14 @@ def test_one_seed_and_one_picture_have_no_interval(recipe: Path, tmp_path: Path)
         (data / "one" / kind).mkdir(parents=True)
         (data / "val" / kind / "0.png").rename(data / "one" / kind / "0.png")
     refused = spgsurgeon(*arguments(recipe, tmp_path / "c"), f"data.path={data}", "data.eval=one")
-    assert (refused.code, "one seed and 1 picture" in refused.err, "--seeds 5" in refused.err) == (2, True, True)
+    assert (refused.code, "one seed and 1 image" in refused.err, "--seeds 5" in refused.err) == (2, True, True)
 
 
-# Differences over pictures, on made-up counts
+# Differences over images, on made-up counts
 
 
 def counted(*pictures: tuple[tuple[int, int], ...]) -> Scored:
-    """Return the scores of pictures with these pixels, by class, in the intersection and in the union."""
+    """Return the scores of images with these pixels, by class, in the intersection and in the union."""
     counts = np.array(pictures).transpose(0, 2, 1)
     hits, unions = counts.sum(0)
     return Scored({"mean_iou": 100 * (hits[unions > 0] / unions[unions > 0]).mean(), "samples": len(counts)}, counts)

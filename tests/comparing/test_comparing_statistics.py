@@ -71,7 +71,7 @@ def test_one_seed_over_many_pictures_is_wrong_as_seldom() -> None:
 
 
 def _overlaps(generator: np.random.Generator, pictures: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return hits and unions [2, pictures, classes] of two models that are equally good: each has luck of its own."""
+    """Return hits and unions [2, images, classes] of two models that are equally good: each has luck of its own."""
     pixels = generator.multinomial(2000, generator.dirichlet(np.full(classes, 0.3), pictures))
     chances = generator.beta(8, 2, pixels.shape) + generator.normal(0, 0.1, (2, *pixels.shape))
     hits = generator.binomial(pixels, np.clip(chances, 0, 1))

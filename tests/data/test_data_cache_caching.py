@@ -149,7 +149,7 @@ def test_batches_made_on_a_gpu_are_those_of_the_cpu(crop: str) -> None:
 def test_batches_are_made_on_cuda_without_waiting_for_it(crop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     transform = training_transform(PREPROCESSING, Augmentation(crop=crop, erase=0.5))
     augmentation = BatchedAugmentation(transform, (16, 12), CUDA)
-    _pillow_turns()  # looks at pictures
+    _pillow_turns()  # looks at images
     with PretendedCUDA(monkeypatch) as cuda:
         pixels = torch.zeros(9, 16, 12, 3, dtype=torch.uint8, device=CUDA)
         images = augmentation(pixels, torch.arange(4, device=CUDA), range(4))
@@ -186,7 +186,7 @@ def test_evaluation_batches_are_those_without_a_cache(cache: Cache, workers: int
     assert equal(run(cache), run(None))
 
 
-DAMAGED = {3: "truncated", 4: "no picture", 29: "gone"}
+DAMAGED = {3: "truncated", 4: "no image", 29: "gone"}
 
 
 @KINDS
@@ -380,7 +380,7 @@ def locked_by_a_folder(place: Path) -> Path:
 @pytest.mark.parametrize("spoil", [below_a_file, a_file, locked_by_a_folder])
 def test_a_folder_that_can_not_be_written_is_named(spoil: Callable[[Path], Path], tmp_path: Path) -> None:
     source, place = Counted(), spoil(tmp_path / "place")
-    with pytest.raises(SurgeonError, match=f"^decoded pictures can't be kept in {place}: ") as caught:
+    with pytest.raises(SurgeonError, match=f"^decoded images can't be kept in {place}: ") as caught:
         decode(source, PAD, workers=0, folder=place)
     assert "another folder" in str(caught.value.hint)
     assert source.reads == [0] * 30, "nothing was decoded for nothing"
@@ -443,7 +443,7 @@ def two_processes(tmp_path: Path) -> list[str]:
 
 
 def test_of_two_processes_at_once_one_decodes(two_processes: list[str]) -> None:
-    assert two_processes == ["decoding 30 pictures of counted, once"]
+    assert two_processes == ["decoding 30 images of counted, once"]
 
 
 def test_what_is_pickled_for_a_worker_reads_the_same_file() -> None:

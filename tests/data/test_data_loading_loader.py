@@ -223,13 +223,13 @@ def test_a_damaged_picture_is_named(damaged: ImageSource, workers: int) -> None:
     assert multiprocessing.active_children() == []  # although the exception still holds its frames
 
 
-# Pictures that can't be used
+# Images that can't be used
 
 
 class Gaps(Numbered):
-    """Numbered pictures of which some can't be used, each for a reason of its own."""
+    """Numbered images of which some can't be used, each for a reason of its own."""
 
-    reasons = {3: "truncated", 4: "no picture", 11: "its label 99 is not one", 17: "not finite"}  # noqa: RUF012
+    reasons = {3: "truncated", 4: "no image", 11: "its label 99 is not one", 17: "not finite"}  # noqa: RUF012
 
     def read(self, index: int) -> tuple[Image.Image, int]:
         if index in (3, 4):

@@ -1,4 +1,4 @@
-"""data.limit and data.holdout: what a run trains on and is scored on, said wherever a run speaks of its pictures."""
+"""data.limit and data.holdout: what a run trains on and is scored on, said wherever a run speaks of its images."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_runs_records_are_of_its_pictures_and_its_report_shows_them(
         (["data.eval=holdout"], "data.eval: eval: holdout needs data.holdout, the share that is left out of training"),
         (["data.holdout=1.0"], "data.holdout: 1.0 is refused, it must be less than 1"),
         (["data.limit=0"], "data.limit: 0 is refused, it must be 1 or more"),
-        (["data.source=voc", "data.path=x", "data.limit=3"], "data.limit: limit goes by a picture's class"),
+        (["data.source=voc", "data.path=x", "data.limit=3"], "data.limit: limit goes by an image's class"),
         (["data.holdout=0.0001"], "a holdout of 0.0001 of digits (train) is empty: it has 600 samples of 10 classes"),
         (["data.limit=3"], "digits (train), 30 of 600 has 30 samples, too few for one batch"),
     ],
@@ -120,7 +120,7 @@ def test_a_cache_changes_nothing_but_the_time(tmp_path: Path, uncached: Path, ca
     weights, said = trained(tmp_path / "run", f"data.cache={cache}")
     assert weights == read_manifest(uncached / "last").weights_hash
     for name in ("digits (train), 60 of 600", "digits (val)"):
-        assert f"pictures of {name}, once" in " ".join(said.split())
+        assert f"images of {name}, once" in " ".join(said.split())
     (line,) = [json.loads(text) for text in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert line["data_share"] == pytest.approx(line["data_seconds"] / line["seconds"])
     assert line["loader_images_per_core_second"] > 0
@@ -148,7 +148,7 @@ def test_a_folder_for_decoded_pictures_that_can_not_be_written(tmp_path: Path) -
     with decoded_pictures_in(tmp_path / "file"):
         outcome = spgsurgeon("train", *SMALL, "data.cache=memory", "-o", tmp_path / "run")
     assert (outcome.code, outcome.out) == (1, "")
-    assert f"error: decoded pictures can't be kept in {tmp_path / 'file'}: File exists" in outcome.err
+    assert f"error: decoded images can't be kept in {tmp_path / 'file'}: File exists" in outcome.err
     assert not (tmp_path / "run").exists()
 
 
@@ -174,7 +174,7 @@ def test_a_resumed_run_may_have_another_cache(tmp_path: Path, uncached: Path) ->
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["data.source=voc", "data.path=x", "data.cache=memory"], "data.cache: pictures with masks, as source: voc"),
+        (["data.source=voc", "data.path=x", "data.cache=memory"], "data.cache: images with masks, as source: voc"),
         (["data.cache=disk"], "data.cache: 'disk' is refused, it must be 'none', 'memory' or 'device'"),
         (["data.cache=device", "data.augment.policy=augmix"], "data.cache=device augments in batches, which AugMix"),
     ],

@@ -187,7 +187,7 @@ def test_a_misspelt_split_does_not_become_the_test_pictures(mnist: Path) -> None
 
 
 class TwoPictures:
-    """A reader as timm's for Hugging Face data: the second picture is damaged."""
+    """A reader as timm's for Hugging Face data: the second image is damaged."""
 
     def __init__(self, class_to_idx: dict[str, int]) -> None:
         self.class_to_idx = class_to_idx
@@ -198,7 +198,7 @@ class TwoPictures:
     def __getitem__(self, index: int) -> tuple[io.BytesIO, int]:
         stream = io.BytesIO()
         Image.new("RGB", (4, 4), (5, 5, 5)).save(stream, "PNG")
-        return io.BytesIO(stream.getvalue() if index == 0 else b"not a picture"), 1
+        return io.BytesIO(stream.getvalue() if index == 0 else b"not an image"), 1
 
 
 def open_reader(monkeypatch: pytest.MonkeyPatch, class_to_idx: dict[str, int]) -> ImageSource:

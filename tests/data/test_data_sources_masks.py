@@ -65,7 +65,7 @@ def test_a_folder(tmp_path: Path, layout: str, ending: str) -> None:
     for name in ("b", "a"):
         write_pair(folders[0], folders[1], name, ending=ending)
     (folders[0] / ".DS_Store").write_bytes(b"")
-    (folders[0] / "notes.txt").write_text("these are pictures")
+    (folders[0] / "notes.txt").write_text("these are images")
     assert holds_masks(tmp_path, "train")
     source = open_source("masks", tmp_path, "train", classes=3)
     assert (len(source), source.classes) == (2, ("0", "1", "2"))
@@ -159,7 +159,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     assert "val/masks" in message
     assert "SPLIT/masks" in hint
     (tmp_path / "val" / "masks").mkdir()
-    assert "holds no picture" in refusal("masks", tmp_path, "val", classes=3)[0]
+    assert "holds no image" in refusal("masks", tmp_path, "val", classes=3)[0]
 
 
 @pytest.mark.parametrize(("missing", "left"), [("images", "mask"), ("masks", "image")])
@@ -197,7 +197,7 @@ def test_a_mask_of_another_size(tmp_path: Path) -> None:
 
 def test_a_mask_in_colour(tmp_path: Path) -> None:
     message = unusable(open_source("masks", folder_of(tmp_path, a=np.zeros((2, 3, 3), np.uint8)), "train", classes=3))
-    assert "masks/a.png is a picture in RGB (a mask has a class id for each pixel" in message
+    assert "masks/a.png is an image in RGB (a mask has a class id for each pixel" in message
 
 
 @pytest.mark.parametrize("kind", ["images", "masks"])
@@ -315,7 +315,7 @@ def test_coco_refusals(tmp_path: Path) -> None:
     assert "brings its 21 classes" in refusal("coco", tmp_path, classes=21)[0]
     (tmp_path / "val2017").mkdir()
     assert "instances_val2017.json" in refusal("coco", tmp_path, "val")[0]
-    for content, words in {"{": "holds no instances", "[]": "holds no instances", "{}": "names no picture"}.items():
+    for content, words in {"{": "holds no instances", "[]": "holds no instances", "{}": "names no image"}.items():
         (tmp_path / "annotations" / "instances_val2017.json").write_text(content)
         assert f"instances_val2017.json {words}" in refusal("coco", tmp_path, "val")[0]
     Image.new("RGB", (8, 6)).save(tmp_path / "train2017" / "1.jpg")
@@ -323,7 +323,7 @@ def test_coco_refusals(tmp_path: Path) -> None:
 
 
 def spoil(root: Path, **changes: Any) -> MaskSource:
-    """Change the first annotation of a val split (or, with `image`, the first picture's record), and open it."""
+    """Change the first annotation of a val split (or, with `image`, the first image's record), and open it."""
     path = coco(root, "val2017") / "annotations" / "instances_val2017.json"
     document = json.loads(path.read_text())
     record = document["images" if changes.pop("image", False) else "annotations"][0]

@@ -1,4 +1,4 @@
-"""WebDataset shards: the batches are those of the same pictures in folders, and what can't be used is named."""
+"""WebDataset shards: the batches are those of the same images in folders, and what can't be used is named."""
 
 import json
 import multiprocessing
@@ -105,7 +105,7 @@ def test_a_key_ends_at_the_first_dot_and_has_its_folder(tmp_path: Path) -> None:
         ("./._a.jpg", b"what macOS adds"),
         ("./v1.0/a.jpg", jpg),
         ("./v1.0/a.cls", b" 1\n"),
-        ("./v1.0/a.seg.png", b"of the same sample, no picture"),
+        ("./v1.0/a.seg.png", b"of the same sample, no image"),
         ("./v1.0/a.json", b"{}"),
         ("v2.0/a.cls", b"0"),
         ("v2.0/a.jpg", jpg),
@@ -210,7 +210,7 @@ def test_evaluation_counts_each_sample_once(shards: Path, folder: Path, workers:
 
 
 class Decoded(Dataset[Tensor]):
-    """A source's pictures and labels as tensors, for a loader whose workers start from nothing."""
+    """A source's images and labels as tensors, for a loader whose workers start from nothing."""
 
     def __init__(self, source: ImageSource) -> None:
         self.source = source
@@ -278,13 +278,13 @@ def refusal(root: Path, files: list[File]) -> SurgeonError:
 @pytest.mark.parametrize(
     ("files", "words", "hint"),
     [
-        ([("a.cls", b"1"), *sample("b", 0, JPG)], "'a' has no picture, only 'cls'", "lie next to each other"),
+        ([("a.cls", b"1"), *sample("b", 0, JPG)], "'a' has no image, only 'cls'", "lie next to each other"),
         ([("a.jpg", JPG), *sample("b", 0, JPG)], "'a' has no label, only 'jpg'", "KEY.cls"),
         ([("a.jpg", JPG), ("a.json", b"{}")], "'a' has no label, only 'jpg', 'json'", "a class number as text"),
-        ([("a.1.jpg", JPG), ("a.1.cls", b"1")], "'a' has no picture, only '1.jpg', '1.cls'", "at the first dot"),
+        ([("a.1.jpg", JPG), ("a.1.cls", b"1")], "'a' has no image, only '1.jpg', '1.cls'", "at the first dot"),
         ([("a.jpg", JPG), ("b.jpg", JPG), ("a.cls", b"1"), ("b.cls", b"1")], "'a' has no label", "--sort=name"),
         ([*sample("a", 0, JPG), *sample("b", 0, JPG), *sample("a", 0, JPG)], "'a' is there twice", "--sort=name"),
-        ([("a.jpg", JPG), ("a.png", JPG), ("a.cls", b"0")], "'a' has several pictures: 'jpg', 'png'", ""),
+        ([("a.jpg", JPG), ("a.png", JPG), ("a.cls", b"0")], "'a' has several images: 'jpg', 'png'", ""),
         ([*sample("a", 0, JPG), ("a.JPG", JPG)], "'a' has two files 'jpg'", ""),
         ([("a.jpg", JPG), ("a.cls", b"cat")], "label of the sample 'a' is 'cat', no class number", "from 0"),
         ([("a.jpg", JPG), ("a.cls", b"-1")], "label of the sample 'a' is '-1', no class number", "from 0"),
@@ -334,7 +334,7 @@ def test_a_path_is_needed(path: str | None, words: str) -> None:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_damaged_picture_is_named(tmp_path: Path, workers: int) -> None:
-    source = one_shard(tmp_path, sample("good", 0, JPG) + sample("bad", 1, b"no picture") + sample("cut", 1, JPG[:400]))
+    source = one_shard(tmp_path, sample("good", 0, JPG) + sample("bad", 1, b"no image") + sample("cut", 1, JPG[:400]))
     for first, words in (
         (1, r"bad\.jpg in .*train-0\.tar: its content is not an image"),
         (2, r"cut\.jpg in .*[Tt]runcated"),
@@ -349,5 +349,5 @@ def test_a_shard_that_shrinks_while_it_is_used(tmp_path: Path) -> None:
     source = one_shard(tmp_path, sample("a", 0, JPG) + sample("b", 0, JPG))
     path = tmp_path / "train-0.tar"
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(DataError, match=rf"can't use the picture at byte \d+ in {path}: the shard has become shorter"):
+    with pytest.raises(DataError, match=rf"can't use the image at byte \d+ in {path}: the shard has become shorter"):
         list(EvaluationBatches(source, EVALUATION, batch_size=1, workers=0, rank=1, world_size=2))

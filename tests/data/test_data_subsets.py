@@ -24,7 +24,7 @@ from spgsurgeon.errors import UsageError
 
 
 class Labelled:
-    """Samples with these labels, whose pictures tell their number."""
+    """Samples with these labels, whose images tell their number."""
 
     name = "labelled"
 
@@ -135,7 +135,7 @@ def test_labels_are_those_of_the_pictures(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_labels_are_known_without_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_image_folder(tmp_path, classes=2)
-    monkeypatch.setattr(Image, "open", lambda *_: pytest.fail("a picture was opened"))
+    monkeypatch.setattr(Image, "open", lambda *_: pytest.fail("an image was opened"))
     assert open_source("folder", root, "train").labels().tolist() == [0, 0, 1, 1]
     assert reader(monkeypatch, Reader()).labels().tolist() == [1, 0]
 
@@ -146,7 +146,7 @@ def test_labels_that_only_come_with_pictures_are_refused(lack: str, monkeypatch:
     unknown.iter_targets = None if lack == "no targets" else lambda: iter([(0, 1), (1, 0)])
     source = reader(monkeypatch, unknown)
     for part in (lambda: hold_out(source, 0.5), lambda: limit_classes(source, 1)):
-        with pytest.raises(UsageError, match=r"hfds/pets \(train\) gives its labels only with its pictures") as caught:
+        with pytest.raises(UsageError, match=r"hfds/pets \(train\) gives its labels only with its images") as caught:
             part()
         assert "source 'folder'" in str(caught.value.hint)
 

@@ -1,4 +1,4 @@
-"""A picture and its mask through the same transform: they stay together, and chance comes from torch alone."""
+"""An image and its mask through the same transform: they stay together, and chance comes from torch alone."""
 
 import random
 from dataclasses import replace
@@ -20,7 +20,7 @@ GREY = replace(PLAIN, mean=(0.5,) * 3, std=(0.25,) * 3)
 
 
 def sample(width: int = 60, height: int = 40, cells: int = 4) -> tuple[Image.Image, Tensor]:
-    """Return a picture of cells whose red says the class, 10 of it for each, and their mask."""
+    """Return an image of cells whose red says the class, 10 of it for each, and their mask."""
     rows, columns = torch.arange(height) * cells // height, torch.arange(width) * cells // width
     mask = rows[:, None] * cells + columns[None, :]
     pixels = np.zeros((height, width, 3), dtype=np.uint8)

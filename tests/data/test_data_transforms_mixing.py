@@ -1,4 +1,4 @@
-"""Mixup and cutmix: soft labels tell the truth about the mixed pictures."""
+"""Mixup and cutmix: soft labels tell the truth about the mixed images."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 from spgsurgeon.data.transforms.mixing import BatchMixer
 
 LABELS = torch.tensor([0, 1, 2, 3])
-IMAGES = torch.eye(4)[:, :, None, None].expand(4, 4, 16, 16).contiguous()  # channel c is 1 in pictures of class c
+IMAGES = torch.eye(4)[:, :, None, None].expand(4, 4, 16, 16).contiguous()  # channel c is 1 in images of class c
 
 
 @pytest.mark.parametrize(("mixup", "cutmix"), [(0.8, 0.0), (0.0, 1.0), (0.8, 1.0)])

@@ -2,7 +2,7 @@
 
 Each family is operated on once with each kind of replica that it can have, some also as the control that has none but
 drops; what was seen on the way is kept, and each law is a test on that.
-Shapes: N = 2 pictures, T = 2 replicas, K = outputs in train mode where there are several.
+Shapes: N = 2 images, T = 2 replicas, K = outputs in train mode where there are several.
 """
 
 import json

@@ -92,7 +92,7 @@ def test_an_identity_takes_the_classes_and_input_channels_of_the_checkpoint():
     assert fit_identity(Identity("timm", "test_resnet", 1000), weights(grey)) == replace(grey)
     assert fit_identity(Identity("timm", "test_resnet", 1000), weights(RESNET)) == RESNET
     assert fit_identity(Identity("torchvision", "squeezenet1_1", 1000), weights(SQUEEZENET)) == SQUEEZENET
-    assert fit_identity(Identity("timm", "test_vit", 1000), weights(VIT)) == VIT  # positions for pictures of 32 pixels
+    assert fit_identity(Identity("timm", "test_vit", 1000), weights(VIT)) == VIT  # positions for images of 32 pixels
     usual = Identity("timm", "test_vit", 7)
     assert fit_identity(usual, weights(usual)) == usual
 

@@ -102,4 +102,4 @@ def test_architectures_are_sorted_and_without_tags(name):
     assert "resnet18" in names
     assert not [n for n in names if "." in n]
     assert ("fcn_resnet50" in names) == (name == "torchvision")
-    assert "fasterrcnn_resnet50_fpn" not in names  # no classes of pictures or pixels
+    assert "fasterrcnn_resnet50_fpn" not in names  # no classes of images or pixels

@@ -136,7 +136,7 @@ def test_weights_that_can_not_be_had_are_said_to_be_missing(monkeypatch, tmp_pat
     assert "--random-weights" in caught.value.hint
 
 
-# The arguments of timm's train.py that shape the model or its pictures, as it records them when none is given.
+# The arguments of timm's train.py that shape the model or its images, as it records them when none is given.
 DEFAULTS = {
     "num_classes": None,
     "in_chans": None,

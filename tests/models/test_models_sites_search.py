@@ -133,7 +133,7 @@ def test_frozen_and_half_precision_models_are_traced_as_any_other(prepare):
         (lambda net, x: net.head(net.body[0](x)).mean((2, 3)), nn.Conv2d(8, 5, 3), "the head at 'head' is a Conv2d"),
         (lambda net, x: net.head(net.body[0](x)).mean((2, 3)), nn.Conv2d(8, 4, 1, groups=2), "is a Conv2d"),
         (lambda net, x: plain(net, x).unflatten(1, (5, 2)).amax(2), nn.Linear(8, 10), "makes 10 numbers, not .* 5"),
-        (lambda net, x: plain(net, x[:, :2]), None, r"on pictures of \[3, 32, 32\] the model fails: Invalid channel"),
+        (lambda net, x: plain(net, x[:, :2]), None, r"on images of \[3, 32, 32\] the model fails: Invalid channel"),
     ],
 )
 def test_another_head_is_refused_with_what_was_found(forward, head, message):

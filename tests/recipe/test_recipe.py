@@ -204,11 +204,11 @@ def test_the_default_weights_are_counted_too(write):
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("trp: {}", "recipe.yaml: data: missing; it says: The pictures."),
-        ("", "recipe.yaml: data: missing; it says: The pictures."),
+        ("trp: {}", "recipe.yaml: data: missing; it says: The images."),
+        ("", "recipe.yaml: data: missing; it says: The images."),
         ("data:\n  source: folder", "recipe.yaml:1: data.path: source: folder needs the path of the folder that holds"),
         ("data: {source: masks}", "recipe.yaml:1: data.path: source: masks needs the path"),
-        ("data: {source: folder, path: x, ignore: [3]}", "recipe.yaml:1: data.ignore: ignore is for pictures with mas"),
+        ("data: {source: folder, path: x, ignore: [3]}", "recipe.yaml:1: data.ignore: ignore is for images with mas"),
         (
             "data: {source: coco, path: x, classes: 3}",
             "recipe.yaml:1: data.classes: classes is for source: ",

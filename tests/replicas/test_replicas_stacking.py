@@ -1,6 +1,6 @@
 """Shared heads with batch normalisation and dropout: each step sees itself, and only step 0 is remembered.
 
-Shapes: N = 4 pictures of 8 x 8, T = 2 replicas, C = 5 classes.
+Shapes: N = 4 images of 8 x 8, T = 2 replicas, C = 5 classes.
 """
 
 import copy

@@ -289,7 +289,7 @@ def test_without_the_list_of_files_a_change_is_still_noticed(content: bytes | No
     assert resume().code == 0
 
 
-# A picture that ended the run
+# An image that ended the run
 
 
 def test_a_picture_that_could_not_be_read_may_be_repaired_but_not_removed(place: Path) -> None:
@@ -347,7 +347,7 @@ def test_a_hundred_thousand_files_are_looked_at_folder_by_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_image_folder(tmp_path, splits=("train",), classes=4, each=5)
-    (tmp_path / "train" / "class0000" / "notes.txt").write_text("no picture")
+    (tmp_path / "train" / "class0000" / "notes.txt").write_text("no image")
     scanned: list[str] = []
     scan = data_records._scan
 

@@ -116,7 +116,7 @@ def in_each_process(rank: int, folder: Path) -> None:
         found["identity"] = (processes.rank, processes.world_size, processes.leads)
         found["sums"] = [processes.sum(torch.tensor(rank + 1.0)), processes.mean(torch.tensor(rank + 1.0))]
         found["alike"] = [processes.alike("a name"), processes.alike(f"a name of {rank}")]
-        found["of one picture"] = scores_of_one_picture(processes)
+        found["of one image"] = scores_of_one_picture(processes)
         found["largest"] = [processes.largest(3 + rank), processes.largest(7 - rank)]
         found["gradients"] = {
             (case, dtype): gradients(processes, dtype=dtype, **given)
@@ -216,7 +216,7 @@ def test_an_evaluation_counts_each_sample_once(found: dict[str, Any]) -> None:
     assert [rank["step"]["samples"] for rank in found["ranks"]] == [11, 11]
     assert after_an_epoch(ALONE, CASES["plain"])["samples"] == 11
     for rank in found["ranks"]:  # one of which has none
-        assert rank["of one picture"] == pytest.approx(scores_of_one_picture(ALONE))
+        assert rank["of one image"] == pytest.approx(scores_of_one_picture(ALONE))
 
 
 def test_all_processes_score_the_model_that_is_kept(found: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""How pictures and weights lie in memory, and what must not lie channels-last."""
+"""How images and weights lie in memory, and what must not lie channels-last."""
 
 import pytest
 import timm
@@ -14,7 +14,7 @@ COMMON = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.Conv2d(16, 32, 1, stride
 
 
 def stem(channels: int = 3, **options: int) -> nn.Module:
-    """Return a RepVGG-like stem: a 1x1 convolution on the pictures, strided unless told otherwise."""
+    """Return a RepVGG-like stem: a 1x1 convolution on the images, strided unless told otherwise."""
     return nn.Sequential(nn.Identity(), nn.Conv2d(channels, 8, 1, **{"stride": 2, **options}))
 
 

@@ -67,7 +67,7 @@ def snapshot(folder: Path) -> dict[str, str]:
 def make_image_folder(
     root: Path, *, splits: tuple[str, ...] = ("train", "val"), classes: int = 2, each: int = 2
 ) -> Path:
-    """Make an image-folder tree of plain pictures, 8 x 8 pixels, each class in its own grey; return its path."""
+    """Make an image-folder tree of plain images, 8 x 8 pixels, each class in its own grey; return its path."""
     for split in splits:
         for label in range(classes):
             folder = root / split / f"class{label:04d}"
@@ -80,7 +80,7 @@ def make_image_folder(
 def make_mask_folder(
     root: Path, *, splits: tuple[str, ...] = ("train", "val"), classes: int = 3, each: int = 2, side: int = 64
 ) -> Path:
-    """Make pictures with masks, `side` pixels square: vertical stripes of grey, a class each; return their path."""
+    """Make images with masks, `side` pixels square: vertical stripes of grey, a class each; return their path."""
     for split in splits:
         (root / split / "images").mkdir(parents=True)
         (root / split / "masks").mkdir()

@@ -1,6 +1,6 @@
 """Every model family that the laws are checked on, each at its smallest, and what is refused, with the reason.
 
-A case is cheap: random weights, small pictures, and where the library's factory lets us a narrow and shallow network.
+A case is cheap: random weights, small images, and where the library's factory lets us a narrow and shallow network.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ CLASSES = 7
 
 @dataclass(frozen=True)
 class Family:
-    """The smallest member of a family; `size` is the height and width of a picture in pixels."""
+    """The smallest member of a family; `size` is the height and width of an image in pixels."""
 
     library: str
     architecture: str
@@ -245,7 +245,7 @@ SUPPORTED = TIMM + TORCHVISION + SEGMENTATION
 
 SHALLOW = {"layers": [1, 1, 1, 1]}
 
-# 64 pixels where there are batch norms: of two numbers a channel, a 1x1 map of two pictures, no gradient comes back.
+# 64 pixels where there are batch norms: of two numbers a channel, a 1x1 map of two images, no gradient comes back.
 DEPTH = [
     _timm("convnextv2_atto"),
     _timm("deit_tiny_distilled_patch16_224", img_size=32, **NARROW),

@@ -34,7 +34,7 @@ CASES = {f"{form}, {option}": {"form": form, **given} for form in FORMS for opti
 
 
 class UnevenMasks(NoiseMasks):
-    """Of each picture more is ignored than of the one before; of those in `blank` all is."""
+    """Of each image more is ignored than of the one before; of those in `blank` all is."""
 
     def __init__(self, count: int, blank: frozenset[int] = frozenset()) -> None:
         super().__init__(count)

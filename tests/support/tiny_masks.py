@@ -1,4 +1,4 @@
-"""Segmentation in a second: pictures of noise with masks, a module with two heads, and runs of it."""
+"""Segmentation in a second: images of noise with masks, a module with two heads, and runs of it."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ SIZES = ((8, 12), (8, 10), (12, 8), (8, 12), (9, 9))  # height, width
 
 
 class NoiseMasks:
-    """Noise, the brighter the higher the class of a pixel; the first row is ignored, the pictures differ in size."""
+    """Noise, the brighter the higher the class of a pixel; the first row is ignored, the images differ in size."""
 
     name = "noise with masks"
     classes = tuple(str(label) for label in range(CLASSES))
@@ -52,7 +52,7 @@ class NoiseMasks:
 
 
 class TinySegmenter(nn.Module):
-    """As torchvision's: two outputs by name at the pictures' size, the second one's head beside the first."""
+    """As torchvision's: two outputs by name at the images' size, the second one's head beside the first."""
 
     def __init__(self) -> None:
         super().__init__()

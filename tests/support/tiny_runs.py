@@ -1,4 +1,4 @@
-"""Runs of a second: 8x8 pictures in memory, a module of a few hundred parameters, and what to compare of two runs."""
+"""Runs of a second: 8x8 images in memory, a module of a few hundred parameters, and what to compare of two runs."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""WebDataset shards that tests make, and the same pictures as a folder."""
+"""WebDataset shards that tests make, and the same images as a folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ File = tuple[str, bytes]
 
 
 def picture(number: int, ending: str = "jpg", side: int = 24) -> bytes:
-    """Return an encoded picture of noise, another one for each number."""
+    """Return an encoded image of noise, another one for each number."""
     stream = io.BytesIO()
     pixels = np.random.default_rng(number).integers(0, 256, (side, side, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(stream, {"jpg": "jpeg"}.get(ending, ending))
@@ -51,7 +51,7 @@ def make_shards(
 def make_same_folder(
     root: Path, *, splits: tuple[str, ...] = ("train", "val"), count: int = 12, classes: int = 3
 ) -> Path:
-    """Make the pictures of `make_shards` as an image-folder tree; return its path."""
+    """Make the images of `make_shards` as an image-folder tree; return its path."""
     for split in splits:
         for number in range(count):
             path = root / split / str(number * classes // count) / f"{number:04}.jpg"

@@ -191,7 +191,7 @@ def test_law_4_is_proven_of_an_auxiliary_output():
 def test_a_nan_in_an_auxiliary_output_is_refused():
     module, images = segmentation()
     module.aux_classifier[1].weight.data[0] = torch.nan
-    with pytest.raises(VerificationError, match="gives NaN on pictures of noise"):
+    with pytest.raises(VerificationError, match="gives NaN on images of noise"):
         fingerprint(module, images)
 
 
@@ -284,7 +284,7 @@ def test_a_proof_leaves_modes_statistics_and_random_numbers_as_they_were():
 def test_a_model_that_gives_nan_is_refused_as_such():
     module, images = resnet()
     module.fc.weight.data[0] = torch.nan
-    with pytest.raises(VerificationError, match="gives NaN on pictures of noise"):
+    with pytest.raises(VerificationError, match="gives NaN on images of noise"):
         fingerprint(module, images)
 
 
@@ -304,7 +304,7 @@ def test_maps_are_proven_on_smaller_images(task, size):
 
 
 def test_a_picture_the_model_can_not_take_is_said_so():
-    with pytest.raises(UsageError, match=r"can't take pictures of \[4, 32, 32\]: Given groups=1"):
+    with pytest.raises(UsageError, match=r"can't take images of \[4, 32, 32\]: Given groups=1"):
         fingerprint(resnet()[0], torch.zeros(2, 4, 32, 32))
 
 

@@ -4,8 +4,8 @@
     python tests/tools/zoo.py -o zoo.jsonl --table         # the table so far
 
 Each architecture is built with an unusual number of classes, so that recognition is not by the default one. The laws
-are checked with real numbers (random weights, two pictures) where the model is small enough for that, at the smallest
-size of picture that it takes; else shapes and keys are checked on the meta device, and the table says so. All of that
+are checked with real numbers (random weights, two images) where the model is small enough for that, at the smallest
+size of image that it takes; else shapes and keys are checked on the meta device, and the table says so. All of that
 for replicas of dropout, and for those of depth where the family has them.
 """
 
@@ -41,7 +41,7 @@ CLASSES = 7
 REPLICAS = 2
 SIZES = (64, 128)  # pixels tried before the model's own
 LARGEST = 100_000_000  # parameters for real numbers
-PIXELS = 400 * 400  # the largest picture for real numbers
+PIXELS = 400 * 400  # the largest image for real numbers
 MINUTES = 4  # for one architecture
 
 
@@ -110,7 +110,7 @@ def _depth_site(module: nn.Module, size: tuple[int, int, int]) -> DepthSite | No
 
 
 def _smallest(module: nn.Module, own: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Return the smallest size of picture that the model takes, tried on the meta device."""
+    """Return the smallest size of image that the model takes, tried on the meta device."""
     for pixels in SIZES:
         if pixels < own[1]:
             with suppress(Exception), torch.no_grad():

@@ -12,7 +12,7 @@ from spgsurgeon.training.evaluation import evaluate
 
 
 class Table(nn.Module):
-    """Logits by row number: pictures are of one pixel, that number."""
+    """Logits by row number: images are of one pixel, that number."""
 
     def __init__(self, logits: Tensor) -> None:
         super().__init__()

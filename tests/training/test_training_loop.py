@@ -213,7 +213,7 @@ def test_auxiliary_outputs_are_further_units_and_resume_too(kind: str, tmp_path:
     settings = EVERYTHING if kind in ("dropout", "rollouts") else changed(EVERYTHING, objective=ObjectiveSection())
     watcher = Watcher()
     whole = train(tiny_retraining(settings, grafted=auxiliary(), progress=watcher))
-    assert sum(watcher.lines[-1]["accepted_units"].values()) == 2 * 24  # each picture once an output
+    assert sum(watcher.lines[-1]["accepted_units"].values()) == 2 * 24  # each image once an output
     with pytest.raises(InterruptedRunError):
         train(tiny_retraining(settings, path=tmp_path / "run", grafted=auxiliary(), progress=signal_at(3)))
     resumed = train(tiny_retraining(settings, path=tmp_path / "run", grafted=auxiliary(seed=9)), resume=True)
@@ -223,7 +223,7 @@ def test_auxiliary_outputs_are_further_units_and_resume_too(kind: str, tmp_path:
 def test_dropout_goes_by_the_seed_and_the_step() -> None:
     def loss(seed: int, step: int) -> float:
         retraining = tiny_retraining()
-        retraining._stepper._settings = changed(SETTINGS.training, seed=seed)  # the order of the pictures stays
+        retraining._stepper._settings = changed(SETTINGS.training, seed=seed)  # the order of the images stays
         retraining.counters.step = step
         return retraining.try_batch().loss.item()
 
@@ -313,7 +313,7 @@ def test_a_signal_during_an_evaluation(tmp_path: Path, evaluation: int) -> None:
 
 
 class Watched(Noise):
-    """Calls `at_read` with the number of each picture that is read."""
+    """Calls `at_read` with the number of each image that is read."""
 
     def __init__(self, count: int, at_read: Callable[[int], None]) -> None:
         super().__init__(count)
@@ -361,7 +361,7 @@ def test_another_thread_has_no_handlers() -> None:
 
 
 class WithAWorker(Noise):
-    """Calls `at_read` where a loader worker reads picture number 9."""
+    """Calls `at_read` where a loader worker reads image number 9."""
 
     def __init__(self, count: int, at_read: Callable[[], None]) -> None:
         super().__init__(count)
@@ -453,7 +453,7 @@ def test_the_plan() -> None:
     assert numbers["temporary_parameters"] == 2 * (6 * 6 + 6)
     memory = numbers["estimated_memory_bytes"]
     assert memory["weights_gradients_moments"] == 16 * (numbers["parameters"] + numbers["temporary_parameters"])
-    # the pictures (4 x 3 x 8 x 8), three maps (4 x 6 x 6 x 6: into the norm, out of the ReLU and the dropout), and
+    # the images (4 x 3 x 8 x 8), three maps (4 x 6 x 6 x 6: into the norm, out of the ReLU and the dropout), and
     # small things; no parameters, which are another 1056 bytes
     assert 0 <= memory["activations"] - 4 * 4 * (3 * 64 + 3 * 6 * 36) < 1500
     assert memory["total"] == memory["activations"] + memory["weights_gradients_moments"]
@@ -525,7 +525,7 @@ def crash(*_: object, **__: object) -> None:
     raise CrashError
 
 
-# Pictures that can't be used
+# Images that can't be used
 
 
 class Damaged(Noise):

@@ -109,7 +109,7 @@ def test_each_pixel_of_each_output_is_a_unit() -> None:
 
 
 class WithoutIgnored(NoiseMasks):
-    """The same pictures, with a class for the pixels that `NoiseMasks` ignores."""
+    """The same images, with a class for the pixels that `NoiseMasks` ignores."""
 
     def read(self, index: int) -> tuple[Image.Image, Tensor]:
         image, mask = super().read(index)
@@ -171,7 +171,7 @@ def test_the_plan_counts_what_every_pixel_keeps() -> None:
     without = activations(tiny_segmentation(changed(SETTINGS, objective=ObjectiveSection()), grafted=plain))
     grafted = activations(tiny_segmentation())
     pixels = 4 * 8 * 8 * 4  # of one float32 channel of a batch
-    # the picture, two maps of the backbone, one of the head, two outputs' log-softmax, and their labels (8 bytes each)
+    # the image, two maps of the backbone, one of the head, two outputs' log-softmax, and their labels (8 bytes each)
     assert 0 <= without - pixels * (3 + 2 * 6 + 6 + 2 * CLASSES + 2 * 2) < pixels
     # each of two more steps: a hidden state (and its dropout) for both heads, the norm's output, the logits
     assert grafted > without + 2 * pixels * (2 * 6 + 6 + 2 * CLASSES)

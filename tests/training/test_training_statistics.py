@@ -22,7 +22,7 @@ def batches(count: int = 5, size: int = 7) -> list[tuple[Tensor, Tensor]]:
 
 
 def slow(data: list[tuple[Tensor, Tensor]]) -> dict[str, Any]:
-    """Walk each picture's episode in plain Python."""
+    """Walk each image's episode in plain Python."""
     entropies: list[list[float]] = [[], [], [], []]
     lengths = []
     by_class = [[0] * 4 for _ in range(3)]
@@ -48,7 +48,7 @@ def slow(data: list[tuple[Tensor, Tensor]]) -> dict[str, Any]:
 
 
 def add(statistics: EpisodeStatistics, logits: Tensor, labels: Tensor, first: int = 0, **loss: Any) -> None:
-    """Add a batch whose pictures are numbered from `first` on."""
+    """Add a batch whose images are numbered from `first` on."""
     samples = torch.arange(first, first + len(labels))
     statistics.add(spg_loss(logits, labels, **loss), Batch({}, labels, samples), torch.tensor(False))
 
@@ -114,11 +114,11 @@ def test_an_epochs_line_counts_each_picture_once() -> None:
         assert list(line["accepted_units"]) == ["0", "0.2", "0.36"]
 
 
-# Pictures
+# Images
 
 
 def slow_extremes(data: list[tuple[Tensor, Tensor]], count: int) -> dict[str, list[tuple[int, int, int]]]:
-    """Return sample, label and length of the pictures with the shortest and the longest episodes."""
+    """Return sample, label and length of the images with the shortest and the longest episodes."""
     found: list[tuple[float, int, int, int]] = []
     for logits, labels in data:
         for picture, label in enumerate(labels.tolist()):
@@ -148,7 +148,7 @@ def test_the_shortest_and_the_longest_episodes(count: int) -> None:
 
 @pytest.mark.parametrize("most", [1, 10, 2**14])
 def test_it_does_not_matter_what_is_counted_together(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where many pictures are equally sure: those that come first in their source are named."""
+    """Also where many images are equally sure: those that come first in their source are named."""
     monkeypatch.setattr("spgsurgeon.training.statistics._MOST_WAITING", most)
     data = [(torch.zeros(28, 3) + torch.tensor([9.0, 0, 0]), labels) for _, labels in batches(9)]
     totals = added(data).totals()
@@ -175,7 +175,7 @@ def test_a_skipped_batch_counts_nowhere() -> None:
 
 
 def test_soft_targets_and_further_outputs() -> None:
-    """A mixed picture is of the class that it is most of; of two outputs, the first one's episode is the picture's."""
+    """A mixed image is of the class that it is most of; of two outputs, the first one's episode is the image's."""
     torch.manual_seed(1)
     hard, samples = torch.tensor([0, 2, 1, 1]), torch.arange(4)
     logits = torch.randn(8, 3, 2)

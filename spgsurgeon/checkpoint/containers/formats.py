@@ -94,7 +94,7 @@ def _unknown(content: bytes, suffix: str) -> SurgeonError:
         return MalformedError("it does not begin like a weights file, and may not be one") if known else no_weights
     except UnsafeError as error:
         no_names = all(name.startswith("<instruction ") for name in error.details.get("unsafe", []))
-        # a picture, say, whose bytes look like odd instructions
+        # an image, say, whose bytes look like odd instructions
         return no_weights if no_names and suffix not in WEIGHT_SUFFIXES else error
     return UnreadableError(
         "is a plain pickle, not written by torch.save", hint="save the state dict with torch.save or safetensors"

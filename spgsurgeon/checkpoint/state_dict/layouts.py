@@ -23,7 +23,7 @@ _DEIT_MARKS = ("drop_path", "nb_classes")  # DeiT and its descendants copy torch
 
 _LIGHTNING_NAMES = ("architecture", "arch", "model_name", "backbone")
 
-# Arguments of timm's train.py that shape the model and its pictures, under the names of timm.create_model and of its
+# Arguments of timm's train.py that shape the model and its images, under the names of timm.create_model and of its
 # pretrained_cfg.
 _TIMM_ARGUMENTS = {
     "num_classes": "num_classes",

@@ -1,4 +1,4 @@
-"""Where pictures stay decoded, and the feeds that read them from there."""
+"""Where images stay decoded, and the feeds that read them from there."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def make_feed(
     if cache is None:
         samples = Samples(source, transform, seed, replaces=replaces, skips=skips, counts=counts, collate=collate)
         return Feed(samples, workers, pin_memory)
-    assert isinstance(transform, StagedTransform), "pictures with masks are not cached"
+    assert isinstance(transform, StagedTransform), "images with masks are not cached"
     decode_all = partial(_decode, source, transform, workers, cache)
     if cache.device is None:
         samples = Samples(source, transform, seed, replaces=replaces, skips=skips, decode=decode_all)

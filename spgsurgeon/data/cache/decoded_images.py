@@ -37,8 +37,8 @@ from spgsurgeon.runtime import locking
 
 _PIXELS, _INDEX = "pixels", "index.npy"
 _COLUMNS = 5
-_AT_ONCE = 64  # pictures that a loader worker decodes for one message
-_LOOKED_AT = 16  # pictures that are decoded for an estimate
+_AT_ONCE = 64  # images that a loader worker decodes for one message
+_LOOKED_AT = 16  # images that are decoded for an estimate
 
 
 class DecodedPictures:
@@ -61,7 +61,7 @@ class DecodedPictures:
         return self._pixels
 
     def read(self, number: int) -> tuple[Image.Image, int] | None:
-        """Return the picture and its label; None if it could not be decoded."""
+        """Return the image and its label; None if it could not be decoded."""
         start, height, width, label, traits = self.index[number].tolist()
         if start < 0:
             return None
@@ -72,14 +72,14 @@ class DecodedPictures:
 
 
 class Estimate(NamedTuple):
-    """What decoded pictures come to, by a few of them: bytes in all, and the sizes met, (height, width)."""
+    """What decoded images come to, by a few of them: bytes in all, and the sizes met, (height, width)."""
 
     size: int
     shapes: set[tuple[int, int]]
 
 
 def estimate(source: ImageSource, transform: StagedTransform) -> Estimate:
-    """Decode a few pictures, evenly spread, and return what all of them come to."""
+    """Decode a few images, evenly spread, and return what all of them come to."""
     shapes = []
     for number in np.linspace(0, len(source) - 1, min(_LOOKED_AT, len(source)), dtype=int).tolist():
         with suppress(Exception):  # decoders raise much more than OSError on damaged files
@@ -97,16 +97,16 @@ def decode(
     folder: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> DecodedPictures:
-    """Return all pictures of a source as the transform's fixed stage leaves them, decoded by so many processes.
+    """Return all images of a source as the transform's fixed stage leaves them, decoded by so many processes.
 
     In a `folder` they are looked for first, and left for others: who comes while one decodes waits for it. What lies
-    there is known by its source's files, their sizes and times of change, and by what was done to the pictures; it is
+    there is known by its source's files, their sizes and times of change, and by what was done to the images; it is
     there whole or not at all. Without a folder the file has no name, and ends with the processes that use it. `say` is
     told where decoding begins. Raises SurgeonError if the folder can't be written, or the disk is full.
     """
 
     def write(file: BinaryIO) -> NDArray[np.int64]:
-        say(f"decoding {len(source):,} pictures of {source.name}, once")
+        say(f"decoding {len(source):,} images of {source.name}, once")
         return _write(file, _Decoding(source, transform), workers)
 
     if folder is None:
@@ -126,7 +126,7 @@ def decode(
 
 
 class _Chunk(NamedTuple):
-    """Decoded pictures on their way from a worker: uint8 [size], and int64 [B, 6], their number and their row."""
+    """Decoded images on their way from a worker: uint8 [size], and int64 [B, 6], their number and their row."""
 
     pixels: Tensor
     rows: Tensor
@@ -136,7 +136,7 @@ _Item = tuple[int, NDArray[np.uint8] | None, int, int]  # number, pixels, label,
 
 
 class _Decoding(Dataset[Any]):
-    """Reads pictures for the first and last time."""
+    """Reads images for the first and last time."""
 
     def __init__(self, source: ImageSource, transform: StagedTransform) -> None:
         self.source = source
@@ -148,13 +148,13 @@ class _Decoding(Dataset[Any]):
     def __getitem__(self, number: int) -> _Item:
         try:
             image, label = self.source.read(number)
-        except Exception:  # it comes again, and is told, where the picture is asked for
+        except Exception:  # it comes again, and is told, where the image is asked for
             return number, None, 0, 0
         traits = int(traits_of(image))
         return number, np.asarray(self._fixed(image)), label, traits
 
     def collate(self, items: list[_Item]) -> Part[_Chunk]:
-        """Return the pictures as one."""
+        """Return the images as one."""
         rows, there, end = [], [], 0
         for number, pixels, label, traits in items:
             if pixels is None:
@@ -168,7 +168,7 @@ class _Decoding(Dataset[Any]):
 
 
 def _write(file: BinaryIO, decoding: _Decoding, workers: int) -> NDArray[np.int64]:
-    """Write all pictures one after the other; return their index."""
+    """Write all images one after the other; return their index."""
     numbers = range(len(decoding.source))
     index = np.full((len(numbers), _COLUMNS), -1, dtype=np.int64)
     feed: Feed[int, _Chunk] = Feed(decoding, workers, pin_memory=False)
@@ -197,7 +197,7 @@ class _Nameless:
         if self._temporary:
             self.number, self.path = tempfile.mkstemp()
         else:
-            self.number = os.memfd_create("decoded pictures")
+            self.number = os.memfd_create("decoded images")
             self.path = f"/proc/{os.getpid()}/fd/{self.number}"
 
     def __del__(self) -> None:
@@ -250,7 +250,7 @@ def _alone(folder: Path, lock: str) -> Iterator[None]:
         descriptor = os.open(folder / lock, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         raise SurgeonError(
-            f"decoded pictures can't be kept in {folder}: {error.strerror or error}",
+            f"decoded images can't be kept in {folder}: {error.strerror or error}",
             hint="name another folder, or none: then each run decodes for itself",
         ) from error
     try:

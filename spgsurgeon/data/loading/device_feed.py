@@ -1,6 +1,6 @@
-"""Batches made on the device, where decoded pictures of one size stay: the same that loader workers would make.
+"""Batches made on the device, where decoded images of one size stay: the same that loader workers would make.
 
-Shapes: N pictures of a data set, H x W pixels each.
+Shapes: N images of a data set, H x W pixels each.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from spgsurgeon.models import IMAGES
 
 
 class DevicePictures:
-    """The decoded pictures of a data set on a device; `rows` says where each is, -1 where it was not decoded.
+    """The decoded images of a data set on a device; `rows` says where each is, -1 where it was not decoded.
 
     On the CPU they stay in the file that they were decoded to, which other processes may share. Raises UsageError if
     they have several sizes.
@@ -46,10 +46,10 @@ class DevicePictures:
 
 
 def several_sizes(source: Source[Any], sizes: Iterable[tuple[int, int]]) -> UsageError:
-    """Return the error for pictures that can't lie on a device together."""
+    """Return the error for images that can't lie on a device together."""
     some = ", ".join(f"{width} x {height}" for height, width in sorted(sizes)[:3])
     return UsageError(
-        f"data.cache=device is for pictures of one size, and those of {source.name} have several: {some}",
+        f"data.cache=device is for images of one size, and those of {source.name} have several: {some}",
         hint="data.augment.crop=pad or resize brings them to one, or data.cache=memory",
     )
 
@@ -57,7 +57,7 @@ def several_sizes(source: Source[Any], sizes: Iterable[tuple[int, int]]) -> Usag
 class DeviceFeed:
     """Runs plans as `Feed` does, without workers. `decode` is called once, when the first batch is asked for.
 
-    Pictures that could not be decoded are read as ever, by `samples`. Raises UsageError for a transform that can't be
+    Images that could not be decoded are read as ever, by `samples`. Raises UsageError for a transform that can't be
     done in batches.
     """
 
@@ -87,7 +87,7 @@ class DeviceFeed:
         self._opened()
 
     def close(self) -> None:
-        """End what runs; the pictures stay."""
+        """End what runs; the images stay."""
         if self._running is not None:
             self._running.close()
             self._running = None
@@ -109,7 +109,7 @@ class DeviceFeed:
         return self._kept
 
     def _found(self, keys: Iterable[Key], pictures: DevicePictures) -> Iterator[Key | Loaded]:
-        """Return the key of each picture that is here, and what else the others came to; some may be left out."""
+        """Return the key of each image that is here, and what else the others came to; some may be left out."""
         describe = self._samples.source.describe
         for key in keys:
             if pictures.rows[key[1]] >= 0:

@@ -64,7 +64,7 @@ class Feed(Generic[Asked, Made]):
         self._running: Generator[list[Made], None, None] | None = None
 
     def run(self, keys: Iterable[list[Asked]]) -> Iterator[list[Made]]:
-        """Return what each of the plan's batches of keys became, a batch for each size of picture.
+        """Return what each of the plan's batches of keys became, a batch for each size of image.
 
         An earlier plan's iterator ends here, and what it prefetched is dropped.
         """

@@ -121,7 +121,7 @@ class TrainingBatches:
         return (batch for part in self._feed.run(self._plan(epoch, start)) for batch in part)
 
     def first(self) -> Batch:
-        """Return the first batch of all, made here: no worker is started and nothing decoded but its pictures."""
+        """Return the first batch of all, made here: no worker is started and nothing decoded but its images."""
         part = self._uncached.collate(self._uncached.__getitems__(next(self._plan(0, 0))))
         if isinstance(part, Unusable):
             raise unusable_error(self.source, part)

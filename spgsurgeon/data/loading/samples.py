@@ -81,7 +81,7 @@ Made = TypeVar("Made")
 
 
 class Part(NamedTuple, Generic[Made]):  # pinning memory goes through tuples only
-    """What one batch of keys became: a batch for each size of picture (in training there is one).
+    """What one batch of keys became: a batch for each size of image (in training there is one).
 
     `seconds` is the processor time that a worker had for it.
     """
@@ -108,13 +108,13 @@ class Decoded(Protocol):
     """Images that stay decoded, as a transform's fixed stage leaves them."""
 
     def read(self, number: int) -> tuple[Image.Image, int] | None:
-        """Return a picture and its label; None for one that is to be read from its source."""
+        """Return an image and its label; None for one that is to be read from its source."""
 
 
 class Samples(Dataset[Item]):
     """The samples by key. `replaces` gives the next usable one for one that is not, `skips` leaves those out.
 
-    `decode` gives pictures that stay decoded; it is called once, by `open`. Its transform has stages. `counts` has the
+    `decode` gives images that stay decoded; it is called once, by `open`. Its transform has stages. `counts` has the
     pixels of masks counted by class, in the first epoch. `collate` makes batches of the samples of one.
     """
 
@@ -195,7 +195,7 @@ class Samples(Dataset[Item]):
         return Loaded(made.inputs, target if made.target is None else made.target, index, traits=traits, drawn=drawn)
 
     def _read(self, index: int) -> tuple[Image.Image, Any, Callable[..., Any]]:
-        """Return a picture and its target, and what makes of them what the model sees."""
+        """Return an image and its target, and what makes of them what the model sees."""
         kept = self._decoded.read(index) if self._decoded is not None else None
         if kept is None:
             return *self.source.read(index), self._transform

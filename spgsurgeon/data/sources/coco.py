@@ -31,7 +31,7 @@ VOC_CLASSES = (
 VOC_CATEGORIES = (0, 5, 2, 16, 9, 44, 6, 3, 17, 62, 21, 67, 18, 19, 4, 1, 64, 20, 63, 7, 72)
 """COCO's category of each class, as torchvision's references/segmentation/coco_utils.py has them; none for 0."""
 _CLASS_OF = {category: label for label, category in enumerate(VOC_CATEGORIES)}
-_SMALLEST_AREA = 1000  # pixels; training pictures with no more of the classes are left out there
+_SMALLEST_AREA = 1000  # pixels; training images with no more of the classes are left out there
 _FOLDERS = {"train": "train2017", "val": "val2017"}
 
 
@@ -95,7 +95,7 @@ def _check_shape(annotation: dict[str, Any], width: int, height: int) -> None:
     elif not isinstance(shape, list) or not shape:
         raise ValueError(f"{name} has no segmentation")
     elif any(not _is_polygon(polygon, limit=4 * max(width, height)) for polygon in shape):
-        raise ValueError(f"{name} has a polygon that is none, or lies far outside the picture")
+        raise ValueError(f"{name} has a polygon that is none, or lies far outside the image")
 
 
 def _is_polygon(polygon: Any, limit: float) -> bool:
@@ -111,7 +111,7 @@ def _is_polygon(polygon: Any, limit: float) -> bool:
 def open_coco(root: Path, split: str, ignore: Iterable[int] = (), decoding: Decoding = AS_IS) -> Source[Tensor]:
     """Open `root/SPLIT2017` with `root/annotations/instances_SPLIT2017.json`; `split` is train, val or a folder's name.
 
-    Training pictures with no more than 1000 annotated pixels of VOC's classes are left out. Raises UsageError if
+    Training images with no more than 1000 annotated pixels of VOC's classes are left out. Raises UsageError if
     pycocotools is not installed, or the files are not there or not COCO's.
     """
     if importlib.util.find_spec("pycocotools") is None:
@@ -132,17 +132,17 @@ def open_coco(root: Path, split: str, ignore: Iterable[int] = (), decoding: Deco
     except (ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError) as error:
         raise UsageError(f"{annotations} holds no instances as COCO's do: {error!r}") from error
     if not ids:
-        raise UsageError(f"{annotations} names no picture to use")
+        raise UsageError(f"{annotations} names no image to use")
     return _CocoMasks(f"coco ({split})", dataset, tuple(ids), tuple(ignore), annotations, decoding)
 
 
 def _check_names(coco: Any, ids: Iterable[int]) -> None:
-    """Raise ValueError if a picture's name leads out of its folder, or its size is not said."""
+    """Raise ValueError if an image's name leads out of its folder, or its size is not said."""
     for number in ids:
         name, width, height = (coco.imgs[number][key] for key in ("file_name", "width", "height"))
         path = PurePath(name)
         if path.is_absolute() or ".." in path.parts:
-            raise ValueError(f"{name!r} lies outside the folder of the pictures")
+            raise ValueError(f"{name!r} lies outside the folder of the images")
         if not (isinstance(width, int) and isinstance(height, int)):
             raise ValueError(f"{name!r} is {width!r} x {height!r} pixels large")
 

@@ -1,4 +1,4 @@
-"""Where labelled pictures come from: the built-in digits, image-folder trees, tar files, and what timm reads.
+"""Where labelled images come from: the built-in digits, image-folder trees, tar files, and what timm reads.
 
 Each form has an opener here, which `forms.SOURCES` names. Images in tar files: `shards`.
 """
@@ -152,7 +152,7 @@ def open_torchvision(source: str, path: str | Path | None, split: str, reading: 
     decoding = reading.decoding
     dataset = _create(source, existing_folder(path, source), split)
     if getattr(dataset, "train", None) is False and split not in EVALUATION_SPLITS:
-        # timm gives the test pictures for any split that it does not know
+        # timm gives the test images for any split that it does not know
         raise UsageError(
             f"{source} has no split {split!r}", hint=f"use 'train' or one of {', '.join(EVALUATION_SPLITS)}"
         )
@@ -164,7 +164,7 @@ def open_torchvision(source: str, path: str | Path | None, split: str, reading: 
 
 @dataclass(frozen=True)
 class _ReaderSource:
-    """A timm data set that reads through a reader; its own item access would replace unreadable pictures by others."""
+    """A timm data set that reads through a reader; its own item access would replace unreadable images by others."""
 
     name: str
     classes: tuple[str, ...]
@@ -201,7 +201,7 @@ def _labels_of(source: ImageSource, targets: Any) -> NDArray[np.int64]:
     labels = np.asarray(() if targets is None else targets)
     if labels.shape != (len(source),) or labels.dtype.kind not in "iu":
         raise UsageError(
-            f"{source.name} gives its labels only with its pictures, and all of them would have to be read",
+            f"{source.name} gives its labels only with its images, and all of them would have to be read",
             hint="unpack it and use source 'folder'; without data.limit and data.holdout labels are read as they come",
         )
     return labels.astype(np.int64)

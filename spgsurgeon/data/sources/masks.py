@@ -1,4 +1,4 @@
-"""Where pictures with masks come from: folders of images and masks, VOC, and COCO with VOC's classes.
+"""Where images with masks come from: folders of images and masks, VOC, and COCO with VOC's classes.
 
 Each form has an opener here, which `forms.SOURCES` names.
 """
@@ -23,7 +23,7 @@ from spgsurgeon.data.transforms.masks import BORDER, read_mask
 from spgsurgeon.errors import UsageError
 
 MaskSource = Source[Tensor]
-"""Images with masks: int64 [H, W] of the picture's size, the class of each pixel or `masks.IGNORED`."""
+"""Images with masks: int64 [H, W] of the image's size, the class of each pixel or `masks.IGNORED`."""
 _VOC_SPLITS = ("train", "val", "trainval")
 _NAMED = 3
 _MASK_ENDINGS = (".png",)
@@ -36,7 +36,7 @@ def holds_masks(path: str | Path, split: str) -> bool:
 
 @dataclass(frozen=True)
 class _MaskFiles:
-    """Pairs of files: a picture and its mask."""
+    """Pairs of files: an image and its mask."""
 
     name: str
     classes: tuple[str, ...]
@@ -74,7 +74,7 @@ def open_folder(source: str, path: str | Path | None, split: str, reading: Readi
     root = existing_folder(path, source)
     folders = _image_and_mask_folders(root, split)
     if folders is None:
-        there = "pictures with masks lie in SPLIT/images and SPLIT/masks, or in images/SPLIT and masks/SPLIT"
+        there = "images with masks lie in SPLIT/images and SPLIT/masks, or in images/SPLIT and masks/SPLIT"
         raise UsageError(
             f"no folders {root / split / 'images'} and {root / split / 'masks'}",
             hint=there if (root / split).is_dir() else nearby_folders(root, split),
@@ -118,7 +118,7 @@ def _pairs(
     _check_paired(pictures, drawn, f"images in {images} without a mask in {masks}")
     _check_paired(drawn, pictures, f"masks in {masks} without an image in {images}")
     if not pictures:
-        raise UsageError(f"{images} holds no picture", hint=f"it reads {', '.join(ENDINGS)}")
+        raise UsageError(f"{images} holds no image", hint=f"it reads {', '.join(ENDINGS)}")
     return tuple((pictures[stem], drawn[stem]) for stem in pictures)
 
 

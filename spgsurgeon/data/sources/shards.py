@@ -1,7 +1,7 @@
-"""WebDataset shards as a data set that is read in any order: where each picture lies is indexed once.
+"""WebDataset shards as a data set that is read in any order: where each image lies is indexed once.
 
 A shard is an uncompressed tar file, and the files of a sample lie next to each other in it: KEY.jpg, or another kind of
-picture, and KEY.cls with the label as decimal digits. A key is a file's name up to the first dot after its folder.
+image, and KEY.cls with the label as decimal digits. A key is a file's name up to the first dot after its folder.
 Nothing is extracted. Sizes and places are in bytes.
 """
 
@@ -35,7 +35,7 @@ LABEL = "cls"
 _SAMPLE = np.dtype([("shard", "i4"), ("label", "i4"), ("offset", "i8"), ("size", "i8")])
 _MOST_CLASSES = 2**20
 _LONGEST_LABEL = 32
-_BUFFER = 2**14  # holds the headers between two pictures, and small pictures with them
+_BUFFER = 2**14  # holds the headers between two images, and small images with them
 _THREADS = 16  # they wait for the disk more than they compute
 _KEPT_OPEN = 128  # shards, in each process
 
@@ -52,7 +52,7 @@ def open_shards(
 
     `classes` are names by label, or how many there are. None: the lines of `path/classes.txt`, else `class_names` of
     `_info.json`, else "0", "1", ... up to the highest label. Raises UsageError for what is not there or can't be read
-    at random, DamagedFileError for a damaged shard, DataError for a sample without picture or label, or with a label
+    at random, DamagedFileError for a damaged shard, DataError for a sample without image or label, or with a label
     that is none of the classes.
     """
     refuse_remote(path)
@@ -76,7 +76,7 @@ def open_shards(
 class _ShardSource:
     """The samples of a split's shards: shard by shard, in each by their place.
 
-    `index` has a row for each sample: its shard's number, its label, and where its picture lies. `counted` says that
+    `index` has a row for each sample: its shard's number, its label, and where its image lies. `counted` says that
     the data names no classes, so that there are as many as the highest label asks for.
     """
 
@@ -116,7 +116,7 @@ class _ShardSource:
             with open(path, "rb", buffering=_BUFFER) as file:
                 name = next(member.name for member in members(file, path) if member.offset == offset)
         except Exception:  # the shard has changed, or is gone
-            name = f"the picture at byte {offset}"
+            name = f"the image at byte {offset}"
         return f"{name} in {path}"
 
 
@@ -193,7 +193,7 @@ class _File(NamedTuple):
 
 
 def _samples(file: BinaryIO, path: Path) -> Iterator[tuple[int, int, int]]:
-    """Return label, offset and size of each sample's picture."""
+    """Return label, offset and size of each sample's image."""
     seen: set[str] = set()
     for key, group in itertools.groupby(_files(file, path), key=lambda found: found.key):
         files: dict[str, _File] = {}
@@ -228,10 +228,10 @@ def _picture(path: Path, key: str, files: dict[str, _File]) -> _File:
         return pictures[0]
     if not pictures:
         raise DataError(
-            f"{path}: the sample {key!r} has no picture, only {listing(list(files))}",
+            f"{path}: the sample {key!r} has no image, only {listing(list(files))}",
             hint=f"a key ends at the first dot, and one of these follows: {', '.join(PICTURES)}; {_TOGETHER}",
         )
-    raise DataError(f"{path}: the sample {key!r} has several pictures: {listing([found.ending for found in pictures])}")
+    raise DataError(f"{path}: the sample {key!r} has several images: {listing([found.ending for found in pictures])}")
 
 
 def _label(path: Path, key: str, files: dict[str, _File]) -> int:

@@ -1,6 +1,6 @@
-"""Sources: pictures that can be read in any order, each with its target; and what readers of all kinds share.
+"""Sources: images that can be read in any order, each with its target; and what readers of all kinds share.
 
-Labelled pictures come from `image_sources`, pictures with masks from `mask_sources`.
+Labelled images come from `image_sources`, images with masks from `mask_sources`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Target = TypeVar("Target", covariant=True)
 
 
 class Source(Protocol[Target]):
-    """Images that can be read in any order, each with its target: a label, or a mask of the picture's size."""
+    """Images that can be read in any order, each with its target: a label, or a mask of the image's size."""
 
     @property
     def name(self) -> str:
@@ -39,7 +39,7 @@ class Source(Protocol[Target]):
         """What opening it chose or left out, to be said aloud."""
 
     def read(self, index: int) -> tuple[Image.Image, Target]:
-        """Return the decoded RGB picture and its target; raises what the decoder raises where that fails."""
+        """Return the decoded RGB image and its target; raises what the decoder raises where that fails."""
 
     def describe(self, index: int) -> str:
         """Return where a sample is, for messages: its file's path where it has one."""
@@ -55,10 +55,10 @@ class Source(Protocol[Target]):
 
 
 class ImageSource(Source[int], Protocol):
-    """Labelled pictures."""
+    """Labelled images."""
 
     def labels(self) -> NDArray[np.int64]:
-        """Return the label of each sample, int64 [N], without decoding a picture; UsageError where only that tells."""
+        """Return the label of each sample, int64 [N], without decoding an image; UsageError where only that tells."""
 
     def fingerprint(self) -> Iterable[str]:
         """Return lines of which one changes where what `read` gives may have changed."""

@@ -66,8 +66,8 @@ def members(file: BinaryIO, path: Path) -> Iterator[Member]:
 def compressed(path: Path, how: str) -> UsageError:
     """Return the error for an archive that is compressed."""
     return UsageError(
-        f"{path} is compressed ({how}): its pictures can't be read at random, so training could not resume exactly",
-        hint="decompress it to a plain .tar, which will hardly be larger: pictures are compressed themselves",
+        f"{path} is compressed ({how}): its images can't be read at random, so training could not resume exactly",
+        hint="decompress it to a plain .tar, which will hardly be larger: images are compressed themselves",
     )
 
 

@@ -1,4 +1,4 @@
-"""From a picture to what the model sees: augmented for training, plain for evaluation.
+"""From an image to what the model sees: augmented for training, plain for evaluation.
 
 All random numbers come from torch's CPU generator, so seeding that one fixes them.
 """
@@ -26,7 +26,7 @@ Transform = Callable[[Image.Image], Tensor]
 
 
 class StagedTransform:
-    """A transform in two stages: `fixed` gives the same picture each time, so its result may be kept; `varied` follows.
+    """A transform in two stages: `fixed` gives the same image each time, so its result may be kept; `varied` follows.
 
     `steps` are those of the second stage.
     """
@@ -41,7 +41,7 @@ class StagedTransform:
         return self.varied(self.fixed(image))
 
     def fixed(self, image: Image.Image) -> Image.Image:
-        """Return what comes of a decoded picture before anything is drawn for it."""
+        """Return what comes of a decoded image before anything is drawn for it."""
         result: Image.Image = self._fixed(image) if self._fixed else image
         return result
 
@@ -57,7 +57,7 @@ class StagedTransform:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training pictures are varied.
+    """How training images are varied.
 
     `crop`: "random-resized" (Inception's), "pad" (resize, pad by an eighth, random crop), "random-scale" (of
     segmentation: the shorter edge resized to 0.5 to 2 times the height, random crop) or "resize" (none).
@@ -226,12 +226,12 @@ class Normalised:
 
 
 def _to_grey(preprocessing: Preprocessing) -> list[Any]:
-    """Return the conversion to grey, for a model that reads grey pictures, or nothing."""
+    """Return the conversion to grey, for a model that reads grey images, or nothing."""
     channels = preprocessing.input_size[0]
     if channels not in (1, 3) or not len(preprocessing.mean) == len(preprocessing.std) == channels:
         raise UsageError(
             f"the model reads {channels} channels with {len(preprocessing.mean)} means and {len(preprocessing.std)} "
-            "standard deviations; pictures can be given as 1 (grey) or 3 (RGB) channels, with one of each per channel"
+            "standard deviations; images can be given as 1 (grey) or 3 (RGB) channels, with one of each per channel"
         )
     return [v2.Grayscale()] if channels == 1 else []
 
@@ -264,7 +264,7 @@ def _nothing(preprocessing: Preprocessing) -> list[Any]:
 
 
 class Crop(NamedTuple):
-    """How a picture comes to the model's size: without a draw, then with one; and the tasks that this is for."""
+    """How an image comes to the model's size: without a draw, then with one; and the tasks that this is for."""
 
     fixed: Callable[[Preprocessing], list[Any]]
     varied: Callable[[Preprocessing], list[Any]]

@@ -1,9 +1,9 @@
-"""Augmentation of whole batches on any device, with the numbers that single pictures get on the CPU.
+"""Augmentation of whole batches on any device, with the numbers that single images get on the CPU.
 
-A picture's random numbers are drawn as torchvision's transforms draw them for it alone, and what is done with them
+An image's random numbers are drawn as torchvision's transforms draw them for it alone, and what is done with them
 moves bytes, or computes number by number with the same functions: the results are equal bit for bit.
 
-Shapes: B pictures; pixels are kept as uint8 [N, height, width, 3] and come out as float32 [B, 3, H, W].
+Shapes: B images; pixels are kept as uint8 [N, height, width, 3] and come out as float32 [B, 3, H, W].
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _DRAWN = 9  # top, left, height and width of the crop; whether it is mirrored; a
 
 
 class BatchedAugmentation:
-    """A transform's varied stage for batches, after its fixed one has made all pictures of `size` (height, width).
+    """A transform's varied stage for batches, after its fixed one has made all images of `size` (height, width).
 
     Crops, flips and erasing can be done so; `check_batched` refuses anything else.
     """
@@ -42,9 +42,9 @@ class BatchedAugmentation:
         self._device = device
 
     def __call__(self, pixels: Tensor, pictures: Tensor, seeds: Sequence[int]) -> Tensor:
-        """Return pictures number `pictures`, int64 [B], of `pixels`, augmented; both are on the device.
+        """Return images number `pictures`, int64 [B], of `pixels`, augmented; both are on the device.
 
-        Each of the `seeds` is that of a picture. The caller's generator is left alone.
+        Each of the `seeds` is that of an image. The caller's generator is left alone.
         """
         images = pixels[pictures]
         if self._crop or self._flip or self._erasing:
@@ -59,7 +59,7 @@ class BatchedAugmentation:
         return self._erased(images, drawn[:, 5:]) if self._erasing else images
 
     def _draw(self, seeds: Sequence[int]) -> Tensor:
-        """Return the random numbers of each picture, int64 [B, 9]."""
+        """Return the random numbers of each image, int64 [B, 9]."""
         with isolated_generator(0):
             drawn = [number for seed in seeds for number in self._drawn_for(seed)]
         return torch.tensor(drawn, dtype=torch.int64).view(-1, _DRAWN)
@@ -80,7 +80,7 @@ class BatchedAugmentation:
         return [*crop, flipped, *box]
 
     def _moved(self, images: Tensor, drawn: Tensor) -> Tensor:
-        """Return the pictures cropped and mirrored; what lies outside of them is black. uint8 [B, H, W, 3]."""
+        """Return the images cropped and mirrored; what lies outside of them is black. uint8 [B, H, W, 3]."""
         count, height, width, _ = images.shape
         rows = torch.arange(self._out[0], device=self._device) + drawn[:, 0, None]
         columns = torch.arange(self._out[1], device=self._device).expand(count, -1)
@@ -92,7 +92,7 @@ class BatchedAugmentation:
         return taken.mul_(inside[..., None])
 
     def _erased(self, images: Tensor, boxes: Tensor) -> Tensor:
-        """Return the pictures with zeros in their boxes: [B, 4], top, left, height, width."""
+        """Return the images with zeros in their boxes: [B, 4], top, left, height, width."""
         top, left, height, width = boxes.T[:, :, None]
         rows, columns = (torch.arange(edge, device=self._device)[None] for edge in images.shape[2:])
         inside = ((rows >= top) & (rows < top + height))[:, :, None] & ((columns >= left) & (columns < left + width))[

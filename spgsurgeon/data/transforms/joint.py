@@ -1,6 +1,6 @@
-"""From a picture and its mask to what a segmentation model sees: augmented together for training, plain for evaluation.
+"""From an image and its mask to what a segmentation model sees: augmented together for training, plain for evaluation.
 
-Shapes: a picture is float32 [C, H, W], its mask int64 [H, W]. All random numbers come from torch's CPU generator.
+Shapes: an image is float32 [C, H, W], its mask int64 [H, W]. All random numbers come from torch's CPU generator.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ JointTransform = Callable[[Image.Image, Tensor], tuple[Tensor, Tensor]]
 
 
 def joint_training_transform(preprocessing: Preprocessing, augmentation: Augmentation) -> JointTransform:
-    """Return the augmenting transform: PIL image and mask to a normalised picture and the mask that goes with it.
+    """Return the augmenting transform: PIL image and mask to a normalised image and the mask that goes with it.
 
-    Both come out at the size in `preprocessing`. Refuses crops that are for labelled pictures only, and `policy` and
+    Both come out at the size in `preprocessing`. Refuses crops that are for labelled images only, and `policy` and
     `erase`, which would change what a pixel shows but not what its mask says.
     """
     for key in ("policy", "erase"):
         if getattr(augmentation, key):
             raise UsageError(
-                f"data.augment.{key} is for labelled pictures; with masks there are crop and flip",
+                f"data.augment.{key} is for labelled images; with masks there are crop and flip",
                 hint=f"leave data.augment.{key} out",
             )
     fixed, varied = crop_steps(augmentation.crop, "segmentation", preprocessing)
@@ -39,7 +39,7 @@ def joint_training_transform(preprocessing: Preprocessing, augmentation: Augment
 def joint_evaluation_transform(preprocessing: Preprocessing) -> JointTransform:
     """Return the transform for evaluation: the shorter edge is resized to the height in `preprocessing`.
 
-    Nothing is cropped or stretched, as in torchvision's reference, so pictures may come out in different sizes; the
+    Nothing is cropped or stretched, as in torchvision's reference, so images may come out in different sizes; the
     width in `preprocessing` and its `crop_pct` say nothing here.
     """
     resize = v2.Resize(preprocessing.input_size[1], interpolation=interpolation(preprocessing))
@@ -47,7 +47,7 @@ def joint_evaluation_transform(preprocessing: Preprocessing) -> JointTransform:
 
 
 class _JointTransform:
-    """Takes a mask through torchvision's transforms beside its picture."""
+    """Takes a mask through torchvision's transforms beside its image."""
 
     def __init__(self, steps: list[Any]) -> None:
         self._steps = v2.Compose([*steps, v2.ToPureTensor()])

@@ -35,7 +35,7 @@ class LabelMap(tv_tensors.Mask):  # type: ignore[misc]  # torchvision comes with
     """A mask in the hands of torchvision's transforms. Resizing takes the nearest pixel, by pixel centres.
 
     So does Pillow, hence torchvision's reference, up to pixels that are as far from one as from another; for its own
-    masks torchvision counts from the pixels' corners, which moves them by half a pixel against the picture.
+    masks torchvision counts from the pixels' corners, which moves them by half a pixel against the image.
     """
 
 
@@ -61,17 +61,17 @@ def read_mask(
     The file holds one number a pixel: grey of any depth, or indices into a palette; `values` says the class of those
     that are not class ids. Raises DataError for colours,
     for an id that is none of the `classes`, and, before it is decoded, where the mask has not `size` (width, height)
-    pixels, those of its picture; what the decoder raises for a damaged file.
+    pixels, those of its image; what the decoder raises for a damaged file.
     """
     with opened(path, decoding) as image:
         if size is not None and image.size != size:
             raise DataError(
                 f"it has {size[0]} x {size[1]} pixels, its mask {path} {image.width} x {image.height}",
-                hint="repair or remove it: a mask has a class id for each pixel of its picture",
+                hint="repair or remove it: a mask has a class id for each pixel of its image",
             )
         if image.mode not in _INDEXED:
             raise DataError(
-                f"its mask {path} is a picture in {image.mode}",
+                f"its mask {path} is an image in {image.mode}",
                 hint="a mask has a class id for each pixel: a PNG of palette indices, or of 8 or 16 bits of grey",
             )
         scale = _SCALED.get(_raw_mode(image), 1)

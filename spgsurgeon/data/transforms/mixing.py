@@ -9,7 +9,7 @@ from torchvision.transforms import v2
 
 
 class BatchMixer:
-    """Mixes each picture of a batch with its neighbour, and their labels with them.
+    """Mixes each image of a batch with its neighbour, and their labels with them.
 
     `mixup` and `cutmix` are the alphas of the Beta distributions (0: off); with both on, each batch gets one of the two
     by a fair draw. Random numbers come from torch's CPU generator, which the caller seeds for each step.

@@ -3,7 +3,7 @@
 Pillow computes with integers: weights of 22 bits, a pass along the rows and one along the columns, each rounded to
 bytes (`src/libImaging/Resample.c`). The weights are made on the CPU, as doubles; what the device computes is exact.
 
-Shapes: B pictures of height x width, C channels; a crop's edge of `length` pixels becomes `out`, each of them a sum
+Shapes: B images of height x width, C channels; a crop's edge of `length` pixels becomes `out`, each of them a sum
 over at most `taps`.
 """
 

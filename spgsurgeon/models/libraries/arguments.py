@@ -176,7 +176,7 @@ _ARGUMENTS: dict[str, _Table] = {
 
 _NULLS = ("transformers",)  # null in a config.json is a value: no window, where leaving it out means one of 4,096
 
-# What describes weights and their pictures in timm's `pretrained_cfg`; where weights come from is not among it.
+# What describes weights and their images in timm's `pretrained_cfg`; where weights come from is not among it.
 _DESCRIPTION = _table(
     (Text, "architecture tag license description origin_url paper_name"),
     (Texts, "paper_ids notes first_conv classifier"),
@@ -253,7 +253,7 @@ def allowed_arguments(library: str, document: Mapping[str, Any], place: str) -> 
 
 
 def checked_description(given: Mapping[str, Any], place: str = "pretrained_cfg") -> dict[str, Any]:
-    """Return what `given`, in the words of timm's `pretrained_cfg`, says of weights and their pictures.
+    """Return what `given`, in the words of timm's `pretrained_cfg`, says of weights and their images.
 
     Where weights come from (`url`, `file`, `hf_hub_id`, `custom_load`, ...) and what is not known is left out. Raises
     DamagedFileError naming what is of another type or out of bounds.

@@ -114,7 +114,7 @@ def inner_sites_of(identity: Identity, module: nn.Module) -> InnerSites:
 
 
 def _example(identity: Identity, module: nn.Module) -> Tensor:
-    """Return a picture as the model wants it, which holds no numbers; models without a classifier are refused."""
+    """Return an image as the model wants it, which holds no numbers; models without a classifier are refused."""
     if identity.num_classes == 0:
         raise ArchitectureError(f"{identity.name} has no classifier here", hint="give it one: --num-classes N")
     size = of_images(library(identity.library).preprocessing(identity, module), identity.name).input_size

@@ -200,7 +200,7 @@ class TimmLibrary:
         )
 
     def identity_from_checkpoint(self, architecture: str, model_args: Mapping[str, Any]) -> Identity:
-        """Return what timm's train.py built, from its own arguments; pictures keep the size they had in training.
+        """Return what timm's train.py built, from its own arguments; images keep the size they had in training.
 
         An image size shapes the module only where the architecture's input size is fixed, as train.py has it. Whose
         weights they are is known only if `architecture` has a tag.

@@ -20,7 +20,7 @@ from spgsurgeon.models.libraries.identity import Converter, Identity
 from spgsurgeon.models.preprocessing import Preprocessing, for_channels
 
 _AUXILIARY_LOGITS = {"googlenet": "aux1.", "inception_v3": "AuxLogits."}
-# What torchvision's factory adds with its own weights: they want pictures normalised another way, which the model does
+# What torchvision's factory adds with its own weights: they want images normalised another way, which the model does
 # itself, and GoogLeNet's auxiliary heads in them were never trained.
 _WITH_WEIGHTS: dict[str, dict[str, Any]] = {
     "googlenet": {"transform_input": True, "aux_logits": False},

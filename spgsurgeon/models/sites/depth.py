@@ -43,7 +43,7 @@ def find_depth_site(model: nn.Module, example: Tensor) -> DepthSite:
     """Return where replicas of depth attach to `model`, an image classifier: at the output of its last stage.
 
     That is the output of the last residual block: what holds the block may be passed over, as by timm's checkpointing.
-    Its width, and what follows it, are seen in one pass on the meta device on pictures of the size and type of
+    Its width, and what follows it, are seen in one pass on the meta device on images of the size and type of
     `example` [N, channels, H, W]. Raises ArchitectureError, naming the families that work, for others.
     """
     if is_segmentation_model(model):

@@ -1,6 +1,6 @@
 """Where replicas attach that run a layer of the body again: the last activation, batch norm or residual block.
 
-Shapes: N pictures, D = width of what leaves a layer.
+Shapes: N images, D = width of what leaves a layer.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Where dropout replicas attach: the layers that make the logits, found by tracing and without guessing at names.
 
-Shapes: N pictures; C = number of classes.
+Shapes: N images; C = number of classes.
 """
 
 from __future__ import annotations

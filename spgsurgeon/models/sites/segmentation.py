@@ -31,7 +31,7 @@ def find_segmentation_sites(model: nn.Module, example: Tensor) -> tuple[Site, ..
     """Return the maps that enter the heads of `model`, that of inference first, by one pass on the meta device.
 
     Of `example` [N, channels, H, W] only the size and type matter. Raises ArchitectureError if the model can't take
-    such pictures.
+    such images.
     """
     twin = meta_twin(model)
     entered: dict[str, Any] = {}

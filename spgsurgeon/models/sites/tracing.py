@@ -30,20 +30,20 @@ def meta_twin(model: nn.Module) -> nn.Module:
 
 
 def run_twin(twin: nn.Module, example: Tensor) -> Any:
-    """Return the output of a meta twin on 2 pictures of the size and type of `example` [N, channels, H, W].
+    """Return the output of a meta twin on 2 images of the size and type of `example` [N, channels, H, W].
 
-    Raises ArchitectureError if the model can't take such pictures.
+    Raises ArchitectureError if the model can't take such images.
     """
-    images = torch.empty(2, *example.shape[1:], dtype=example.dtype, device="meta")  # batch norms refuse one picture
+    images = torch.empty(2, *example.shape[1:], dtype=example.dtype, device="meta")  # batch norms refuse one image
     try:
         with torch.inference_mode(False), torch.enable_grad():
             return twin(images)
     except Exception as error:  # a stranger's model, on a device that it may not have met
         reason = first_line(error)
-        hint = f"in Python, give pictures that it takes, example=..., or {_NAME_THEM}"
+        hint = f"in Python, give images that it takes, example=..., or {_NAME_THEM}"
         if "meta" in reason:  # a pass that looks at numbers, of which there are none
             hint = f"its forward goes by the values of its inputs, so it can't be traced: in Python, {_NAME_THEM}"
         raise ArchitectureError(
-            f"the sites can't be found: on pictures of {list(example.shape[1:])} the model fails: {reason}",
+            f"the sites can't be found: on images of {list(example.shape[1:])} the model fails: {reason}",
             hint=hint,
         ) from error

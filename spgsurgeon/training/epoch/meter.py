@@ -29,7 +29,7 @@ class EpochMeter:
             self._waited += time.perf_counter() - asked
 
     def count(self, parts: Sequence[Batch]) -> None:
-        """Count the pictures of a step of this process."""
+        """Count the images of a step of this process."""
         self._images += sum(len(part.samples) for part in parts)
 
     def figures(self) -> dict[str, Any]:
