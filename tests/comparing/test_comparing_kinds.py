@@ -18,7 +18,7 @@ training: {epochs: 1, batch_size: 20, eval_batch_size: 250, optimizer: {lr: 0.01
 MODELS = {
     "timm/test_resnet": ("depth", "feature-noise", "leaky-slope"),
     "timm/test_vit": ("drop-path", "token-drop"),
-    "timm/test_efficientnet": ("norm-momentum",),
+    "timm/test_efficientnet": ("norm-momentum", "norm-noise"),
     "torchvision/squeezenet1_1": ("channel-dropout",),
 }
 

@@ -39,6 +39,7 @@ SETTINGS = {
     "token-drop": {"rate": 0.0},
     "leaky-slope": {"slope": 0.0},
     "norm-momentum": {"momentum": 1.0},
+    "norm-noise": {"noise": 0.0},
 }
 """Settings of each kind under which its replicas change nothing."""
 

@@ -56,6 +56,8 @@ KINDS: list[tuple[str, Callable[[], nn.Module]]] = [
     ("leaky-slope", mobilenet),
     ("norm-momentum", mobilenet),
     ("norm-momentum", efficientnet),
+    ("norm-noise", mobilenet),
+    ("norm-noise", efficientnet),
 ]
 each_kind = pytest.mark.parametrize(
     ("kind", "make"), [pytest.param(kind, make, id=f"{kind}-{make.__name__}") for kind, make in KINDS]
@@ -177,8 +179,35 @@ def test_mixed_statistics_are_those_that_an_update_at_that_momentum_leaves(make,
         torch.testing.assert_close(states[step], reference.eval()(entered), rtol=1e-4, atol=1e-4)
 
 
-def test_a_frozen_batch_norm_has_no_momentum() -> None:
-    grafted = graft(made(mobilenet), "norm-momentum", example=IMAGES).train()
+@pytest.mark.parametrize(("make", "path"), [(mobilenet, "features.18.1"), (efficientnet, "bn2")])
+def test_noise_of_statistics_shifts_and_scales_whole_channels_by_a_walk_of_noise(make, path) -> None:
+    module, norm = made(make), made(make).get_submodule(path)
+    entered, _ = seen(module, path)
+    torch.manual_seed(4)
+    states = states_of(module, "norm-noise", noise=0.1)
+    torch.manual_seed(4)
+    walk = 0.1 * torch.randn(3, 2, entered.shape[1]).cumsum(0)
+    deviation, mean = torch.std_mean(entered, (0, 2, 3), correction=0, keepdim=True)
+    for step in range(1, 4):
+        shift, stretch = (one.view(1, -1, 1, 1) for one in walk[step - 1])
+        reference = copy.deepcopy(norm)
+        reference.running_mean, reference.running_var = torch.zeros_like(shift[0, :, 0, 0]), torch.ones(walk.shape[2])
+        reference.eps = 0.0
+        normal = ((entered - mean) / (deviation.square() + norm.eps).sqrt() - shift) * (-stretch).exp()
+        torch.testing.assert_close(states[step], reference.eval()(normal), rtol=1e-4, atol=1e-4)
+
+
+def test_noise_of_statistics_adds_up_as_the_steps_say() -> None:
+    chain = graft(made(mobilenet), "norm-noise", noise=0.1, example=IMAGES).train().replicas[0]
+    norm, entered = nn.BatchNorm2d(4000), torch.randn(64, 4000, 1, 1)
+    states = chain(norm(entered), entered, norm)
+    for step, state in enumerate(states):
+        assert state.mean((0, 2, 3)).std().item() == pytest.approx(0.1 * step**0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("kind", ["norm-momentum", "norm-noise"])
+def test_a_frozen_batch_norm_stays_as_it_is(kind: str) -> None:
+    grafted = graft(made(mobilenet), kind, example=IMAGES).train()
     grafted.base.eval()
     (states,) = grafted.hidden_states(IMAGES)[0].values()
     assert all(torch.equal(state, states[0]) for state in states)
@@ -218,6 +247,7 @@ def test_dropped_tokens_stay_dropped_and_those_of_no_patch_stay(make) -> None:
         ("leaky-slope", lambda: torchvision.models.squeezenet1_1(), "follows the layer that makes the logits"),
         ("norm-momentum", resnet, r"what follows the last batch norm, 'layer4\.1\.bn2'"),
         ("norm-momentum", vit, "the model has no batch norm"),
+        ("norm-noise", resnet, r"what follows the last batch norm, 'layer4\.1\.bn2'"),
     ],
 )
 def test_a_model_without_such_a_layer_is_refused(kind, make, reason) -> None:

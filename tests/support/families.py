@@ -328,6 +328,11 @@ OTHERS: dict[str, list[Family]] = {
         _torchvision("densenet121", 64),
         _torchvision("mobilenet_v2", 64),
     ],
+    "norm-noise": [
+        _timm("test_efficientnet", 64),  # holds an activation
+        _torchvision("densenet121", 64),
+        _torchvision("mobilenet_v2", 64),
+    ],
 }
 """For each further kind, and the control with dropout before the head, the families that it is tried on."""
 

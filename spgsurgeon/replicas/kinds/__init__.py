@@ -33,6 +33,7 @@ REPLICAS = {
     "token-drop": "token_drop:TokenDrop",
     "leaky-slope": "leaky_slope:LeakySlope",
     "norm-momentum": "norm_momentum:NormMomentum",
+    "norm-noise": "norm_noise:NormNoise",
 }
 CONTROLS = {
     "fixed-dropout": "fixed_dropout:FixedDropout",

@@ -28,14 +28,18 @@ class MixedStatistics(nn.Module):
         values = entered.float()
         variance, mean = torch.var_mean(values, [0, *range(2, values.dim())])
         mean, variance = self._mixed(norm.running_mean, mean), self._mixed(norm.running_var, variance)
-        scale = norm.weight * (variance + norm.eps).rsqrt()
-        shape = (-1, *[1] * (values.dim() - 2))
-        normal = values * scale.view(shape) + (norm.bias - mean * scale).view(shape)
-        return _activated(normal.to(hidden.dtype), norm)
+        return normalised(values, norm, mean, (variance + norm.eps).sqrt()).to(hidden.dtype)
 
     def _mixed(self, running: Tensor | None, batch: Tensor) -> Tensor:
         assert running is not None
         return running.lerp(batch.to(running.dtype), self.momentum)
+
+
+def normalised(values: Tensor, norm: _BatchNorm, mean: Tensor, deviation: Tensor) -> Tensor:
+    """Return what `norm` gives of float32 values [N, C, ...] by a mean and a standard deviation [C]."""
+    scale = norm.weight / deviation
+    shape = (-1, *[1] * (values.dim() - 2))
+    return _activated(values * scale.view(shape) + (norm.bias - mean * scale).view(shape), norm)
 
 
 def _activated(normal: Tensor, norm: nn.Module) -> Tensor:
