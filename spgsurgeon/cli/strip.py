@@ -10,14 +10,18 @@ import typer
 
 from spgsurgeon.cli.terminal.completion import model_names, one_of
 from spgsurgeon.cli.terminal.console import emit
-from spgsurgeon.cli.terminal.options import Force, Output, Weights, check_weights, height_and_width
+from spgsurgeon.cli.terminal.options import Arch, Force, Output, Weights, check_weights, height_and_width
 from spgsurgeon.cli.terminal.text import columns, pairs, proof_lines
 from spgsurgeon.exporting import CARD, FILES, OPSETS
 
 
 def command(
     source: Annotated[
-        Path, typer.Argument(metavar="RUN_OR_DIR", help="A run (its best checkpoint) or a grafted folder.")
+        Path,
+        typer.Argument(
+            metavar="RUN_OR_DIR",
+            help="A run (its best checkpoint), a grafted folder, or a file with the state dict of a grafted model.",
+        ),
     ],
     output: Output,
     export: Annotated[
@@ -30,6 +34,7 @@ def command(
         ),
     ] = None,
     weights: Weights = None,
+    arch: Arch = None,
     reference: Annotated[
         str | None,
         typer.Option(
@@ -78,6 +83,7 @@ def command(
             output,
             exports=export or [],
             weights=weights,
+            arch=arch,
             reference=reference,
             opset=opset,
             image_size=height_and_width(image_size),

@@ -19,6 +19,7 @@ from spgsurgeon.commands.inspected import (
 from spgsurgeon.errors import ArchitectureError
 from spgsurgeon.loading import Located, ModelRequest, locate, recognize
 from spgsurgeon.models import INNER, DepthSite, InnerSite, NamedModel, parse_model
+from spgsurgeon.replicas import holds_replicas
 
 if TYPE_CHECKING:
     from spgsurgeon.loading import OpenedModel
@@ -174,6 +175,8 @@ def _next_command(document: dict[str, Any], options: dict[str, str | None]) -> s
         return f"spgsurgeon inspect {model} --arch ARCH"
     if document["head"] is None:
         return f"spgsurgeon graft {model} --num-classes N -o grafted/"
+    if holds_replicas(document.get("unexpected", [])):
+        return f"spgsurgeon strip {model} -o better/"
     if document["format"] == "run":
         return f"spgsurgeon strip {quote(document['source'])} -o better/"
     if document["grafted"]:

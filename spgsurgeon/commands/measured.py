@@ -18,9 +18,14 @@ from spgsurgeon.runs import RECIPE, Basis, basis_of_counters, read_run_state
 from spgsurgeon.tasks import LOSS, METRIC, Task
 
 
+def is_run(source: Path) -> bool:
+    """Return whether it is a run, and not a folder that was grafted only, or a file."""
+    return source.is_dir() and kind_of(source) == "run"
+
+
 def judged(source: Path, task: Task) -> Task:
     """Return the task with the score first that a run was judged by; of anything else as it is."""
-    best = read_run_state(resolve_folder(source))["counters"].get("best") if kind_of(source) == "run" else None
+    best = read_run_state(resolve_folder(source))["counters"].get("best") if is_run(source) else None
     return task.scored_by(best.get(METRIC)) if best else task
 
 
@@ -29,7 +34,7 @@ def scores_of(source: Path, task: Task) -> dict[str, dict[str, float]] | None:
 
     That which the run was judged by comes first. None if there are none, as after grafting alone.
     """
-    if kind_of(source) != "run":
+    if not is_run(source):
         return None
     counters = read_run_state(resolve_folder(source))["counters"]
     if not (counters.get("original") and counters.get("best")):
@@ -43,7 +48,7 @@ def scores_of(source: Path, task: Task) -> dict[str, dict[str, float]] | None:
 
 def basis_of_run(source: Path) -> Basis | None:
     """Return what a run's best score is measured against; None for a folder that was grafted only."""
-    return basis_of_counters(read_run_state(resolve_folder(source))["counters"]) if kind_of(source) == "run" else None
+    return basis_of_counters(read_run_state(resolve_folder(source))["counters"]) if is_run(source) else None
 
 
 def _each(scores: Mapping[str, Mapping[str, Any]], name: str) -> list[float | None]:
@@ -75,7 +80,7 @@ def control_of(source: Path) -> str | None:
     Only if it is a run of those that the arm is judged by: with the learning rate that was chosen.
     """
     run = source.resolve()
-    if kind_of(source) != "run" or len(run.parents) < 4 or not is_comparison(run.parents[3]):
+    if not is_run(source) or len(run.parents) < 4 or not is_comparison(run.parents[3]):
         return None
     found = read_comparison(run.parents[3], run.parents[3].name, 0).document or {"arms": {}}
     name, arms = run.parents[1].name, found["arms"]

@@ -28,11 +28,18 @@ from spgsurgeon.commands.measured import basis_of_run, judged, scores_of
 from spgsurgeon.commands.modules import FORMATS, format_of
 from spgsurgeon.commands.stripping.card import card_of
 from spgsurgeon.commands.stripping.graphs import GraphOptions, write_graph
-from spgsurgeon.commands.stripping.written import Patient, prove_from_pretrained, prove_written, write_weights
+from spgsurgeon.commands.stripping.state_file import take_down_file
+from spgsurgeon.commands.stripping.written import (
+    Patient,
+    preprocessing_of,
+    prove_from_pretrained,
+    prove_written,
+    write_weights,
+)
 from spgsurgeon.errors import SurgeonError, UsageError, VerificationError, did_you_mean
 from spgsurgeon.exporting import CARD, FILES, GRAPHS, SUFFIXES, check_onnx, check_outputs
 from spgsurgeon.loading import ModelRequest, OpenedModel, open_model, resolve_folder, state_of
-from spgsurgeon.models import SamplePreprocessing, run_in_eval
+from spgsurgeon.models import run_in_eval
 from spgsurgeon.recipe import read_recipe
 from spgsurgeon.replicas import detach, layout_of, layout_of_state, outputs_of
 from spgsurgeon.replicas.kinds import replicas_from
@@ -48,6 +55,7 @@ def strip_folder(
     *,
     exports: Sequence[str] = (),
     weights: str | None = None,
+    arch: str | None = None,
     reference: str | None = None,
     opset: int | None = None,
     image_size: tuple[int, int] | None = None,
@@ -58,10 +66,12 @@ def strip_folder(
 ) -> dict[str, Any]:
     """Strip the grafted folder or run `source` and write it to `output`, proven.
 
+    Or the file `source` with the state dict of a grafted model, whose base is recognised, or is what `arch` says.
     `output` is a folder, or a single file if it ends in .safetensors, .pt, .onnx or .pt2; `exports` names the formats
     (default: safetensors, or the file's own). Of an ONNX file, `opset` and its outputs, "main" or "all", can be chosen;
     of both kinds of graph the `image_size` (height, width) of their images in pixels (default: the model's own) and
-    half precision. The proof: the layout is the original's (and that of the model `reference`, if given), nothing of
+    half precision. The proof: the layout is the original's, of a file the
+    architecture's (and that of the model `reference`, if given), nothing of
     the graft is left, the written file has the same bits when it is read back, and the model read from it gives the
     grafted model's outputs bit for bit; a
     graph agrees with it to float rounding. Returns the document of `strip --json`; raises VerificationError, and
@@ -80,8 +90,8 @@ def strip_folder(
     refuse_existing(output, force=force)
     stages = _Stages(1 + 2 * len(formats), told)
     stages.begin("taking replicas down")
-    module, patient = _take_down(source, weights)
-    proof = {"layout_is_the_originals": True}
+    module, patient = _take_down(source, weights, arch)
+    proof = {"layout_is_the_architectures" if patient.manifest is None else "layout_is_the_originals": True}
     if set(formats) <= set(GRAPHS):  # the others are proven on the file read back
         proof |= prove_strip(patient.grafted_outputs, module, patient.layout, patient.inputs)
     if reference is not None:
@@ -148,6 +158,8 @@ def _completed(
 def _behind(source: Path) -> list[Path]:
     """Return the files and folders that a grafted folder or a run came from, as far as they are known and there."""
     found: list[Path] = []
+    if source.is_file():
+        return found
     with suppress(SurgeonError):  # what is wrong with the source is said when it is opened
         found.append(Path(read_manifest(resolve_folder(source)).base["source"]))
         if kind_of(source) == "run":
@@ -170,15 +182,16 @@ def _formats(output: Path, exports: Sequence[str]) -> tuple[list[str], bool]:
     return [kind], True
 
 
-def _take_down(source: Path, weights: str | None) -> tuple[nn.Module, Patient]:
-    """Return the base of a grafted folder or run, and what must be true of it."""
+def _take_down(source: Path, weights: str | None, arch: str | None) -> tuple[nn.Module, Patient]:
+    """Return the base of a grafted folder, run or file, and what must be true of it."""
     if not source.exists():
-        raise UsageError(f"there is no folder {source}", hint="give a run or a grafted folder")
-    if source.is_file():
         raise UsageError(
-            f"{source} is a file, so it is not grafted: a graft is known by its folder",
-            hint="give a run, or what `spgsurgeon graft` wrote; in Python strip(state_dict) gives the base's part",
+            f"there is no {source}", hint="give a run, a grafted folder, or a grafted model's state dict in a file"
         )
+    if source.is_file():
+        return take_down_file(source, weights, arch)
+    if arch is not None:
+        raise UsageError(f"--arch is for a file that does not say what was grafted; {source} does", hint="leave it out")
     if kind_of(source) not in ("grafted", "run"):
         raise UsageError(
             f"{source} is not grafted, so there is nothing to strip",
@@ -201,7 +214,7 @@ def _take_down(source: Path, weights: str | None) -> tuple[nn.Module, Patient]:
         replicas=_replicas(opened),
         config=opened.config(),
         labels=opened.label_names,
-        preprocessing=_preprocessing(opened),
+        preprocessing=preprocessing_of(opened),
         companions=opened.beside(),
         notes=opened.notes,
         content_hash=content_hash(state),
@@ -216,13 +229,6 @@ def _said_of_graphs(patient: Patient, formats: Sequence[str]) -> list[str]:
     if patient.preprocessing is not None or not set(formats) & set(GRAPHS):
         return []
     return ["no file beside the weights says how samples are prepared, so the graph does not say how either"]
-
-
-def _preprocessing(opened: OpenedModel) -> SamplePreprocessing | None:
-    """Return how the model wants its samples; None if no file beside its weights says it."""
-    with suppress(UsageError):
-        return opened.preprocessing
-    return None
 
 
 def _replicas(opened: OpenedModel) -> str | None:

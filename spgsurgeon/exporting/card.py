@@ -19,7 +19,9 @@ from spgsurgeon.replicas.kinds import DEFAULT, kind_named
 
 _TEMPLATE = Path(__file__).with_name("card_template.md")
 _NOT_RETRAINED = "It was **not retrained**: spgsurgeon added its temporary modules and took them away again"
+_FROM_A_FILE = "Its temporary modules were taken out of a state dict, which does not say how it was trained"
 _LAWS = {
+    "layout_is_the_architectures": "keys, order, shapes and dtypes are those of the architecture",
     "layout_is_the_originals": "keys, order, shapes and dtypes are those of the model that was grafted",
     "layout_is_the_references": "keys, order, shapes and dtypes are those of the reference",
     "layout_equal": "keys, order, shapes and dtypes are those from before stripping",
@@ -97,8 +99,8 @@ def model_card(
     architecture: str,
     library: str,
     num_classes: int,
-    base_source: str,
-    base_content_hash: str,
+    base_source: str | None,
+    base_content_hash: str | None,
     content_hash: str,
     package_version: str,
     base_model: str | None = None,
@@ -124,7 +126,8 @@ def model_card(
 
     `library` is timm, torchvision or transformers; `builder_arguments` are what its builder needs beyond the number of
     classes, and `usage` what is to be known of the model that it makes. `base_model` is the base's name on the Hub,
-    `license` that of its weights. `recipe` is the resolved recipe as YAML; without one the weights were not retrained.
+    `license` that of its weights. `recipe` is the resolved recipe as YAML; without one the weights were not retrained,
+    or it is not known if there is no `base_source` either.
     `base_notes` say what was done to the base before it was grafted, such as a new head. `scores` holds `original`,
     what the best is `measured_against`, if there is any, and `best`, each {metric: value}; the first metric, better
     when higher or when lower, decides whether there is a gain. `no_original` says why there was no model to compare
@@ -134,7 +137,7 @@ def model_card(
     takes, and `prepare` is the class of transformers that makes these; without it they are images. What is None is
     named as missing; nothing else is claimed.
     """
-    retrained, method = _retrained(recipe)
+    retrained, method = _retrained(recipe, known=base_source is not None)
     license = None if license == "unknown" else license
     original, best = (scores or {}).get("original", {}), (scores or {}).get("best", {})
     metrics = [metric for metric in best if metric in original]
@@ -168,10 +171,10 @@ def model_card(
     return f"{str(card).rstrip()}\n"
 
 
-def _retrained(recipe: str | None) -> tuple[str, str]:
+def _retrained(recipe: str | None, *, known: bool) -> tuple[str, str]:
     """Return how the weights were made: what follows the name in the title, and a sentence."""
     if recipe is None:
-        return "", _NOT_RETRAINED
+        return "", _NOT_RETRAINED if known else _FROM_A_FILE
     kind = kind_named(yaml.safe_load(recipe).get("trp", {}).get("kind", DEFAULT))
     return f", retrained {kind.retrained}", f"Only values changed: it was retrained {kind.method}"
 
@@ -180,9 +183,9 @@ def _identity_table(
     architecture: str,
     library: str,
     num_classes: int,
-    base_source: str,
+    base_source: str | None,
     base_model: str | None,
-    base_content_hash: str,
+    base_content_hash: str | None,
     content_hash: str,
     replicas: str | None,
 ) -> str:
@@ -190,9 +193,9 @@ def _identity_table(
         "architecture": f"`{architecture}` ({library})",
         "classes": str(num_classes),
         "content hash": f"`{content_hash}`",
-        "base": f"`{_plain(base_source)}`",
+        "base": f"`{_plain(base_source)}`" if base_source else "not recorded",
         "base on the Hub": f"`{base_model}`" if base_model else "not known",
-        "content hash of the base that was grafted": f"`{base_content_hash}`",
+        "content hash of the base that was grafted": f"`{base_content_hash}`" if base_content_hash else "not recorded",
     }
     if replicas is not None:
         rows["temporary modules, gone"] = replicas

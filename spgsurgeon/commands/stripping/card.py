@@ -7,10 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from spgsurgeon import __version__
-from spgsurgeon.checkpoint import (
-    kind_of,
-)
-from spgsurgeon.commands.measured import basis_of_run, control_of, evaluation_of, scores_of
+from spgsurgeon.commands.measured import basis_of_run, control_of, evaluation_of, is_run, scores_of
 from spgsurgeon.commands.stripping.written import (
     Patient,
 )
@@ -54,8 +51,9 @@ def card_of(
     patient: Patient, source: Path, proof: dict[str, bool], formats: Sequence[str], graph_inputs: Sequence[str]
 ) -> str:
     """Return the README.md that goes beside the written files; `graph_inputs` are the names of what a graph takes."""
-    manifest, identity = patient.manifest, patient.identity
-    recipe, task = (recipe_of(source) if kind_of(source) == "run" else None), patient.task
+    identity = patient.identity
+    base = patient.manifest.base if patient.manifest else {}
+    recipe, task = (recipe_of(source) if is_run(source) else None), patient.task
     return model_card(
         architecture=identity.architecture,
         library=identity.library,
@@ -69,11 +67,11 @@ def card_of(
         higher_is_better=task is None or task.primary.higher_is_better,
         proof=dict(proof),
         content_hash=patient.content_hash,
-        base_source=_public_name(manifest.base["source"]),
-        base_content_hash=manifest.base["content_hash"],
-        base_model=manifest.base.get("hub_id"),
+        base_source=_public_name(base["source"]) if base else None,
+        base_content_hash=base.get("content_hash"),
+        base_model=base.get("hub_id"),
         license=patient.config.get("pretrained_cfg", {}).get("license"),
-        base_notes=manifest.base.get("notes", []),
+        base_notes=base.get("notes", []),
         evaluation=evaluation_of(source, task) if task else None,
         control=control_of(source),
         package_version=__version__,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from spgsurgeon.checkpoint import (
     write_safetensors,
     write_torch,
 )
-from spgsurgeon.errors import VerificationError
-from spgsurgeon.loading import state_of
+from spgsurgeon.errors import UsageError, VerificationError
+from spgsurgeon.loading import OpenedModel, state_of
 from spgsurgeon.models import (
     Identity,
     SamplePreprocessing,
@@ -33,12 +34,13 @@ class Patient:
     """What is known of a base whose replicas were taken down, apart from its weights.
 
     `written` is the layout of its files, which is not that of the module if the library leaves out shared weights.
-    `task` is None if the package has none for it, and `preprocessing` if what says it does not lie beside the weights.
+    `manifest` is None if nothing says what was grafted, `task` if the package has none for it, and `preprocessing` if
+    what says it does not lie beside the weights.
     """
 
     identity: Identity
     task: Task | None
-    manifest: GraftManifest
+    manifest: GraftManifest | None
     replicas: str | None
     config: dict[str, Any]
     labels: list[str] | None
@@ -55,6 +57,13 @@ class Patient:
     def of_transformers(self) -> bool:
         """Whether it is a model of transformers."""
         return self.identity.library == "transformers"
+
+
+def preprocessing_of(opened: OpenedModel) -> SamplePreprocessing | None:
+    """Return how the model wants its samples; None if no file beside its weights says it."""
+    with suppress(UsageError):
+        return opened.preprocessing
+    return None
 
 
 def write_weights(kind: str, path: Path, module: nn.Module, patient: Patient) -> None:
