@@ -5,6 +5,7 @@ from .checking.examining import Examined, examine
 from .checking.finding import TRAIN, find_splits
 from .class_map import read_class_map, renamed
 from .classes import are_numbers, check_classes, classes_said_by, in_timms_order, with_labels_of
+from .counting import count_units
 from .loading.device_feed import several_sizes
 from .loading.loader import EvaluationBatches, TrainingBatches
 from .loading.samples import AnyTransform, Batch, Collate, Prepared, batches_by_size
@@ -103,6 +104,7 @@ __all__ = [
     "check_same_classes",
     "check_several_classes",
     "classes_said_by",
+    "count_units",
     "decode",
     "described",
     "duplicates",

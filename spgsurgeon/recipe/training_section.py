@@ -96,9 +96,13 @@ class TrainingSection(Section):
     freeze: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Strict(False)] = ()
     """Parts of the base that do not learn, by name, such as [stem, 'blocks.[0-2]']; wildcards do not reach over a dot.
     Their batch norms stay in eval mode."""
-    class_weights: Annotated[Literal["balanced"] | dict[str, Positive] | None, BeforeValidator(_by_name)] = None
-    """How much a unit counts in the loss by its class: `balanced`, each class as much as any other, or by name, such as
-    {cat: 2}, where the others have 1. Episodes and scores do not go by it."""
+    class_weights: Annotated[
+        Literal["balanced"] | dict[str, Positive] | Annotated[tuple[Positive, ...], Strict(False)] | None,
+        BeforeValidator(_by_name),
+    ] = None
+    """How much a unit counts in the loss by its class: `balanced`, each class as much as any other, a list with one for
+    each class in their order, or by name, such as {cat: 2}, where the others have 1. Episodes and scores do not go by
+    it."""
     early_stopping: EarlyStoppingSection = EarlyStoppingSection()
     """Ending the run before its last epoch, by the score that the best checkpoint is chosen by."""
     gradient_clip: Positive | None = None

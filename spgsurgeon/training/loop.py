@@ -107,6 +107,7 @@ class Retraining:
         self.state = TrainingState(grafted, self.optimizer, scaler, ema, counters, stands_on=stands_on or {})
         self._keeping = Safekeeping(self.state, processes, progress)
         self._head_start = HeadStart(grafted, recipe.head_start, head)
+        self._remarks = Remarks(training, evaluation, processes, self._keeping)
         self._stepper = Stepper(
             self.state,
             self.schedule,
@@ -115,9 +116,15 @@ class Retraining:
             processes,
             num_classes=num_classes,
             precision=self._precision,
-            class_weights=class_weights(settings.class_weights, training.source, recipe.data.source, task),
+            class_weights=class_weights(
+                settings.class_weights,
+                training.source,
+                recipe.data.source,
+                task,
+                processes,
+                self._remarks.say,
+            ),
         )
-        self._remarks = Remarks(training, evaluation, processes, self._keeping)
         self._early_stopping = EarlyStopping(settings.early_stopping, task.primary, self.state)
         self._steps = EpochSteps(
             self.state,

@@ -40,6 +40,16 @@ def test_a_model_of_words_goes_the_whole_way(work) -> None:
     assert scored["token_accuracy"] == pytest.approx(100 * np.mean(hits))
 
 
+def test_balanced_weights_count_words(work) -> None:
+    document = trained(work, "run", "training.class_weights=balanced", "training.epochs=1").document
+    labels = [label for row in tagged(40) for label in row["tags"]]
+    said = next(note for note in document["notes"] if note.startswith("classes weigh"))
+    assert f"by {len(labels):,} words" in said
+    for name in ("BAD", "GOOD", "O"):
+        count = labels.count(name)
+        assert f"{name} {len(labels) / (3 * count):.4g} ({count} words)" in said
+
+
 @pytest.mark.slow
 def test_a_run_resumes_to_the_same_weights(work) -> None:
     check_resuming(work)

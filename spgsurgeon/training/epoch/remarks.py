@@ -32,23 +32,24 @@ class Remarks:
         """Remark on an original whose new head is not as likely to say one class as another."""
         chance = math.log(max(len(self._training.source.classes), 1))
         if untrained == "head" and chance and loss > _FAR * chance:
-            self._say(f"the new head starts with a loss of {loss:.2f}, and guessing has {chance:.2f}")
+            self.say(f"the new head starts with a loss of {loss:.2f}, and guessing has {chance:.2f}")
 
     def head_start(self, loss: float) -> None:
         """Remark on a head start that ended with this loss, if little came of it."""
         if text := said_of(loss, len(self._training.source.classes)):
-            self._say(text)
+            self.say(text)
 
     def stopped_early(self, epochs: int, settings: TrainingSection, metric: Metric) -> None:
         """Remark on a run that ends after so many epochs, as its score does not get better."""
         rule = settings.early_stopping
         more = f" by more than {rule.min_delta:g}" if rule.min_delta else ""
-        self._say(
+        self.say(
             f"stopped after epoch {epochs} of {settings.epochs}: {metric.label} has not got better{more} for "
             f"{rule.patience} epochs (training.early_stopping)"
         )
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Remark on what somebody else found."""
         self.said.append(text)
         self._keeping.warn(text)
 
