@@ -10,7 +10,7 @@ import typer
 
 from spgsurgeon.cli.terminal.completion import data_sources, recipe_names
 from spgsurgeon.cli.terminal.console import emit, working
-from spgsurgeon.cli.terminal.options import Arch, Model, NumClasses, Weights, check_weights
+from spgsurgeon.cli.terminal.options import Arch, MapKeys, Model, NumClasses, Task, Weights, check_weights
 from spgsurgeon.cli.terminal.text import columns, gigabytes, millions, pairs
 from spgsurgeon.data import spelled
 from spgsurgeon.errors import UsageError
@@ -75,7 +75,9 @@ def command(
     blocks: _Blocks = 20,
     steps: _Steps = None,
     threads: _Threads = None,
+    task: Task = None,
     arch: Arch = None,
+    map_keys: MapKeys = None,
     weights: Weights = None,
 ) -> None:
     """Measure what a training step costs: plain against grafted.
@@ -111,6 +113,8 @@ def command(
             weights=weights,
             arch=arch,
             num_classes=num_classes,
+            task=task,
+            map_keys=map_keys,
         )
     emit(document, _render)
 

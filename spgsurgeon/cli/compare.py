@@ -8,19 +8,30 @@ from typing import Annotated, Any, Literal
 import typer
 
 from spgsurgeon.cli.terminal.comparison import comparison_tables
-from spgsurgeon.cli.terminal.completion import model_names, one_of, recipe_names
+from spgsurgeon.cli.terminal.completion import listed_after_commas, model_names, one_of, recipe_names
 from spgsurgeon.cli.terminal.console import emit, stage
-from spgsurgeon.cli.terminal.options import Arch, Force, NumClasses, RandomWeights, Weights, check_weights
+from spgsurgeon.cli.terminal.options import (
+    Arch,
+    Force,
+    MapKeys,
+    NumClasses,
+    RandomWeights,
+    Task,
+    Weights,
+    check_weights,
+)
 from spgsurgeon.cli.terminal.text import columns, gigabytes, pairs
 from spgsurgeon.cli.train import split_arguments
+from spgsurgeon.comparing import BUILT_IN, PLAIN
 
 _Arms = Annotated[
     str | None,
     typer.Option(
         "--arms",
         metavar="A,B,...",
-        help="What to compare with plain: spg, spg-step, spg-episode, spg-episode-mean, no-projection, dropout, "
-        "r-drop, search, rollouts, depth, or the recipe's own (compare.arms).  [default: plain,spg]",
+        help=f"What to compare with plain: {', '.join(name for name in BUILT_IN if name != PLAIN)}, or the recipe's "
+        "own (compare.arms).  [default: plain,spg]",
+        autocompletion=listed_after_commas(*BUILT_IN),
     ),
 ]
 _Seeds = Annotated[
@@ -89,7 +100,9 @@ def command(
     resume: _Resume = False,
     random_weights: RandomWeights = False,
     num_classes: NumClasses = None,
+    task: Task = None,
     arch: Arch = None,
+    map_keys: MapKeys = None,
     weights: Weights = None,
     dry_run: _DryRun = False,
     force: Force = False,
@@ -128,6 +141,8 @@ def command(
             num_classes=num_classes,
             weights=weights,
             arch=arch,
+            task=task,
+            map_keys=map_keys,
             say=stage,
         )
     emit(document, _render_plan if dry_run else lambda found: _render(found, costs, output))

@@ -75,6 +75,8 @@ def bench(
     weights: str | None = None,
     arch: str | None = None,
     num_classes: int | None = None,
+    task: str | None = None,
+    map_keys: str | None = None,
 ) -> dict[str, Any]:
     """Time training steps of `model` plainly, grafted and by further `arms` in turn; return `bench --json`'s document.
 
@@ -82,6 +84,7 @@ def bench(
     over on one batch that lies on the device, at a learning rate so small that weights stay. A model by name has random
     weights: speed does not depend on them. `arms` are keys of `bench_arms.CHANGES`. A block takes `steps` steps (None:
     as many as last a quarter of a second). `threads` are torch's, for the CPU.
+    `weights`, `arch`, `num_classes`, `task` and `map_keys` are of the model, see `ModelRequest`.
 
     `data` is a folder of images, `digits`, the name of a data set, or `recipe` for what that says: steps that its
     loader feeds are then timed against those that nothing must be read for. Without it the images are noise, and so
@@ -96,7 +99,8 @@ def bench(
         raise UsageError(f"{blocks} blocks are too few for an interval", hint=f"--blocks {FEWEST_BLOCKS} or more")
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UsageError("bench measures one process", hint="start it without torchrun")
-    subject = settle_subject(ModelRequest(model, weights, arch, num_classes), recipe, overrides, data)
+    request = ModelRequest(model, weights, arch, num_classes, map_keys=map_keys, task=task)
+    subject = settle_subject(request, recipe, overrides, data)
     training = subject.recipe.training
     images = training.batch_size * training.accumulate
     processes = Processes(0, 1, choose_device(training.device))

@@ -72,6 +72,8 @@ def compare(
     num_classes: int | None = None,
     weights: str | None = None,
     arch: str | None = None,
+    task: str | None = None,
+    map_keys: str | None = None,
     say: Say = lambda text: None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Compare the `arms` (plain and spg) on `model` (else the recipe's) into the folder `output`.
@@ -85,6 +87,9 @@ def compare(
     default one for each GPU like the first (one if training.device names it by number), else one a core; see `place`.
     `force` replaces an older comparison. `say` is told how it goes. Both `force` and `resume` are refused while another
     process writes into the folder.
+
+    `num_classes`, `weights`, `arch`, `task` and `map_keys` are of the model, see `ModelRequest`: what they make of it
+    is kept in the folder, so that a comparison that resumes needs none of them again.
 
     `resume` resumes a comparison, or starts it. What is left out is as it was started; what is given must agree
     with that, but for a wider grid or "auto", which goes on from the grid before, and more seeds that choose. `dry_run`
@@ -104,7 +109,8 @@ def compare(
     base = asked.model or lineup.recipe.model
     if base is None:
         raise UsageError("neither the command nor the recipe names a model", hint="spgsurgeon compare MODEL --recipe …")
-    request = ModelRequest(base, weights, arch, num_classes, lineup.recipe.training.seed if random_weights else None)
+    seed = lineup.recipe.training.seed if random_weights else None
+    request = ModelRequest(base, weights, arch, num_classes, seed, map_keys=map_keys, task=task)
     placed = place(lineup.recipe.training.device, jobs)
     for note in placed.notes:
         say(note)

@@ -1,8 +1,9 @@
 from .arguments import Arguments, arguments_of, check_start
-from .arms import NO_EARLY_STOPPING, PLAIN, SEARCH, Lineup, line_up
 from .choice import Comparison
 from .devices import place
 from .layout import COSTS, DECODED, DOCUMENT, FIGURES, RESULTS, TABLE
+from .lineup.arms import NO_EARLY_STOPPING, Lineup, line_up
+from .lineup.built_in import BUILT_IN, PLAIN, SEARCH
 from .plan import Grid, read_plan
 from .pool import hire, one_thread
 from .reading import HowFar, arm_of, how_far, is_comparison, read_comparison
@@ -13,6 +14,7 @@ from .starting import OF_DECODED, go_on, preview, start
 from .table import COST_HEAD, HEAD, cost_rows, markdown, metric_of, of_the_base, remarks, rows
 
 __all__ = [
+    "BUILT_IN",
     "COSTS",
     "COST_HEAD",
     "DECODED",

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from spgsurgeon.comparing.arms import PLAIN, Lineup
 from spgsurgeon.comparing.layout import RECIPE
+from spgsurgeon.comparing.lineup.arms import Lineup
+from spgsurgeon.comparing.lineup.built_in import PLAIN
 from spgsurgeon.comparing.plan import BUDGETS, FIRST_GRID, Grid, Plan, versions
 from spgsurgeon.comparing.runs import folder_of
 from spgsurgeon.errors import UsageError

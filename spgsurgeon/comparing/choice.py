@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from spgsurgeon.comparing.arms import PLAIN, Lineup
 from spgsurgeon.comparing.layout import BASE, RESULTS
+from spgsurgeon.comparing.lineup.arms import Lineup
+from spgsurgeon.comparing.lineup.built_in import PLAIN
 from spgsurgeon.comparing.plan import Plan
 from spgsurgeon.comparing.pool import Crew
 from spgsurgeon.comparing.runs import (

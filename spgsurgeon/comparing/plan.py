@@ -17,8 +17,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from spgsurgeon import __version__
 from spgsurgeon.checkpoint import read_json_object
-from spgsurgeon.comparing.arms import PLAIN, Arm, Lineup
 from spgsurgeon.comparing.layout import PLAN
+from spgsurgeon.comparing.lineup.arms import Arm, Lineup
+from spgsurgeon.comparing.lineup.built_in import PLAIN
 from spgsurgeon.comparing.pool import one_thread
 from spgsurgeon.comparing.runs import Run, folder_of
 from spgsurgeon.errors import DamagedFileError, SurgeonError, UsageError

@@ -13,8 +13,8 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from spgsurgeon.checkpoint import Document, Name, Natural
-from spgsurgeon.comparing.arms import SEARCH
 from spgsurgeon.comparing.layout import RUNS
+from spgsurgeon.comparing.lineup.built_in import SEARCH
 from spgsurgeon.comparing.search import search
 from spgsurgeon.errors import SurgeonError
 from spgsurgeon.recipe import Recipe

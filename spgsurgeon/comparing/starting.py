@@ -21,9 +21,9 @@ from spgsurgeon.checkpoint import (
     write_json,
 )
 from spgsurgeon.comparing.arguments import Arguments
-from spgsurgeon.comparing.arms import Lineup
 from spgsurgeon.comparing.base import open_base, seen_by, write_base
 from spgsurgeon.comparing.layout import BASE, COSTS, DECODED, DOCUMENT, FIGURES, PLAN, RECIPE, RESULTS, RUNS, TABLE
+from spgsurgeon.comparing.lineup.arms import Lineup
 from spgsurgeon.comparing.plan import Plan, complete, started_plan
 from spgsurgeon.comparing.reading import is_comparison
 from spgsurgeon.comparing.runs import rate_of, read_results

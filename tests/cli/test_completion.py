@@ -13,6 +13,7 @@ import pytest
 from spgsurgeon.models.recognition.catalogue import catalogue
 from spgsurgeon.recipe.shipped import shipped_recipes
 
+FORMS = ("step", "episode", "episode-mean")
 ROOT = Path(__file__).parents[2]
 SLOW = {"torch", "torchvision", "timm", "numpy", "rich", "yaml"}
 
@@ -44,6 +45,8 @@ CASES = {
     "a format": (("strip", "run", "--export", "on"), {"onnx"}),
     "a kind": (("graft", "m", "--trp", "d"), {"dropout", "depth", "drop-path"}),
     "a data source": (("eval", "m", "--data", "di"), {"digits"}),
+    "an arm": (("compare", "--arms", "r"), {"r-drop", "rollouts"}),
+    "one more arm": (("compare", "--arms", "plain,spg,sp"), {f"plain,spg,spg-{f}" for f in FORMS}),
     "a guide": (("docs", "exp"), {"exporting"}),
     "a file": (("inspect", ""), set()),  # left to the shell
 }

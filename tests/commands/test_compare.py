@@ -22,7 +22,7 @@ from spgsurgeon.checkpoint.writing import write_safetensors
 from spgsurgeon.commands.compare import compare
 from spgsurgeon.comparing import plan as comparing_plan
 from spgsurgeon.comparing.arguments import arguments_of
-from spgsurgeon.comparing.arms import line_up
+from spgsurgeon.comparing.lineup.arms import line_up
 from spgsurgeon.comparing.plan import Plan, complete, read_plan, started_plan
 from spgsurgeon.comparing.pool import hire
 from spgsurgeon.comparing.runs import Assignment, Run, perform

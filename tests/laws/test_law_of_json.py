@@ -23,7 +23,7 @@ PACKAGE = Path(package.__file__).parent
 NOT_WRITTEN = {  # hashes, texts of recipes and of messages, what is built with the package
     *("checkpoint/sealing.py", "checkpoint/containers/headers.py", "checkpoint/state_dict/specs.py"),
     *("runtime/seeds.py", "models/recognition/fingerprints.py", "models/recognition/catalogue_file.py"),
-    *("recipe/reading.py", "recipe/data_section.py", "comparing/arms.py", "benchmarking/subject.py"),
+    *("recipe/reading.py", "recipe/data_section.py", "comparing/lineup/arms.py", "benchmarking/subject.py"),
     *("cli/bench.py", "runs/reading.py", "reporting/comparison_page.py"),
 }
 ODD = {"nan": float("nan"), "inf": [float("inf"), {"minus": float("-inf")}], "half": "\udcff", "one": 1.5}

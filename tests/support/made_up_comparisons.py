@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from spgsurgeon.comparing.arms import line_up
 from spgsurgeon.comparing.choice import Comparison
 from spgsurgeon.comparing.layout import COSTS, DOCUMENT, PLAN
+from spgsurgeon.comparing.lineup.arms import line_up
 from spgsurgeon.comparing.plan import Plan, versions
 from spgsurgeon.comparing.runs import Assignment, Result, perform
 from spgsurgeon.comparing.scores import Scored

@@ -8,7 +8,7 @@ import pytest
 from command_line import spgsurgeon, succeed
 from tiny_runs import SETTINGS, changed, content_hash, tiny_retraining
 
-from spgsurgeon.comparing.arms import NO_EARLY_STOPPING, line_up
+from spgsurgeon.comparing.lineup.arms import NO_EARLY_STOPPING, line_up
 from spgsurgeon.recipe.training_section import EarlyStoppingSection, ScheduleSection
 from spgsurgeon.tasks.metrics import LOSS
 from spgsurgeon.training.epoch.early_stopping import EarlyStopping

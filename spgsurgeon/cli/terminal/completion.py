@@ -49,5 +49,16 @@ def one_of(*values: str) -> Callable[[str], list[str]]:
     return complete
 
 
+def listed_after_commas(*values: str) -> Callable[[str], list[str]]:
+    """Return what completes the last of several of these values, with commas between, by those not given yet."""
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        left = [value for value in values if value not in before.split(",")]
+        return [f"{before}{comma}{value}" for value in _beginning(left, last)]
+
+    return complete
+
+
 def _beginning(names: Iterable[str], incomplete: str) -> list[str]:
     return [name for name in dict.fromkeys(names) if name.startswith(incomplete)]
