@@ -185,12 +185,15 @@ def command(
 
     check_weights(weights)
     with Bar("opening model and data", "scored") as bar:
-        document = _scorer(arch)(
+        from spgsurgeon.commands.evaluating.request import EvaluationRequest
+
+        asked = EvaluationRequest(
             model,
             data,
             path=data_path,
             split=split,
             weights=weights,
+            arch=arch[0] if arch else None,
             image_size=_image_size(image_size),
             map_keys=map_keys,
             test_size=test_size,
@@ -211,8 +214,8 @@ def command(
             workers=workers,
             device=device,
             precision=precision,
-            told=lambda done, total: bar.told(done, total, "scoring"),
         )
+        document = _scorer(arch)(asked, told=lambda done, total: bar.told(done, total, "scoring"))
     emit(document, matrix_as_csv if as_csv else partial(_render, whole=by_class))
 
 
@@ -221,9 +224,7 @@ def _scorer(archs: list[str] | None) -> Callable[..., dict[str, Any]]:
     from spgsurgeon.commands.evaluate import evaluate_model
     from spgsurgeon.commands.evaluating.candidates import evaluate_candidates
 
-    if archs and len(archs) > 1:
-        return partial(evaluate_candidates, archs=archs)
-    return partial(evaluate_model, arch=archs[0] if archs else None)
+    return partial(evaluate_candidates, archs=archs) if archs and len(archs) > 1 else evaluate_model
 
 
 def _image_size(text: str | None) -> int | tuple[int, int] | None:

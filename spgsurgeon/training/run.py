@@ -49,13 +49,12 @@ from spgsurgeon.training.preparing import Case, prepare
 from spgsurgeon.training.progress import Progress
 from spgsurgeon.training.settling import settle
 from spgsurgeon.training.soundness.samples import looked_at
-from spgsurgeon.training.soundness.scales import said_of_scale
+from spgsurgeon.training.soundness.scales import said_of_crop, said_of_scale
 from spgsurgeon.training.state import Counters
 from spgsurgeon.training.timing import time_retraining
 
 Warn: TypeAlias = Callable[[str], None]
 _TIMED = 2  # steps, of a plan
-_NEARLY_WHOLE = 0.9  # the share of a side from which on nothing is said of what is cut off
 
 
 def train(
@@ -110,16 +109,7 @@ def train(
         if started and processes.leads:
             _raise_epochs(output, settled, warnings.warn, dry_run=dry_run)
         case = _with_notes(start.case, warnings.said)
-        kept = settled.training.checkpoints.keep
-        told = trackers_of(settled.training.loggers, output, settled.model_dump(mode="json"))
-        run = RunFolder(
-            output,
-            case.config,
-            case.manifest,
-            companions=case.opened.beside(),
-            keep=kept,
-            trackers=told if processes.leads else (),
-        )
+        run = _folder_of(case, output, settled, leads=processes.leads)
         with make_retraining(case, processes, run, progress, start.stands_on) as retraining:
             if dry_run:
                 planned = plan(retraining) | _describe(case, processes, output)
@@ -131,10 +121,8 @@ def train(
                 tell_torchrun(_name(output))
             if processes.leads and (start.before != start.stands_on or not (output / DATA_FILES).exists()):
                 write_files(output, start.records)
-            if progress and processes.leads:  # before hours of training, not after
-                for note in case.opened.notes:
-                    if note not in warnings.told:
-                        progress.warning(note)
+            if processes.leads:  # before hours of training, not after
+                warnings.tell(case.opened.notes)
             counters = _run(retraining, run, settled, started=started)
             return _document(counters, run, [*case.opened.notes, *retraining.remarks], case)
 
@@ -165,6 +153,12 @@ class _Warnings:
         self.told.add(text)
         if self._progress:
             self._progress.warning(text)
+
+    def tell(self, notes: Sequence[str]) -> None:
+        """Pass on those notes that were not passed on before."""
+        for note in notes:
+            if self._progress and note not in self.told:
+                self._progress.warning(note)
 
 
 @dataclass(frozen=True)
@@ -197,34 +191,35 @@ def _open(
     return _Start(case, checkpoint, records, stands_on(recipe, records), before)
 
 
+def _folder_of(case: Case, output: Path, recipe: Recipe, *, leads: bool) -> RunFolder:
+    """Return the folder that the run writes; the first process, which `leads`, has trackers too."""
+    trackers = trackers_of(recipe.training.loggers, output, recipe.model_dump(mode="json"))
+    return RunFolder(
+        output,
+        case.config,
+        case.manifest,
+        companions=case.opened.beside(),
+        keep=recipe.training.checkpoints.keep,
+        trackers=trackers if leads else (),
+    )
+
+
 def _with_notes(case: Case, said: list[str]) -> Case:
     """Return the case with notes on how it is scored and what was `said` before."""
     data = case.recipe.data
     same = "data.eval is the split that is trained on: the scores say nothing about other images"
     of_data = [same] if data.eval == data.train else []
-    notes = [*case.opened.notes, *of_data, *_said_of_crop(case), *_said_of_scale(case), *said]
+    notes = [*case.opened.notes, *of_data, *_said_of_sizes(case), *said]
     return replace(case, opened=replace(case.opened, notes=notes))
 
 
-def _said_of_crop(case: Case) -> list[str]:
-    """Return the note on scores of the middle of images that training sees whole."""
-    data, scored = case.recipe.data, scored_at(case)
-    if not isinstance(scored, Preprocessing) or case.task.samples != LABELLED:
-        return []
-    if data.eval_crop_pct is not None or scored.crop_pct >= _NEARLY_WHOLE or data.augment.crop == "random-resized":
-        return []
-    (height, width), (larger, wider) = scored.input_size[1:], scored.resized_to
-    return [
-        f"images are scored by the middle {height} x {width} of {larger} x {wider} pixels (crop_pct "
-        f"{scored.crop_pct:g}); data.eval_crop_pct=1 scores them whole"
-    ]
-
-
-def _said_of_scale(case: Case) -> list[str]:
-    trained, scored = trained_at(case), scored_at(case)
+def _said_of_sizes(case: Case) -> list[str]:
+    """Return the notes on what evaluation shows of labelled images that training does not, or otherwise."""
+    trained, scored, crop = trained_at(case), scored_at(case), case.recipe.data.augment.crop
     if case.task.samples != LABELLED or not isinstance(trained, Preprocessing) or not isinstance(scored, Preprocessing):
         return []
-    return said_of_scale(case.recipe.data.augment.crop, trained, scored)
+    chosen = case.recipe.data.eval_crop_pct is not None
+    return [*([] if chosen else said_of_crop(crop, scored)), *said_of_scale(crop, trained, scored)]
 
 
 def _run(retraining: Retraining, run: RunFolder, recipe: Recipe, *, started: bool) -> Counters:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from spgsurgeon.commands.evaluate import evaluate_model
 from spgsurgeon.commands.evaluating.candidates import evaluate_candidates
+from spgsurgeon.commands.evaluating.request import EvaluationRequest
 from spgsurgeon.errors import ArchitectureError
 
 TWINS = ["timm/test_efficientnet_ln", "timm/test_efficientnet_gn"]
@@ -31,10 +32,10 @@ def case(tmp_path: Path) -> tuple[str, str]:
 
 def test_each_is_scored_as_it_is_alone(case: tuple[str, str]) -> None:
     model, data = case
-    document = evaluate_candidates(model, data, [*TWINS, TWINS[0]], workers=0)
+    document = evaluate_candidates(EvaluationRequest(model, data, workers=0), [*TWINS, TWINS[0]])
     assert [one["arch"] for one in document["candidates"]] == TWINS
     for one in document["candidates"]:
-        alone = evaluate_model(model, data, arch=one["arch"], workers=0)
+        alone = evaluate_model(EvaluationRequest(model, data, arch=one["arch"], workers=0))
         assert (one["loss"], one["top1"], document["samples"]) == (alone["loss"], alone["top1"], 6)
     losses = {one["loss"] for one in document["candidates"]}
     assert len(losses) == 2, "the twins compute something else"
@@ -52,4 +53,4 @@ def test_the_table_has_a_row_each(case: tuple[str, str]) -> None:
 def test_one_that_does_not_fit_is_named(case: tuple[str, str]) -> None:
     model, data = case
     with pytest.raises(ArchitectureError, match="test_vit"):
-        evaluate_candidates(model, data, [TWINS[0], "timm/test_vit"], workers=0)
+        evaluate_candidates(EvaluationRequest(model, data, workers=0), [TWINS[0], "timm/test_vit"])

@@ -11,6 +11,7 @@ import pytest
 from command_line import make_mask_folder, spgsurgeon, succeed
 
 from spgsurgeon.commands.evaluate import evaluate_model
+from spgsurgeon.commands.evaluating.request import EvaluationRequest
 from spgsurgeon.comparing.scores import Scored, against_plain, score
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.tasks.segmentation import SEGMENTATION
@@ -50,7 +51,7 @@ def test_mean_iou_is_compared_and_scored_as_eval_scores_it(recipe: Path, data: P
     assert [line["steps"] for line in lines] == [1, 1], "three images are left to train on"
     for name, arm in document["arms"].items():
         best = tmp_path / "c" / "runs" / name / "lr-1" / "seed-0"
-        scored = evaluate_model(str(best), str(data), image_size=32, workers=0, device="cpu")
+        scored = evaluate_model(EvaluationRequest(str(best), str(data), image_size=32, workers=0, device="cpu"))
         assert arm["scores"] == [pytest.approx(scored["mean_iou"])]
     difference = document["arms"]["spg"]["difference"]
     scores = [document["arms"][name]["mean"] for name in ("spg", "plain")]

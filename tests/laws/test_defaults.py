@@ -14,7 +14,7 @@ import spgsurgeon as package
 from spgsurgeon.commands.compare import compare
 from spgsurgeon.commands.demo import demo
 from spgsurgeon.commands.diff import diff
-from spgsurgeon.commands.evaluate import evaluate_model
+from spgsurgeon.commands.evaluating.request import EvaluationRequest
 from spgsurgeon.commands.graft import graft_folder
 from spgsurgeon.commands.report import report
 from spgsurgeon.commands.strip import strip_folder
@@ -27,7 +27,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "compare": compare,
     "demo": demo,
     "diff": diff,
-    "evaluate": evaluate_model,
+    "evaluate": EvaluationRequest,
     "graft": graft_folder,
     "inspect": package.inspect,
     "report": report,

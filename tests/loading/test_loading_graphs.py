@@ -14,6 +14,7 @@ from PIL import Image
 from tiny_texts import json_lines, opinions_folder, questions, reader, tagged
 
 from spgsurgeon.commands.evaluate import evaluate_model
+from spgsurgeon.commands.evaluating.request import EvaluationRequest
 from spgsurgeon.commands.graft import graft_folder
 from spgsurgeon.commands.inspect import inspect
 from spgsurgeon.commands.predict import predict
@@ -44,7 +45,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def scores(model: Path, data: Path, **asked: Any) -> dict[str, Any]:
-    return evaluate_model(str(model), str(data), workers=0, **asked)
+    return evaluate_model(EvaluationRequest(str(model), str(data), workers=0, **asked))
 
 
 def test_a_graph_of_images_scores_as_its_folder(images: Path) -> None:

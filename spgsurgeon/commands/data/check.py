@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from spgsurgeon.commands.evaluated_data import find_data
+from spgsurgeon.commands.evaluating.data import find_data
 from spgsurgeon.data import (
     MASKED,
     TRAIN,

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from spgsurgeon.commands.evaluate import evaluate_model
+from spgsurgeon.commands.evaluating.request import EvaluationRequest
 from spgsurgeon.models import differences, known_traits, resolve_architecture
 from spgsurgeon.tasks import task_named
 
 _ONCE = ("model", "data", "task", "samples", "notes")
 
 
-def evaluate_candidates(model: str, data: str, archs: Sequence[str], **asked: Any) -> dict[str, Any]:
+def evaluate_candidates(
+    asked: EvaluationRequest, archs: Sequence[str], *, told: Callable[[int, int], None] = lambda done, total: None
+) -> dict[str, Any]:
     """Return the document of `eval --json` for several `--arch`: the scores of each, and what differs between them.
 
-    `asked` is what `evaluate_model` takes besides. All that it raises for one of them is raised.
+    All that `evaluate_model` raises for one of them is raised.
     """
     names = list(dict.fromkeys("/".join(resolve_architecture(arch)) for arch in archs))
-    found = {name: evaluate_model(model, data, arch=name, **asked) for name in names}
+    found = {name: evaluate_model(replace(asked, arch=name), told=told) for name in names}
     first = found[names[0]]
     traits = {name: known_traits()[name] for name in names if name in known_traits()}
     notes = dict.fromkeys(note for document in found.values() for note in document["notes"])

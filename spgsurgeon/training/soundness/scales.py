@@ -8,6 +8,19 @@ _CROP = 0.67
 """The mean share of a side that a random resized crop takes: its area is 8 to 100 % of the image, drawn evenly."""
 _ALIKE = (0.75, 1.33)
 _MULTIPLE = 32  # pixels
+_NEARLY_WHOLE = 0.9
+"""The share of a side from which on nothing is said of what evaluation cuts off."""
+
+
+def said_of_crop(crop: str, scored: Preprocessing) -> list[str]:
+    """Return the note on scores of the middle of images that training, with this `crop`, sees whole."""
+    if scored.crop_pct >= _NEARLY_WHOLE or crop == "random-resized":
+        return []
+    (height, width), (larger, wider) = scored.input_size[1:], scored.resized_to
+    return [
+        f"images are scored by the middle {height} x {width} of {larger} x {wider} pixels (crop_pct "
+        f"{scored.crop_pct:g}); data.eval_crop_pct=1 scores them whole"
+    ]
 
 
 def said_of_scale(crop: str, trained: Preprocessing, scored: Preprocessing) -> list[str]:
