@@ -18,6 +18,7 @@ from spgsurgeon.cli.terminal.options import (
     height_and_width,
 )
 from spgsurgeon.cli.terminal.text import columns, millions, pairs, several
+from spgsurgeon.models import outputs_in_words
 from spgsurgeon.replicas.kinds import kind_named, replicas_from
 
 _SHOWN = 8
@@ -99,6 +100,7 @@ def _rows(document: dict[str, Any]) -> list[tuple[str, str | None]]:
         ("grafted", _grafted(document["grafted"])),
         ("content hash", "the weights were not read (--values)" if unread else document["content_hash"]),
         *((f"{kind}-TRP", _site(kind, site)) for kind, site in document["sites"].items()),
+        ("not known", _unknown(document)),
         ("NaN or infinity", ", ".join(bad or [])),
         ("next", document["next"]),
     ]
@@ -140,7 +142,7 @@ def _head(document: dict[str, Any]) -> str | None:
     if head is None:
         return None if "error" in document else "none"
     module, kind, width = (_each_once(head[key]) for key in ("module", "type", "width"))
-    return f"{module} ({kind}, {width} -> {head['classes']} classes)"
+    return f"{module} ({kind}, {width} -> {outputs_in_words(document['task'], head['classes'])})"
 
 
 def _labels(labels: list[str] | None) -> str | None:
@@ -164,3 +166,14 @@ def _each_once(value: Any) -> str:
 def _site(kind: str, site: dict[str, Any]) -> str:
     """Return where replicas of a kind would attach, and at what cost."""
     return f"{kind_named(kind).site_in_words(site)}, {millions(site['temporary_parameters'])} temporary"
+
+
+def _unknown(document: dict[str, Any]) -> str | None:
+    """Return the kinds whose sites no file tells, and the command that does."""
+    if not document["sites_unknown"]:
+        return None
+    model = f"{document['library']}/{document['architecture']}"
+    return (
+        f"where {', '.join(document['sites_unknown'])} attach, only the built model tells: "
+        f"spgsurgeon inspect {model} --random-weights"
+    )

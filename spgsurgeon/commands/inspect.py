@@ -96,6 +96,8 @@ def describe(
     document["content_hash"] = known_hash or content_hash(state)
     document["non_finite"] = [] if known_hash else non_finite(state)
     del document["tensor_list"]
+    if inner is None:  # they were not looked for
+        del document["sites_unknown"]
     return document
 
 

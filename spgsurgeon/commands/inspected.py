@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from spgsurgeon.checkpoint import CONFIG
 from spgsurgeon.errors import ArchitectureError, SurgeonError
 from spgsurgeon.loading import Located, Recognition, read_folder, refusal
-from spgsurgeon.models import DepthSite, InnerSite, Site, differences, known_traits, sites_document
+from spgsurgeon.models import IMAGE, DepthSite, InnerSite, Site, differences, known_traits, sites_document
 from spgsurgeon.replicas.kinds import CONTROLS, kinds
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def recognized(located: Located, recognition: Recognition) -> dict[str, Any]:
         task=_common(match.entry.task for match in matches),
         sites=_common(_sites(match) for match in matches) or (),
         depth=_common(match.entry.last_stage if match.classes else None for match in matches),
-        inner={},
+        inner=None if settled and settled.task == IMAGE and _sites(matches[0]) else {},
         parameters=matches[0].entry.parameters(shapes) if matches else None,
         tensors=[(key, spec.dtype, spec.shape) for key, spec in entries.items()],
         located=located,
@@ -97,15 +96,19 @@ def document_of(
     task: str | None,
     sites: Sequence[Site],
     depth: DepthSite | None,
-    inner: Mapping[str, InnerSite],
+    inner: Mapping[str, InnerSite] | None,
     parameters: int | None,
     tensors: Iterable[tuple[str, str, tuple[int, ...]]],
     located: Located | None,
 ) -> dict[str, Any]:
-    """Return the document, with what only the values of the weights can tell left open (None)."""
+    """Return the document, with what only the values of the weights can tell left open (None).
+
+    `inner` are the sites of layers in the body by what they are; None if they can't be known without the module.
+    """
     listed = tensor_list(tensors)
     outline = located.outline if located else None
     trp = located.manifest.trp if located and located.manifest else None
+    found, unknown = _replica_sites(_Known(sites, depth, inner))
     return {
         "source": source,
         "format": format,
@@ -123,7 +126,8 @@ def document_of(
         "content_hash": None,
         "unsafe": [],
         "non_finite": None,
-        "sites": _replica_sites(_Known(sites, depth, inner)),
+        "sites": found,
+        "sites_unknown": unknown,
         "grafted": trp if trp and trp["kind"] not in CONTROLS else None,
         "notes": list(located.notes) if located else [],
         "tensor_list": listed,
@@ -140,7 +144,7 @@ class _Known:
 
     heads: Sequence[Site]
     last_stage: DepthSite | None
-    inner: Mapping[str, InnerSite]
+    inner: Mapping[str, InnerSite] | None
 
     @property
     def sites(self) -> Sequence[Site]:
@@ -155,20 +159,35 @@ class _Known:
         return self.last_stage
 
     def inner_site(self, what: str) -> InnerSite:
+        if self.inner is None:
+            raise _NotKnownError(f"where the last {what} is can't be known without the model")
         if what not in self.inner:
             raise ArchitectureError(f"no last {what} is known")
         return self.inner[what]
 
 
-def _replica_sites(known: _Known) -> dict[str, Any]:
-    """Return where each kind of replica attaches and what it would cost by its defaults, by the kind's name."""
+class _NotKnownError(ArchitectureError):
+    """Whether there is a site, only the model can tell."""
+
+
+def _replica_sites(known: _Known) -> tuple[dict[str, Any], list[str]]:
+    """Return where each kind of replica attaches and what it would cost by its defaults, by the kind's name.
+
+    And the kinds of which that can't be known.
+    """
     found: dict[str, Any] = {}
+    unknown: list[str] = []
     for name, kind in kinds().items():
-        if not kind.control:
-            with suppress(ArchitectureError):
-                # By `model_construct`, as what checks settings takes longer to make than all sites to be described.
-                found[name] = kind.model_construct().site_summary(known)
-    return found
+        if kind.control:
+            continue
+        try:
+            # By `model_construct`, as what checks settings takes longer to make than all sites to be described.
+            found[name] = kind.model_construct().site_summary(known)
+        except _NotKnownError:
+            unknown.append(name)
+        except ArchitectureError:
+            continue
+    return found, unknown
 
 
 def _common(values: Iterable[_T]) -> _T | None:

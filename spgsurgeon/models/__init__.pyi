@@ -45,7 +45,17 @@ from .sites.heads import ACTIVATION, BLOCK, INNER, NORM, TOKENS, DepthSite, Inne
 from .sites.inner import InnerSites
 from .sites.search import find_sites
 from .sites.tracing import meta_twin, run_twin
-from .sites.transformers_heads import CHOICE, LABELLED, PIPELINES, QUESTION, Head, default_head, head_of_class
+from .sites.transformers_heads import (
+    CHOICE,
+    IMAGE,
+    LABELLED,
+    PIPELINES,
+    QUESTION,
+    Head,
+    default_head,
+    head_of_class,
+    outputs_in_words,
+)
 from .sites.transformers_sites import find_transformers_sites, is_of_transformers
 from .sound_preprocessing import SoundPreprocessing
 from .text_preprocessing import TextPreprocessing
@@ -56,6 +66,7 @@ __all__ = [
     "BATCH",
     "BLOCK",
     "CHOICE",
+    "IMAGE",
     "IMAGES",
     "INNER",
     "LABELLED",
@@ -124,6 +135,7 @@ __all__ = [
     "meta_twin",
     "modes_kept",
     "of_images",
+    "outputs_in_words",
     "parse_model",
     "preprocessing_document",
     "read_transformers_config",

@@ -25,6 +25,8 @@ from spgsurgeon.loading.opening import open_model
 from spgsurgeon.loading.request import ModelRequest
 from spgsurgeon.models.libraries.building import build
 from spgsurgeon.models.libraries.identity import Identity
+from spgsurgeon.replicas.kinds import kinds
+from spgsurgeon.replicas.kinds.inner import InnerReplicas
 
 CLASSES = 7
 State = dict[str, Tensor]
@@ -139,6 +141,21 @@ def test_models_by_name_have_the_same_document_as_files() -> None:
     assert sites["depth"]["module"] == "layer4.0"
     assert sites["leaky-slope"] == {"module": "layer4.0.act2", "width": 96, "side": "output", "temporary_parameters": 0}
     assert not sites.keys() & {"drop-path", "token-drop", "norm-momentum", "norm-noise"}
+
+
+def test_a_file_names_the_kinds_whose_sites_it_can_not_tell_and_the_command_that_can(tmp_path: Path) -> None:
+    path = tmp_path / "mine.pt"
+    torch.save(timm.create_model("test_resnet", num_classes=5).state_dict(), path)
+    document = inspect(str(path))
+    inner = {name for name, kind in kinds().items() if issubclass(kind, InnerReplicas)}
+    assert set(document["sites_unknown"]) == inner
+    assert not inner & document["sites"].keys()
+    shown = " ".join(succeed("inspect", path).out.split())
+    assert "spgsurgeon inspect timm/test_resnet --random-weights" in shown
+    assert all(kind in shown for kind in inner)
+    assert inspect("timm/test_resnet", random_seed=0)["sites_unknown"] == []
+    torch.save(build(Identity("torchvision", "lraspp_mobilenet_v3_large", 21)).state_dict(), path)
+    assert inspect(str(path))["sites_unknown"] == [], "such replicas are for classifiers"
 
 
 @pytest.mark.parametrize(

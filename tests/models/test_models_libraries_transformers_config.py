@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from command_line import succeed
 from safetensors.torch import load_file, save_file
 from tiny_transformers import CLASSES, WIDTH, rewrite, saved, tiny
 
@@ -79,6 +80,21 @@ def test_a_model_without_a_head_is_told_how_to_get_one(tmp_path):
     assert (document["architecture"], document["head"], document["sites"]) == ("BertModel", None, {})
     assert "--task" in document["notes"][0]
     assert "--num-classes" in document["next"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("BertForMaskedLM", "-> a vocabulary of 40)"),
+        ("GPT2LMHeadModel", "-> a vocabulary of 40)"),
+        ("BertForQuestionAnswering", "-> start and end of the answer)"),
+        ("BertForMultipleChoice", "-> a score of each choice)"),
+        ("BertForSequenceClassification", f"-> {CLASSES} classes)"),
+    ],
+)
+def test_outputs_of_a_head_are_called_what_they_are(tmp_path, name, words):
+    shown = succeed("inspect", saved(tiny(name), tmp_path / "model")).out
+    assert words in " ".join(shown.split())
 
 
 def test_a_pickled_file_is_read_as_well(bert):

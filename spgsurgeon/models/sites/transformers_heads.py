@@ -23,6 +23,18 @@ PIPELINES = {
 }
 """What the Hub and transformers' `pipeline` call these tasks."""
 
+_OUTPUTS = {
+    MASKED: "a vocabulary of {:,}",
+    CAUSAL: "a vocabulary of {:,}",
+    QUESTION: "start and end of the answer",
+    CHOICE: "a score of each choice",
+}
+
+
+def outputs_in_words(task: str | None, outputs: int) -> str:
+    """Return what so many outputs of a head stand for: classes, unless the task says otherwise."""
+    return _OUTPUTS.get(task or "", "{} classes").format(outputs)
+
 
 @dataclass(frozen=True)
 class Family:
