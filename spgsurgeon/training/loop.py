@@ -191,10 +191,12 @@ class Retraining:
             while not counters.cold_finished:
                 self._cold_epoch()
             last = counters.epochs_before + self.settings.epochs
+            stopped_before = self._early_stopping.due
             while counters.epoch < last and not self._early_stopping.due:
                 self._training_epoch()
             if counters.epoch < last:
-                self._remarks.stopped_early(counters.done["train"], self.settings, self.task.primary)
+                done = counters.done["train"]
+                self._remarks.stopped_early(done, self.settings, self.task.primary, before=stopped_before)
             self._keeping.finish()
             self._remarks.traits()
             self.processes.wait()

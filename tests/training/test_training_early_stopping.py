@@ -80,9 +80,13 @@ def test_a_run_that_resumes_waits_on_and_a_stopped_one_stays_so(tmp_path: Path) 
         score_by(retraining, scores[3:])
         assert retraining.run().done["train"] == 5
         assert content_hash(retraining.grafted.base.state_dict()) == whole
-    with tiny_retraining(stopping(), path=tmp_path / "run") as retraining:
-        assert retraining.resume()
-        assert retraining.run().done["train"] == 5
+    for epochs in (9, 20):  # as a run that had 20 from the start would have stopped there, too
+        with tiny_retraining(stopping(epochs=epochs), path=tmp_path / "run") as retraining:
+            assert retraining.resume()
+            assert retraining.run().done["train"] == 5
+            assert content_hash(retraining.grafted.base.state_dict()) == whole
+            said = next(text for text in retraining.remarks if f"stays stopped after epoch 5 of {epochs}" in text)
+            assert "has not got better for 2 epochs (training.early_stopping; another run" in said
 
 
 def test_a_comparison_stops_no_run_early() -> None:
@@ -95,9 +99,13 @@ def test_a_comparison_stops_no_run_early() -> None:
 @pytest.mark.slow
 def test_the_end_is_said_and_reported(tmp_path: Path) -> None:
     settings = ("training.epochs=4", "training.early_stopping={patience: 1, min_delta: 100}", "training.device=cpu")
+    settings = (*settings, "training.schedule={name: constant}")
     model = ("timm/test_resnet", "--random-weights", "--recipe", "digits-dropout")
     outcome = succeed("train", *model, *settings, "-o", tmp_path / "run")
     assert "stopped after epoch 2 of 4" in outcome.err
     succeed("report", tmp_path / "run", "-o", tmp_path / "report")
     assert "2 of 4 epochs, stopped early" in (tmp_path / "report" / "index.html").read_text()
-    assert spgsurgeon("train", "--resume", "-o", tmp_path / "run").code == 0
+    resumed = spgsurgeon("train", "--resume", "-o", tmp_path / "run", "training.epochs=6")
+    assert resumed.code == 0
+    assert "training.epochs was 4 and is 6 now" in resumed.err
+    assert "stays stopped after epoch 2 of 6" in resumed.err

@@ -39,13 +39,17 @@ class Remarks:
         if text := said_of(loss, len(self._training.source.classes)):
             self.say(text)
 
-    def stopped_early(self, epochs: int, settings: TrainingSection, metric: Metric) -> None:
-        """Remark on a run that ends after so many epochs, as its score does not get better."""
+    def stopped_early(self, epochs: int, settings: TrainingSection, metric: Metric, *, before: bool) -> None:
+        """Remark on a run that ends after so many epochs, as its score does not get better.
+
+        `before` says whether it had ended so when it resumed: more epochs don't change what it would have done.
+        """
         rule = settings.early_stopping
         more = f" by more than {rule.min_delta:g}" if rule.min_delta else ""
         self.say(
-            f"stopped after epoch {epochs} of {settings.epochs}: {metric.label} has not got better{more} for "
-            f"{rule.patience} epochs (training.early_stopping)"
+            f"{'stays stopped' if before else 'stopped'} after epoch {epochs} of {settings.epochs}: {metric.label} has "
+            f"not got better{more} for {rule.patience} epochs (training.early_stopping"
+            + ("; another run, with a higher patience or none, goes further)" if before else ")")
         )
 
     def say(self, text: str) -> None:
