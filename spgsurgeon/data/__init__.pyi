@@ -37,7 +37,15 @@ from .sources.opening import open_source
 from .sources.records.blocks import Blocks, Frame, blocks_of
 from .sources.records.questions import Answers, Asked
 from .sources.records.words import with_common_names, with_names
-from .sources.source import Data, ImageSource, Source, check_same_classes, check_several_classes, listing
+from .sources.source import (
+    Data,
+    ImageSource,
+    Source,
+    check_same_classes,
+    check_several_classes,
+    listing,
+    sample_within,
+)
 from .subsets import Subset, hold_out, hold_out_masks, limit_classes, limit_samples
 from .transforms.augmentation import Augmentation, StagedTransform, evaluation_transform, training_transform
 from .transforms.batched import check_batched
@@ -130,6 +138,7 @@ __all__ = [
     "renamed",
     "said_of_masks",
     "said_of_traits",
+    "sample_within",
     "samples_of",
     "several_sizes",
     "sound_padding",

@@ -20,7 +20,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from spgsurgeon.checkpoint import STATE, naming
-from spgsurgeon.data import Batch, EvaluationBatches, TrainingBatches, check_drawn
+from spgsurgeon.data import Batch, EvaluationBatches, TrainingBatches, check_drawn, sample_within
 from spgsurgeon.errors import UsageError
 from spgsurgeon.objective import SPGLoss
 from spgsurgeon.recipe import Recipe, TrainingSection
@@ -222,7 +222,8 @@ class Retraining:
         if self.settings.record_episodes and self.grafted.steps > 1:
             source = self._training.source
             labels = source.labels().tolist()  # type: ignore[attr-defined]
-            run.add_samples([source.describe(i) for i in range(len(source))], labels)
+            root = self.recipe.data.path
+            run.add_samples([sample_within(source.describe(i), root) for i in range(len(source))], labels)
 
     def _sizes(self) -> Sizes:
         return Sizes(
@@ -342,7 +343,7 @@ class Retraining:
             "phase": phase,
             "step": counters.step,
             **summarize(counters.statistics, self._labels[:1] if phase == "head" else self._labels),
-            "pictures": extremes(counters.statistics, self._training.source),
+            "pictures": extremes(counters.statistics, self._training.source, self.recipe.data.path),
             "skipped_steps": counters.skipped,
             "learning_rate": learning_rate(self.optimizer),
             **figures,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from spgsurgeon.checkpoint import MalformedError
-from spgsurgeon.data import Batch, Source
+from spgsurgeon.data import Batch, Source, sample_within
 from spgsurgeon.errors import UsageError
 from spgsurgeon.objective import SPGLoss
 from spgsurgeon.runtime import Processes, sum_dtype
@@ -183,16 +183,17 @@ def _best(rows: Tensor, name: str) -> Tensor:
     return rows[:EXTREMES]
 
 
-def extremes(totals: Totals, source: Source[Any]) -> dict[str, list[dict[str, Any]]]:
+def extremes(totals: Totals, source: Source[Any], root: str | None = None) -> dict[str, list[dict[str, Any]]]:
     """Return the `shortest` and the `longest` episodes' samples, by what is recorded of each.
 
-    Number, name, label, length, cross entropy, and the class that the base predicted; None if that is not known.
+    Number, name (within the data's folder `root`), label, length, cross entropy, and the class that the base predicted;
+    None if that is not known.
     """
     return {
         name: [
             {
                 "sample": int(sample),
-                "name": source.describe(int(sample)),
+                "name": sample_within(source.describe(int(sample)), root),
                 "label": int(label),
                 "length": int(length),
                 "cross_entropy": entropy,

@@ -1,5 +1,6 @@
 """Models of texts go the whole way: grafted, trained, resumed, scored, stripped, and read by transformers."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,20 @@ def test_pipeline_predicts_what_eval_scores(work) -> None:
     texts = opinions(20, seed=1)
     hits = sum(predict(text)[0]["label"] == f"LABEL_{label}" for text, label in texts)
     assert scored.document["accuracy"] == pytest.approx(100 * hits / 20)
+
+
+def test_samples_are_recorded_by_file_and_line_within_the_data(work) -> None:
+    trained(work, "run", "training.record_episodes=true", "training.epochs=1")
+    document = succeed("episodes", work / "run", "--json").document
+    assert {one["name"] for one in document["worst"]} == {f"train.tsv, line {line}" for line in range(2, 50)}
+    line = json.loads((work / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    names = [one["name"] for which in ("shortest", "longest") for one in line["pictures"][which]]
+    assert names
+    assert set(names) <= {one["name"] for one in document["worst"]}
+    succeed("report", work / "run", "-o", work / "report")
+    page = (work / "report" / "index.html").read_text()
+    assert names[0] in page
+    assert str(work / "data" / "train.tsv") not in page
 
 
 def test_train_gives_a_model_the_head_of_another_task(work) -> None:

@@ -6,6 +6,7 @@ Labelled images come from `image_sources`, images with masks from `mask_sources`
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -124,6 +125,18 @@ def nearby_folders(parent: Path, name: str) -> str:
 def short_hash(data: bytes) -> str:
     """Return a hash as text, for `Source.marks`."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def sample_within(described: str, root: str | Path | None) -> str:
+    """Return where a sample is, as its source describes it, without the data's folder in front; else as it is."""
+    if root is None:
+        return described
+    given = Path(root).expanduser()
+    for folder in (given, given.absolute()):
+        below = printable(os.path.join(folder, ""))
+        if described.startswith(below):
+            return described.removeprefix(below)
+    return described
 
 
 def printable(name: str) -> str:
