@@ -14,7 +14,7 @@ from .distributed import (
     sum_dtype,
     tell_torchrun,
 )
-from .hardware import accelerators, distributed_check, thread_check
+from .hardware import accelerators, distributed_check, free_on, thread_check
 from .installation import combination_checks, extra_hint, import_checks, missing, packages, require, version_checks
 from .json_text import as_json, finite
 from .locking import LOCK, FolderLock, HeldError, check_unowned, lock, unlock
@@ -72,6 +72,7 @@ __all__ = [
     "finite",
     "forget_peak_memory",
     "free_memory",
+    "free_on",
     "import_checks",
     "in_a_line",
     "isolated_generator",

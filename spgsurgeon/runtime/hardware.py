@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from spgsurgeon.runtime.checks import Check, in_a_line
+from spgsurgeon.runtime.resources import free_memory
 
 
 def thread_check(usable: int) -> Check:
@@ -120,3 +121,15 @@ def _nvidia_driver() -> str | None:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
+
+
+def free_on(device: Any) -> int | None:
+    """Return the bytes that a torch.device has left for tensors; None if that can't be told."""
+    import torch
+
+    if device.type == "cuda":
+        own = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch keeps it for later
+        return torch.cuda.mem_get_info(device)[0] + own
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
+    return free_memory() if device.type == "cpu" else None

@@ -39,7 +39,7 @@ from spgsurgeon.errors import SurgeonError
 from spgsurgeon.loading import OpenedModel
 from spgsurgeon.models import Preprocessing, SamplePreprocessing, TextPreprocessing
 from spgsurgeon.recipe import HOLDOUT, DataSection
-from spgsurgeon.runtime import free_memory, processes_here
+from spgsurgeon.runtime import free_memory, free_on, processes_here
 
 DECODED_PICTURES = "SPGSURGEON_DECODED_PICTURES"
 """The environment variable with the folder in which runs keep decoded images for each other; without it none does."""
@@ -166,7 +166,7 @@ def choose_cache(
     named = os.environ.get(DECODED_PICTURES)
     _check_room(needed * (1 if named else processes_here()), free_memory(), "memory", kind)
     if kind == "device":
-        _check_room(needed, _free_on(device), str(device), kind)
+        _check_room(needed, free_on(device), str(device), kind)
     return Cache(device if kind == "device" else None, Path(named) if named else None, say)
 
 
@@ -178,12 +178,3 @@ def _check_room(needed: int, free: int | None, where: str, kind: str) -> None:
             f"{free / 2**30:.1f} GiB that are free ({where})",
             hint="data.cache=none, or fewer or smaller images: data.limit, data.image_size with crop=pad or resize",
         )
-
-
-def _free_on(device: torch.device) -> int | None:
-    if device.type == "cuda":
-        own = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch keeps it for later
-        return torch.cuda.mem_get_info(device)[0] + own
-    if device.type == "mps":
-        return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
-    return free_memory()

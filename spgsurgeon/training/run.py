@@ -48,6 +48,7 @@ from spgsurgeon.training.plan import plan
 from spgsurgeon.training.preparing import Case, prepare
 from spgsurgeon.training.progress import Progress
 from spgsurgeon.training.settling import settle
+from spgsurgeon.training.soundness.memory import said_of_memory
 from spgsurgeon.training.soundness.samples import looked_at
 from spgsurgeon.training.soundness.scales import said_of_crop, said_of_scale
 from spgsurgeon.training.state import Counters
@@ -111,6 +112,7 @@ def train(
         case = _with_notes(start.case, warnings.said)
         run = _folder_of(case, output, settled, leads=processes.leads)
         with make_retraining(case, processes, run, progress, start.stands_on) as retraining:
+            case = _with_memory(case, retraining, warnings.warn)
             if dry_run:
                 planned = plan(retraining) | _describe(case, processes, output)
                 return planned | looked_at(case.data, case.opened.notes) | _time(retraining, case.recipe)
@@ -211,6 +213,16 @@ def _with_notes(case: Case, said: list[str]) -> Case:
     of_data = [same] if data.eval == data.train else []
     notes = [*case.opened.notes, *of_data, *_said_of_sizes(case), *said]
     return replace(case, opened=replace(case.opened, notes=notes))
+
+
+def _with_memory(case: Case, retraining: Retraining, warn: Warn) -> Case:
+    """Return the case with the note on memory that it will not have, which is told before any of it is asked for."""
+    said = said_of_memory(retraining.grafted)
+    if not said:
+        return case
+    if retraining.processes.leads:
+        warn(said[0])
+    return replace(case, opened=replace(case.opened, notes=[*case.opened.notes, *said]))
 
 
 def _said_of_sizes(case: Case) -> list[str]:

@@ -208,9 +208,11 @@ class HeadReplicas(Replicas):
         return 0
 
     def chain(self, module: nn.Module, place: Place) -> ReplicaChain:
-        """See `ReplicaKind`."""
+        """See `ReplicaKind`. Raises SurgeonError if the weights of its replicas don't fit in memory."""
+        from spgsurgeon.replicas.kinds.room import check_room
         from spgsurgeon.replicas.stacking import ReplicaChain
 
+        check_room(self, module, place)
         return ReplicaChain(self.replica(module, place, step) for step in range(1, self.replicas + 1))
 
     def temporary_parameters(self, sites: Sites) -> int:
