@@ -199,6 +199,12 @@ def _prepared(model: Any, weights: Sequence[float]) -> GraftedModel:
             hint="SPGTrainer(spgsurgeon.graft(model, replicas=3, rate=0.1), ...)",
             code="not-grafted",
         )
+    if len(model.shape) > 1:
+        raise UsageError(
+            "SPGTrainer trains one chain of replicas, not a mesh",
+            hint="spgsurgeon.train does, and a loop of your own with spg_loss",
+            code="mesh-in-trainer",
+        )
     if len(weights) != model.steps - 1:
         raise UsageError(
             f"{len(weights)} weights for {model.steps - 1} replicas",

@@ -8,13 +8,14 @@ The action is always the label (teacher forcing), so -log pi_t[c] is the cross e
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from spgsurgeon.errors import UsageError, did_you_mean
-from spgsurgeon.objective.episode import Episode, play_episodes, weighted_sum
+from spgsurgeon.objective.episode import Episode, Weights, play_episodes, shape_of, weighted_sum, weights_of_steps
 from spgsurgeon.objective.logits import logits_in
 from spgsurgeon.objective.readout import Readout, read_logits
 
@@ -80,7 +81,7 @@ FORMS: dict[str, Callable[[_Batch, Sequence[float]], Tensor]] = {
 def spg_loss(
     logits: Any,
     target: Tensor,
-    weights: Sequence[float] = (0.4, 0.2, 0.1),
+    weights: Weights = (0.4, 0.2, 0.1),
     form: str = "step",
     label_smoothing: float = 0.0,
     ignore_index: int = -100,
@@ -94,11 +95,12 @@ def spg_loss(
     """Return the loss of a batch whose T+1 steps are stacked step-major in `logits`, and its episodes.
 
     `logits` is [(T+1)*N, C, ...] as a grafted model in train mode gives it, or an object with such `logits`; T =
-    `len(weights)` (none: plain cross entropy). `target` is [N, ...] of class indices. With `soft`, it is soft labels
-    [N, C, ...] whose arg-max is the label that episodes go by. Where the logits have dimensions at their end that the
-    target lacks, as [(T+1)*N, C, K] of a model with K outputs in train mode, the target counts for each unit along
-    them, and each has an episode of its own. `class_dim` is for logits with the classes elsewhere: -1 for tokens
-    [(T+1)*N, L, C]. It must be given when the shapes can be read both ways.
+    `len(weights)` (none: plain cross entropy). The steps of a mesh are its cells: `weights` are those of its axes
+    then, as ((0.4, 0.2), (0.4, 0.2)) of nine cells, and a cell has their product. `target` is [N, ...] of class
+    indices. With `soft`, it is soft labels [N, C, ...] whose arg-max is the label that episodes go by. Where the logits
+    have dimensions at their end that the target lacks, as [(T+1)*N, C, K] of a model with K outputs in train mode, the
+    target counts for each unit along them, and each has an episode of its own. `class_dim` is for logits with the
+    classes elsewhere: -1 for tokens [(T+1)*N, L, C]. It must be given when the shapes can be read both ways.
 
     `form` is one of `FORMS`. Units whose target is `ignore_index` enter no sum; a batch without any counted unit gives
     zero, with a graph. `label_smoothing` enters the cross entropy only. `loss_normalization` multiplies by
@@ -118,7 +120,7 @@ def spg_loss(
     readout = read_logits(
         logits_in(logits),
         target,
-        len(weights) + 1,
+        prod(shape_of(weights)),
         class_dim=class_dim,
         soft=soft,
         label_smoothing=label_smoothing,
@@ -130,16 +132,17 @@ def spg_loss(
 
 def loss_of_readout(
     readout: Readout,
-    weights: Sequence[float] = (0.4, 0.2, 0.1),
+    weights: Weights = (0.4, 0.2, 0.1),
     form: str = "step",
     loss_normalization: bool = False,
     mean_over_ranks: MeanOverRanks | None = None,
 ) -> SPGLoss:
     """Return the loss of a batch that was read already, as spans or in chunks, and its episodes; see `spg_loss`."""
     _check_form(form)
-    if len(readout.cross_entropy) != len(weights) + 1:
+    lambdas = weights_of_steps(weights)
+    if len(readout.cross_entropy) != len(lambdas):
         raise UsageError(
-            f"{len(weights)} weights for {len(readout.cross_entropy)} steps: each step after the first needs one",
+            f"{len(lambdas) - 1} weights for {len(readout.cross_entropy)} steps: each step after the first needs one",
             code="unfit-rows",
         )
     with torch.autocast(readout.cross_entropy.device.type, enabled=False):
@@ -149,7 +152,7 @@ def loss_of_readout(
         if readout.weight is not None:
             step_weights, entropy, step_means = _sums(readout, episode, readout.weight, mean_over_ranks)
             batch = _Batch(episode, entropy, step_weights, step_means)
-        loss = FORMS[form](batch, weights)
+        loss = FORMS[form](batch, lambdas)
         if loss_normalization:
             gap = (batch.step_means[0] - loss).detach()
             loss = loss * (mean_over_ranks(gap) if mean_over_ranks else gap).exp()

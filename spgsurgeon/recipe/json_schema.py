@@ -52,5 +52,6 @@ def _tell_apart(kind: type[ReplicaKind], found: JsonSchemaValue) -> None:
     if kind.model_fields["kind"].default != DEFAULT:
         found["required"] = ["kind"]
     for key, defaults in settings_of_others(kind).items():
-        idle: dict[str, Any] = {} if kind.leaves_out(key) else {"enum": list(dict.fromkeys(defaults))}
+        distinct = [default for number, default in enumerate(defaults) if default not in defaults[:number]]
+        idle: dict[str, Any] = {} if kind.leaves_out(key) else {"enum": distinct}
         found["properties"][key] = idle | {"description": "Of another kind of replicas; it means nothing here."}

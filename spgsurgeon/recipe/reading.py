@@ -187,8 +187,11 @@ def _unknown_key(path: KeyPath, option: str | None) -> str:
         )
     union, sections = _union_at(tuple(parents)), sections_at(tuple(parents))
     if union and option and (others := [n for n, s in union.sections().items() if key in s.model_fields]):
+        foreign = f"{key} is not a setting of {option} replicas but of {', '.join(others)}"
+        if any(isinstance(part, int) for part in parents):  # no override reaches an entry of a list
+            return foreign
         whole = f"to change the {union.by}, replace the section: {dotted(tuple(parents))}={{{union.by}: {option}}}"
-        return f"{key} is not a setting of {option} replicas but of {', '.join(others)}; {whole}"
+        return f"{foreign}; {whole}"
     own = [union.sections()[option]] if union and option else sections
     elsewhere = [known for known in recipe_keys() if known.rpartition(".")[2] == key]
     near = elsewhere or closest(str(key), [name for section in own for name in section.model_fields], count=1)

@@ -93,7 +93,8 @@ class ObjectiveSection(Section):
     Left out, it goes by the kind of replicas.
     """
     weights: Annotated[tuple[NonNegative, ...], Strict(False)] = (0.4, 0.2, 0.1)
-    """Weight of each replica in the return (lambda 1 to T); the base itself has 1."""
+    """Weight of each replica in the return (lambda 1 to T); the base itself has 1. Those of a mesh are of the steps
+    of its axes, a shorter one taking the first, and a cell has the product."""
     loss_normalization: bool = False
     """Scale the loss by exp(base cross entropy - loss), a constant to the gradient."""
     label_smoothing: BelowOne = 0.0
@@ -146,7 +147,7 @@ class Recipe(Section):
         if objective.r_drop and not trp.control:
             raise fault_at("r_drop", f"r_drop is for a control without replicas; trp.kind is {trp.kind}")
         if not trp.control and len(objective.weights) != trp.length:
-            reason = f"{len(objective.weights)} weights for {trp.length} replicas (trp.replicas); each needs one"
+            reason = f"{len(objective.weights)} weights for {trp.length} replicas ({trp.length_key}); each needs one"
             raise fault_at("weights", reason)
         return objective
 
@@ -164,8 +165,15 @@ def sections_at(path: tuple[str | int, ...]) -> tuple[type[Section], ...]:
 
 
 def fields_at(path: tuple[str | int, ...]) -> list[FieldInfo]:
-    """Return the field at `path` in each of the sections that have it."""
-    name = str(path[-1])
+    """Return the field at `path` in each of the sections that have it.
+
+    After a number it is an entry of a list, if that is one of several sections.
+    """
+    name = path[-1]
+    if isinstance(name, int):
+        lists = [get_args(field.annotation) for field in fields_at(path[:-1])]
+        entries = (FieldInfo.from_annotation(entry) for entry, *_ in filter(None, lists))
+        return [entry for entry in entries if union_of(entry)]
     return [section.model_fields[name] for section in sections_at(path[:-1]) if name in section.model_fields]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from math import prod
 from typing import Any, cast
 
 import torch
@@ -61,9 +62,16 @@ class GraftedModel(nn.Module):
         return tuple(place.name for place in self.places)
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """T + 1 of each axis: one of a chain, two of a mesh."""
+        chains = zip(self.places, self.replicas, strict=True)
+        lengths = {place.axis: len(cast(ReplicaChain, chain)) for place, chain in chains}
+        return tuple(lengths[axis] + 1 for axis in sorted(lengths))
+
+    @property
     def steps(self) -> int:
-        """T + 1: how many predictions a unit gets in train mode."""
-        return len(cast(ReplicaChain, self.replicas[0])) + 1
+        """How many predictions a unit gets in train mode: T + 1, or the cells of a mesh, the first axis slowest."""
+        return prod(self.shape)
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
         """Return the base's output in eval mode, N rows; in train mode one tensor of (T+1)*N rows.
@@ -150,10 +158,10 @@ def attach(
     given = [places] if isinstance(places, str | Place) else list(places)
     settled = [Place(place) if isinstance(place, str) else place for place in given]
     _check_places(base, settled)
-    if head_batch != "stacked" and any(place.side == "output" for place in settled):
+    if head_batch != "stacked" and any(place.side == "output" or place.axis for place in settled):
         raise UsageError(
-            f"head_batch {head_batch} is for heads that are entered, as those of segmentation models",
-            hint="leave it at stacked for replicas that follow a stage",
+            f"head_batch {head_batch} is for heads that are entered, as those of segmentation models, by one chain",
+            hint="leave it at stacked for replicas that follow a stage, and for a mesh",
         )
     chains = [make_chain(base.get_submodule(place.module), place) for place in settled]
     grafted = GraftedModel(base, chains, settled, head_batch)
@@ -207,16 +215,16 @@ def _hooks(base: nn.Module, chains: Sequence[ReplicaChain], places: Sequence[Pla
     pairs = list(zip(chains, places, strict=True))
     hooks: list[Hook] = []
     for module in dict.fromkeys(place.module for place in places if place.side == "input"):
-        entering = {place.key: chain for chain, place in pairs if place.module == module}
+        entering = [(chain, place.key) for chain, place in pairs if place.module == module]
         if head_batch == "sequential":
-            hooks.append(SequentialHead(entering, module))
+            hooks.append(SequentialHead({key: chain for chain, key in entering}, module))
             continue
         if head_batch == "rollouts":
-            hooks += [RolledInput(chain, module, key) for key, chain in entering.items()]
+            hooks += [RolledInput(chain, module, key) for chain, key in entering]
             continue
-        hooks += [StackedInput(chain, module, key) for key, chain in entering.items()]
-        chain = next(iter(entering.values()))
-        hooks += [PerStep(chain, path) for path in per_step_modules(base.get_submodule(module), module)]
+        hooks += [StackedInput(chain, module, key) for chain, key in entering]
+        last, _ = entering[-1]
+        hooks += [PerStep(last, path) for path in per_step_modules(base.get_submodule(module), module)]
     if head_batch != "rollouts":
         hooks += whole_model_hooks(base, pairs)
     for chain, place in pairs:

@@ -19,6 +19,8 @@ class Place:
 
     `again`: replicas of an output run the module again, each its own way, so they get what entered it beside. Of the
     module's `calls` in one pass it is the one of number `call`.
+
+    `axis`: of a mesh, the axis whose replicas are here. Axis 0 acts last, on what the others have stacked.
     """
 
     module: str
@@ -29,8 +31,10 @@ class Place:
     again: bool = False
     call: int = 0
     calls: int = 1
+    axis: int = 0
 
     @property
     def name(self) -> str:
-        """What to call it: `fc`, or `classifier[low]`."""
-        return self.module if self.key is None else f"{self.module}[{self.key}]"
+        """What to call it: `fc`, `classifier[low]`, or `fc (axis 2)`."""
+        name = self.module if self.key is None else f"{self.module}[{self.key}]"
+        return f"{name} (axis {self.axis + 1})" if self.axis else name

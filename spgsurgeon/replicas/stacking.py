@@ -32,6 +32,13 @@ class ReplicaChain(nn.ModuleList):
     def __init__(self, replicas: Iterable[nn.Module] = (), *, base_step: Callable[..., Tensor] | None = None) -> None:
         super().__init__(replicas)
         self.base_step = base_step
+        self.blocks = 1
+        """How many steps of other chains are stacked already in what comes in."""
+
+    @property
+    def steps(self) -> int:
+        """How many steps are stacked in what goes out."""
+        return self.blocks * (len(self) + 1)
 
     @property
     def alters(self) -> bool:
@@ -180,7 +187,7 @@ class PerStep(Hook):
         self.forget()
         if not (self.chain.active and module.training):
             return None
-        first, *later = inputs[0].chunk(len(self.chain) + 1)
+        first, *later = inputs[0].chunk(self.chain.steps)
         self._later = tuple(later)
         return _own(module, (first,))
 

@@ -44,7 +44,7 @@ class TiledInputs(Hook):
     def tile(self, module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> Arguments | None:
         """The model's forward pre-hook. Only tensors of as many rows as the first one has are of the samples."""
         self.forget()
-        steps = len(self.chain) + 1
+        steps = self.chain.steps
         given = [value for value in (*inputs, *options.values()) if isinstance(value, Tensor)]
         if steps == 1 or not self.chain.active or not given:
             return None
@@ -53,7 +53,7 @@ class TiledInputs(Hook):
 
     def first(self, module: nn.Module, inputs: tuple[Any, ...], options: dict[str, Any]) -> Arguments | None:
         """The body's forward pre-hook."""
-        rows, stacked = self._rows, self._rows * (len(self.chain) + 1)
+        rows, stacked = self._rows, self._rows * self.chain.steps
         self.forget()
         if not rows:
             return None
@@ -81,7 +81,9 @@ def whole_model_hooks(base: nn.Module, pairs: Sequence[tuple[ReplicaChain, Place
         return []
     hooks: list[Hook] = [KeepsNothing()] if head.remembers else []
     return hooks + [
-        TiledInputs(chain, head.family.body) for chain, place in pairs if head.tiled and place.module == head.module
+        TiledInputs(chain, head.family.body)
+        for chain, place in pairs
+        if head.tiled and place.module == head.module and place.axis == 0
     ]
 
 

@@ -29,7 +29,7 @@ from spgsurgeon.reporting.style import (
     shortened,
     titled_axes,
 )
-from spgsurgeon.runs import EpochRecord, RunRecord, step_labels
+from spgsurgeon.runs import EpochRecord, RunRecord, length_labels, step_labels
 from spgsurgeon.tasks import Metric
 
 SHOWN_CLASSES = 24
@@ -135,7 +135,8 @@ def valid_share_figure(run: RunRecord) -> Figure:
         _line(axes, run, points, color=color)
     ends = columns[-1][1][: len(labels)]
     label_ends(axes, [Line(*line) for line in zip(labels, ends, shades(run, len(labels)), strict=True)])
-    axes.set_title(f"{run.accepts} of each step, right", fontsize=8, color=QUIET, loc="right")
+    said = run.accepts if run.played[-1].steps is None else "values of both axes"
+    axes.set_title(f"{said} of each step, right", fontsize=8, color=QUIET, loc="right")
     return figure
 
 
@@ -148,7 +149,7 @@ def accepted_figure(run: RunRecord, epoch: EpochRecord) -> Figure:
     rows = _class_rows(run, counts)
     figure = Figure(figsize=(WIDTH, 1.2 + _BAR * len(rows)))
     axes = figure.subplots()
-    labels = step_labels(epoch)
+    labels = length_labels(epoch)
     for place, (_, row) in enumerate(rows):
         left = 0.0
         for step, (count, color) in enumerate(zip(row, shades(run, len(labels)), strict=False)):

@@ -6,7 +6,17 @@ from .folder import Checkpoint, RunFolder, own_run
 from .layout import DATA_FILES, METRICS, RECIPE
 from .raising import EPOCHS, check_epochs
 from .reading import check_is_run, read_run
-from .records import Count, EpochRecord, RunRecord, ShownPicture, epoch_name, in_words, read_epochs, step_labels
+from .records import (
+    Count,
+    EpochRecord,
+    RunRecord,
+    ShownPicture,
+    epoch_name,
+    in_words,
+    length_labels,
+    read_epochs,
+    step_labels,
+)
 from .resuming import FREE_KEYS, check_data, check_run, differences, records_of, stands_on, summaries
 from .saving import CheckpointSaver
 from .state_document import Scored, check_run_state, read_run_state
@@ -45,6 +55,7 @@ __all__ = [
     "in_words",
     "last_of",
     "least_accepted",
+    "length_labels",
     "newest_intact",
     "own_run",
     "read_episodes",

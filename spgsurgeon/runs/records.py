@@ -101,6 +101,8 @@ class EpochRecord(BaseModel):
     accepted_units: dict[str, int]
     learning_rate: float
     accepted_by_class: list[list[Count]]
+    steps: list[str] | None = None
+    """What the steps stand for, if that is not what episodes accept."""
     pictures: Pictures
     skipped_steps: Count
     unreadable_pictures: Count
@@ -115,6 +117,7 @@ class EpochRecord(BaseModel):
     @model_validator(mode="after")
     def _same_steps_everywhere(self) -> Self:
         steps = {len(self.valid_share), len(self.step_cross_entropy), *map(len, self.accepted_by_class)}
+        steps |= set() if self.steps is None else {len(self.steps)}
         if len(steps) > 1:
             raise ValueError("its lists differ in their number of steps")
         return self
@@ -258,6 +261,11 @@ def in_words(epochs: Sequence[EpochRecord]) -> str:
 
 
 def step_labels(epoch: EpochRecord) -> list[str]:
-    """Return what an episode that ends at each of the T+1 steps has accepted; numbers where steps share a label."""
+    """Return what each of the T+1 steps stands for; numbers where steps share a label."""
+    return epoch.steps or length_labels(epoch)
+
+
+def length_labels(epoch: EpochRecord) -> list[str]:
+    """Return what an episode of 1 to T+1 valid steps has accepted; numbers where steps share a label."""
     labels = list(epoch.accepted_units)
     return labels if len(labels) == len(epoch.valid_share) else [str(step) for step in range(len(epoch.valid_share))]

@@ -42,7 +42,7 @@ def make_retraining(
 
     `stands_on` is what its checkpoints keep of recipe and data.
     """
-    cache = _cache(case, processes, progress)
+    cache, replicas = _cache(case, processes, progress), replicas_from(case.manifest.trp)
     return Retraining(
         case.grafted,
         case.recipe,
@@ -53,7 +53,8 @@ def make_retraining(
         num_classes=len(case.data.train.classes),
         head=case.head,
         untrained=untrained_part(case),
-        step_labels=replicas_from(case.manifest.trp).step_labels(case.opened),
+        step_labels=replicas.step_labels(case.opened),
+        length_labels=replicas.length_labels(case.opened),
         run=run,
         progress=progress,
         stands_on=stands_on,

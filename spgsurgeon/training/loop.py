@@ -62,9 +62,9 @@ class Retraining:
     """One retraining from its first step, or from a checkpoint, to its end.
 
     `recipe` says how; the model, its replicas, the data and the task are given. Without a `run` folder nothing is
-    written. `step_labels` has one entry a step (T+1); see `summarize`. `head` names the parameters of the base's head,
-    see `parameter_groups`, and `untrained` says what has learned nothing yet, "head" or "all". Checkpoints keep
-    `stands_on`, what a run that resumes compares itself with.
+    written. `step_labels` and `length_labels` have one entry a step (T+1); see `summarize`. `head` names the parameters
+    of the base's head, see `parameter_groups`, and `untrained` says what has learned nothing yet, "head" or "all".
+    Checkpoints keep `stands_on`, what a run that resumes compares itself with.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class Retraining:
         *,
         num_classes: int,
         step_labels: Sequence[str],
+        length_labels: Sequence[str] | None = None,
         head: Collection[str] | None = None,
         untrained: str | None = None,
         run: RunFolder | None = None,
@@ -91,7 +92,8 @@ class Retraining:
         lay_out_convolutions(self.grafted, layout)
         self.recipe, self.settings, self.task = recipe, settings, task
         self.processes, self.run_folder, self.progress = processes, run, progress
-        self._training, self._evaluation, self._labels = training, evaluation, step_labels
+        self._training, self._evaluation = training, evaluation
+        self._labels = (step_labels, length_labels or step_labels)
         self._num_classes = num_classes
         self._precision = choose_precision(settings.precision, processes.device)
         self._frozen = Frozen(grafted.base, settings.freeze)
@@ -342,7 +344,7 @@ class Retraining:
             "epoch": counters.done[phase] + 1,
             "phase": phase,
             "step": counters.step,
-            **summarize(counters.statistics, self._labels[:1] if phase == "head" else self._labels),
+            **summarize(counters.statistics, *(labels[: 1 if phase == "head" else None] for labels in self._labels)),
             "pictures": extremes(counters.statistics, self._training.source, self.recipe.data.path),
             "skipped_steps": counters.skipped,
             "learning_rate": learning_rate(self.optimizer),

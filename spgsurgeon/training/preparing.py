@@ -191,13 +191,22 @@ def _new_head(opened: OpenedModel, classes: int) -> str:
     return f"graft its base anew, with a new, untrained head: spgsurgeon graft {base} --num-classes {classes} ..."
 
 
+def _agrees(said: Any, grafted: Any) -> bool:
+    """Return whether a setting is what was grafted; null leaves it open."""
+    if isinstance(said, dict):
+        return isinstance(grafted, dict) and all(_agrees(value, grafted.get(key)) for key, value in said.items())
+    if isinstance(said, list) and isinstance(grafted, list):
+        return len(said) == len(grafted) and all(map(_agrees, said, grafted))
+    return said is None or bool(said == grafted)
+
+
 def _check_agreement(recipe: Recipe, manifest: GraftManifest, model: str) -> None:
     """Raise UsageError if the recipe says of the replicas what the grafted folder contradicts."""
     asked, grafted = recipe.trp.document(), manifest.trp
-    said = {key: value for key, value in asked.items() if key in recipe.trp.model_fields_set and value is not None}
+    said = {key: value for key, value in asked.items() if key in recipe.trp.model_fields_set}
     if said.get("kind", grafted["kind"]) != grafted["kind"]:
         said = {"kind": said["kind"]}  # the settings of another kind are others too
-    wrong = {key: value for key, value in said.items() if grafted.get(key) != value}
+    wrong = {key: value for key, value in said.items() if not _agrees(value, grafted.get(key))}
     if wrong:
         found = "; ".join(f"trp.{key} is {value}, grafted was {grafted.get(key)}" for key, value in wrong.items())
         own = " ".join(f"trp.{key}={grafted[key]}" for key in wrong if key in grafted)

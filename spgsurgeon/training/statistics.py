@@ -205,20 +205,21 @@ def extremes(totals: Totals, source: Source[Any], root: str | None = None) -> di
     }
 
 
-def summarize(totals: Totals, labels: Sequence[str]) -> dict[str, Any]:
-    """Return an epoch's means. `labels` names each step by what it accepts, a cumulative dropout rate or a depth.
+def summarize(totals: Totals, steps: Sequence[str], lengths: Sequence[str] | None = None) -> dict[str, Any]:
+    """Return an epoch's means. `steps` names each step by what it stands for, a cumulative dropout rate or a depth.
 
-    `valid_share` and `step_cross_entropy` have one entry a step; `accepted_units` counts, for each label, the units
-    whose episode ended there, `accepted_by_class` [C][T+1] the same by class and step. Means are over the steps that
-    were not skipped.
+    `lengths` names what an episode of 1 to T+1 valid steps has accepted: that of its last step, if it is left out, as
+    in a chain. `valid_share` and `step_cross_entropy` have one entry a step; `accepted_units` counts, for each label of
+    a length, the units of such episodes, `accepted_by_class` [C][T+1] the same by class and length. Where steps have
+    other labels than lengths, `steps` is them. Means are over the steps that were not skipped.
     """
-    steps = len(labels)
+    labels = lengths or steps
     loss, batches = totals["sums"][0][:2]
-    valid, entropy = totals["sums"][1][:steps], totals["sums"][2][:steps]
+    valid, entropy = (totals["sums"][part][: len(steps)] for part in (1, 2))
     units = valid[0] or 1.0
     accepted = dict.fromkeys(labels, 0)  # steps may share one, as where the rate is 0
-    for label, here, later in zip(labels, valid, [*valid[1:], 0.0], strict=True):
-        accepted[label] += round(here - later)
+    for label, *of_classes in zip(labels, *totals["by_class"], strict=True):
+        accepted[label] += round(sum(of_classes))
     return {
         "loss": loss / (batches or 1.0),
         "step_cross_entropy": [e / v if v else None for e, v in zip(entropy, valid, strict=True)],
@@ -226,6 +227,7 @@ def summarize(totals: Totals, labels: Sequence[str]) -> dict[str, Any]:
         "mean_episode_length": sum(valid) / units,
         "accepted_units": accepted,
         "accepted_by_class": totals["by_class"],
+        **({} if labels == steps else {"steps": list(steps)}),
     }
 
 

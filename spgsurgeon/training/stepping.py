@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from math import prod
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from spgsurgeon.data import LABELLED, Batch, BatchMixer, Transfer
 from spgsurgeon.errors import UsageError
 from spgsurgeon.models import IMAGES, has_resting_parameters
-from spgsurgeon.objective import SPGLoss, divergence, loss_of_readout, spg_loss
+from spgsurgeon.objective import SPGLoss, Weights, divergence, loss_of_readout, shape_of, spg_loss
 from spgsurgeon.recipe import Recipe
 from spgsurgeon.replicas import GraftedModel, joined
 from spgsurgeon.runtime import Processes, autocast, choose_memory_format, derive_seed, laid_out, seed_generators
@@ -47,7 +48,8 @@ class Stepper:
         settings = recipe.training
         self._state, self._schedule, self._processes = state, schedule, processes
         self._settings, self._objective = settings, recipe.objective
-        self._weights = _weights(recipe, state.grafted.steps - 1)
+        self._weights = _weights(recipe, state.grafted.shape)
+        _check_mesh(state.grafted.shape, task)
         self._precision = precision
         self._transfer = Transfer(processes.device)
         self._memory_format = choose_memory_format(settings.memory_format, processes.device, state.grafted)
@@ -149,7 +151,7 @@ class Stepper:
     def _loss(self, logits: Logits, targets: Tensor, mean_over_ranks: Callable[[Tensor], Tensor] | None) -> SPGLoss:
         """Return the loss of a batch by the logits of its steps, read as the task says."""
         objective, read = self._objective, self._task.read
-        weights = () if self.plain else self._weights
+        weights: Weights = () if self.plain else self._weights
         how: dict[str, Any] = {
             "weights": weights,
             "form": objective.form,
@@ -158,7 +160,7 @@ class Stepper:
         }
         smoothing = objective.label_smoothing
         if read is not None:
-            return loss_of_readout(read(logits, targets, len(weights) + 1, smoothing), **how)
+            return loss_of_readout(read(logits, targets, prod(shape_of(weights)), smoothing), **how)
         assert isinstance(logits, Tensor)
         how |= {"soft": self._mixer.active, "class_weights": self._class_weights}
         result = spg_loss(logits, targets, label_smoothing=smoothing, class_dim=1, **how)
@@ -179,12 +181,24 @@ def _twice(batch: Batch) -> Batch:
     return Batch(inputs, torch.cat([batch.targets] * 2), torch.cat([batch.samples] * 2))
 
 
-def _weights(recipe: Recipe, replicas: int) -> tuple[float, ...]:
-    """Return the weight of each replica; a control has none, whatever the recipe says of replicas."""
+def _weights(recipe: Recipe, shape: Sequence[int]) -> Weights:
+    """Return the weight of each replica by axis; a control has none, whatever the recipe says of replicas."""
+    replicas = max(shape) - 1
     weights = recipe.objective.weights if replicas else ()
     if len(weights) != replicas:
         raise UsageError(f"objective.weights has {len(weights)} entries for {replicas} replicas")
-    return weights
+    return weights if len(shape) == 1 else tuple(weights[: steps - 1] for steps in shape)
+
+
+def _check_mesh(shape: Sequence[int], task: Task) -> None:
+    """Raise UsageError for a mesh whose logits are never there all at once: those are read along one axis."""
+    if len(shape) > 1 and task.deferred:
+        raise UsageError(
+            f"a model that predicts {task.predicts} has too many logits to exist at once, and they are read along one "
+            "chain of replicas, not over a mesh",
+            hint="leave one axis: its kind is trp.kind then",
+            code="mesh-needs-logits",
+        )
 
 
 def _check_r_drop(recipe: Recipe, task: Task) -> None:

@@ -16,11 +16,13 @@ data: {source: digits, image_size: 64, augment: {flip: 0.0}, limit: 4, holdout: 
 training: {epochs: 1, batch_size: 20, eval_batch_size: 250, optimizer: {lr: 0.01}, device: cpu}
 """
 MODELS = {
-    "timm/test_resnet": ("depth", "feature-noise", "leaky-slope"),
+    "timm/test_resnet": ("depth", "feature-noise", "leaky-slope", "mesh"),
     "timm/test_vit": ("drop-path", "token-drop"),
     "timm/test_efficientnet": ("norm-momentum", "norm-noise"),
     "torchvision/squeezenet1_1": ("channel-dropout",),
 }
+TWO, REPLICAS_OF = ", replicas: 2", {"mesh": ""}
+"""Two replicas of each; a mesh has two an axis."""
 
 
 def test_each_kind_is_an_arm_somewhere() -> None:
@@ -32,7 +34,7 @@ def test_each_kind_is_an_arm_somewhere() -> None:
 def test_kinds_are_arms(model: str, tmp_path: Path) -> None:
     recipe = tmp_path / "small.yaml"
     recipe.write_text(RECIPE)
-    arms = ", ".join(f"{kind}-arm: {{trp: {{kind: {kind}, replicas: 2}}}}" for kind in MODELS[model])
+    arms = ", ".join(f"{kind}-arm: {{trp: {{kind: {kind}{REPLICAS_OF.get(kind, TWO)}}}}}" for kind in MODELS[model])
     names = ["plain", *(f"{kind}-arm" for kind in MODELS[model])]
     shared = ("--seeds", 1, "--learning-rates", 1, "--jobs", 1, "--random-weights", "--num-classes", 10, "--json")
     output = ("-o", tmp_path / "compared")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from spgsurgeon.errors import UsageError
-from spgsurgeon.runs import check_is_run, least_accepted, read_episodes, read_run, step_labels
+from spgsurgeon.runs import check_is_run, least_accepted, length_labels, read_episodes, read_run
 
 
 def episodes(run: Path, worst: int | None = 50) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def episodes(run: Path, worst: int | None = 50) -> dict[str, Any]:
         "run": str(run),
         "epochs": list(found.epochs),
         "accepts": record.accepts,
-        "steps": step_labels(record.trained[-1]) if record.trained else [],
+        "steps": length_labels(record.trained[-1]) if record.trained else [],
         "samples": len(found.names),
         "seen": len(ranked),
         "never": sum(one.first is None for one in ranked),

@@ -34,6 +34,7 @@ REPLICAS = {
     "leaky-slope": "leaky_slope:LeakySlope",
     "norm-momentum": "norm_momentum:NormMomentum",
     "norm-noise": "norm_noise:NormNoise",
+    "mesh": "mesh:Mesh",
 }
 CONTROLS = {
     "fixed-dropout": "fixed_dropout:FixedDropout",
@@ -61,11 +62,14 @@ def kind_named(name: str) -> type[ReplicaKind]:
 
 
 def settings_of_others(kind: type[ReplicaKind]) -> dict[str, list[Any]]:
-    """Return the settings that other kinds have and `kind` has not, each with its defaults."""
+    """Return the settings that other kinds have and `kind` has not, each with its defaults, as plain data."""
+    from pydantic_core import to_jsonable_python
+
     defaults: dict[str, list[Any]] = {}
     for other in kinds().values():
         for key in other.model_fields.keys() - kind.model_fields.keys():
-            defaults.setdefault(key, []).append(other.model_fields[key].default)
+            default = other.model_fields[key].get_default(call_default_factory=True)
+            defaults.setdefault(key, []).append(to_jsonable_python(default))
     return defaults
 
 

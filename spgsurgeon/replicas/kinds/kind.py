@@ -57,6 +57,8 @@ class ReplicaKind(Section):
         "with Sequential Policy Gradient (arXiv 2506.15051) by spgsurgeon, whose temporary modules are gone"
     )
     """The same in its summary."""
+    axis: ClassVar[bool] = False
+    """Whether it can be an axis of a mesh: it takes what was stacked before it as further rows."""
     of_the_pass: ClassVar[frozenset[str]] = frozenset()
     """Settings that say how steps are run, not what is grafted."""
 
@@ -69,6 +71,11 @@ class ReplicaKind(Section):
     def length(self) -> int:
         """T."""
         return 0
+
+    @property
+    def length_key(self) -> str:
+        """Where it is said, for messages."""
+        return "trp.replicas"
 
     @property
     def head_mode(self) -> str:
@@ -140,6 +147,10 @@ class ReplicaKind(Section):
     def step_labels(self, sites: Sites) -> list[str]:
         """Return what an episode that ends at each of the T+1 steps has accepted: a rate, a depth."""
 
+    def length_labels(self, sites: Sites) -> list[str]:
+        """Return what an episode of 1 to T+1 valid steps has accepted: in a chain, what its last step stands for."""
+        return self.step_labels(sites)
+
     @abstractmethod
     def words(self) -> str:
         """Return the kind and its settings on one line, for plans, reports and cards."""
@@ -176,6 +187,7 @@ class Replicas(ReplicaKind):
 class HeadReplicas(Replicas):
     """Replicas of what the heads read. A kind says what one replica is, and what each step's number means."""
 
+    axis: ClassVar[bool] = True
     head_batch: Literal["stacked", "sequential"] = "stacked"
     """Whether all steps go through a segmentation model's heads at once, or one by one, in less memory."""
     rollouts: bool = False

@@ -53,6 +53,7 @@ class Depth(Replicas):
     init: Literal["identity", "all-zero"] = "identity"
     """How blocks start; `all-zero` also zeroes all of their convolutions, which then never learn."""
 
+    axis: ClassVar[bool] = True
     default_form: ClassVar[str] = "episode"
     accepts: ClassVar[str | None] = "depth"
 
