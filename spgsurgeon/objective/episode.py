@@ -58,15 +58,18 @@ def valid_mask(correct: Tensor, shape: Sequence[int] | None = None) -> Tensor:
 
     `shape` is that of a mesh, steps by axis; M of a cell is 1 if all cells are right that a walk to it can come by.
     """
-    right = correct.unflatten(0, tuple(shape or (len(correct),)))
-    axes = range(right.dim() - correct.dim() + 1)
-    for axis in axes:
+    if correct.shape[0] == 1:
+        return torch.ones_like(correct)
+    if shape is None or len(shape) == 1:
+        return torch.cat([torch.ones_like(correct[:1]), correct[:-1]]).cumprod(0, dtype=torch.int32).bool()
+    right = correct.unflatten(0, tuple(shape))
+    for axis in range(len(shape)):
         right = right.cumprod(axis, dtype=torch.int32)  # up to a cell and with it
     mask = torch.ones_like(right)
-    for axis in axes:
-        before = right.narrow(axis, 0, right.shape[axis] - 1)
+    for axis, steps in enumerate(shape):
+        before = right.narrow(axis, 0, steps - 1)
         mask = mask * torch.cat([torch.ones_like(right.narrow(axis, 0, 1)), before], axis)
-    return mask.flatten(0, len(axes) - 1).bool()
+    return mask.flatten(0, len(shape) - 1).bool()
 
 
 def weighted_sum(steps: Tensor, weights: Sequence[float]) -> Tensor:
