@@ -19,7 +19,7 @@ import torchvision
 import yaml
 from command_line import DIGITS, TINY, spgsurgeon, succeed
 from folder_runs import check_resuming, hash_of, write_recipe
-from tiny_texts import opinions_folder, reader
+from tiny_texts import corpus_folder, opinions_folder, reader
 from tiny_transformers import tiny
 from torch import Tensor, nn
 from torch.nn.functional import dropout
@@ -375,6 +375,26 @@ def test_a_mesh_on_texts_trains_resumes_and_is_stripped(tmp_path: Path) -> None:
     check_resuming(tmp_path)
     proof = succeed("strip", "--json", tmp_path / "whole", "-o", tmp_path / "better").document["proof"]
     assert proof["from_pretrained_equal"]
+
+
+def test_logits_that_never_exist_at_once_are_not_read_over_a_mesh(tmp_path: Path) -> None:
+    corpus_folder(tmp_path / "data")
+    reader(tmp_path / "model", "GPT2LMHeadModel")
+    write_recipe(tmp_path, "corpus", drop_last=False)
+    axes = "trp={kind: mesh, axes: [{kind: dropout, replicas: 2}, {kind: feature-noise, replicas: 1}]}"
+    refused = spgsurgeon(
+        "train", tmp_path / "model", "--recipe", tmp_path / "recipe.yaml", axes, "-o", tmp_path / "run"
+    )
+    assert (refused.code, "not over a mesh" in refused.err) == (2, True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_trainer_of_transformers_takes_no_mesh() -> None:
+    module = tiny("BertForSequenceClassification")
+    from spgsurgeon.hf import SPGTrainer
+
+    with pytest.raises(UsageError, match="one chain of replicas, not a mesh"):
+        SPGTrainer(graft(module, "mesh", axes=[DROPOUT, NOISE], site="classifier"), weights=(0.1,) * 5)
 
 
 # Every command
