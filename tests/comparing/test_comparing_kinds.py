@@ -21,7 +21,7 @@ MODELS = {
     "timm/test_efficientnet": ("norm-momentum", "norm-noise"),
     "torchvision/squeezenet1_1": ("channel-dropout",),
 }
-TWO, REPLICAS_OF = ", replicas: 2", {"mesh": ""}
+TWO, REPLICAS_OF = ", replicas: 2", {"mesh": ", axes: [{kind: dropout, replicas: 2}, {kind: depth, replicas: 2}]"}
 """Two replicas of each; a mesh has two an axis."""
 
 
