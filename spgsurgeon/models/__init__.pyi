@@ -41,7 +41,18 @@ from .resting import has_resting_parameters
 from .sample_preprocessing import SamplePreprocessing
 from .shared_weights import load_saved_state, saved_state
 from .sites.depth import find_depth_site
-from .sites.heads import ACTIVATION, BLOCK, INNER, NORM, TOKENS, DepthSite, InnerSite, Site, sites_document
+from .sites.heads import (
+    ACTIVATION,
+    BLOCK,
+    ENCODER_LAYER,
+    INNER,
+    NORM,
+    TOKENS,
+    DepthSite,
+    InnerSite,
+    Site,
+    sites_document,
+)
 from .sites.inner import InnerSites
 from .sites.search import find_sites
 from .sites.tracing import meta_twin, run_twin
@@ -66,6 +77,7 @@ __all__ = [
     "BATCH",
     "BLOCK",
     "CHOICE",
+    "ENCODER_LAYER",
     "IMAGE",
     "IMAGES",
     "INNER",

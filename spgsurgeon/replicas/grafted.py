@@ -229,8 +229,10 @@ def _hooks(base: nn.Module, chains: Sequence[ReplicaChain], places: Sequence[Pla
         hooks += whole_model_hooks(base, pairs)
     for chain, place in pairs:
         if place.side == "output":
-            stacked = StackedAgain(chain, place) if place.again else StackedOutput(chain, place.module)
-            hooks += [stacked, *(PerStep(chain, path) for path in place.normalisations)]
+            made = (
+                StackedAgain(chain, place) if place.again else StackedOutput(chain, place.module, beside=place.beside)
+            )
+            hooks += [made, *(PerStep(chain, path) for path in place.normalisations)]
     return hooks
 
 

@@ -18,7 +18,8 @@ class Place:
     `normalisations` are the batch norms after an output; those inside a module that is entered are found.
 
     `again`: replicas of an output run the module again, each its own way, so they get what entered it beside. Of the
-    module's `calls` in one pass it is the one of number `call`.
+    module's `calls` in one pass it is the one of number `call`. `beside`: they get what else entered the module, such
+    as a mask.
 
     `axis`: of a mesh, the axis whose replicas are here. Axis 0 acts last, on what the others have stacked.
     """
@@ -32,6 +33,7 @@ class Place:
     call: int = 0
     calls: int = 1
     axis: int = 0
+    beside: bool = False
 
     @property
     def name(self) -> str:

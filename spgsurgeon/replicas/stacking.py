@@ -112,18 +112,26 @@ class RolledInput(Hook):
 
 
 class StackedOutput(Hook):
-    """Puts the hidden states of all steps in the place of what leaves a module."""
+    """Puts the hidden states of all steps in the place of what leaves a module, or of the first of it.
 
-    def __init__(self, chain: ReplicaChain, module: str) -> None:
-        self.chain, self.module = chain, module
+    With `beside` each replica gets the module's other arguments too, as (by position, by name).
+    """
+
+    def __init__(self, chain: ReplicaChain, module: str, *, beside: bool = False) -> None:
+        self.chain, self.module, self._beside = chain, module, beside
 
     def register(self, base: nn.Module) -> list[RemovableHandle]:
         """See `Hook`."""
-        return [base.get_submodule(self.module).register_forward_hook(self.leave)]
+        return [base.get_submodule(self.module).register_forward_hook(self.leave, with_kwargs=True)]
 
-    def leave(self, module: nn.Module, inputs: Inputs, output: Tensor) -> Tensor | None:
+    def leave(self, module: nn.Module, inputs: Inputs, options: dict[str, Any], output: Any) -> Any:
         """The forward hook."""
-        return torch.cat(self.chain(output)) if self.chain.active else None
+        if not self.chain.active:
+            return None
+        others = {name: value for name, value in options.items() if name != "hidden_states"}
+        hidden, *rest = output if isinstance(output, tuple) else (output,)
+        states = torch.cat(self.chain(hidden, *((inputs[1:], others) if self._beside else ())))
+        return (states, *rest) if isinstance(output, tuple) else states
 
 
 class StackedAgain(Hook):

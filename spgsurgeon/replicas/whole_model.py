@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from spgsurgeon.errors import UsageError
 from spgsurgeon.models import head_of_class
 from spgsurgeon.replicas.places import Place
 from spgsurgeon.replicas.stacking import Hook, ReplicaChain
@@ -22,7 +23,8 @@ Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 class TiledInputs(Hook):
     """Gives a model each of its inputs T+1 times, [(T+1)*N, ...], and its body the first N rows of them.
 
-    For heads that read a mask, or where a text ends, after the hidden states of all steps were stacked. The body still
+    For heads that read a mask, or where a text ends, after the hidden states of all steps were stacked, and for what
+    follows the last layer, which may do so. The body still
     runs once, on N samples.
     """
 
@@ -57,7 +59,12 @@ class TiledInputs(Hook):
         self.forget()
         if not rows:
             return None
-        return _each(inputs, options, lambda value: value[:rows] if len(value) == stacked else value)
+        # of choices the model makes as many rows as there are choices, before its body reads them
+        return _each(
+            inputs,
+            options,
+            lambda value: value[: len(value) * rows // stacked] if len(value) and len(value) % stacked == 0 else value,
+        )
 
 
 class KeepsNothing(Hook):
@@ -79,11 +86,16 @@ def whole_model_hooks(base: nn.Module, pairs: Sequence[tuple[ReplicaChain, Place
     head = head_of_class(type(base))
     if head is None:
         return []
+    if len(pairs) > 1 and any(place.beside for _, place in pairs):
+        raise UsageError(
+            f"a mesh has no axis of depth in a {head.name}: how often its inputs are repeated is known for one axis",
+            hint="take depth alone, or two kinds at the head",
+        )
     hooks: list[Hook] = [KeepsNothing()] if head.remembers else []
     return hooks + [
         TiledInputs(chain, head.family.body)
         for chain, place in pairs
-        if head.tiled and place.module == head.module and place.axis == 0
+        if place.beside or (head.tiled and place.module == head.module and place.axis == 0)
     ]
 
 

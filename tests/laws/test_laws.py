@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import pytest
 import torch
 from families import CLASSES, DEPTH, OTHERS, SUPPORTED, UNSUPPORTED, Family, require
+from timm.layers import DropPath
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 from spgsurgeon.commands.modules import graft
 from spgsurgeon.errors import ArchitectureError
@@ -152,7 +154,8 @@ def train_two_steps(grafted: GraftedModel, images: Tensor, *, auxiliary: bool) -
     grafted.train().base.eval()
     if any(type(place) is not Place for place in grafted.places):
         for part in grafted.base.modules():
-            part.training = isinstance(part, nn.BatchNorm2d)
+            # in eval mode timm keeps these biases, and what they were made of, from one step to the next
+            part.training = isinstance(part, nn.BatchNorm2d) or hasattr(part, "attention_bias_cache")
             if isinstance(part, nn.Linear) and not part.weight.any():
                 nn.init.normal_(part.weight, std=0.1)  # some heads start at zero, and let nothing through
     else:
@@ -160,6 +163,8 @@ def train_two_steps(grafted: GraftedModel, images: Tensor, *, auxiliary: bool) -
         grafted.base.training = auxiliary
         for place in grafted.places:
             grafted.base.get_submodule(place.module).requires_grad_(True)
+    for part in grafted.replicas.modules():
+        part.training &= not isinstance(part, DropPath | StochasticDepth)  # what is skipped has no gradient
     optimizer = torch.optim.SGD([p for p in grafted.parameters() if p.requires_grad], lr=1e-3)
     without_gradient = dict(grafted.replicas.named_parameters())
     for _ in range(2):

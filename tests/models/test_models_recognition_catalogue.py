@@ -114,7 +114,19 @@ def test_depths_are_those_of_the_paper(library, name, depths):
     assert (depth.module.partition(".")[0], depth.depth) == ("layer4", int(name.removeprefix("resnet")))
 
 
-@pytest.mark.parametrize("name", ["timm/levit_128s", "torchvision/alexnet", "torchvision/fcn_resnet50"])
+def test_further_families_have_a_site_for_depth():
+    known = [(entry.last_stage.family, entry.family) for entry in catalogue().entries.values() if entry.last_stage]
+    assert {
+        *(("RegNet", "regnet"), ("MobileViT", "mobilevit"), ("MaxViT", "maxxvit")),
+        *(("MaxViT", "maxvit"), ("EfficientViT", "efficientvit_mit"), ("EfficientViT", "efficientvit_msra")),
+        *(("FocalNet", "focalnet"), ("Hiera", "hiera"), ("Hiera", "hieradet_sam2"), ("CoAtNet", "maxxvit")),
+        *(("ResNeXt of timm's ByobNet", "byobnet"), ("ResNet", "senet")),
+    } <= set(known)
+
+
+@pytest.mark.parametrize(
+    "name", ["timm/densenet121", "timm/levit_128s", "torchvision/alexnet", "torchvision/fcn_resnet50"]
+)
 def test_other_families_have_no_site_for_depth(name):
     assert catalogue().entries[name].last_stage is None
 

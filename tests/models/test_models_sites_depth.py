@@ -43,6 +43,14 @@ def test_resnets_reach_the_depths_of_table_4(library, architecture, width, block
         ("timm", "vit_tiny_patch16_224", "blocks.11", 192, (), 12),
         ("timm", "convnext_atto", "stages.3.blocks.1", 320, (), 12),
         ("timm", "swin_tiny_patch4_window7_224", "layers.3.blocks.1", 768, (), 12),
+        ("timm", "regnety_002", "s4.b7", 368, (), 13),
+        ("timm", "eca_resnext26ts", "stages.3.1", 2048, (), 8),
+        ("timm", "mobilevit_xxs", "stages.4.1", 80, ("final_conv.bn",), 10),
+        ("timm", "efficientvit_b0", "stages.3.blocks.2", 128, ("head.in_conv.norm",), 4),
+        ("timm", "focalnet_tiny_srf", "layers.3.blocks.1", 768, (), 12),
+        ("timm", "hiera_tiny_224", "blocks.11", 768, (), 12),
+        ("timm", "maxvit_tiny_tf_224", "stages.3.blocks.1", 512, (), 11),
+        ("torchvision", "maxvit_t", "blocks.3.layers.1", 512, (), 11),
         ("torchvision", "mobilenet_v2", "features.17", 320, ("features.18.1",), 17),
         ("torchvision", "efficientnet_b0", "features.7.0", 320, ("features.8.1",), 16),
         ("torchvision", "vit_b_16", "encoder.layers.encoder_layer_11", 768, (), 12),
@@ -73,3 +81,24 @@ def test_a_block_that_lacks_what_the_family_ends_in_is_refused():
     del module.blocks[-1].mlp.fc2
     with pytest.raises(ArchitectureError, match=r"blocks\.5.* without mlp\.fc2"):
         depth_site_of(Identity("timm", "test_vit", 7, {"img_size": 32}), module)
+
+
+@pytest.mark.parametrize(
+    ("library", "architecture", "args", "reason"),
+    [
+        ("timm", "densenet121", {}, "would change the width"),
+        ("torchvision", "densenet121", {}, "would change the width"),
+        ("timm", "test_maxvit", {"img_size": 64}, "can't follow itself"),
+        ("timm", "repvgg_a0", {}, "ByobNet with blocks of its kind"),
+    ],
+)
+def test_a_network_whose_last_block_can_not_follow_itself_is_refused_with_the_reason(
+    library, architecture, args, reason
+):
+    with pytest.raises(ArchitectureError, match=reason):
+        site_of(library, architecture, **args)
+
+
+def test_of_two_possible_ends_of_a_branch_the_one_with_weights_is_taken():
+    assert site_of("timm", "focalnet_tiny_srf").last == ("modulation.proj", "mlp.fc2")
+    assert site_of("timm", "focalnet_large_fl3").last == ("norm1_post", "norm2_post")

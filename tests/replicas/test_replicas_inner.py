@@ -240,6 +240,7 @@ def test_dropped_tokens_stay_dropped_and_those_of_no_patch_stay(make) -> None:
     ("kind", "make", "reason"),
     [
         ("drop-path", lambda: timm.create_model("test_resnet"), r"layer4\.0', can't be skipped"),
+        ("drop-path", lambda: timm.create_model("mobilevit_xxs"), "is not residual throughout"),
         ("drop-path", lambda: torchvision.models.squeezenet1_1(), "not known for a SqueezeNet"),
         ("token-drop", resnet, "a ResNet has no sequence of tokens"),
         ("leaky-slope", vit, "what follows the last activation"),

@@ -22,6 +22,7 @@ from spgsurgeon.models.sites.depth import find_depth_site
 from spgsurgeon.models.sites.heads import DepthSite, Site
 from spgsurgeon.models.sites.inner import InnerSites
 from spgsurgeon.models.sites.search import find_sites
+from spgsurgeon.models.sites.transformers_depth import find_transformers_depth_site
 from spgsurgeon.models.sites.transformers_sites import find_transformers_sites, is_of_transformers
 
 _SHOWN = 5
@@ -96,10 +97,11 @@ def sites_of(identity: Identity, module: nn.Module) -> tuple[Site, ...]:
 def depth_site_of(identity: Identity, module: nn.Module) -> DepthSite:
     """Return where depth replicas attach (see `find_depth_site`), traced at the model's own input size.
 
-    Raises ArchitectureError if there is no classifier, or where the family of the model has no such replicas.
+    Layers of transformers are known by their class. Raises ArchitectureError if there is no classifier, or where the
+    family of the model has no such replicas.
     """
     if is_of_transformers(module):
-        raise ArchitectureError(f"{identity.name} has no replicas of depth: they are known for image models only")
+        return find_transformers_depth_site(module)
     return find_depth_site(module, _example(identity, module))
 
 

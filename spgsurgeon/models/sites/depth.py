@@ -1,4 +1,4 @@
-"""Where replicas of depth attach, and of what blocks they are made: one entry a family, in `FAMILIES`.
+"""Where replicas of depth attach, and of what blocks they are made; what they are known for is in `families.py`.
 
 Shapes: D = width of the hidden state that leaves the last stage.
 """
@@ -7,59 +7,47 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from spgsurgeon.errors import ArchitectureError
+from spgsurgeon.models.sites.families import Family, residual_blocks
 from spgsurgeon.models.sites.heads import DepthSite
 from spgsurgeon.models.sites.segmentation import is_segmentation_model
-from spgsurgeon.models.sites.tracing import meta_twin, run_twin
+from spgsurgeon.models.sites.tracing import meta_twin, run_twin, shape_of
+from spgsurgeon.models.sites.transformers_depth import find_transformers_depth_site
+from spgsurgeon.models.sites.transformers_sites import is_of_transformers
 
 _LAYERS_OUTSIDE_BLOCKS = 2  # the first convolution and the classifier, as the names of ResNets count
 _BOTTLENECK_LAYERS = 3
 
 
-@dataclass(frozen=True)
-class Family:
-    """What is to be known of a family of architectures to make it deeper.
-
-    `models` are its classes, `residual_blocks` those of its blocks, of which the last is where depth is added. `block`
-    is what replicas append; where that is a new block of the base's own kind, `last` are the paths in it of what ends
-    its residual branches, and `scales` of what scales them. `channels_last`: D is the last dimension.
-    """
-
-    name: str
-    models: tuple[str, ...]
-    residual_blocks: tuple[str, ...]
-    block: str
-    last: tuple[str, ...] = ()
-    scales: tuple[str, ...] = ()
-    channels_last: bool = False
-
-
 def find_depth_site(model: nn.Module, example: Tensor) -> DepthSite:
-    """Return where replicas of depth attach to `model`, an image classifier: at the output of its last stage.
+    """Return where replicas of depth attach to `model`: at the output of the last stage of an image classifier.
 
-    That is the output of the last residual block: what holds the block may be passed over, as by timm's checkpointing.
-    Its width, and what follows it, are seen in one pass on the meta device on images of the size and type of
-    `example` [N, channels, H, W]. Raises ArchitectureError, naming the families that work, for others.
+    Of a model of transformers it is that of the last layer: see `find_transformers_depth_site`. Else it is that of the
+    last residual block: what holds the block may be passed over, as by timm's checkpointing. Its width, and what
+    follows it, are seen in one pass on the meta device on images of the size and type of `example` [N, channels, H, W].
+    Raises ArchitectureError, naming the families that work, for others.
     """
+    if is_of_transformers(model):
+        return find_transformers_depth_site(model)
     if is_segmentation_model(model):
         raise ArchitectureError(f"replicas of depth are for classifiers, not for a {type(model).__name__}")
     family, blocks = residual_blocks(model)
     template, block = list(blocks.items())[-1]
-    if missing := [name for name in family.last if name not in dict(block.named_modules())]:
-        raise ArchitectureError(
-            f"replicas of depth can't be made of the block at {template!r}, a {type(block).__name__} without "
-            + " and ".join(missing)
-        )
+    last = _ends(family, template, block)
     calls = _calls(model, example)
-    place = next(index for index, (path, _) in enumerate(calls) if path == template)
-    hidden = calls[place][1]
-    width = int(hidden.shape[-1 if family.channels_last else 1])
-    in_layers = family.block == "bottleneck"
+    place = next(index for index, call in enumerate(calls) if call.path == template)
+    call = calls[place]
+    if family.block not in CONVOLUTIONAL_PARAMETERS and call.entered != call.left:
+        raise ArchitectureError(
+            f"replicas of depth can't be made of the block at {template!r}: {list(call.entered[1:])} enters it and "
+            f"{list(call.left[1:])} leaves it, so it can't follow itself"
+        )
+    width = call.left[-1 if family.channels_last else 1]
+    in_layers = family.in_layers
     return DepthSite(
         module=template,
         width=width,
@@ -70,44 +58,43 @@ def find_depth_site(model: nn.Module, example: Tensor) -> DepthSite:
         depth=_layers(list(blocks.values())) if in_layers else len(blocks),
         block_depth=_BOTTLENECK_LAYERS if in_layers else 1,
         unit="layers" if in_layers else "blocks",
-        last=family.last,
+        last=last,
         scales=family.scales,
-        activated=in_layers,
-        normalisations=tuple(p for p, _ in calls[place + 1 :] if isinstance(model.get_submodule(p), _BatchNorm)),
+        activated=family.activated,
+        normalisations=tuple(c.path for c in calls[place + 1 :] if isinstance(model.get_submodule(c.path), _BatchNorm)),
     )
 
 
-def residual_blocks(model: nn.Module) -> tuple[Family, dict[str, nn.Module]]:
-    """Return the family, and the residual blocks by their paths. Raises ArchitectureError for other models."""
-    for family in FAMILIES:
-        if _is_one_of(model, family.models):
-            blocks = {path: part for path, part in model.named_modules() if _is_one_of(part, family.residual_blocks)}
-            if blocks:
-                return family, blocks
-    raise _unsupported(model)
+def _ends(family: Family, path: str, block: nn.Module) -> tuple[str, ...]:
+    """Return the paths in `block`, which is at `path`, of what ends its residual branches, one of each of `last`."""
+    parts = {name for name, part in block.named_modules() if any(True for _ in part.parameters())}
+    choices = [(one,) if isinstance(one, str) else one for one in family.last]
+    found = [next((name for name in some if name in parts), None) for some in choices]
+    missing = [" or ".join(some) for some, name in zip(choices, found, strict=True) if name is None]
+    if missing:
+        raise ArchitectureError(
+            f"replicas of depth can't be made of the block at {path!r}, a {type(block).__name__} without "
+            + " and ".join(missing)
+        )
+    return tuple(name for name in found if name is not None)
 
 
-def _unsupported(model: nn.Module) -> ArchitectureError:
-    names = ", ".join(dict.fromkeys(family.name for family in FAMILIES))
-    blocks = " with blocks of its kind" if any(_is_one_of(model, family.models) for family in FAMILIES) else ""
-    return ArchitectureError(
-        f"replicas of residual blocks are not known for a {type(model).__name__}{blocks}",
-        hint=f"they are for {names}",
-    )
+@dataclass(frozen=True)
+class _Call:
+    """A call of the submodule at `path`, with the shapes of what entered it and of what left it."""
+
+    path: str
+    entered: tuple[int, ...]
+    left: tuple[int, ...]
 
 
-def _is_one_of(module: nn.Module, classes: tuple[str, ...]) -> bool:
-    """Return whether `module` is an instance of one of the dotted names, which are not imported for that."""
-    return any(f"{kind.__module__}.{kind.__qualname__}" in classes for kind in type(module).__mro__)
-
-
-def _calls(model: nn.Module, example: Tensor) -> list[tuple[str, Any]]:
-    """Return each call of a submodule in one pass, by path, with its output, in the order in which they ended."""
+def _calls(model: nn.Module, example: Tensor) -> list[_Call]:
+    """Return each call of a submodule in one pass, in the order in which they ended."""
     twin = meta_twin(model)
-    calls: list[tuple[str, Any]] = []
+    calls: list[_Call] = []
 
     def note(path: str) -> Callable[..., None]:
-        return lambda module, inputs, output: calls.append((path, output))
+        return lambda module, inputs, output: calls.append(_Call(path, shape_of(*inputs[:1]), shape_of(output)))
 
     for path, part in twin.named_modules():
         part.register_forward_hook(note(path))
@@ -152,114 +139,3 @@ CONVOLUTIONAL_PARAMETERS: dict[str, Callable[[int], int]] = {
     "inverted-residual": _inverted_residual_parameters,
 }
 """Number of parameters of a block of convolutions by its width, normalisations included."""
-
-FAMILIES = (
-    Family(
-        "ResNet",
-        ("timm.models.resnet.ResNet", "torchvision.models.resnet.ResNet"),
-        (
-            "timm.models.resnet.BasicBlock",
-            "timm.models.resnet.Bottleneck",
-            "timm.models.res2net.Bottle2neck",
-            "timm.models.resnest.ResNestBottleneck",
-            "timm.models.sknet.SelectiveKernelBasic",
-            "timm.models.sknet.SelectiveKernelBottleneck",
-            "torchvision.models.resnet.BasicBlock",
-            "torchvision.models.resnet.Bottleneck",
-        ),
-        "bottleneck",
-    ),
-    Family(
-        "MobileNet",
-        (
-            "timm.models.mobilenetv3.MobileNetV3",
-            "torchvision.models.mobilenetv2.MobileNetV2",
-            "torchvision.models.mobilenetv3.MobileNetV3",
-        ),
-        (
-            "timm.models._efficientnet_blocks.DepthwiseSeparableConv",
-            "timm.models._efficientnet_blocks.InvertedResidual",
-            "timm.models._efficientnet_blocks.UniversalInvertedResidual",
-            "torchvision.models.mobilenetv2.InvertedResidual",
-            "torchvision.models.mobilenetv3.InvertedResidual",
-        ),
-        "inverted-residual",
-    ),
-    Family(
-        "EfficientNet",  # timm's MobileNetV2 is one too
-        ("timm.models.efficientnet.EfficientNet", "torchvision.models.efficientnet.EfficientNet"),
-        (
-            "timm.models._efficientnet_blocks.EdgeResidual",
-            "timm.models._efficientnet_blocks.DepthwiseSeparableConv",
-            "timm.models._efficientnet_blocks.InvertedResidual",
-            "torchvision.models.efficientnet.FusedMBConv",
-            "torchvision.models.efficientnet.MBConv",
-        ),
-        "inverted-residual",
-    ),
-    Family(
-        "ViT",
-        ("timm.models.vision_transformer.VisionTransformer",),
-        ("timm.models.vision_transformer.Block",),
-        "transformer",
-        last=("attn.proj", "mlp.fc2"),
-        scales=("ls1.gamma", "ls2.gamma"),
-        channels_last=True,
-    ),
-    Family(
-        "ViT",
-        ("torchvision.models.vision_transformer.VisionTransformer",),
-        ("torchvision.models.vision_transformer.EncoderBlock",),
-        "transformer",
-        last=("self_attention.out_proj", "mlp.3"),
-        channels_last=True,
-    ),
-    Family(
-        "ConvNeXt",
-        ("timm.models.convnext.ConvNeXt",),
-        ("timm.models.convnext.ConvNeXtBlock",),
-        "convnext",
-        last=("mlp.fc2",),
-        scales=("gamma", "ls.gamma"),
-    ),
-    Family(
-        "ConvNeXt",
-        ("torchvision.models.convnext.ConvNeXt",),
-        ("torchvision.models.convnext.CNBlock",),
-        "convnext",
-        last=("block.5",),
-        scales=("layer_scale",),
-    ),
-    Family(
-        "Swin",
-        ("timm.models.swin_transformer.SwinTransformer",),
-        ("timm.models.swin_transformer.SwinTransformerBlock",),
-        "swin",
-        last=("attn.proj", "mlp.fc2"),
-        channels_last=True,
-    ),
-    Family(
-        "Swin V2",
-        ("timm.models.swin_transformer_v2.SwinTransformerV2",),
-        ("timm.models.swin_transformer_v2.SwinTransformerV2Block",),
-        "swin",
-        last=("norm1", "norm2"),
-        channels_last=True,
-    ),
-    Family(
-        "Swin V2",
-        ("torchvision.models.swin_transformer.SwinTransformer",),
-        ("torchvision.models.swin_transformer.SwinTransformerBlockV2",),
-        "swin",
-        last=("norm1", "norm2"),
-        channels_last=True,
-    ),
-    Family(
-        "Swin",
-        ("torchvision.models.swin_transformer.SwinTransformer",),
-        ("torchvision.models.swin_transformer.SwinTransformerBlock",),
-        "swin",
-        last=("attn.proj", "mlp.3"),
-        channels_last=True,
-    ),
-)

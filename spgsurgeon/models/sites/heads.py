@@ -27,13 +27,17 @@ class Site:
     side: str = "input"
 
 
+ENCODER_LAYER = "encoder-layer"
+"""A block that is a layer of one of transformers' encoders: it reads masks beside the hidden state."""
+
+
 @dataclass(frozen=True)
 class DepthSite:
     """The output of the last stage, where depth replicas attach; all that follows it is the shared head.
 
     `module` is the path of the base's last residual block, `width` the D of what leaves it.
 
-    `family` names the entry of the family table (`models/depth.py`), `block` the kind of block that a replica appends
+    `family` names the entry of the family table (`families.py`), `block` the kind of block that a replica appends
     and `blocks` how many of them by default. `depth` is the base's own, counted in `unit` ("layers" with weights on the
     main path, or "blocks"), and `block_depth` how much a block adds to it; `block_parameters` is one block's number of
     parameters. `normalisations` are the batch norms after the site.

@@ -16,10 +16,10 @@ from torch.autograd.graph import Node
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from spgsurgeon.errors import ArchitectureError
-from spgsurgeon.models.sites.depth import residual_blocks
+from spgsurgeon.models.sites.families import residual_blocks
 from spgsurgeon.models.sites.heads import ACTIVATION, BLOCK, NORM, TOKENS, InnerSite
 from spgsurgeon.models.sites.segmentation import is_segmentation_model
-from spgsurgeon.models.sites.tracing import meta_twin, run_twin
+from spgsurgeon.models.sites.tracing import meta_twin, run_twin, shape_of
 
 _ACTIVATIONS = ("torch.nn.modules.activation", "timm.layers.activations")
 _NORMS = (
@@ -83,6 +83,8 @@ class InnerSites:
     def _block(self) -> InnerSite:
         family, blocks = residual_blocks(self._model)
         call = self._call_of(list(blocks)[-1])
+        if not family.skippable:
+            raise ArchitectureError(f"the last block of a {family.name}, {call.path!r}, is not residual throughout")
         if call.entered != call.left:
             raise ArchitectureError(
                 f"the last residual block, {call.path!r}, can't be skipped: "
@@ -135,11 +137,11 @@ def _traced(twin: nn.Module, example: Tensor) -> _Trace:
     ended: Counter[str] = Counter()
 
     def enter(path: str, module: nn.Module, inputs: Any) -> None:
-        entered.setdefault(path, []).append(_shape(inputs[0] if inputs else None))
+        entered.setdefault(path, []).append(shape_of(*inputs[:1]))
 
     def leave(path: str, module: nn.Module, inputs: Any, output: Any) -> None:
         made = output.grad_fn if isinstance(output, Tensor) else None
-        calls.append(_Call(path, ended[path], entered[path][ended[path]], _shape(output), made))
+        calls.append(_Call(path, ended[path], entered[path][ended[path]], shape_of(output), made))
         ended[path] += 1
 
     for path, part in twin.named_modules():
@@ -179,7 +181,3 @@ def _is_norm(module: nn.Module) -> bool:
     kind = type(module)
     known = f"{kind.__module__}.{kind.__qualname__}" in _NORMS
     return known and isinstance(module, _BatchNorm) and module.track_running_stats and module.affine
-
-
-def _shape(value: Any) -> tuple[int, ...]:
-    return tuple(value.shape) if isinstance(value, Tensor) else ()

@@ -47,3 +47,8 @@ def run_twin(twin: nn.Module, example: Tensor) -> Any:
             f"the sites can't be found: on images of {list(example.shape[1:])} the model fails: {reason}",
             hint=hint,
         ) from error
+
+
+def shape_of(value: object = None) -> tuple[int, ...]:
+    """Return the shape of a tensor; () for anything else."""
+    return tuple(value.shape) if isinstance(value, Tensor) else ()

@@ -1,4 +1,4 @@
-"""Where dropout replicas attach in the models of transformers: a table of their classes. Nothing here needs torch.
+"""Where replicas attach in the models of transformers: a table of their classes. Nothing here needs torch.
 
 A table and no search: tracing on the meta device fails for some classes, whose masks ask for numbers. A class is in it
 once the laws are tested on it.
@@ -43,6 +43,7 @@ class Family:
     `body` is the submodule of a model with a head that the others have too (transformers' `base_model_prefix`), `words`
     the path in it of the embeddings that heads may share. `modality` says what the body reads: text, waves or a
     spectrogram of sound, or images. `segments`: its tokenizer tells it which of two texts a token is of.
+    `layers` are the classes of its encoder's layers, none if replicas of depth can't follow the last of them.
     """
 
     model_type: str
@@ -51,6 +52,7 @@ class Family:
     words: str = ""
     modality: str = "text"
     segments: bool = False
+    layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,30 +81,35 @@ class Head:
 
 # fmt: off
 _FAMILIES = {family.model_type: family for family in (
-    Family("bert", "Bert", "bert", "embeddings.word_embeddings", segments=True),
-    Family("roberta", "Roberta", "roberta", "embeddings.word_embeddings"),
-    Family("xlm-roberta", "XLMRoberta", "roberta", "embeddings.word_embeddings"),
-    Family("distilbert", "DistilBert", "distilbert", "embeddings.word_embeddings"),
+    Family("bert", "Bert", "bert", "embeddings.word_embeddings", segments=True, layers=("BertLayer",)),
+    Family("roberta", "Roberta", "roberta", "embeddings.word_embeddings", layers=("RobertaLayer",)),
+    Family("xlm-roberta", "XLMRoberta", "roberta", "embeddings.word_embeddings", layers=("XLMRobertaLayer",)),
+    Family("distilbert", "DistilBert", "distilbert", "embeddings.word_embeddings", layers=("TransformerBlock",)),
     Family("albert", "Albert", "albert", "embeddings.word_embeddings", segments=True),
-    Family("electra", "Electra", "electra", "embeddings.word_embeddings", segments=True),
-    Family("deberta-v2", "DebertaV2", "deberta", "embeddings.word_embeddings", segments=True),
-    Family("mpnet", "MPNet", "mpnet", "embeddings.word_embeddings"),
-    Family("modernbert", "ModernBert", "model", "embeddings.tok_embeddings"),
+    Family("electra", "Electra", "electra", "embeddings.word_embeddings", segments=True, layers=("ElectraLayer",)),
+    Family("deberta-v2", "DebertaV2", "deberta", "embeddings.word_embeddings", segments=True,
+           layers=("DebertaV2Layer",)),
+    Family("mpnet", "MPNet", "mpnet", "embeddings.word_embeddings", layers=("MPNetLayer",)),
+    Family("modernbert", "ModernBert", "model", "embeddings.tok_embeddings", layers=("ModernBertEncoderLayer",)),
     Family("gpt2", "GPT2", "transformer", "wte"),
     Family("llama", "Llama", "model", "embed_tokens"),
     Family("qwen2", "Qwen2", "model", "embed_tokens"),
     Family("qwen3", "Qwen3", "model", "embed_tokens"),
     Family("gemma", "Gemma", "model", "embed_tokens"),
-    Family("wav2vec2", "Wav2Vec2", "wav2vec2", modality="waves"),
-    Family("hubert", "Hubert", "hubert", modality="waves"),
-    Family("wavlm", "WavLM", "wavlm", modality="waves"),
-    Family("audio-spectrogram-transformer", "AST", "audio_spectrogram_transformer", modality="spectrogram"),
-    Family("vit", "ViT", "vit", modality="images"),
-    Family("deit", "DeiT", "deit", modality="images"),
-    Family("beit", "Beit", "beit", modality="images"),
+    Family("wav2vec2", "Wav2Vec2", "wav2vec2", modality="waves",
+           layers=("Wav2Vec2EncoderLayer", "Wav2Vec2EncoderLayerStableLayerNorm")),
+    Family("hubert", "Hubert", "hubert", modality="waves",
+           layers=("HubertEncoderLayer", "HubertEncoderLayerStableLayerNorm")),
+    Family("wavlm", "WavLM", "wavlm", modality="waves",
+           layers=("WavLMEncoderLayer", "WavLMEncoderLayerStableLayerNorm")),
+    Family("audio-spectrogram-transformer", "AST", "audio_spectrogram_transformer", modality="spectrogram",
+           layers=("ASTLayer",)),
+    Family("vit", "ViT", "vit", modality="images", layers=("ViTLayer",)),
+    Family("deit", "DeiT", "deit", modality="images", layers=("DeiTLayer",)),
+    Family("beit", "Beit", "beit", modality="images", layers=("BeitLayer",)),
     Family("swin", "Swin", "swin", modality="images"),
     Family("convnext", "ConvNext", "convnext", modality="images"),
-    Family("dinov2", "Dinov2", "dinov2", modality="images"),
+    Family("dinov2", "Dinov2", "dinov2", modality="images", layers=("Dinov2Layer",)),
 )}
 # fmt: on
 

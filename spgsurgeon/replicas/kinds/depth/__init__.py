@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from spgsurgeon.errors import ArchitectureError, UsageError, did_you_mean
-from spgsurgeon.models import DepthSite
+from spgsurgeon.models import ENCODER_LAYER, DepthSite
 from spgsurgeon.replicas.kinds.kind import Replicas, Sites
 from spgsurgeon.replicas.places import Place
 from spgsurgeon.sections import Steps
@@ -48,7 +48,21 @@ class Depth(Replicas):
     """`depth`: each replica is the network grown by a few residual blocks after its last stage."""
     blocks: Steps | None = None
     """How many blocks each replica is deeper than the one before; null goes by the architecture."""
-    block: Literal["bottleneck", "inverted-residual", "transformer", "convnext", "swin"] | None = None
+    block: (
+        Literal[
+            "bottleneck",
+            "inverted-residual",
+            "transformer",
+            "convnext",
+            "swin",
+            "focalnet",
+            "maxvit",
+            "efficientvit",
+            "hiera",
+            "encoder-layer",
+        ]
+        | None
+    ) = None
     """What these blocks are; null goes by the architecture."""
     init: Literal["identity", "all-zero"] = "identity"
     """How blocks start; `all-zero` also zeroes all of their convolutions, which then never learn."""
@@ -72,7 +86,10 @@ class Depth(Replicas):
     def places(self, sites: Sites) -> list[Place]:
         """See `ReplicaKind`."""
         site = _last_stage(sites)
-        return [LastStage(site.module, "output", width=site.width, normalisations=site.normalisations, site=site)]
+        norms, masked = site.normalisations, site.block == ENCODER_LAYER
+        return [
+            LastStage(site.module, "output", width=site.width, normalisations=norms, beside=masked, site=site),
+        ]
 
     def places_at(self, given: str | Place | Sequence[str | Place]) -> list[Place]:
         """See `ReplicaKind`."""

@@ -9,8 +9,11 @@ gradient, since each one's is multiplied by the zero of another. It is there for
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -18,6 +21,8 @@ from spgsurgeon.errors import ArchitectureError
 
 _IDEMPOTENT = (nn.ReLU, nn.ReLU6)  # f(f(x)) = f(x), bit for bit
 _ACTIVATIONS = (*_IDEMPOTENT, nn.SiLU, nn.GELU, nn.Hardswish, nn.LeakyReLU, nn.ELU, nn.Mish, nn.PReLU)
+
+_NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 class ConvolutionalBlock(nn.Module):
@@ -62,15 +67,38 @@ def inverted_residual(width: int, template: nn.Module, *, activated: bool = Fals
     return ConvolutionalBlock(width, 6 * width, 6 * width, template, activated=activated)
 
 
+class GatedLayer(nn.Module):
+    """`hidden + gate * (layer(hidden) - hidden)`: one more layer of an encoder at a gate of one, none at zero.
+
+    A gate, since many encoders normalise what leaves a layer: no weight of it makes such a layer the identity. It is a
+    vector [D] that starts at zero.
+    """
+
+    def __init__(self, layer: nn.Module, width: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.gate = nn.Parameter(torch.zeros(width))
+
+    def forward(self, hidden: Tensor, inputs: Sequence[Any] = (), options: Mapping[str, Any] = _NONE) -> Tensor:
+        """Return the next hidden state [N, L, D]; `inputs` and `options` are what else the layer takes, as masks."""
+        output = self.layer(hidden, *inputs, **options)
+        grown: Tensor = output[0] if isinstance(output, tuple) else output
+        added: Tensor = self.gate * (grown - hidden)
+        return hidden + added.to(hidden.dtype)
+
+
 def like(template: nn.Module, scales: Iterable[str] = ()) -> nn.Module:
     """Return a new block of the same kind as `template`, a residual block of the base, initialised anew.
 
     `scales` are the paths of parameters that scale a branch, where the template has them: they start at one, not at
     the small numbers that keep a deep network stable, since `zero_last` does that. Parameters of layers that can't
-    initialise themselves keep the template's values.
+    initialise themselves keep the template's values. Batch norms have no running statistics, as replicas never infer.
     """
     block = copy.deepcopy(template).train().requires_grad_(True)
     for part in block.modules():
+        if isinstance(part, _BatchNorm):
+            part.track_running_stats = False
+            part.running_mean = part.running_var = part.num_batches_tracked = None
         reset = getattr(part, "reset_parameters", None) or getattr(part, "_reset_parameters", None)
         if callable(reset):
             reset()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from spgsurgeon.models import DepthSite
+from spgsurgeon.models import ENCODER_LAYER, DepthSite
 from spgsurgeon.replicas.kinds.depth.blocks import (
     ConvolutionalBlock,
+    GatedLayer,
     bottleneck,
     inverted_residual,
     like,
@@ -25,6 +27,12 @@ _CONVOLUTIONAL: dict[str, Callable[..., ConvolutionalBlock]] = {
 
 class DepthReplica(nn.Sequential):
     """Replica t: the blocks that step t is deeper than step t - 1. Together they start as the identity."""
+
+    def forward(self, hidden: Tensor, *beside: Any) -> Tensor:
+        """Return the next hidden state; each block also gets what is `beside`."""
+        for block in self:
+            hidden = block(hidden, *beside)
+        return hidden
 
 
 def depth_chain(stage: nn.Module, *, replicas: int, blocks: int, make_block: Callable[[], nn.Module]) -> ReplicaChain:
@@ -43,7 +51,9 @@ def block_maker(stage: nn.Module, site: DepthSite, block: str, init: str) -> Cal
     def make() -> nn.Module:
         new: nn.Module
         last: Sequence[str]
-        if block in _CONVOLUTIONAL:
+        if block == ENCODER_LAYER:
+            new, last = GatedLayer(like(stage), site.width), ()
+        elif block in _CONVOLUTIONAL:
             new, last = _CONVOLUTIONAL[block](site.width, stage, activated=site.activated), ConvolutionalBlock.last
         else:
             new, last = like(stage, site.scales), site.last
