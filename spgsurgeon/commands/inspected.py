@@ -68,7 +68,7 @@ def folder_of_transformers(located: Located) -> dict[str, Any]:
         candidates=[f"transformers/{config.named or config.model_type}"],
         task=config.head.task if config.head else None,
         sites=(folder.site,) if folder.site else (),
-        depth=None,
+        depth=folder.last_layer,
         inner={},
         parameters=folder.parameters,
         tensors=[(key, spec.dtype, spec.shape) for key, spec in entries.items()],

@@ -5,6 +5,7 @@ What is read for `inspect` needs neither torch nor transformers.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
@@ -16,7 +17,9 @@ from spgsurgeon.errors import DamagedFileError, UnsafeInputError, UsageError
 from spgsurgeon.loading.locating import Located
 from spgsurgeon.loading.manifests import check_manifest_of
 from spgsurgeon.models import (
+    ENCODER_LAYER,
     LABELLED,
+    DepthSite,
     Head,
     Identity,
     Site,
@@ -54,13 +57,15 @@ COMPANIONS = (*TOKENIZER, "preprocessor_config.json", "processor_config.json", "
 class TransformersFolder:
     """What a folder holds. `site` is where replicas attach, None if there is no head to graft at.
 
-    `parameters` counts the numbers of its weights, those that are shared once.
+    `parameters` counts the numbers of its weights, those that are shared once. `last_layer` is where replicas of depth
+    attach, None if that is not known.
     """
 
     config: TransformersConfig
     site: Site | None
     companions: tuple[Path, ...]
     parameters: int
+    last_layer: DepthSite | None = None
 
     @property
     def has_tokenizer(self) -> bool:
@@ -95,7 +100,8 @@ def read_folder(located: Located) -> TransformersFolder:
     config, entries = read_transformers_config(located.config, located.described_in), located.outline.entries
     _refuse_quantized(entries, located.source)
     parameters = {(spec.path, spec.offset): prod(spec.shape) for spec in entries.values() if _is_floating(spec)}
-    return TransformersFolder(config, _site(config, entries), _companions(located.folder), sum(parameters.values()))
+    site, numbers = _site(config, entries), sum(parameters.values())
+    return TransformersFolder(config, site, _companions(located.folder), numbers, _last_layer(config, entries))
 
 
 def _companions(folder: Path | None) -> tuple[Path, ...]:
@@ -154,6 +160,36 @@ def _site(config: TransformersConfig, entries: Mapping[str, TensorSpec]) -> Site
     shapes = [_shape(str(key), head, entries, config.place) for key in (into, out)]
     classes = classes_of(config, shapes[1][0], str(out))
     return Site(head.module, "Linear", shapes[0][1], classes)
+
+
+def _last_layer(config: TransformersConfig, entries: Mapping[str, TensorSpec]) -> DepthSite | None:
+    """Return what `find_transformers_depth_site` finds in the model, by the file's own names; None where it refuses."""
+    head, said = config.head, config.arguments
+    width = said.get("hidden_size", said.get("dim"))
+    skips = said.get("layerdrop", 0.1) > 0 if head and head.family.modality == "waves" else False
+    matches = [(match, key) for key in entries if (match := _LAYER.match(key))]
+    if head is None or not head.family.layers or not matches or width is None:
+        return None
+    if skips or said.get("use_weighted_layer_sum"):
+        return None
+    number = max(int(match["number"]) for match, _ in matches)
+    last = {key: match for match, key in matches if int(match["number"]) == number}
+    layers, body = next(iter(last.values()))["layers"], head.family.body
+    return DepthSite(
+        module=f"{'' if layers.startswith(f'{body}.') else f'{body}.'}{layers}.{number}",
+        width=width,
+        family=head.family.prefix,
+        block=ENCODER_LAYER,
+        blocks=1,
+        block_parameters=sum(prod(entries[key].shape) for key in last) + width,
+        depth=number + 1,
+        block_depth=1,
+        unit="layers",
+    )
+
+
+_LAYER = re.compile(r"(?P<layers>(?:\w+\.)*?layers?)\.(?P<number>\d+)\.")
+"""The beginning of a key in an encoder's layer: `bert.encoder.layer.11.`."""
 
 
 def _shape(key: str, head: Head, entries: Mapping[str, TensorSpec], place: str) -> tuple[int, ...]:

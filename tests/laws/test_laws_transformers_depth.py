@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_transformers import tiny
+from tiny_transformers import saved, tiny
 from torch import Tensor
 
+from spgsurgeon.commands.inspect import inspect
 from spgsurgeon.commands.modules import graft, strip
 from spgsurgeon.errors import ArchitectureError, UsageError
 from spgsurgeon.models.modes import run_in_eval
+from spgsurgeon.models.sites.transformers_depth import find_transformers_depth_site
 from spgsurgeon.models.sites.transformers_heads import AUDIO, HEADS
 from spgsurgeon.models.transformers_examples import example_of
 from spgsurgeon.objective.loss import spg_loss
@@ -232,3 +234,18 @@ def test_a_mesh_with_an_axis_of_depth_is_refused():
     axes = [{"kind": "dropout", "replicas": 2}, {"kind": "depth", "replicas": 2}]
     with pytest.raises(UsageError, match="has no axis of depth in a BertForSequenceClassification"):
         graft(encoder("BertForSequenceClassification"), "mesh", axes=axes)
+
+
+@pytest.mark.parametrize("name", [name for name in ENCODERS if name.endswith("SequenceClassification")])
+def test_inspect_says_of_a_folder_what_the_model_has(name, tmp_path):
+    module = encoder(name)
+    expected = find_transformers_depth_site(module)
+    found = inspect(str(saved(module, tmp_path / "base")), values=False)["sites"]["depth"]
+    assert found["module"] == expected.module
+    assert (found["width"], found["depths"]) == (expected.width, expected.depths(3))
+    assert found["temporary_parameters"] == expected.temporary_parameters(3)
+
+
+def test_inspect_names_no_depth_where_a_graft_would_refuse_it(tmp_path):
+    for number, name in enumerate(("AlbertForSequenceClassification", "Wav2Vec2ForSequenceClassification")):
+        assert "depth" not in inspect(str(saved(tiny(name), tmp_path / str(number))), values=False)["sites"]
