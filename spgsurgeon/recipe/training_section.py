@@ -96,6 +96,9 @@ class TrainingSection(Section):
     freeze: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Strict(False)] = ()
     """Parts of the base that do not learn, by name, such as [stem, 'blocks.[0-2]']; wildcards do not reach over a dot.
     Their batch norms stay in eval mode."""
+    batch_norm: Literal["track", "freeze"] = "track"
+    """Whether the base's batch norms normalise by each batch and their running statistics follow it, or stay in eval
+    mode: `freeze` is for batches too small, or too unlike what the model was trained on. Their weights learn."""
     class_weights: Annotated[
         Literal["balanced"] | dict[str, Positive] | Annotated[tuple[Positive, ...], Strict(False)] | None,
         BeforeValidator(_by_name),

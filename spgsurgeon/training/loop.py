@@ -96,7 +96,7 @@ class Retraining:
         self._labels = (step_labels, length_labels or step_labels)
         self._num_classes = num_classes
         self._precision = choose_precision(settings.precision, processes.device)
-        self._frozen = Frozen(grafted.base, settings.freeze)
+        self._frozen = Frozen(grafted.base, settings.freeze, statistics=settings.batch_norm == "freeze")
         self.optimizer = make_optimizer(grafted, settings.optimizer, head)
         self.schedule = make_schedule(self.optimizer, settings.schedule, settings.epochs, self.steps_per_epoch)
         scaler = torch.amp.GradScaler(processes.device.type, enabled=self._precision == torch.float16)
@@ -319,6 +319,8 @@ class Retraining:
     def _training_epoch(self) -> None:
         metrics = self._epoch("train")
         counters, ema = self.counters, self.state.ema
+        if not counters.done["train"] and counters.head_loss is not None and self._frozen.follows_batches:
+            self._remarks.after_head_start(counters.head_loss, metrics["step_cross_entropy"][0])
         evaluated = self._evaluate(ema.module if ema else self.grafted)
         counters.last = evaluated.scores
         if math.isnan(counters.last["loss"]):

@@ -74,7 +74,7 @@ def prepare(
         check_classes(data.train, opened.identity.num_classes, asker, _new_head(opened, classes), said_by=said_by)
     opened.task.scored_by(recipe.training.metric)
     opened = for_images_of(section, opened)
-    if isinstance(opened.preprocessing, Preprocessing):
+    if isinstance(opened.preprocessing, Preprocessing) and recipe.training.batch_norm == "track":
         input_size = opened.preprocessing.at(section.image_size).input_size
         check_batch_norms(opened.module, input_size, *_smallest_batch(recipe, len(data.train)))
     data, matched = with_models_order(data, opened, section, model)

@@ -32,6 +32,7 @@ from spgsurgeon.errors import RecipeError
 from spgsurgeon.recipe.reading import read_recipe
 from spgsurgeon.recipe.schema import ObjectiveSection
 from spgsurgeon.recipe.start_sections import HeadStartSection
+from spgsurgeon.recipe.training_section import OptimizerSection
 from spgsurgeon.replicas.grafted import GraftedModel
 from spgsurgeon.runtime.signals import InterruptedRunError
 
@@ -237,3 +238,17 @@ def test_random_weights_and_a_trained_head_have_none(base: Path, tmp_path: Path)
 def test_arms_of_a_comparison_share_it() -> None:
     refused = spgsurgeon("recipes", "check", "digits-dropout", "compare={arms: {mine: {head_start.epochs: 3}}}")
     assert refused.code == 2
+
+
+@pytest.mark.parametrize("batch_norm", ["track", "freeze"])
+def test_it_is_said_if_the_first_epoch_of_training_undoes_it(batch_norm: str) -> None:
+    """The running statistics are far from those of a batch, so that a batch gives the head other features."""
+    grafted = tiny_grafted()
+    norm = grafted.base.get_submodule("body.1")
+    norm.running_var.fill_(1e-2)  # type: ignore[operator, union-attr]
+    rule = HeadStartSection(epochs=20, lr=0.05)
+    settings = changed(SETTINGS, head_start=rule, epochs=1, batch_norm=batch_norm, optimizer=OptimizerSection(lr=1e-6))
+    retraining = train(tiny_retraining(settings, grafted=grafted))
+    said = [text for text in retraining.remarks if "the loss rose from" in text]
+    assert len(said) == (batch_norm == "track")
+    assert all("training.batch_norm=freeze" in text for text in said)

@@ -92,6 +92,18 @@ def test_frozen_parts_stay_bit_for_bit_running_statistics_included(replicas: int
     assert retraining.counters.step == 12
 
 
+@pytest.mark.parametrize("replicas", [0, 2])
+def test_running_statistics_stay_where_batch_norms_are_frozen_and_everything_learns(replicas: int) -> None:
+    objective = changed(SETTINGS.objective, weights=(0.4, 0.2)[:replicas])
+    grafted = tiny_grafted(replicas=replicas)
+    before = {key: value.clone() for key, value in grafted.base.state_dict().items()}
+    train(tiny_retraining(changed(SETTINGS, objective=objective, batch_norm="freeze"), grafted=grafted))
+    after = grafted.base.state_dict()
+    statistics = {name for name, _ in grafted.base.named_buffers()}
+    assert statistics
+    assert {key for key in before if torch.equal(before[key], after[key])} == statistics
+
+
 def test_without_it_they_move() -> None:
     grafted = tiny_grafted()
     before = {key: value.clone() for key, value in grafted.base.state_dict().items()}

@@ -39,6 +39,18 @@ class Remarks:
         if text := said_of(loss, len(self._training.source.classes)):
             self.say(text)
 
+    def after_head_start(self, before: float, now: float) -> None:
+        """Remark on a first epoch of the training proper that undid much of the head start, which ended at `before`.
+
+        Both are the mean cross entropy of what the base predicts, in a model whose batch norms follow the batches.
+        """
+        if now > _FAR * before:
+            self.say(
+                f"the loss rose from {before:.2f} at the end of the head start to {now:.2f} in the first epoch of the "
+                "whole model, whose batch norms follow the batches: training.batch_norm=freeze keeps the features that "
+                "the head has learned to read"
+            )
+
     def stopped_early(self, epochs: int, settings: TrainingSection, metric: Metric, *, before: bool) -> None:
         """Remark on a run that ends after so many epochs, as its score does not get better.
 

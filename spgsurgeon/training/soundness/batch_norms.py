@@ -32,7 +32,7 @@ def check_batch_norms(model: nn.Module, input_size: tuple[int, ...], batch_size:
         f"{' x '.join(map(str, input_size[1:]))} pixels{more}: it has no variance",
         hint="training.drop_last=true leaves that last batch out, or another training.batch_size"
         if only_last
-        else "training.batch_size=2 or more, or larger images (data.image_size)",
+        else "training.batch_size=2 or more, larger images (data.image_size), or training.batch_norm=freeze",
         code="one-value-batch-norm",
         layers=list(found),
     )

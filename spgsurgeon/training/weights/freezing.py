@@ -1,4 +1,4 @@
-"""Parts of the base that do not learn: their weights stay as they are, bit for bit, and so do running statistics."""
+"""What of the base stays as it is, bit for bit: parts that do not learn, and running statistics."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ class Frozen:
     """Parts of `base` that do not learn, by dotted `patterns`: `layer1`, `blocks.[0-3]`, `*.bn1`.
 
     A pattern names a module, with all that lies in it, or a parameter; each of its parts may have wildcards as file
-    names do, and none of them reaches over a dot. No gradient is computed for such parameters. Raises UsageError for a
-    pattern that nothing matches, and if nothing of the base would learn.
+    names do, and none of them reaches over a dot. No gradient is computed for such parameters. With `statistics` all
+    batch norms stay in eval mode, also those that learn. Raises UsageError for a pattern that nothing matches, and if
+    nothing of the base would learn.
     """
 
-    def __init__(self, base: nn.Module, patterns: Sequence[str]) -> None:
-        self._norms: list[nn.Module] = []
+    def __init__(self, base: nn.Module, patterns: Sequence[str], *, statistics: bool = False) -> None:
+        self._base = base
+        self._norms = [module for module in base.modules() if statistics and _keeps_statistics(module)]
         if not patterns:
             return
         self._check(base, patterns)
@@ -35,7 +37,12 @@ class Frozen:
                 hint="leave a part out, such as the head",
                 code="all-frozen",
             )
-        self._norms = [module for name, module in base.named_modules() if _is_frozen_norm(name, module, patterns)]
+        self._norms += [module for name, module in base.named_modules() if _is_frozen_norm(name, module, patterns)]
+
+    @property
+    def follows_batches(self) -> bool:
+        """Whether the base has batch norms that normalise by each batch in training."""
+        return any(_keeps_statistics(module) and module not in self._norms for module in self._base.modules())
 
     def keep(self) -> None:
         """Put the batch norms of frozen parts into eval mode: after each change to train mode."""
@@ -60,10 +67,14 @@ class Frozen:
 
 def _is_frozen_norm(name: str, module: nn.Module, patterns: Sequence[str]) -> bool:
     """Return whether a module keeps running statistics, and lies in a frozen part or has only frozen weights."""
-    if not getattr(module, "track_running_stats", False):
+    if not _keeps_statistics(module):
         return False
     own = [parameter.requires_grad for parameter in module.parameters(recurse=False)]
     return _is_below(name, patterns) or (bool(own) and not any(own))
+
+
+def _keeps_statistics(module: nn.Module) -> bool:
+    return bool(getattr(module, "track_running_stats", False))
 
 
 def _is_below(name: str, patterns: Iterable[str]) -> bool:
