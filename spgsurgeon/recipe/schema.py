@@ -151,6 +151,14 @@ class Recipe(Section):
             raise fault_at("weights", reason)
         return objective
 
+    @field_validator("training")
+    @classmethod
+    def _leaves_batches_to_replicas(cls, training: TrainingSection, info: ValidationInfo) -> TrainingSection:
+        trp: ReplicaKind | None = info.data.get("trp")
+        if trp is not None and trp.reads_batches and training.batch_norm == "freeze":
+            raise fault_at("batch_norm", f"the replicas of {trp.kind} do nothing where batch norms are in eval mode")
+        return training
+
 
 def sections_at(path: tuple[str | int, ...]) -> tuple[type[Section], ...]:
     """Return the section class at `path` (empty: the recipe itself): none, or several where it is one of them."""

@@ -204,6 +204,10 @@ def test_the_default_weights_are_counted_too(write):
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
+        (
+            "trp: {kind: norm-noise}\ndata: {source: digits}\ntraining: {batch_norm: freeze}",
+            "recipe.yaml:3: training.batch_norm: the replicas of norm-noise do nothing where batch norms are in eval",
+        ),
         ("trp: {}", "recipe.yaml: data: missing; it says: The images."),
         ("", "recipe.yaml: data: missing; it says: The images."),
         ("data:\n  source: folder", "recipe.yaml:1: data.path: source: folder needs the path of the folder that holds"),

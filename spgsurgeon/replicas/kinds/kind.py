@@ -59,6 +59,8 @@ class ReplicaKind(Section):
     """The same in its summary."""
     axis: ClassVar[bool] = False
     """Whether it can be an axis of a mesh: it takes what was stacked before it as further rows."""
+    reads_batches: ClassVar[bool] = False
+    """Whether its replicas are about statistics of the batch, and do nothing where batch norms are in eval mode."""
     of_the_pass: ClassVar[frozenset[str]] = frozenset()
     """Settings that say how steps are run, not what is grafted."""
 

@@ -23,6 +23,7 @@ class NormMomentum(InnerReplicas):
 
     accepts: ClassVar[str | None] = "momentum"
     layer: ClassVar[str] = NORM
+    reads_batches: ClassVar[bool] = True
 
     def replica(self, site: InnerSite, step: int) -> nn.Module:
         """See `InnerReplicas`."""

@@ -26,6 +26,7 @@ class NormNoise(InnerReplicas):
 
     accepts: ClassVar[str | None] = "noise of statistics"
     layer: ClassVar[str] = NORM
+    reads_batches: ClassVar[bool] = True
 
     def chain(self, module: nn.Module, place: Place) -> ReplicaChain:
         """See `ReplicaKind`."""
