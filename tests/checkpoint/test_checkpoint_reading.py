@@ -66,6 +66,10 @@ def test_bare_state_dict(form: str, tmp_path: Path) -> None:
     )
 
 
+OF_THE_SCRIPT = {"test_only": False, "print_freq": 10, "output_dir": "."}
+"""Arguments that torchvision's training scripts have."""
+
+
 def timm_document(model: nn.Module, average: nn.Module | None) -> dict[str, Any]:
     args = argparse.Namespace(
         model="resnet18",
@@ -137,7 +141,7 @@ def test_torchvision_reference_checkpoint(form: str, tmp_path: Path) -> None:
         "optimizer": optimizer_state(model),
         "lr_scheduler": schedule.state_dict(),
         "epoch": 1,
-        "args": argparse.Namespace(model="resnet50", data_path="/data", device="cuda", test_only=False),
+        "args": argparse.Namespace(model="resnet50", data_path="/data", device="cuda", **OF_THE_SCRIPT),
         "model_ema": average.state_dict(),
     }
     assert "n_averaged" in document["model_ema"]
@@ -151,6 +155,20 @@ def test_torchvision_reference_checkpoint(form: str, tmp_path: Path) -> None:
     )
     assert (checkpoint.weights, checkpoint.path_in_file, checkpoint.prefixes) == ("ema", ("model_ema",), ("module.",))
     assert read_checkpoint(path, "raw").prefixes == ()
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"model": network().state_dict(), "args": argparse.Namespace(model="resnet18", lr=0.1), "epoch": 3},
+        {"model": network().state_dict(), "args": {"model": "resnet18", "output_dir": "out", "print_freq": 10}},
+        {"state_dict": network().state_dict(), "arch": "resnet18", "args": argparse.Namespace(lr=0.1)},
+        {"state_dict": network().state_dict(), "arch": "resnet18", "version": "1.0"},
+    ],
+)
+def test_a_script_of_ones_own_is_not_taken_for_a_librarys(document: dict[str, Any], tmp_path: Path) -> None:
+    checkpoint = read_checkpoint(save(document, tmp_path / "checkpoint.pth"))
+    assert (checkpoint.producer, checkpoint.library, checkpoint.architecture) == (None, None, "resnet18")
 
 
 def test_deit_copies_the_layout_but_is_not_torchvision(tmp_path: Path) -> None:

@@ -119,7 +119,8 @@ def test_depths_that_replicas_would_reach_are_shown(name: str, line: str, tmp_pa
 
 def test_a_checkpoint_of_torchvisions_segmentation_reference_opens(tmp_path: Path) -> None:
     model = build(Identity("torchvision", "deeplabv3_mobilenet_v3_large", CLASSES, {"aux_loss": False}))
-    args = Namespace(model="deeplabv3_mobilenet_v3_large", dataset="coco", aux_loss=False, weights=None)
+    script = {"test_only": False, "print_freq": 10, "output_dir": "."}
+    args = Namespace(model="deeplabv3_mobilenet_v3_large", dataset="coco", aux_loss=False, weights=None, **script)
     document = {"model": model.state_dict(), "optimizer": {}, "epoch": 3, "args": args}
     path = saved(document, tmp_path / "model_3.pth")
     light = inspect(path)

@@ -122,7 +122,7 @@ def test_of_a_folder_that_timm_before_0_8_wrote(tmp_path) -> None:
 def test_of_weights_of_torchvisions_training_script(name: str, resize: int, crop: int, tmp_path) -> None:
     """The script takes ImageNet's mean whatever the model; the preset of the second one has 0.5."""
     said = {"val_resize_size": resize, "val_crop_size": crop, "interpolation": "bicubic", "backend": "PIL"}
-    args = Namespace(model=name, data_path="/data", train_crop_size=96, **said)
+    args = Namespace(model=name, test_only=False, print_freq=10, output_dir=".", train_crop_size=96, **said)
     model = torchvision.models.get_model(name, num_classes=2)
     torch.save({"model": model.state_dict(), "optimizer": {}, "epoch": 90, "args": args}, tmp_path / "model.pth")
     preset = ImageClassification(

@@ -64,7 +64,7 @@ def test_timm_hub_folder(tmp_path: Path) -> None:
 def test_torchvision_references(weights: str, tmp_path: Path) -> None:
     model = network()
     average = AveragedModel(network(1), multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
-    args = Namespace(model=NAME)
+    args = Namespace(model=NAME, test_only=False, print_freq=10, output_dir=".")
     document = {"model": model.state_dict(), "model_ema": average.state_dict(), "epoch": 3, "args": vars(args)}
     torch.save(document, tmp_path / "model_3.pth")
     inner = average.module if weights == "ema" else model

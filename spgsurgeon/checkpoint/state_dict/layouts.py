@@ -19,7 +19,10 @@ _LONGEST_NAME = 200
 _MOST_KEYWORDS = 200
 NO_SETTING = "(not a setting)"  # the value of an argument that is more than a setting
 COUNTERS = ("n_averaged", "num_updates")  # of torch's AveragedModel and its kin, beside the weights
-_DEIT_MARKS = ("drop_path", "nb_classes")  # DeiT and its descendants copy torchvision's layout but train timm's models
+# Anybody's script may keep a `model` or an `arch` and its `args`, of timm's networks or torchvision's. Which library
+# they are of is known only by what that library's own scripts write and others don't: timm's a version, torchvision's
+# these arguments.
+_TORCHVISION_MARKS = {"test_only", "print_freq", "output_dir"}  # of references/classification and segmentation
 
 _LIGHTNING_NAMES = ("architecture", "arch", "model_name", "backbone")
 
@@ -66,12 +69,12 @@ def layout_of(document: Mapping[Any, Any]) -> Layout:
     if "pytorch-lightning_version" in document:
         return _lightning(document, raw)
     architecture = text(args.get("model")) or text(document.get("arch"))
-    if "arch" in document and ("version" in document or args):
+    if "arch" in document and type(document.get("version")) is int:
         said = {ours: _said(args.get(theirs)) for theirs, ours in _TIMM_ARGUMENTS.items()}
         said["model_kwargs"] = _keywords(args.get("model_kwargs"))
         model_args = {name: value for name, value in said.items() if value is not None}
         return Layout("timm", "timm", architecture, model_args, raw, ema)
-    if raw == ("model",) and "model" in args and not any(mark in args for mark in _DEIT_MARKS):
+    if raw == ("model",) and "model" in args and args.keys() >= _TORCHVISION_MARKS:
         return Layout("torchvision", "torchvision", architecture, _torchvision_evaluation(args), raw, ema)
     return Layout(architecture=architecture, raw=raw, ema=ema)
 

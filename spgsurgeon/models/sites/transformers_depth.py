@@ -30,7 +30,7 @@ def find_transformers_depth_site(model: nn.Module) -> DepthSite:
         raise ArchitectureError(
             f"a {name} skips each layer by chance in training (layerdrop {config.layerdrop}), the last one too, and "
             "replicas of depth have to follow it",
-            hint='set "layerdrop": 0.0 in its config.json',
+            hint='set "layerdrop": 0.0 in its configuration',
             code="layerdrop",
         )
     if getattr(config, "use_weighted_layer_sum", False):
