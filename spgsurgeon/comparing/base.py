@@ -46,7 +46,7 @@ def open_base(request: ModelRequest, recipe: Recipe) -> OpenedModel:
         check_classes(data.train, opened.identity.num_classes, request.model, hint=hint)
     data, said = with_models_order(data, opened, recipe.data, request.model)
     names, table = names_of(data.train, opened), table_of(data.train, opened, recipe.data)
-    return replace(opened, label_names=names, class_map=table, notes=[*opened.notes, *said])
+    return replace(opened, label_names=names, class_map=table, notes=[*opened.notes, *said, *data.said])
 
 
 def write_base(folder: Path, opened: OpenedModel) -> None:

@@ -15,6 +15,7 @@ from spgsurgeon.comparing.plan import Plan, read_plan
 from spgsurgeon.comparing.records import ComparisonCosts, ComparisonDocument, ComparisonRecord, Trial
 from spgsurgeon.comparing.runs import Result, Run, folder_of, mean_validation, read_results, results_of
 from spgsurgeon.errors import DamagedFileError, SurgeonError
+from spgsurgeon.recipe import LabelNoiseSection
 from spgsurgeon.runs import METRICS, read_epochs
 from spgsurgeon.tasks import task_scored_by
 
@@ -86,8 +87,18 @@ def _facts(plan: Plan) -> dict[str, str]:
         "learning rates": f"{multiples} times {_rate(plan):g}",
         "equal in": plan.budget,
         "epochs": epochs if len(set(plan.epochs.values())) > 1 else str(next(iter(plan.epochs.values()), "")),
+        **_wrong_labels(plan),
         "versions": ", ".join(f"{name} {version}" for name, version in plan.versions.items()),
     }
+
+
+def _wrong_labels(plan: Plan) -> dict[str, str]:
+    """Return what the recipe says of labels made wrong by design, if it makes some."""
+    try:
+        noise = LabelNoiseSection.model_validate(plan.recipe.get("data", {}).get("label_noise", {}))
+    except (AttributeError, ValidationError) as error:
+        raise DamagedFileError(f"{PLAN} is damaged: what its recipe says of data.label_noise") from error
+    return {"wrong labels by design": noise.words} if noise.rate else {}
 
 
 def _rate(plan: Plan) -> float:

@@ -6,6 +6,7 @@ from .checking.finding import TRAIN, find_splits
 from .class_map import read_class_map, renamed
 from .classes import are_numbers, check_classes, classes_said_by, in_timms_order, with_labels_of
 from .counting import count_units
+from .label_noise import with_label_noise, wrong_labels
 from .loading.device_feed import several_sizes
 from .loading.loader import EvaluationBatches, TrainingBatches
 from .loading.samples import AnyTransform, Batch, Collate, Prepared, batches_by_size
@@ -46,7 +47,7 @@ from .sources.source import (
     listing,
     sample_within,
 )
-from .subsets import Subset, hold_out, hold_out_masks, limit_classes, limit_samples
+from .subsets import LabelledSubset, Subset, hold_out, hold_out_masks, limit_classes, limit_samples
 from .transforms.augmentation import Augmentation, StagedTransform, evaluation_transform, training_transform
 from .transforms.batched import check_batched
 from .transforms.choices import ChoiceTransform
@@ -90,6 +91,7 @@ __all__ = [
     "Frame",
     "ImageSource",
     "LabelledSoundTransform",
+    "LabelledSubset",
     "LabelledTextTransform",
     "MaskedTokenTransform",
     "NextTokenTransform",
@@ -148,6 +150,8 @@ __all__ = [
     "training_transform",
     "with_classes",
     "with_common_names",
+    "with_label_noise",
     "with_labels_of",
     "with_names",
+    "wrong_labels",
 ]

@@ -175,8 +175,13 @@ def _retrained(recipe: str | None, *, known: bool) -> tuple[str, str]:
     """Return how the weights were made: what follows the name in the title, and a sentence."""
     if recipe is None:
         return "", _NOT_RETRAINED if known else _FROM_A_FILE
-    kind = kind_named(yaml.safe_load(recipe).get("trp", {}).get("kind", DEFAULT))
-    return f", retrained {kind.retrained}", f"Only values changed: it was retrained {kind.method}"
+    document = yaml.safe_load(recipe)
+    kind = kind_named(document.get("trp", {}).get("kind", DEFAULT))
+    method = f"Only values changed: it was retrained {kind.method}"
+    noise = document.get("data", {}).get("label_noise", {})
+    if rate := noise.get("rate"):
+        method += f", on training labels made **wrong by design** ({noise['kind']}, rate {rate:g})"
+    return f", retrained {kind.retrained}", method
 
 
 def _identity_table(

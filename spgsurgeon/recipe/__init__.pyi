@@ -1,4 +1,12 @@
-from .data_section import HOLDOUT, AugmentSection, DataSection, known_class_map, known_mask_values, known_range
+from .data_section import (
+    HOLDOUT,
+    AugmentSection,
+    DataSection,
+    LabelNoiseSection,
+    known_class_map,
+    known_mask_values,
+    known_range,
+)
 from .differences import differing
 from .explaining import explain_recipe
 from .json_schema import SCHEMA_TITLE, recipe_json_schema
@@ -23,6 +31,7 @@ __all__ = [
     "DataSection",
     "EarlyStoppingSection",
     "HeadStartSection",
+    "LabelNoiseSection",
     "OptimizerSection",
     "Recipe",
     "ScheduleSection",

@@ -90,6 +90,47 @@ class AugmentSection(Section):
     """Probability of erasing a random rectangle."""
 
 
+def _known_pairs(pairs: Any) -> dict[str, str] | None:
+    """Return which class each is taken for, by names, of which some may be numbers. Raises ValueError."""
+    if pairs is None:
+        return None
+    found = [*pairs.items()] if isinstance(pairs, dict) else []
+    if found and all((name and isinstance(name, str)) or type(name) is int for pair in found for name in pair):
+        names = {str(one): str(other) for one, other in found}
+        if all(one != other for one, other in names.items()):
+            return names
+    raise ValueError(
+        f"{json.dumps(pairs)} is refused, it must say for classes which other one they are taken for, such as "
+        "{cat: dog, dog: cat}"
+    )
+
+
+class LabelNoiseSection(Section):
+    """Training labels made wrong by design, to study what training makes of them."""
+
+    kind: Literal["symmetric", "asymmetric"] = "symmetric"
+    """What a wrong label is: `symmetric`, any other class, each as likely, or `asymmetric`, the next class."""
+    rate: Probability = 0.0
+    """How likely a training label is wrong; 0 is off. Labels of evaluation and of what is held out never are."""
+    seed: NonNegativeInt = 0
+    """What is drawn goes by this seed and the sample, not by training.seed."""
+    pairs: Annotated[dict[str, str] | None, BeforeValidator(_known_pairs)] = None
+    """For `asymmetric`: which class each is taken for, such as {cat: dog, dog: cat}, where the others keep their
+    labels; null is the next one, and the first for the last."""
+
+    @property
+    def words(self) -> str:
+        """What it is, for messages."""
+        pairs = ", ".join(f"{one} for {other}" for one, other in (self.pairs or {}).items())
+        return f"{self.kind} label noise, rate {self.rate:g}, seed {self.seed}{f' ({pairs})' if pairs else ''}"
+
+    @model_validator(mode="after")
+    def _pairs_are_asymmetric(self) -> Self:
+        if self.pairs is not None and self.kind != "asymmetric":
+            raise fault_at("pairs", "pairs are for kind: asymmetric; symmetric noise takes a class for any other")
+        return self
+
+
 class DataSection(Section):
     """The images."""
 
@@ -108,6 +149,9 @@ class DataSection(Section):
     without a class, as questions are, count as one class; images with masks have no such limit."""
     eval_limit: Count | None = None
     """The most samples to evaluate on, the classes in proportion, the same for every seed; scores are of that part."""
+    label_noise: LabelNoiseSection = LabelNoiseSection()
+    """Training labels made wrong by design. Samples with a class each only; whatever else goes by a training label, as
+    `limit` and `balance` do, goes by the wrong one."""
     balance: bool = False
     """Whether each class comes as often as any other in an epoch, which stays as long as it is: samples of small
     classes come again, augmented otherwise, and of large ones some are left out."""
@@ -177,6 +221,10 @@ class DataSection(Section):
             raise fault_at("eval_crop_pct", "eval_crop_pct is for whole images; those with masks are not cropped")
         if self._has_masks and self.limit is not None:
             raise fault_at("limit", f"limit goes by an image's class; source: {self.source} has masks")
+        if self.label_noise.rate and form_of(self.source).classed != "sample":
+            raise fault_at(
+                "label_noise", f"label_noise is for samples with a class; source: {self.source} has none for each"
+            )
         if self.balance and form_of(self.source).classed != "sample":
             raise fault_at("balance", f"balance goes by a sample's class; source: {self.source} has none for each")
         if self.eval == HOLDOUT and self.holdout is None:

@@ -177,6 +177,8 @@ def _head(recipe: Recipe, replicas: ReplicaKind) -> dict[str, str]:
     facts["data"] += f", at most {data.limit} samples of each class" if data.limit else ""
     facts["data"] += f", scored on {data.eval_limit} at most" if data.eval_limit else ""
     facts["data"] += ", classes balanced" if data.balance else ""
+    if data.label_noise.rate:
+        facts["wrong labels by design"] = data.label_noise.words
     facts["seed"] = str(training.seed)
     return facts
 

@@ -17,6 +17,7 @@ from spgsurgeon.data import (
     Data,
     Decoding,
     ImageSource,
+    LabelledSubset,
     Source,
     StagedTransform,
     check_batched,
@@ -34,6 +35,8 @@ from spgsurgeon.data import (
     several_sizes,
     with_classes,
     with_common_names,
+    with_label_noise,
+    wrong_labels,
 )
 from spgsurgeon.errors import SurgeonError
 from spgsurgeon.loading import OpenedModel
@@ -83,12 +86,13 @@ def open_data(section: DataSection) -> Data:
     train = _open_split(section, section.train)
     if section.eval == HOLDOUT:
         train, held = _parted(section, _renamed(section, train))
-        return Data(train, _limited(section, held))
+        return Data(train, _limited(section, held), _said_of_noise(section, train))
     evaluation = _open_split(section, section.eval)
     train, evaluation = with_common_names(train, evaluation)
     most = max(len(train.classes), len(evaluation.classes))
     train, evaluation = (_renamed(section, with_classes(part, most)) for part in (train, evaluation))
-    return Data(_parted(section, train)[0], _limited(section, evaluation))
+    train = _parted(section, train)[0]
+    return Data(train, _limited(section, evaluation), _said_of_noise(section, train))
 
 
 def open_training(section: DataSection) -> Source[Any]:
@@ -119,15 +123,32 @@ def _renamed(section: DataSection, source: Source[Any]) -> Source[Any]:
 
 
 def _parted(section: DataSection, train: Source[Any]) -> tuple[Source[Any], Source[Any]]:
-    """Return what of the training split is trained on, and what is held out (where nothing is: all of it)."""
-    held = train
+    """Return what of the training split is trained on, and what is held out (where nothing is: all of it).
+
+    Labels are made wrong in what is trained on alone, and each by its number in the whole split: whatever is held out.
+    """
+    held, noise = train, section.label_noise
+    given = cast(ImageSource, train)
+    if noise.rate:  # the schema refuses it of samples without a label
+        given = with_label_noise(given, noise.kind, noise.rate, noise.seed, noise.pairs)
     if section.holdout is not None and samples_of(section.source) == MASKED:
         train, held = hold_out_masks(train, section.holdout)
     elif section.holdout is not None:
-        train, held = hold_out(cast(ImageSource, train), section.holdout)
+        left, held = hold_out(cast(ImageSource, train), section.holdout)
+        train = LabelledSubset(given, left.indices)
+    else:
+        train = given
     if section.limit is not None:
         train = limit_classes(cast(ImageSource, train), section.limit)  # with masks the schema refuses it
     return train, held
+
+
+def _said_of_noise(section: DataSection, train: Source[Any]) -> tuple[str, ...]:
+    """Return the note on labels that are made wrong by design, if any are."""
+    if not section.label_noise.rate:
+        return ()
+    count = f"{wrong_labels(train):,} of the {len(train):,} training labels are wrong by design"
+    return (f"{count} (data.label_noise: {section.label_noise.words}); what is held out or scored on keeps its own",)
 
 
 def settled_preprocessing(opened: OpenedModel, data: DataSection, image_size: int | None) -> SamplePreprocessing:

@@ -119,8 +119,8 @@ def prepare(
 def _arranged(data: Data, opened: OpenedModel, section: DataSection) -> Data:
     """Return the samples that the model reads, made of what the data has."""
     preprocessing = settled_preprocessing(opened, section, section.image_size)
-    parts = [opened.task.arranged(part, preprocessing) for part in (data.train, data.evaluation)]
-    return Data(*parts)
+    train, evaluation = (opened.task.arranged(part, preprocessing) for part in (data.train, data.evaluation))
+    return Data(train, evaluation, data.said)
 
 
 def _said_of_start(recipe: Recipe) -> str:

@@ -211,7 +211,7 @@ def _with_notes(case: Case, said: list[str]) -> Case:
     data = case.recipe.data
     same = "data.eval is the split that is trained on: the scores say nothing about other images"
     of_data = [same] if data.eval == data.train else []
-    notes = [*case.opened.notes, *of_data, *_said_of_sizes(case), *said]
+    notes = [*case.opened.notes, *case.data.said, *of_data, *_said_of_sizes(case), *said]
     return replace(case, opened=replace(case.opened, notes=notes))
 
 

@@ -202,7 +202,8 @@ def _labels_of(source: ImageSource, targets: Any) -> NDArray[np.int64]:
     if labels.shape != (len(source),) or labels.dtype.kind not in "iu":
         raise UsageError(
             f"{source.name} gives its labels only with its images, and all of them would have to be read",
-            hint="unpack it and use source 'folder'; without data.limit and data.holdout labels are read as they come",
+            hint="unpack it and use source 'folder'; without data.limit, data.holdout and data.label_noise labels are "
+            "read as they come",
         )
     return labels.astype(np.int64)
 

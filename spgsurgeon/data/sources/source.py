@@ -71,6 +71,8 @@ class Data:
 
     train: Source[Any]
     evaluation: Source[Any]
+    said: tuple[str, ...] = ()
+    """What is said of a training on it, and not of the model."""
 
 
 def check_same_classes(train: Source[Any], evaluation: Source[Any]) -> None:

@@ -68,7 +68,7 @@ def with_models_order(data: Data, opened: OpenedModel, section: DataSection, mod
         _check_class_map(data.train, opened, model)
     how: dict[str, Any] = {"model": model, "order": section.class_order}
     train, said = with_models_labels(data.train, opened, section.source, **how)
-    return Data(train, with_models_labels(data.evaluation, opened, section.source, **how)[0]), said
+    return Data(train, with_models_labels(data.evaluation, opened, section.source, **how)[0], data.said), said
 
 
 def _check_class_map(source: Source[Any], opened: OpenedModel, model: str) -> None:
