@@ -181,3 +181,14 @@ def test_noise_that_means_nothing_is_refused(overrides: list[str], key: str) -> 
 def test_pairs_may_be_numbers() -> None:
     noise = section("data.label_noise={rate: 0.2, kind: asymmetric, pairs: {3: 8, 8: 3}}").label_noise
     assert noise.pairs == {"3": "8", "8": "3"}
+
+
+def test_texts_have_wrong_labels_too(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        lines = [f"text {number}\t{('bad', 'fair', 'good')[number % 3]}" for number in range(60)]
+        (tmp_path / f"{split}.tsv").write_text("\n".join(["sentence\tlabel", *lines]))
+    data = open_data(section(f"data={{source: texts, path: {tmp_path}, label_noise: {{rate: 0.5, kind: asymmetric}}}}"))
+    true = data.evaluation.labels()  # type: ignore[attr-defined]
+    found = [data.train.read(index) for index in range(60)]
+    assert [text for text, _ in found] == [(f"text {number}",) for number in range(60)]
+    assert {(label - int(before)) % 3 for (_, label), before in zip(found, true, strict=True)} == {0, 1}
