@@ -62,7 +62,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     strip_folder(inputs / "grafted", inputs / "base")
     opened = open_model(ModelRequest(str(inputs / "base")))
     proven = grafting.graft_proven(opened, Dropout())
-    taken_down = stripping._take_down(inputs / "grafted", None)
+    taken_down = stripping._take_down(inputs / "grafted", None, None)
     image = graph_inputs_of(taken_down[0], taken_down[1].preprocessing.input_size)
     onnx = graphs.export_onnx(taken_down[0], inputs / "model.onnx", image)
 

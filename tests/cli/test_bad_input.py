@@ -267,8 +267,8 @@ CASES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "no output": (("graft", "better"), 2, ("--output", "spgsurgeon graft --help")),
     # grafted folders and runs
     "stripping what is not grafted": (strip("better"), 2, ("better is not grafted",)),
-    "stripping a file": (strip("better/model.pt"), 2, ("not grafted",)),
-    "stripping nothing": (strip("missing"), 2, ("no folder missing",)),
+    "stripping a file": (strip("better/model.pt"), 2, ("holds no replicas", "spgsurgeon graft")),
+    "stripping nothing": (strip("missing"), 2, ("there is no missing", "grafted folder")),
     "stripping data": (strip("data"), 2, ("data is not a model folder",)),
     "grafting twice": (graft("grafted"), 2, ("grafted already", "strip it first")),
     "changed base weights": (strip("changed"), 1, ("changed/model.safetensors",)),

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing
+from attaching import attach
 from launches import free_port, torchrun_of_a_test
 from tiny_gradients import CASES as GRADIENTS
 from tiny_gradients import gradients, largest_difference
@@ -22,6 +23,7 @@ from tiny_runs import (
     SETTINGS,
     WEIGHTS,
     Noise,
+    Tiny,
     Watcher,
     changed,
     metrics_of,
@@ -38,6 +40,7 @@ from spgsurgeon.errors import SurgeonError, UsageError
 from spgsurgeon.recipe.schema import ObjectiveSection, Recipe
 from spgsurgeon.recipe.start_sections import HeadStartSection
 from spgsurgeon.recipe.training_section import OptimizerSection
+from spgsurgeon.replicas.grafted import GraftedModel
 from spgsurgeon.runtime.distributed import (
     LostProcessError,
     Processes,
@@ -59,6 +62,8 @@ CASES = {
     "normalised": ObjectiveSection(form="step", weights=WEIGHTS, loss_normalization=True),
     "plain": ObjectiveSection(form="step", weights=()),
 }
+AXES = [{"kind": "dropout", "replicas": count, "rate": 0.0} for count in (2, 1)]
+"""Of a mesh of two axes, whose projections learn although nothing is dropped: six cells."""
 JOINED = 8
 FURTHER: dict[str, dict[str, Any]] = {
     "accumulated": {"accumulate": 2},
@@ -67,6 +72,7 @@ FURTHER: dict[str, dict[str, Any]] = {
     "uneven, accumulated": {"drop_last": False, "samples": 29, "accumulate": 3},
 }
 """Of plain retraining; 27 samples leave three for the last batch of two processes."""
+MESHES = {f"mesh, {form}": CASES[form] for form in ("episode", "episode-mean", "step")}
 ROUNDING = {torch.float32: 1e-6, torch.float64: 1e-13}
 """How much two processes may differ from one, relative to the largest entry of a gradient."""
 ALONE = Processes(0, 1, torch.device("cpu"))
@@ -78,11 +84,20 @@ def settings_for(objective: ObjectiveSection) -> Recipe:
     )
 
 
+def tiny_mesh() -> GraftedModel:
+    torch.manual_seed(0)
+    return attach(Tiny(dropout=0.0, norm=False), "head", "mesh", axes=AXES)
+
+
 def after_an_epoch(
-    processes: Processes, objective: ObjectiveSection, samples: int = 24, **changes: Any
+    processes: Processes,
+    objective: ObjectiveSection,
+    samples: int = 24,
+    grafted: GraftedModel | None = None,
+    **changes: Any,
 ) -> dict[str, Any]:
     """Train without dropout and batch norms, and return what must not depend on the number of processes."""
-    grafted = tiny_grafted(rate=0.0, replicas=len(objective.weights), dropout=0.0, norm=False)
+    grafted = grafted or tiny_grafted(rate=0.0, replicas=len(objective.weights), dropout=0.0, norm=False)
     watcher = Watcher()
     train(
         tiny_retraining(
@@ -113,6 +128,7 @@ def in_each_process(rank: int, folder: Path) -> None:
     with join_processes("cpu") as processes:
         found: dict[str, Any] = {case: after_an_epoch(processes, objective) for case, objective in CASES.items()}
         found |= {name: after_an_epoch(processes, CASES["plain"], **given) for name, given in FURTHER.items()}
+        found |= {name: after_an_epoch(processes, form, grafted=tiny_mesh()) for name, form in MESHES.items()}
         found["identity"] = (processes.rank, processes.world_size, processes.leads)
         found["sums"] = [processes.sum(torch.tensor(rank + 1.0)), processes.mean(torch.tensor(rank + 1.0))]
         found["alike"] = [processes.alike("a name"), processes.alike(f"a name of {rank}")]
@@ -185,10 +201,14 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {"folder": folder, "ranks": ranks}
 
 
-@pytest.mark.parametrize("case", [*CASES, *FURTHER])
+@pytest.mark.parametrize("case", [*CASES, *FURTHER, *MESHES])
 def test_two_processes_on_the_joined_batch_equal_one(found: dict[str, Any], case: str) -> None:
-    one = after_an_epoch(ALONE, CASES.get(case, CASES["plain"]), **FURTHER.get(case, {}))
-    if case in ("episode", "episode-mean", "step", "normalised"):  # or denominators would not depend on the data
+    one = (
+        after_an_epoch(ALONE, MESHES[case], grafted=tiny_mesh())
+        if case in MESHES
+        else after_an_epoch(ALONE, CASES.get(case, CASES["plain"]), **FURTHER.get(case, {}))
+    )
+    if case not in ("plain", *FURTHER):  # or denominators would not depend on the data
         assert 0.1 < one["statistics"]["valid_share"][1] < 0.9
     for two in (found["ranks"][0][case], found["ranks"][1][case]):
         for part in ("weights", "gradients"):

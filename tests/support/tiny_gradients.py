@@ -111,7 +111,7 @@ def gradients(
         batches(processes.rank, processes.world_size, frozenset(of_the_second if blank else ())),
         EvaluationBatches(NoiseMasks(2), joint_evaluation_transform(PREPROCESSING), batch_size=2, workers=0),
         num_classes=CLASSES,
-        step_labels=LABELS,
+        step_labels=LABELS[: grafted.steps],
         progress=watcher,
     )
     train(retraining)

@@ -37,7 +37,8 @@ ONE_PROCESS = Processes(0, 1, torch.device("cpu"))
 ON_A_GPU = Processes(0, 1, torch.device("cuda"))
 PREPROCESSING = Preprocessing(input_size=(3, 8, 8), crop_pct=1.0)
 WEIGHTS = (0.4, 0.2)
-LABELS = ("0", "0.2", "0.36")
+LABELS = ("0", "0.2", "0.36", "3", "4", "5")
+"""Of three steps; a mesh has more of them."""
 ADAMW = OptimizerSection(name="adamw", lr=3e-3, weight_decay=1e-2)
 
 
