@@ -18,6 +18,7 @@ from spgsurgeon.errors import UsageError, did_you_mean
 from spgsurgeon.objective.episode import Episode, Weights, play_episodes, shape_of, weighted_sum, weights_of_steps
 from spgsurgeon.objective.logits import logits_in
 from spgsurgeon.objective.readout import Readout, read_logits
+from spgsurgeon.objective.robust import generalized, smallest
 
 MeanOverRanks = Callable[[Tensor], Tensor]
 
@@ -48,7 +49,7 @@ class _Batch(NamedTuple):
     """
 
     episode: Episode
-    entropy: Tensor  # float32 [T+1, units], weighed; 0 for units that are not valid or not counted
+    entropy: Tensor  # float32 [T+1, units], weighed, what gce makes of it; 0 for units not valid or not counted
     step_weights: Tensor  # float32 [T+1]: what the units weigh that are valid and counted; [0] is m
     step_means: Tensor  # float32 [T+1]: their mean cross entropy
 
@@ -91,6 +92,8 @@ def spg_loss(
     class_dim: int | None = None,
     soft: bool = False,
     class_weights: Tensor | None = None,
+    gce: float = 0.0,
+    small_loss: float = 1.0,
 ) -> SPGLoss:
     """Return the loss of a batch whose T+1 steps are stacked step-major in `logits`, and its episodes.
 
@@ -108,15 +111,25 @@ def spg_loss(
     a weight of 2 is a unit that is there twice, in sums and in what they are divided by, so that without replicas the
     loss is torch's cross entropy with such weights. Episodes do not go by them.
 
+    `gce` is the q, up to 1, of generalized cross entropy, (1 - p^q) / q in the place of -log p; 0 is cross entropy.
+    `small_loss` is the share of the units that a loss without replicas is of, those with the smallest; 1 is all. What
+    comes back beside the loss is of cross entropy and of all units.
+
     `mean_over_ranks` averages a tensor over data-parallel processes. With it, averaging the gradients over processes
     (as DistributedDataParallel does) gives the gradient of one process on the joined batch, also where denominators
     depend on the data; without it each process normalises by its own counts.
 
     Arithmetic is float32 (float64 stays float64) whatever the autocast type; nothing in here waits for the device.
-    Raises UsageError for an unknown form, for shapes that don't fit or fit twice, and for floating-point targets
-    without `soft`.
+    Raises UsageError for an unknown form, for shapes that don't fit or fit twice, for floating-point targets without
+    `soft`, for `gce` with soft or smoothed labels, and for `small_loss` with replicas.
     """
     _check_form(form)
+    if gce and (soft or label_smoothing):
+        raise UsageError(
+            "gce is of the probability of one label, and labels are soft or smoothed",
+            hint="leave gce at 0, or soft and label_smoothing out",
+            code="gce-needs-labels",
+        )
     readout = read_logits(
         logits_in(logits),
         target,
@@ -127,7 +140,7 @@ def spg_loss(
         ignore_index=ignore_index,
         class_weights=class_weights,
     )
-    return loss_of_readout(readout, weights, form, loss_normalization, mean_over_ranks)
+    return loss_of_readout(readout, weights, form, loss_normalization, mean_over_ranks, gce=gce, small_loss=small_loss)
 
 
 def loss_of_readout(
@@ -136,6 +149,9 @@ def loss_of_readout(
     form: str = "step",
     loss_normalization: bool = False,
     mean_over_ranks: MeanOverRanks | None = None,
+    *,
+    gce: float = 0.0,
+    small_loss: float = 1.0,
 ) -> SPGLoss:
     """Return the loss of a batch that was read already, as spans or in chunks, and its episodes; see `spg_loss`."""
     _check_form(form)
@@ -149,8 +165,9 @@ def loss_of_readout(
         episode = play_episodes(readout.correct, readout.counted, weights)
         step_sizes, entropy, step_losses = _sums(readout, episode, None, mean_over_ranks)
         batch = _Batch(episode, entropy, step_sizes, step_losses)
-        if readout.weight is not None:
-            step_weights, entropy, step_means = _sums(readout, episode, readout.weight, mean_over_ranks)
+        learned = _learned(readout, gce, small_loss)
+        if learned is not readout or readout.weight is not None:
+            step_weights, entropy, step_means = _sums(learned, episode, learned.weight, mean_over_ranks)
             batch = _Batch(episode, entropy, step_weights, step_means)
         loss = FORMS[form](batch, lambdas)
         if loss_normalization:
@@ -162,6 +179,13 @@ def loss_of_readout(
 def _check_form(form: str) -> None:
     if form not in FORMS:
         raise UsageError(f"unknown form {form!r}; there are {', '.join(FORMS)}", hint=did_you_mean(form, FORMS))
+
+
+def _learned(readout: Readout, gce: float, small_loss: float) -> Readout:
+    """Return what the loss is made of: `readout` itself if that is the cross entropy of all units."""
+    if small_loss < 1:
+        readout = smallest(readout, small_loss)
+    return readout._replace(cross_entropy=generalized(readout.cross_entropy, gce)) if gce else readout
 
 
 def _sums(

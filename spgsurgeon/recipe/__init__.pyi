@@ -11,7 +11,7 @@ from .differences import differing
 from .explaining import explain_recipe
 from .json_schema import SCHEMA_TITLE, recipe_json_schema
 from .reading import read_recipe, read_settings, replicas_of
-from .schema import Recipe
+from .schema import ObjectiveSection, Recipe
 from .shipped import find_recipe, find_shipped, shipped_recipes
 from .start_sections import HeadStartSection
 from .training_section import (
@@ -32,6 +32,7 @@ __all__ = [
     "EarlyStoppingSection",
     "HeadStartSection",
     "LabelNoiseSection",
+    "ObjectiveSection",
     "OptimizerSection",
     "Recipe",
     "ScheduleSection",

@@ -25,7 +25,9 @@ from spgsurgeon.sections import (
     BelowOne,
     NonNegative,
     OneOf,
+    Probability,
     Section,
+    Share,
     fault_at,
     meanings,
 )
@@ -99,6 +101,12 @@ class ObjectiveSection(Section):
     """Scale the loss by exp(base cross entropy - loss), a constant to the gradient."""
     label_smoothing: BelowOne = 0.0
     """Label smoothing inside the cross entropy."""
+    gce: Probability = 0.0
+    """The q of generalized cross entropy (arXiv 1805.07836), (1 - p^q) / q in the place of -log p, which bears wrong
+    labels better; 0 is cross entropy."""
+    small_loss: Share = 1.0
+    """The share of the units of each batch that is learned from, those with the smallest losses, for a control without
+    replicas; 1 is all."""
     r_drop: NonNegative = 0.0
     """R-Drop's alpha, for a control without replicas: each batch goes through the model twice, and the divergence of
     both predictions is added; 0 is off."""
@@ -146,6 +154,12 @@ class Recipe(Section):
             objective = objective.model_copy(update={"form": trp.default_form})
         if objective.r_drop and not trp.control:
             raise fault_at("r_drop", f"r_drop is for a control without replicas; trp.kind is {trp.kind}")
+        if objective.small_loss < 1 and not trp.control:
+            raise fault_at("small_loss", f"small_loss is for a control without replicas; trp.kind is {trp.kind}")
+        if objective.small_loss < 1 and objective.r_drop:
+            raise fault_at("small_loss", "small_loss chooses by one prediction a unit, and r_drop makes two")
+        if objective.gce and objective.label_smoothing:
+            raise fault_at("gce", "gce is of the probability of one label, and label_smoothing takes part of all")
         if not trp.control and len(objective.weights) != trp.length:
             reason = f"{len(objective.weights)} weights for {trp.length} replicas ({trp.length_key}); each needs one"
             raise fault_at("weights", reason)

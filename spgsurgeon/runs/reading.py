@@ -10,7 +10,7 @@ from typing import Any
 
 from spgsurgeon.checkpoint import CONFIG, MANIFEST, kind_of, naming, read_json_object, read_manifest
 from spgsurgeon.errors import DamagedFileError, UsageError
-from spgsurgeon.recipe import Recipe, read_recipe
+from spgsurgeon.recipe import ObjectiveSection, Recipe, read_recipe
 from spgsurgeon.replicas import ReplicaKind
 from spgsurgeon.replicas.kinds import replicas_from
 from spgsurgeon.runs.checkpoints import last_of, starts_of
@@ -156,10 +156,7 @@ def _head(recipe: Recipe, replicas: ReplicaKind) -> dict[str, str]:
     facts = {"model": recipe.model or ""}
     rollouts = recipe.trp.head_mode == "rollouts"
     facts["replicas"] = replicas.words() + (", a pass of the whole model for each step" if rollouts else "")
-    weights = ", ".join(f"{weight:g}" for weight in objective.weights)
-    facts["objective"] = "cross entropy" if plain else f"{objective.form}, weights {weights}"
-    if objective.loss_normalization and not plain:
-        facts["objective"] += ", normalised"
+    facts["objective"] = _objective(objective, plain=plain)
     facts["optimizer"] = f"{optimizer.name}, learning rate {optimizer.lr:g}, weight decay {optimizer.weight_decay:g}"
     if (classes := training.class_weights) is not None:
         facts["class weights"] = classes if isinstance(classes, str) else json.dumps(classes, ensure_ascii=False)
@@ -181,6 +178,20 @@ def _head(recipe: Recipe, replicas: ReplicaKind) -> dict[str, str]:
         facts["wrong labels by design"] = data.label_noise.words
     facts["seed"] = str(training.seed)
     return facts
+
+
+def _objective(objective: ObjectiveSection, *, plain: bool) -> str:
+    loss = f"generalized cross entropy of q {objective.gce:g}" if objective.gce else "cross entropy"
+    weights = ", ".join(f"{weight:g}" for weight in objective.weights)
+    parts = {
+        f"{objective.form}, weights {weights}": not plain,
+        loss: plain or objective.gce,
+        "normalised": objective.loss_normalization and not plain,
+        f"label smoothing {objective.label_smoothing:g}": objective.label_smoothing,
+        f"of the {objective.small_loss:g} of each batch with the smallest": objective.small_loss < 1,
+        f"R-Drop of alpha {objective.r_drop:g}": objective.r_drop,
+    }
+    return ", ".join(words for words, said in parts.items() if said)
 
 
 def _device(starts: list[dict[str, str]]) -> dict[str, str]:

@@ -158,6 +158,8 @@ class Stepper:
             "loss_normalization": objective.loss_normalization,
             "mean_over_ranks": mean_over_ranks,
         }
+        if not self.plain:
+            how |= {"gce": objective.gce, "small_loss": objective.small_loss}
         smoothing = objective.label_smoothing
         if read is not None:
             return loss_of_readout(read(logits, targets, prod(shape_of(weights)), smoothing), **how)
@@ -213,12 +215,18 @@ def _check_r_drop(recipe: Recipe, task: Task) -> None:
 
 
 def _make_mixer(recipe: Recipe, task: Task, num_classes: int) -> BatchMixer:
-    """Return what the recipe asks for. Raises UsageError for a task whose samples can't be mixed, and with R-Drop."""
+    """Return what the recipe asks for. Raises UsageError if samples can't be mixed, or the objective needs labels."""
     mixer = BatchMixer(recipe.data.augment.mixup, recipe.data.augment.cutmix, num_classes)
     if mixer.active and recipe.objective.r_drop:
         raise UsageError(
             "objective.r_drop needs labels, and mixup and cutmix mix them",
             hint="leave data.augment.mixup and data.augment.cutmix at 0, or objective.r_drop out",
+        )
+    if mixer.active and recipe.objective.gce:
+        raise UsageError(
+            "objective.gce needs labels, and mixup and cutmix mix them",
+            hint="leave data.augment.mixup and data.augment.cutmix at 0, or objective.gce out",
+            code="gce-needs-labels",
         )
     if mixer.active and not task.mixes:
         raise UsageError(

@@ -32,6 +32,9 @@ BUILT_IN: dict[str, Callable[[ReplicaKind], dict[str, Any]]] = {
     SEARCH: lambda trp: _kept(trp, "fixed-dropout"),  # and the rate that it finds
     "no-projection": lambda trp: {"trp.projection": False},
     "r-drop": lambda trp: {"trp.kind": kinds.PLAIN, "objective.r_drop": 1.0},
+    "gce": lambda trp: {"trp.kind": kinds.PLAIN, "objective.gce": 0.7, "objective.label_smoothing": 0.0},
+    "label-smoothing": lambda trp: {"trp.kind": kinds.PLAIN, "objective.gce": 0.0, "objective.label_smoothing": 0.1},
+    "small-loss": lambda trp: {"trp.kind": kinds.PLAIN, "objective.small_loss": 0.7},
     "rollouts": lambda trp: {"trp.rollouts": True},
     "depth": lambda trp: _kept(trp, "depth", "replicas"),
 }
