@@ -42,6 +42,13 @@ compare:
     twin: {trp.kind: none}
     plain-twin: {trp: {kind: none}}
 """
+ROBUST = {
+    "gce": (0.7, 0, 1),
+    "label-smoothing": (0, 0.1, 1),
+    "small-loss": (0, 0, 0.7),
+    "spg-gce": (0.7, 0, 1),
+}
+"""Arms by their gce, label smoothing and small loss; the last is one of the recipe's own."""
 ARMS, SEEDS = ["plain", "spg", "twin"], ["seed-0", "seed-1"]
 FEWER = "data.limit=4"
 SETTINGS: dict[str, Any] = {
@@ -158,8 +165,8 @@ def test_two_processes_find_what_one_found(compared: Path, recipe: Path, tmp_pat
 
 @pytest.mark.slow
 def test_every_arm_trains_what_it_says(recipe: Path, tmp_path: Path) -> None:
-    arms = ["spg-step", "spg-episode", "spg-episode-mean", "dropout", "rollouts", "depth", "long"]
-    own = "compare.arms={long: {trp.replicas: 2, objective.weights: [0.4, 0.2]}}"
+    arms = ["spg-step", "spg-episode", "spg-episode-mean", "dropout", "rollouts", "depth", "long", *ROBUST]
+    own = "compare.arms={long: {trp.replicas: 2, objective.weights: [0.4, 0.2]}, spg-gce: {objective.gce: 0.7}}"
     settings = SETTINGS | {"arms": arms, "seeds": 1, "overrides": [own]}
     document, costs = compare(TINY[0], recipe=recipe, output=tmp_path / "c", **settings)
     assert list(document["arms"]) == list(costs["arms"]) == ["plain", *arms]
@@ -177,7 +184,9 @@ def test_every_arm_trains_what_it_says(recipe: Path, tmp_path: Path) -> None:
     assert grafted["depth"]["kind"] == "depth"
     assert grafted["dropout"] == {"kind": "fixed-dropout", "rate": 0.2}
     steps = {name: arm["valid_share"] and len(arm["valid_share"]) for name, arm in document["arms"].items()}
-    assert steps == dict.fromkeys(arms, 2) | {"plain": None, "dropout": None, "long": 3}
+    assert steps == dict.fromkeys(arms, 2) | dict.fromkeys(["plain", "dropout", *ROBUST]) | {"long": 3, "spg-gce": 2}
+    robust = {name: recipes[name].objective for name in ROBUST}
+    assert {name: (one.gce, one.label_smoothing, one.small_loss) for name, one in robust.items()} == ROBUST
     assert len({read_manifest(run / "last").weights_hash for run in runs.values()}) == len(runs)
 
 
