@@ -5,12 +5,14 @@ from itertools import pairwise
 import pytest
 import timm
 import torch
+from timm.models.focalnet import FocalNet
 from torch import nn
 
 from spgsurgeon.commands.modules import graft
 from spgsurgeon.errors import ArchitectureError, UsageError
 from spgsurgeon.objective.loss import spg_loss
 from spgsurgeon.replicas.kinds.depth.blocks import bottleneck, inverted_residual, like, zero_all, zero_last
+from spgsurgeon.surgery.proof import fingerprint, prove_graft
 
 HIDDEN = torch.randn(3, 16, 4, 4, generator=torch.Generator().manual_seed(0))
 IMAGES = torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(1))
@@ -171,6 +173,19 @@ def test_a_family_without_depth_is_refused_naming_those_that_have_it():
         graft(timm.create_model("vgg11", mlp_ratio=0.02), "depth", example=IMAGES)
     assert all(name in caught.value.hint for name in ("ResNet, RegNet", "ViT, ConvNeXt, Swin", "MaxViT", "Hiera"))
     assert caught.value.exit_code == 5
+
+
+def test_blocks_of_the_large_focalnets_start_as_the_identity_too():
+    """They have 240 M parameters at the least; here their post-norms and layer scales are in a narrow one."""
+    design = {"use_post_norm": True, "use_overlap_down": True, "layerscale_value": 1e-4}
+    base = FocalNet(num_classes=5, embed_dim=16, depths=(1, 1, 1, 2), focal_windows=(5, 5, 5, 5), **design)
+    before = fingerprint(base, IMAGES)
+    grafted = graft(base, "depth", replicas=2, example=IMAGES)
+    assert all(prove_graft(grafted, before, IMAGES).values())
+    ((name, states),) = grafted.train().hidden_states(IMAGES)[0].items()
+    assert name == grafted.sites[0]
+    assert torch.equal(states, states[:1].expand_as(states))
+    assert len(train(grafted, 2)) == len([*grafted.replicas.parameters()])
 
 
 @pytest.mark.slow

@@ -257,8 +257,8 @@ DEPTH = [
     _timm("efficientvit_b0", 64),
     _timm("efficientvit_l1", 64, widths=[8, 16, 16, 32, 32], head_widths=[64, 64]),
     _timm("efficientvit_m1", 128, img_size=128),
-    _timm("focalnet_large_fl3"),
     _timm("focalnet_tiny_srf"),
+    _timm("focalnet_tiny_srf", use_post_norm=True),  # as the large ones, see test_replicas_depth.py
     _timm("hiera_tiny_224", img_size=32, embed_dim=16, num_heads=1, stages=[1, 1, 1, 2]),
     _timm("lcnet_035", 64),
     _timm("legacy_seresnet18", 64, drop_rate=0.0, **SHALLOW),
